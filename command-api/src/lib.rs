@@ -1,0 +1,1 @@
+//! Command side: REST commands decided against the event log

@@ -1,0 +1,1 @@
+//! Obtains and runs real nats-server and mongod as child processes

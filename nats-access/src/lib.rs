@@ -1,0 +1,1 @@
+//! Who may do what on NATS: operator, account and user credentials with least privilege

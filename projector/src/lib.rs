@@ -1,0 +1,1 @@
+//! Builds the MongoDB views from the event log

@@ -1,0 +1,1 @@
+//! Query side: answers from the views only

@@ -1,0 +1,1 @@
+//! What every service needs: event-log client, configuration, telemetry, health, problem+json, tokens

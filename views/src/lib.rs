@@ -1,0 +1,1 @@
+//! The contract between projector and query-api: documents, collections, indexes
