@@ -1,1 +1,26 @@
-//! The contract: ids, envelope, event types and subjects of the user event log
+//! The contract of the user event log: ids, envelope, event types, subjects and the canonical form of
+//! an e-mail address.
+//!
+//! Whoever writes to the log, reads it or rebuilds from it agrees on what stands here and on nothing
+//! else. The crate knows no NATS client, no database and no HTTP, so that a reader in another process
+//! or another repository can depend on it without taking the service along.
+//!
+//! Every event carries what changed **and** the public state of the user after it (ADR 1), so that one
+//! read of the last message loads an aggregate. [`UserState::evolve`] folds the changes alone; both
+//! ways must give the same state, which a property test holds.
+
+mod email;
+mod envelope;
+mod ids;
+pub mod subjects;
+mod time;
+mod user;
+
+pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
+pub use envelope::{CONTENT_TYPE, DecodeError, Event, SOURCE};
+pub use ids::{Actor, CommandId, InvalidId, Position, Revision, UserId};
+pub use time::Timestamp;
+pub use user::{
+    DeletedUser, FoldError, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User,
+    UserFact, UserState,
+};

@@ -1,0 +1,46 @@
+//! Points in time as the contract writes them: RFC 3339, UTC, milliseconds.
+
+use std::fmt;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A point in time with millisecond precision, always UTC. On the wire `2026-01-31T12:00:00.000Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(DateTime<Utc>);
+
+impl Timestamp {
+    /// Takes a time from a clock and cuts it to milliseconds, so that what is compared in memory is what
+    /// was written.
+    #[must_use]
+    pub fn from_datetime(time: DateTime<Utc>) -> Self {
+        Self(time.trunc_subsecs(3))
+    }
+
+    /// The time as `chrono` has it.
+    #[must_use]
+    pub const fn as_datetime(&self) -> DateTime<Utc> {
+        self.0
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = chrono::ParseError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        DateTime::parse_from_rfc3339(&text)
+            .map(|time| Self::from_datetime(time.with_timezone(&Utc)))
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> Self {
+        time.to_string()
+    }
+}

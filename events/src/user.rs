@@ -1,0 +1,266 @@
+//! What can happen to a user, and the state it leads to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Revision, Timestamp, UserId};
+
+/// Role every user has after registration.
+pub const ROLE_USER: &str = "user";
+/// Role that may manage users.
+pub const ROLE_ADMIN: &str = "admin";
+/// Role that may read users and use the operator's commands.
+pub const ROLE_OPERATOR: &str = "operator";
+
+/// Free data of the application that uses Roster; at most 4 KiB as JSON.
+pub type Metadata = serde_json::Map<String, serde_json::Value>;
+
+/// Whether a user may log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// May log in.
+    Active,
+    /// May not log in and has no access.
+    Disabled,
+}
+
+impl Status {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// The public state of a user. No secret ever stands here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// The user's id.
+    pub id: UserId,
+    /// The address as it was given.
+    pub email: String,
+    /// Whether the user has shown that the address is theirs.
+    pub email_verified: bool,
+    /// Name to show.
+    pub full_name: Option<String>,
+    /// What the user may do; sorted, without repetition.
+    pub roles: Vec<String>,
+    /// Whether the user may log in.
+    pub status: Status,
+    /// Free data of the application.
+    pub metadata: Metadata,
+    /// Number of events of this user so far.
+    pub revision: Revision,
+    /// Time of the first event.
+    pub created_at: Timestamp,
+    /// Time of the last event.
+    pub updated_at: Timestamp,
+}
+
+impl User {
+    /// Whether the user has a role.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|r| r == role)
+    }
+}
+
+/// What is left of a user after deletion: nothing personal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedUser {
+    /// The user's id, never used again.
+    pub id: UserId,
+    /// Revision of the deletion.
+    pub revision: Revision,
+    /// Time of the deletion.
+    pub deleted_at: Timestamp,
+}
+
+/// The state of an aggregate. Absence is a state, so that `decide` has an answer for it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum UserState {
+    /// No event yet.
+    #[default]
+    Absent,
+    /// A living user.
+    Present(User),
+    /// A deleted user.
+    Deleted(DeletedUser),
+}
+
+/// The state an event carries: what is true after it. On the wire the two shapes tell themselves apart
+/// by `deleted_at`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Snapshot {
+    /// After a deletion.
+    Deleted(DeletedUser),
+    /// After anything else.
+    Present(User),
+}
+
+impl Snapshot {
+    /// The user the snapshot is about.
+    #[must_use]
+    pub const fn user_id(&self) -> UserId {
+        match self {
+            Self::Deleted(user) => user.id,
+            Self::Present(user) => user.id,
+        }
+    }
+
+    /// Number of events of the user so far.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Deleted(user) => user.revision,
+            Self::Present(user) => user.revision,
+        }
+    }
+}
+
+impl From<Snapshot> for UserState {
+    fn from(snapshot: Snapshot) -> Self {
+        match snapshot {
+            Snapshot::Deleted(user) => Self::Deleted(user),
+            Snapshot::Present(user) => Self::Present(user),
+        }
+    }
+}
+
+/// Something that happened to a user. Wire names are in [`UserFact::wire_type`], written by hand and
+/// never used again for anything else.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UserFact {
+    /// The user came into being.
+    Registered {
+        /// Address as given.
+        email: String,
+        /// Whether the address counts as verified from the start.
+        email_verified: bool,
+        /// Name to show.
+        full_name: Option<String>,
+        /// Roles from the start.
+        roles: Vec<String>,
+        /// Free data.
+        metadata: Metadata,
+    },
+    /// Name or free data changed; `None` is "not changed".
+    ProfileChanged {
+        /// The new name, or its removal.
+        full_name: Option<Option<String>>,
+        /// The new free data as a whole.
+        metadata: Option<Metadata>,
+    },
+    /// The roles were replaced.
+    RolesChanged {
+        /// All roles from now on.
+        roles: Vec<String>,
+    },
+    /// The user may no longer log in.
+    Disabled,
+    /// The user may log in again.
+    Enabled,
+    /// The user is gone.
+    Deleted,
+}
+
+impl UserFact {
+    /// The event type on the wire, with its version.
+    #[must_use]
+    pub const fn wire_type(&self) -> &'static str {
+        match self {
+            Self::Registered { .. } => "user.registered.v1",
+            Self::ProfileChanged { .. } => "user.profile_changed.v1",
+            Self::RolesChanged { .. } => "user.roles_changed.v1",
+            Self::Disabled => "user.disabled.v1",
+            Self::Enabled => "user.enabled.v1",
+            Self::Deleted => "user.deleted.v1",
+        }
+    }
+}
+
+/// A fact that cannot follow the state it was applied to: the log is damaged or the reader too old.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fact} cannot follow {state}")]
+pub struct FoldError {
+    fact: &'static str,
+    state: &'static str,
+}
+
+impl UserState {
+    /// Number of events so far; 0 when there is none.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        match self {
+            Self::Absent => Revision(0),
+            Self::Present(user) => user.revision,
+            Self::Deleted(user) => user.revision,
+        }
+    }
+
+    /// Applies a fact. Pure: the time of the event is data.
+    ///
+    /// # Errors
+    /// [`FoldError`] when the fact cannot follow this state. A reader stops there; skipping would make up
+    /// a state nobody decided.
+    pub fn evolve(self, id: UserId, fact: &UserFact, time: Timestamp) -> Result<Self, FoldError> {
+        let revision = self.revision().next();
+        let refused = |state| Err(FoldError { fact: fact.wire_type(), state });
+        let mut user = match (self, fact) {
+            (
+                Self::Absent,
+                UserFact::Registered { email, email_verified, full_name, roles, metadata },
+            ) => {
+                return Ok(Self::Present(User {
+                    id,
+                    email: email.clone(),
+                    email_verified: *email_verified,
+                    full_name: full_name.clone(),
+                    roles: roles.clone(),
+                    status: Status::Active,
+                    metadata: metadata.clone(),
+                    revision,
+                    created_at: time,
+                    updated_at: time,
+                }));
+            }
+            (Self::Absent, _) => return refused("absence"),
+            (Self::Deleted(_), _) => return refused("deletion"),
+            (Self::Present(user), _) => user,
+        };
+        match fact {
+            UserFact::Registered { .. } => return refused("registration"),
+            UserFact::ProfileChanged { full_name, metadata } => {
+                if let Some(full_name) = full_name {
+                    user.full_name.clone_from(full_name);
+                }
+                if let Some(metadata) = metadata {
+                    user.metadata.clone_from(metadata);
+                }
+            }
+            UserFact::RolesChanged { roles } => user.roles.clone_from(roles),
+            UserFact::Disabled => user.status = Status::Disabled,
+            UserFact::Enabled => user.status = Status::Active,
+            UserFact::Deleted => {
+                return Ok(Self::Deleted(DeletedUser { id, revision, deleted_at: time }));
+            }
+        }
+        user.revision = revision;
+        user.updated_at = time;
+        Ok(Self::Present(user))
+    }
+
+    /// The state as an event carries it; `None` for absence.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        match self {
+            Self::Absent => None,
+            Self::Present(user) => Some(Snapshot::Present(user.clone())),
+            Self::Deleted(user) => Some(Snapshot::Deleted(user.clone())),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Golden events: what is once in a log is read for ever. A golden file is never edited; a new shape
+//! gets a new version and a new file.
+
+use std::fs;
+use std::path::PathBuf;
+
+use events::{
+    Actor, CommandId, DecodeError, Event, Metadata, Snapshot, Timestamp, UserFact, UserId,
+    UserState,
+};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(0x0190_a1b2_c3d4_7000_8000_0000_0000_0000 | n)
+}
+
+fn at(second: u32) -> Timestamp {
+    Timestamp::try_from(format!("2026-01-31T12:00:{second:02}.250Z")).unwrap()
+}
+
+fn metadata() -> Metadata {
+    serde_json::json!({"team": "blue", "seat": 7}).as_object().unwrap().clone()
+}
+
+/// One history that has every type, each event with the state after it.
+fn history() -> Vec<Event> {
+    let user = UserId::from_uuid(id(1));
+    let facts = [
+        UserFact::Registered {
+            email: "Ada@Example.com".to_owned(),
+            email_verified: false,
+            full_name: Some("Ada Lovelace".to_owned()),
+            roles: vec!["user".to_owned()],
+            metadata: metadata(),
+        },
+        UserFact::ProfileChanged { full_name: Some(None), metadata: None },
+        UserFact::RolesChanged { roles: vec!["admin".to_owned(), "user".to_owned()] },
+        UserFact::Disabled,
+        UserFact::Enabled,
+        UserFact::Deleted,
+    ];
+    let mut state = UserState::Absent;
+    let mut events = Vec::new();
+    for (n, fact) in facts.into_iter().enumerate() {
+        let n = u32::try_from(n).unwrap();
+        state = state.evolve(user, &fact, at(n)).unwrap();
+        events.push(Event {
+            id: id(100 + u128::from(n)),
+            time: at(n),
+            actor: if n == 0 { Actor::Anonymous } else { Actor::User(user) },
+            command_id: CommandId::from_uuid(id(200 + u128::from(n))),
+            correlation_id: (n == 0).then(|| "req-1".to_owned()),
+            causation_id: None,
+            traceparent: None,
+            fact,
+            after: state.snapshot().unwrap(),
+        });
+    }
+    events
+}
+
+#[test]
+fn every_type_is_written_and_read_as_its_golden_file() {
+    for event in history() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("golden")
+            .join(format!("{}.json", event.fact.wire_type()));
+        let written: serde_json::Value = serde_json::from_slice(&event.to_json().unwrap()).unwrap();
+        if !path.exists() && std::env::var_os("ROSTER_WRITE_GOLDEN").is_some() {
+            fs::write(&path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
+        }
+        let golden = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(written, serde_json::from_slice::<serde_json::Value>(&golden).unwrap());
+        assert_eq!(Event::from_json(&golden).unwrap(), event, "{}", path.display());
+    }
+}
+
+#[test]
+fn damage_and_the_future_are_refused_not_skipped() {
+    let event = history().remove(0);
+    let json: serde_json::Value = serde_json::from_slice(&event.to_json().unwrap()).unwrap();
+    let changed = |pointer: &str, value: serde_json::Value| {
+        let mut json = json.clone();
+        *json.pointer_mut(pointer).unwrap() = value;
+        Event::from_json(&serde_json::to_vec(&json).unwrap())
+    };
+    assert!(matches!(Event::from_json(b"{"), Err(DecodeError::Json(_))));
+    assert!(matches!(
+        changed("/type", "user.registered.v2".into()),
+        Err(DecodeError::UnknownType(_))
+    ));
+    assert!(matches!(changed("/revision", 2.into()), Err(DecodeError::Inconsistent(_))));
+    assert!(matches!(changed("/specversion", "0.3".into()), Err(DecodeError::Inconsistent(_))));
+    assert!(matches!(
+        changed("/subject", id(9).to_string().into()),
+        Err(DecodeError::Inconsistent(_))
+    ));
+}
+
+#[test]
+fn nothing_personal_is_left_by_a_deletion() {
+    let events = history();
+    let deleted = String::from_utf8(events.last().unwrap().to_json().unwrap()).unwrap();
+    for word in ["Ada", "Example", "Lovelace", "blue"] {
+        assert!(!deleted.contains(word), "{word} in {deleted}");
+    }
+    assert!(matches!(events.last().unwrap().after, Snapshot::Deleted(_)));
+}
+
+fn any_fact() -> impl Strategy<Value = UserFact> {
+    let name = proptest::option::of("[a-z]{1,8}");
+    prop_oneof![
+        (name.clone(), any::<bool>()).prop_map(|(full_name, email_verified)| {
+            UserFact::Registered {
+                email: "a@example.com".to_owned(),
+                email_verified,
+                full_name,
+                roles: vec!["user".to_owned()],
+                metadata: Metadata::new(),
+            }
+        }),
+        proptest::option::of(name).prop_map(|full_name| UserFact::ProfileChanged {
+            full_name,
+            metadata: Some(metadata())
+        }),
+        proptest::collection::vec("[a-z]{2,6}", 0..3)
+            .prop_map(|roles| UserFact::RolesChanged { roles }),
+        Just(UserFact::Disabled),
+        Just(UserFact::Enabled),
+        Just(UserFact::Deleted),
+    ]
+}
+
+proptest! {
+    /// Any history folds to the state its last event carries, and survives the wire on the way.
+    #[test]
+    fn folding_the_changes_equals_the_carried_state(facts in proptest::collection::vec(any_fact(), 0..12)) {
+        let user = UserId::from_uuid(id(1));
+        let mut state = UserState::Absent;
+        let mut carried = UserState::Absent;
+        for (n, fact) in facts.into_iter().enumerate() {
+            let time = at(u32::try_from(n).unwrap());
+            let Ok(next) = state.clone().evolve(user, &fact, time) else { continue };
+            let event = Event {
+                id: id(2), time, actor: Actor::System, command_id: CommandId::from_uuid(id(3)),
+                correlation_id: None, causation_id: None, traceparent: None,
+                fact, after: next.snapshot().unwrap(),
+            };
+            let read = Event::from_json(&event.to_json().unwrap()).unwrap();
+            prop_assert_eq!(&read, &event);
+            state = state.evolve(user, &read.fact, read.time).unwrap();
+            carried = read.after.into();
+            prop_assert_eq!(&state, &carried);
+        }
+        prop_assert_eq!(state, carried);
+    }
+}
