@@ -1,1 +1,16 @@
-//! What every service needs: event-log client, configuration, telemetry, health, problem+json, tokens
+//! What every service of Roster needs and none should copy: the event-log client, configuration,
+//! telemetry, health, HTTP in one manner, access tokens, and the knowledge of how far the views are.
+//!
+//! Not for: anything that knows what a user is allowed to do. Decisions live in `command-api`.
+
+pub mod ambient;
+pub mod config;
+pub mod event_log;
+pub mod health;
+pub mod http;
+pub mod keys;
+pub mod nats;
+pub mod problem;
+pub mod telemetry;
+pub mod tokens;
+pub mod views_position;

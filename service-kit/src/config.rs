@@ -1,0 +1,373 @@
+//! Configuration: defaults, then a file, then the environment.
+//!
+//! `defaults.toml` holds every key with its documentation and is compiled in. A key or a `ROSTER_`
+//! variable that it does not know is refused, so that a slip of the pen is never a silent default, and
+//! all faults are reported together before a socket opens.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("../defaults.toml");
+
+/// Variables with another meaning than a key of the configuration.
+const OTHER_VARIABLES: [&str; 6] = [
+    "ROSTER_ADMIN_EMAIL",
+    "ROSTER_ADMIN_PASSWORD",
+    "ROSTER_CONFIG",
+    "ROSTER_CACHE_DIR",
+    "ROSTER_NATS_SERVER_BIN",
+    "ROSTER_MONGOD_BIN",
+];
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
+    };
+}
+
+section! {
+    /// All settings; see `defaults.toml` for each.
+    Settings {
+        /// Listeners.
+        http: Http,
+        /// The connection to NATS.
+        nats: Nats,
+        /// The event log.
+        log: Log,
+        /// The database of the views.
+        mongodb: MongoDb,
+        /// Keys.
+        secrets: Secrets,
+        /// Access tokens.
+        tokens: Tokens,
+        /// Password rules and hashing.
+        passwords: Passwords,
+        /// Read your writes.
+        views: Views,
+        /// The projector.
+        projector: Projector,
+        /// Logs.
+        telemetry: Telemetry,
+    }
+}
+section! {
+    /// `[http]`
+    Http {
+        /// Public listener.
+        listen: SocketAddr,
+        /// Private listener.
+        private_listen: SocketAddr,
+    }
+}
+section! {
+    /// `[nats]`
+    Nats {
+        /// Servers, separated by commas.
+        url: String,
+        /// Credentials file; empty for none.
+        credentials_file: PathBuf,
+        /// Certificate authority; empty for the system's.
+        ca_file: PathBuf,
+        /// One request, in milliseconds.
+        request_timeout_ms: u64,
+    }
+}
+section! {
+    /// `[log]`
+    Log {
+        /// Copies of the stream.
+        replicas: u8,
+        /// Bound of the stream in bytes.
+        bytes_max: u64,
+        /// An append with its retries, in milliseconds.
+        append_deadline_ms: u64,
+    }
+}
+section! {
+    /// `[mongodb]`
+    MongoDb {
+        /// Connection string.
+        url: String,
+        /// Database of the views.
+        database: String,
+        /// One operation, in milliseconds.
+        operation_timeout_ms: u64,
+    }
+}
+section! {
+    /// `[secrets]`
+    Secrets {
+        /// Folder with this service's keys.
+        dir: PathBuf,
+    }
+}
+section! {
+    /// `[tokens]`
+    Tokens {
+        /// `iss`.
+        issuer: String,
+        /// `aud`.
+        audience: String,
+        /// Life of an access token in seconds.
+        access_lifetime_s: u32,
+    }
+}
+section! {
+    /// `[passwords]`
+    Passwords {
+        /// Shortest password in code points.
+        length_min: usize,
+        /// Argon2id memory in KiB.
+        memory_kib: u32,
+        /// Argon2id passes.
+        passes: u32,
+        /// Hashing threads; 0 for the number of cores.
+        threads: usize,
+        /// Hashes that may wait.
+        queue_max: usize,
+    }
+}
+section! {
+    /// `[views]`
+    Views {
+        /// Wait of a command's answer, in milliseconds.
+        command_wait_ms: u64,
+        /// Wait of a query, in milliseconds.
+        query_wait_ms: u64,
+    }
+}
+section! {
+    /// `[projector]`
+    Projector {
+        /// Events per write to the database.
+        batch_events_max: usize,
+    }
+}
+section! {
+    /// `[telemetry]`
+    Telemetry {
+        /// Filter.
+        log: String,
+        /// Format.
+        format: LogFormat,
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Everything that is wrong with a configuration, all at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not valid:")?;
+        for fault in &self.0 {
+            write!(f, "\n  - {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Settings {
+    /// Reads defaults, file and the process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| ConfigError(vec![format!("cannot read {}: {e}", path.display())]))?,
+        };
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            name.starts_with("ROSTER_").then(|| (name, value.to_string_lossy().into_owned()))
+        });
+        Self::merge(&text, variables)
+    }
+
+    /// Merges defaults, the text of a file and variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn merge(
+        file: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut faults = Vec::new();
+        let mut table: Table = DEFAULTS.parse().unwrap_or_default();
+        match file.parse::<Table>() {
+            Ok(given) => overlay(&mut table, given, "", &mut faults),
+            Err(error) => faults.push(format!("the file is not TOML: {error}")),
+        }
+        for (name, text) in variables {
+            if OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            match slot(&mut table, &name) {
+                None => faults.push(format!("unknown variable {name}")),
+                Some((key, slot)) => match typed(slot, &text) {
+                    Some(value) => *slot = value,
+                    None => faults.push(format!("{name} ({key}) must be a number, not {text:?}")),
+                },
+            }
+        }
+        let parsed: Result<Self, _> = Value::Table(table).try_into();
+        match parsed {
+            Ok(settings) => {
+                settings.check(&mut faults);
+                if faults.is_empty() { Ok(settings) } else { Err(ConfigError(faults)) }
+            }
+            Err(error) => {
+                faults.push(error.to_string().trim().replace('\n', " "));
+                Err(ConfigError(faults))
+            }
+        }
+    }
+
+    /// Bounds, and rules over more than one key.
+    fn check(&self, faults: &mut Vec<String>) {
+        let mut bound = |key: &str, value: u64, low: u64, high: u64| {
+            if !(low..=high).contains(&value) {
+                faults.push(format!("{key} is {value} and must be in {low}..{high}"));
+            }
+        };
+        bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
+        bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
+        bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
+        bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
+        bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
+        bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);
+        bound("passwords.memory_kib", self.passwords.memory_kib.into(), 19_456, 4_194_304);
+        bound("passwords.passes", self.passwords.passes.into(), 2, 100);
+        bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
+        bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
+        bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
+        bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
+        bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
+        if !matches!(self.log.replicas, 1 | 3 | 5) {
+            faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));
+        }
+        if self.http.listen == self.http.private_listen && self.http.listen.port() != 0 {
+            faults.push("http.listen and http.private_listen must differ".to_owned());
+        }
+        if self.tokens.issuer.is_empty() || self.tokens.audience.is_empty() {
+            faults.push("tokens.issuer and tokens.audience must not be empty".to_owned());
+        }
+        let database = &self.mongodb.database;
+        if database.is_empty()
+            || database.len() > 63
+            || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        {
+            faults.push("mongodb.database must be 1..63 letters, digits, - or _".to_owned());
+        }
+    }
+}
+
+/// Puts `given` over `table`; keys the defaults do not have are faults.
+fn overlay(table: &mut Table, given: Table, path: &str, faults: &mut Vec<String>) {
+    for (key, value) in given {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (table.get_mut(&key), value) {
+            (None, _) => faults.push(format!("unknown key {full}")),
+            (Some(Value::Table(inner)), Value::Table(given)) => {
+                overlay(inner, given, &full, faults);
+            }
+            (Some(Value::Table(_)), _) => faults.push(format!("{full} must be a table")),
+            (Some(slot), value) => *slot = value,
+        }
+    }
+}
+
+/// The key a variable stands for. The names are derived from the defaults, so no underscore is read
+/// two ways.
+fn slot<'a>(table: &'a mut Table, variable: &str) -> Option<(String, &'a mut Value)> {
+    table.iter_mut().find_map(|(section, value)| {
+        value.as_table_mut()?.iter_mut().find_map(|(key, slot)| {
+            let name = format!("ROSTER_{section}_{key}").to_uppercase();
+            (name == variable).then(|| (format!("{section}.{key}"), slot))
+        })
+    })
+}
+
+/// The text of a variable in the type its default has.
+fn typed(default: &Value, text: &str) -> Option<Value> {
+    if default.is_integer() {
+        text.parse().ok().map(Value::Integer)
+    } else {
+        Some(Value::String(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let file = "[nats]\nurl = 'nats://file:1'\n[views]\ncommand_wait_ms = 7\n";
+        let settings =
+            Settings::merge(file, variables(&[("ROSTER_NATS_URL", "nats://env:1")])).unwrap();
+        assert_eq!(settings.nats.url, "nats://env:1");
+        assert_eq!(settings.views.command_wait_ms, 7);
+        assert_eq!(settings.views.query_wait_ms, 5000);
+    }
+
+    #[test]
+    fn all_faults_are_reported_together() {
+        let file = "[nats]\nurll = 'x'\n[log]\nreplicas = 2\n[nope]\na = 1\n";
+        let given = variables(&[
+            ("ROSTER_NATS_URLL", "x"),
+            ("ROSTER_PASSWORDS_QUEUE_MAX", "many"),
+            ("ROSTER_PASSWORDS_MEMORY_KIB", "1"),
+            ("ROSTER_ADMIN_EMAIL", "a@example.com"),
+        ]);
+        let text = Settings::merge(file, given).unwrap_err().to_string();
+        for part in [
+            "unknown key nats.urll",
+            "unknown key nope",
+            "unknown variable ROSTER_NATS_URLL",
+            "ROSTER_PASSWORDS_QUEUE_MAX",
+            "passwords.memory_kib is 1",
+            "log.replicas is 2",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("ADMIN"));
+    }
+
+    #[test]
+    fn every_default_is_documented() {
+        let lines: Vec<&str> = DEFAULTS.lines().collect();
+        for (n, line) in lines.iter().enumerate() {
+            if line.contains(" = ") && !line.starts_with('#') {
+                let before = lines.get(n.wrapping_sub(1)).unwrap();
+                assert!(before.starts_with('#') || before.contains(" = "), "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The client of the event log: guarded writes, reads from the leader, provisioning.
+//!
+//! # What cannot be written
+//! There is no function here that publishes without a guard. A [`Write`] is made from a [`Guard`], and
+//! a guard comes from [`Guard::absent`] or from a message that was read ([`Stored::guard`]); the NATS
+//! client itself stays private. So "last writer wins" cannot be spelled.
+//!
+//! # Unknown outcomes
+//! A publish that times out may be stored, may be lost, and may still be on its way in a buffer and be
+//! stored later. [`EventLog::append`] therefore looks for its command id behind the guard and, when it
+//! is not there and the guard still stands, sends **the same** append again: either copy can win, but
+//! only one, because the guard lets one in. Only when the deadline passes without an answer does the
+//! caller get [`Outcome::Unknown`].
+
+mod append;
+mod provision;
+mod read;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use tokio::sync::Semaphore;
+
+pub use append::{Append, Guard, Outcome, Write};
+pub use provision::{ProvisionError, StreamSpec, users_stream};
+pub use read::{ReadError, Stored};
+
+/// Header that names the command on everything it wrote.
+pub const COMMAND_ID_HEADER: &str = "Roster-Command-Id";
+/// Header with the event type, so that a reader can filter without parsing.
+pub const EVENT_TYPE_HEADER: &str = "Roster-Event-Type";
+
+/// Batches one process keeps open at once. The server takes 50 per stream from all processes together
+/// and answers 10210 beyond that, which is retried.
+const OPEN_BATCHES_MAX: usize = 24;
+
+/// Limits of the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// One request to the server.
+    pub request_timeout: Duration,
+    /// An append with all its retries and look-ups.
+    pub append_deadline: Duration,
+}
+
+/// A handle on one stream of the log. Cheap to clone.
+#[derive(Clone)]
+pub struct EventLog {
+    client: async_nats::Client,
+    stream: Arc<str>,
+    open_batches: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl EventLog {
+    /// Wraps a connection. Nothing is checked; see [`EventLog::verify`].
+    #[must_use]
+    pub fn new(client: async_nats::Client, stream: &str, limits: Limits) -> Self {
+        Self {
+            client,
+            stream: stream.into(),
+            open_batches: Arc::new(Semaphore::new(OPEN_BATCHES_MAX)),
+            limits,
+        }
+    }
+
+    /// Whether the connection to the server stands right now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Asks the server for the stream: the check behind readiness.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the log does not answer.
+    pub async fn ping(&self) -> Result<(), ReadError> {
+        self.request_json(&format!("STREAM.INFO.{}", self.stream), &serde_json::json!({}))
+            .await
+            .map(drop)
+    }
+}

@@ -1,0 +1,169 @@
+//! The stream as it must be: made by the operator's command, only checked by services.
+//!
+//! A running service holds no right to create or change a stream, because whoever may update one may
+//! also shrink it to nothing.
+
+use serde_json::{Map, Value, json};
+
+use super::read::refusal;
+use super::{EventLog, ReadError};
+
+/// Oldest server whose atomic batches and leader reads were found sound.
+const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
+/// "stream not found".
+const STREAM_NOT_FOUND: u64 = 10059;
+/// Window in which the server remembers message ids.
+const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
+
+/// How a stream must be configured. Members that are absent from the server's answer count as
+/// `false` or 0, as the server leaves them out.
+#[derive(Debug, Clone)]
+pub struct StreamSpec {
+    name: &'static str,
+    config: Map<String, Value>,
+}
+
+/// The log cannot be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// The log does not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no stream yet.
+    #[error("the stream {0} does not exist: run `roster provision` with the operator's credentials")]
+    Missing(&'static str),
+    /// The stream differs from what Roster needs.
+    #[error("the stream {stream} must not be used: {}", faults.join("; "))]
+    Different {
+        /// Its name.
+        stream: &'static str,
+        /// Every difference, in words.
+        faults: Vec<String>,
+    },
+    /// The server is too old.
+    #[error("nats-server {found} is too old: {}.{}.{} or newer is needed", SERVER_VERSION_MIN.0, SERVER_VERSION_MIN.1, SERVER_VERSION_MIN.2)]
+    ServerTooOld {
+        /// Its version.
+        found: String,
+    },
+}
+
+/// The stream of users. `replicas` is 1 on one machine and 3 in a cluster; `bytes_max` bounds the file
+/// store, beyond which commands are refused and nothing is dropped.
+#[must_use]
+pub fn users_stream(replicas: u8, bytes_max: u64) -> StreamSpec {
+    let config = json!({
+        "name": events::subjects::USERS_STREAM,
+        "description": "Roster: the event log of users",
+        "subjects": events::subjects::USERS_STREAM_SUBJECTS,
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": replicas,
+        "discard": "new",
+        "max_bytes": bytes_max,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_age": 0,
+        "max_consumers": -1,
+        "compression": "s2",
+        "allow_direct": true,
+        "allow_atomic": true,
+        "allow_msg_ttl": true,
+        "allow_rollup_hdrs": false,
+        // Secure delete of single messages is how erasure works; purge would be history gone.
+        "deny_delete": false,
+        "deny_purge": true,
+        "duplicate_window": DUPLICATE_WINDOW_NS,
+    });
+    let Value::Object(config) = config else { return StreamSpec::empty() };
+    StreamSpec { name: events::subjects::USERS_STREAM, config }
+}
+
+impl StreamSpec {
+    fn empty() -> Self {
+        Self { name: events::subjects::USERS_STREAM, config: Map::new() }
+    }
+
+    /// Every difference between what is there and what must be.
+    fn faults(&self, found: &Map<String, Value>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (key, wanted) in &self.config {
+            // The operator may choose a larger or smaller bound, and more copies; "no bound" is a fault.
+            let fine = match (key.as_str(), found.get(key)) {
+                ("description", _) => true,
+                ("max_bytes", Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
+                (_, Some(value)) => value == wanted,
+                (_, None) => matches!(wanted, Value::Bool(false)) || wanted.as_i64() == Some(0),
+            };
+            if !fine {
+                let has = found.get(key).map_or_else(|| "nothing".to_owned(), Value::to_string);
+                faults.push(format!("{key} is {has} and must be {wanted}"));
+            }
+        }
+        for dangerous in ["mirror", "sources", "subject_transform", "republish", "sealed"] {
+            if found.get(dangerous).is_some_and(|value| !matches!(value, Value::Bool(false) | Value::Null)) {
+                faults.push(format!("{dangerous} must not be set"));
+            }
+        }
+        faults
+    }
+}
+
+impl EventLog {
+    /// Creates the stream, or brings its configuration to what it must be. Needs the operator's rights.
+    ///
+    /// # Errors
+    /// [`ProvisionError`]; nothing was changed unless it is [`ProvisionError::Different`].
+    pub async fn provision(&self, spec: &StreamSpec) -> Result<(), ProvisionError> {
+        self.check_server()?;
+        let action = match self.config(spec).await {
+            Ok(found) if spec.faults(&found).is_empty() => return Ok(()),
+            Ok(_) => "UPDATE",
+            Err(ProvisionError::Missing(_)) => "CREATE",
+            Err(error) => return Err(error),
+        };
+        let path = format!("STREAM.{action}.{}", spec.name);
+        let answer = self.request_json(&path, &Value::Object(spec.config.clone())).await?;
+        if let Some(error) = answer.get("error") {
+            return Err(refusal(error).into());
+        }
+        self.verify(spec).await
+    }
+
+    /// Checks server and stream; what every service does at its start.
+    ///
+    /// # Errors
+    /// [`ProvisionError`] names every difference. Do not start.
+    pub async fn verify(&self, spec: &StreamSpec) -> Result<(), ProvisionError> {
+        self.check_server()?;
+        let faults = spec.faults(&self.config(spec).await?);
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ProvisionError::Different { stream: spec.name, faults })
+        }
+    }
+
+    async fn config(&self, spec: &StreamSpec) -> Result<Map<String, Value>, ProvisionError> {
+        let path = format!("STREAM.INFO.{}", spec.name);
+        let mut answer = self.request_json(&path, &json!({})).await?;
+        if answer.pointer("/error/err_code").and_then(Value::as_u64) == Some(STREAM_NOT_FOUND) {
+            return Err(ProvisionError::Missing(spec.name));
+        }
+        if let Some(error) = answer.get("error") {
+            return Err(refusal(error).into());
+        }
+        match answer.get_mut("config").map(Value::take) {
+            Some(Value::Object(config)) => Ok(config),
+            _ => Err(ReadError::Refused("no configuration in the answer".to_owned()).into()),
+        }
+    }
+
+    fn check_server(&self) -> Result<(), ProvisionError> {
+        let (major, minor, patch) = SERVER_VERSION_MIN;
+        if self.client.is_server_compatible(major, minor, patch) {
+            return Ok(());
+        }
+        Err(ProvisionError::ServerTooOld { found: self.client.server_info().version })
+    }
+}

@@ -1,0 +1,185 @@
+//! Reads that decide something. All of them ask the stream's leader (`STREAM.MSG.GET`): a direct get may
+//! be answered by a follower that is behind.
+
+use async_nats::header::HeaderMap;
+use async_nats::{Request, RequestErrorKind};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use events::{CommandId, Position};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{COMMAND_ID_HEADER, EventLog, Guard};
+
+/// Code of "no message found".
+const NO_MESSAGE: u64 = 10037;
+/// How many messages behind a guard are searched for a command. More would mean that so many other
+/// commands changed one aggregate while one append was under way.
+const SEARCH_MAX: usize = 64;
+
+/// The log could not be read. Nothing is known about what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No connection, no leader, or no answer in time: try again.
+    #[error("the event log does not answer: {0}")]
+    Unavailable(String),
+    /// The server refused or its answer made no sense: a fault of configuration or of Roster.
+    #[error("the event log refused: {0}")]
+    Refused(String),
+}
+
+/// A message as it stands in the log.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its place in the log.
+    pub position: Position,
+    /// What was written.
+    pub payload: Bytes,
+    /// The command that wrote it, if one did.
+    pub command_id: Option<CommandId>,
+}
+
+impl Stored {
+    /// The guard for the next write to the same subject.
+    #[must_use]
+    pub const fn guard(&self) -> Guard {
+        Guard::behind(self.position)
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    message: RawMessage,
+}
+
+#[derive(Deserialize)]
+struct RawMessage {
+    seq: u64,
+    #[serde(default)]
+    data: String,
+    #[serde(default)]
+    hdrs: String,
+}
+
+impl EventLog {
+    /// The last message on one literal subject.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn last(&self, subject: &str) -> Result<Option<Stored>, ReadError> {
+        self.get(&json!({ "last_by_subj": subject })).await
+    }
+
+    /// The message at a position; `None` when it was erased or never was.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn at(&self, position: Position) -> Result<Option<Stored>, ReadError> {
+        self.get(&json!({ "seq": position.0 })).await
+    }
+
+    /// The message that `command` wrote on `subject` behind `guard`.
+    pub(super) async fn find(
+        &self,
+        subject: &str,
+        guard: Guard,
+        command: CommandId,
+    ) -> Result<Search, ReadError> {
+        let mut from = guard.sequence().saturating_add(1);
+        let mut moved = false;
+        for _ in 0..SEARCH_MAX {
+            let Some(message) = self.get(&json!({ "seq": from, "next_by_subj": subject })).await?
+            else {
+                return Ok(if moved { Search::Overtaken } else { Search::Untouched });
+            };
+            if message.command_id == Some(command) {
+                return Ok(Search::Found(message.position));
+            }
+            moved = true;
+            from = message.position.0.saturating_add(1);
+        }
+        Ok(Search::Overtaken)
+    }
+
+    async fn get(&self, request: &Value) -> Result<Option<Stored>, ReadError> {
+        let path = format!("STREAM.MSG.GET.{}", self.stream);
+        let answer = self.request_json(&path, request).await?;
+        if answer.pointer("/error/err_code").and_then(Value::as_u64) == Some(NO_MESSAGE) {
+            return Ok(None);
+        }
+        if let Some(error) = answer.get("error") {
+            return Err(refusal(error));
+        }
+        let raw = serde_json::from_value::<Answer>(answer)
+            .map_err(|e| ReadError::Refused(e.to_string()))?
+            .message;
+        let decode = |text: &str| {
+            STANDARD.decode(text).map_err(|e| ReadError::Refused(format!("base64: {e}")))
+        };
+        Ok(Some(Stored {
+            position: Position(raw.seq),
+            payload: decode(&raw.data)?.into(),
+            command_id: header(&decode(&raw.hdrs)?, COMMAND_ID_HEADER)
+                .and_then(|value| value.parse().ok()),
+        }))
+    }
+
+    /// One request to the JetStream API. An `error` in the answer is left to the caller.
+    pub(super) async fn request_json(&self, path: &str, body: &Value) -> Result<Value, ReadError> {
+        if !self.is_connected() {
+            // async-nats would keep the request in its buffer until a server is back.
+            return Err(ReadError::Unavailable("not connected".to_owned()));
+        }
+        let payload = serde_json::to_vec(body).map_err(|e| ReadError::Refused(e.to_string()))?;
+        let request =
+            Request::new().payload(payload.into()).timeout(Some(self.limits.request_timeout));
+        let message = self
+            .client
+            .send_request(format!("$JS.API.{path}"), request)
+            .await
+            .map_err(|error| match error.kind() {
+                RequestErrorKind::TimedOut
+                | RequestErrorKind::NoResponders
+                | RequestErrorKind::Other => ReadError::Unavailable(error.to_string()),
+                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+                    ReadError::Refused(error.to_string())
+                }
+            })?;
+        serde_json::from_slice(&message.payload).map_err(|e| ReadError::Refused(e.to_string()))
+    }
+}
+
+/// What stands behind a guard.
+pub(super) enum Search {
+    /// The command's message is there.
+    Found(Position),
+    /// Other commands wrote; the guarded append can never be stored any more.
+    Overtaken,
+    /// Nothing was written: a copy of the append may still arrive and be stored.
+    Untouched,
+}
+
+pub(super) fn refusal(error: &Value) -> ReadError {
+    let text = error.get("description").and_then(Value::as_str).unwrap_or("no description");
+    match error.get("code").and_then(Value::as_u64) {
+        Some(503) => ReadError::Unavailable(text.to_owned()),
+        _ => ReadError::Refused(format!("{text} ({})", error["err_code"])),
+    }
+}
+
+/// One header out of the raw block `NATS/1.0\r\nName: value\r\n…`.
+fn header(block: &[u8], name: &str) -> Option<String> {
+    let text = std::str::from_utf8(block).ok()?;
+    text.split("\r\n")
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim().to_owned())
+}
+
+/// The headers of a message whose author is known.
+pub(super) fn command_headers(command: CommandId) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(COMMAND_ID_HEADER, command.to_string().as_str());
+    headers
+}

@@ -1,0 +1,311 @@
+//! Reading a request body: exact media type, a bound on size and time, strict JSON, every broken rule
+//! reported at once.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use tokio::time::{Instant, timeout_at};
+
+use crate::problem::{Code, FieldError, Problem};
+
+/// Largest body of a command in bytes: 4 KiB of metadata, names and a password, escaped at their worst.
+pub const BODY_BYTES_MAX: usize = 32 * 1024;
+/// What is still read of a larger body, so that the client sees the answer and not a broken pipe.
+const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Time a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON object as `application/json`.
+#[derive(Debug)]
+pub struct JsonObject(pub Object);
+
+/// A merge patch (RFC 7396) as `application/merge-patch+json` or `application/json`.
+#[derive(Debug)]
+pub struct MergePatch(pub Object);
+
+impl<S: Send + Sync> FromRequest<S> for JsonObject {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, &["application/json"]).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for MergePatch {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, &["application/merge-patch+json", "application/json"]).await.map(Self)
+    }
+}
+
+async fn read(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
+    check_media_type(&request, accepted)?;
+    let bytes = collect(request).await?;
+    Object::parse(&bytes)
+}
+
+fn check_media_type(request: &Request, accepted: &[&str]) -> Result<(), Problem> {
+    let refused = || {
+        Problem::new(Code::UnsupportedMediaType)
+            .detail(format!("send {}, not compressed", accepted.join(" or ")))
+    };
+    let headers = request.headers();
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(content_type), None) = (types.next(), types.next()) else { return Err(refused()) };
+    let text = content_type.to_str().map_err(|_| refused())?;
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    // The one parameter with a meaning we could get wrong. JSON is UTF-8 (RFC 8259 8.1).
+    let charset_fits = parts.all(|p| {
+        p.split_once('=').is_none_or(|(name, value)| {
+            !name.trim().eq_ignore_ascii_case("charset")
+                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+    });
+    if !charset_fits || !accepted.iter().any(|a| a.eq_ignore_ascii_case(essence)) {
+        return Err(refused());
+    }
+    match headers.get(CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Err(refused()),
+        _ => Ok(()),
+    }
+}
+
+async fn collect(request: Request) -> Result<Bytes, Problem> {
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    let mut body = request.into_body();
+    let mut bytes = BytesMut::new();
+    let mut seen = 0_usize;
+    loop {
+        match timeout_at(deadline, body.frame()).await {
+            Err(_) => return Err(Problem::new(Code::RequestTimeout)),
+            Ok(Some(Err(_))) => {
+                return Err(Problem::new(Code::BadRequest).detail("the body broke off"));
+            }
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                seen += data.len();
+                if seen <= BODY_BYTES_MAX {
+                    bytes.extend_from_slice(&data);
+                } else if seen > DRAIN_BYTES_MAX {
+                    break;
+                }
+            }
+        }
+    }
+    if seen > BODY_BYTES_MAX {
+        return Err(Problem::new(Code::BodyTooLarge)
+            .detail(format!("at most {BODY_BYTES_MAX} bytes are accepted")));
+    }
+    Ok(bytes.freeze())
+}
+
+/// Why a value is refused: a stable code and the rule in words.
+pub type Fault = (&'static str, String);
+
+/// The members of a body while they are taken out and checked. What is left over at the end was not
+/// asked for and is refused.
+#[derive(Debug)]
+pub struct Object {
+    members: Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Object {
+    /// Parses strict JSON: one object, no duplicate member at any depth, valid UTF-8, no lone surrogate,
+    /// nothing behind it, at most 128 levels.
+    ///
+    /// # Errors
+    /// `malformed-body` with the place of the fault.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let Strict(value) = serde_json::from_slice(bytes)
+            .map_err(|e| Problem::new(Code::MalformedBody).detail(e.to_string()))?;
+        match value {
+            Value::Object(members) => Ok(Self { members, errors: Vec::new() }),
+            _ => Err(Problem::new(Code::MalformedBody).detail("the body must be an object")),
+        }
+    }
+
+    /// All members, for a fingerprint of the request.
+    #[must_use]
+    pub const fn members(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// A member that must be there.
+    pub fn required<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(Value) -> Result<T, Fault>,
+    ) -> Option<T> {
+        if !self.members.contains_key(name) {
+            self.refuse(name, ("required", "must be given".to_owned()));
+        }
+        self.optional(name, parse)
+    }
+
+    /// A member that may be absent.
+    pub fn optional<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(Value) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let value = self.members.remove(name)?;
+        match parse(value) {
+            Ok(parsed) => Some(parsed),
+            Err(fault) => {
+                self.refuse(name, fault);
+                None
+            }
+        }
+    }
+
+    fn refuse(&mut self, name: &str, (code, detail): Fault) {
+        let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        self.errors.push(FieldError { pointer, code, detail });
+    }
+
+    /// Ends the reading: with nothing refused and nothing left over, `build` puts the command together.
+    ///
+    /// # Errors
+    /// `validation-failed` with everything that was found.
+    pub fn finish<T>(mut self, build: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
+        let unknown: Vec<String> = self.members.keys().take(16).cloned().collect();
+        for name in unknown {
+            let short: String = name.chars().take(64).collect();
+            self.refuse(&short, ("unknown-member", "is not a member of this body".to_owned()));
+        }
+        if self.errors.is_empty()
+            && let Some(built) = build()
+        {
+            return Ok(built);
+        }
+        Err(Problem::validation(self.errors))
+    }
+}
+
+/// Takes a string.
+///
+/// # Errors
+/// `type` when it is something else.
+pub fn string(value: Value) -> Result<String, Fault> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(("type", "must be a string".to_owned()))
+        }
+    }
+}
+
+/// Takes a string or `null`.
+///
+/// # Errors
+/// `type` when it is something else.
+pub fn nullable_string(value: Value) -> Result<Option<String>, Fault> {
+    if value.is_null() { Ok(None) } else { string(value).map(Some) }
+}
+
+/// A JSON value without duplicate members. `serde_json::Value` keeps the last of them silently, so two
+/// readers of one body could see two different requests.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+struct StrictVisitor;
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Strict(item)) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let Strict(value) = map.next_value()?;
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("duplicate member"));
+            }
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_strict_json_is_malformed() {
+        for body in [
+            &b""[..],
+            b"{",
+            b"[]",
+            b"null",
+            b"{} x",
+            br#"{"a":1,"a":2}"#,
+            br#"{"email":1,"\u0065mail":2}"#,
+            br#"{"m":{"x":{"a":1,"a":1}}}"#,
+            br#"{"a":"\ud800"}"#,
+            b"{\"a\":\"\xff\"}",
+            br#"{"a":1e999}"#,
+            br#"{a:1}"#,
+        ] {
+            let problem = Object::parse(body).unwrap_err();
+            assert_eq!(problem.code(), Code::MalformedBody, "{}", String::from_utf8_lossy(body));
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
+        assert!(Object::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let mut object = Object::parse(br#"{"name": 7, "x/y": 1}"#).unwrap();
+        let name = object.optional("name", string);
+        let email = object.required("email", string);
+        let problem = object.finish(|| Some((name?, email?))).unwrap_err();
+        let body = format!("{problem:?}");
+        for part in ["/name", "\"type\"", "/email", "\"required\"", "/x~1y", "\"unknown-member\""] {
+            assert!(body.contains(part), "{part} in {body}");
+        }
+    }
+}

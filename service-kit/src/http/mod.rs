@@ -1,0 +1,22 @@
+//! HTTP as every service does it: bodies, layers, the listener, and the headers of the contract.
+
+mod body;
+mod layers;
+mod serve;
+
+pub use body::{BODY_BYTES_MAX, Fault, JsonObject, MergePatch, Object, nullable_string, string};
+pub use layers::{RequestId, public};
+pub use serve::{ServeError, bind, serve};
+
+use http::HeaderName;
+
+/// The position in the event log that an answer reflects.
+pub const POSITION: HeaderName = HeaderName::from_static("roster-position");
+/// `true` when a command answers before the views have reached its position.
+pub const PENDING: HeaderName = HeaderName::from_static("roster-pending");
+/// Names a request so that a repetition has the same outcome.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// RFC 7240.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// The id of a request, taken from the caller when it is sane.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

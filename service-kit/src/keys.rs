@@ -1,0 +1,324 @@
+//! Keys: where they lie, how they are made, and what is derived from them.
+//!
+//! One application key feeds every keyed hash and the sealing of credentials; each use has a key of its
+//! own, derived with HKDF-SHA-256 (RFC 5869), so that no value of one purpose means anything in another.
+
+use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::{hkdf, hmac, rand::SecureRandom};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// File with the application key, in the folder of the command side.
+pub const APPLICATION_KEY_FILE: &str = "application.key";
+/// File with the private signing key, in the folder of the command side.
+pub const SIGNING_KEY_FILE: &str = "signing.pem";
+/// File with the public keys, in the folder of every service that checks tokens.
+pub const JWKS_FILE: &str = "jwks.json";
+/// File with the key that protects cursors, in the folder of the query side.
+pub const CURSOR_KEY_FILE: &str = "cursor.key";
+
+/// Bytes of a secret key.
+const KEY_BYTES: usize = 32;
+
+/// A key could not be read or made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file is missing or not readable.
+    #[error("cannot read the key file {path}; `roster init` writes it")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write the key file {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The content is no key.
+    #[error("the key file {path} does not hold {expected}")]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What should be in it.
+        expected: &'static str,
+    },
+    /// The system's random numbers or the cryptographic library failed.
+    #[error("key generation failed")]
+    Generate,
+}
+
+/// 32 secret bytes. Its debug form shows none of them.
+#[derive(Clone)]
+pub struct SecretKey([u8; KEY_BYTES]);
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+struct KeyLength;
+
+impl hkdf::KeyType for KeyLength {
+    fn len(&self) -> usize {
+        KEY_BYTES
+    }
+}
+
+impl SecretKey {
+    /// Draws a new key.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`] when the system has no random numbers.
+    pub fn generate() -> Result<Self, KeyError> {
+        Ok(Self(random()?))
+    }
+
+    /// Reads a key file: base64 of 32 bytes.
+    ///
+    /// # Errors
+    /// [`KeyError`]; a shorter key is refused, never stretched.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let text = read_text(path)?;
+        let content = || KeyError::Content { path: path.into(), expected: "32 bytes in base64" };
+        let bytes = STANDARD.decode(text.trim()).map_err(|_| content())?;
+        bytes.try_into().map(Self).map_err(|_| content())
+    }
+
+    /// Writes the key file with mode 0600, unless there is one already.
+    ///
+    /// # Errors
+    /// [`KeyError::Write`].
+    pub fn write_new(&self, path: &Path) -> Result<(), KeyError> {
+        write_private(path, format!("{}\n", STANDARD.encode(self.0)).as_bytes())
+    }
+
+    /// The key for one purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Self {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"roster");
+        let secret = salt.extract(&self.0);
+        let mut bytes = [0; KEY_BYTES];
+        // Fails only for outputs beyond 255 hashes; this is one.
+        if let Ok(material) = secret.expand(&[purpose.as_bytes()], KeyLength) {
+            let _ = material.fill(&mut bytes);
+        }
+        Self(bytes)
+    }
+
+    /// HMAC-SHA-256 over parts; the length of each goes before it, so that no two lists meet.
+    #[must_use]
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.hmac_key());
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.sign().as_ref());
+        bytes
+    }
+
+    /// [`SecretKey::mac`] in hex, as subjects carry it.
+    #[must_use]
+    pub fn mac_hex(&self, parts: &[&[u8]]) -> String {
+        use fmt::Write as _;
+        self.mac(parts).iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// Whether `tag` is the MAC of `parts`, in constant time.
+    #[must_use]
+    pub fn verifies(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.mac(parts), tag).is_ok()
+    }
+
+    /// The bytes, for a cipher.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+
+    fn hmac_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+/// Random bytes of the system.
+///
+/// # Errors
+/// [`KeyError::Generate`] when there are none.
+pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Generate)?;
+    Ok(bytes)
+}
+
+/// The key that signs access tokens, with its name.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// RFC 7638 thumbprint; `kid` of a token.
+    pub id: String,
+    /// For the library that signs.
+    pub key: EncodingKey,
+    public: Vec<u8>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A public key as a JWK set shows it (RFC 8037): members that are public and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicKey {
+    /// `OKP`.
+    pub kty: String,
+    /// `Ed25519`.
+    pub crv: String,
+    /// The key in base64url.
+    pub x: String,
+    /// RFC 7638 thumbprint.
+    pub kid: String,
+    /// `EdDSA`.
+    pub alg: String,
+    /// `sig`.
+    #[serde(rename = "use")]
+    pub purpose: String,
+}
+
+/// A JWK set (RFC 7517).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySet {
+    /// The keys; never two with one `kid`.
+    pub keys: Vec<PublicKey>,
+}
+
+impl SigningKey {
+    /// Draws a new Ed25519 key and gives it as PKCS#8 in PEM.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`].
+    pub fn generate_pem() -> Result<String, KeyError> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
+        let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
+        let body = STANDARD.encode(der.as_ref());
+        Ok(format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+    }
+
+    /// Reads a PEM file.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let text = read_text(path)?;
+        let content =
+            || KeyError::Content { path: path.into(), expected: "an Ed25519 key as PKCS#8 in PEM" };
+        let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = STANDARD.decode(body).map_err(|_| content())?;
+        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| content())?;
+        let public = pair.public_key().as_ref().to_vec();
+        Ok(Self { id: thumbprint(&public), key: EncodingKey::from_ed_der(&der), public })
+    }
+
+    /// The set a verifier needs.
+    #[must_use]
+    pub fn public_set(&self) -> KeySet {
+        KeySet {
+            keys: vec![PublicKey {
+                kty: "OKP".to_owned(),
+                crv: "Ed25519".to_owned(),
+                x: URL_SAFE_NO_PAD.encode(&self.public),
+                kid: self.id.clone(),
+                alg: "EdDSA".to_owned(),
+                purpose: "sig".to_owned(),
+            }],
+        }
+    }
+
+    /// The one algorithm there is.
+    pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
+}
+
+impl KeySet {
+    /// Reads a JWK set file.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        serde_json::from_str(&read_text(path)?)
+            .map_err(|_| KeyError::Content { path: path.into(), expected: "a JWK set" })
+    }
+}
+
+/// RFC 7638: SHA-256 over the required members in order.
+fn thumbprint(public: &[u8]) -> String {
+    let jwk = json!({"crv": "Ed25519", "kty": "OKP", "x": URL_SAFE_NO_PAD.encode(public)});
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, jwk.to_string().as_bytes());
+    URL_SAFE_NO_PAD.encode(digest.as_ref())
+}
+
+fn read_text(path: &Path) -> Result<String, KeyError> {
+    fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.into(), source })
+}
+
+/// Writes a file that only its owner may read; an existing one is kept. It appears whole or not at all.
+///
+/// # Errors
+/// [`KeyError::Write`].
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    let fail = |source| KeyError::Write { path: path.into(), source };
+    if path.exists() {
+        return Ok(());
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let half = PathBuf::from(name);
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&half).map_err(fail)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)?;
+    fs::rename(&half, path).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_and_parts_never_meet() {
+        let key = SecretKey([7; 32]);
+        assert_ne!(key.derive("a").mac(&[b"x"]), key.derive("b").mac(&[b"x"]));
+        assert_ne!(key.mac(&[b"ab", b"c"]), key.mac(&[b"a", b"bc"]));
+        assert!(key.verifies(&[b"x"], &key.mac(&[b"x"])));
+        assert!(!key.verifies(&[b"y"], &key.mac(&[b"x"])));
+    }
+
+    /// RFC 8037 appendix A.3 has key and thumbprint.
+    #[test]
+    fn the_thumbprint_is_the_one_of_the_rfc() {
+        let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
+        assert_eq!(thumbprint(&public), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+}

@@ -1,0 +1,63 @@
+//! The connection to NATS: own credentials, own inbox, endless reconnection.
+
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+
+use crate::config::Nats;
+
+/// Longest pause between two attempts to reconnect. Short, because commands are refused meanwhile.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Time for the first connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The credentials file is missing or no credentials.
+    #[error("cannot use the NATS credentials file {0}")]
+    Credentials(String, #[source] std::io::Error),
+    /// No server, or it refused.
+    #[error("cannot connect to NATS")]
+    Connect(#[from] async_nats::ConnectError),
+}
+
+/// Connects as `service`. Later losses are healed in the background, without end.
+///
+/// # Errors
+/// [`ConnectError`] when the first connection fails.
+pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectError> {
+    let name = service.to_owned();
+    let mut options = ConnectOptions::new()
+        .name(format!("roster-{service}"))
+        .custom_inbox_prefix(format!("_INBOX_{service}"))
+        .request_timeout(Some(Duration::from_millis(settings.request_timeout_ms)))
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempt| {
+            let exponent = u32::try_from(attempt.min(8)).unwrap_or(8);
+            Duration::from_millis(4_u64 << exponent).min(RECONNECT_PAUSE_MAX)
+        })
+        .event_callback(move |event| {
+            let service = name.clone();
+            async move {
+                match event {
+                    Event::Connected => tracing::info!(service, "connected to NATS"),
+                    Event::Disconnected => tracing::warn!(service, "lost the connection to NATS"),
+                    other => tracing::warn!(service, event = %other, "NATS"),
+                }
+            }
+        });
+    if !settings.ca_file.as_os_str().is_empty() {
+        options = options.add_root_certificates(settings.ca_file.clone());
+    }
+    if !settings.credentials_file.as_os_str().is_empty() {
+        let file = &settings.credentials_file;
+        options = options
+            .credentials_file(file)
+            .await
+            .map_err(|e| ConnectError::Credentials(file.display().to_string(), e))?;
+    }
+    let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
+    Ok(options.connect(servers).await?)
+}

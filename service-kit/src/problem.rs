@@ -1,0 +1,241 @@
+//! Errors over HTTP: RFC 9457 `application/problem+json`, one table from code to status and title.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+/// Media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal;)*) => {
+        /// Every error a client can meet. `docs/error-codes.md` explains each, and a test compares both
+        /// ways.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// All codes, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The stable name, kebab-case.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The HTTP status that goes with it.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// A short text for people, the same for every occurrence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not strict JSON, or not an object.
+    MalformedBody = "malformed-body", BAD_REQUEST, "The body is not valid JSON";
+    /// A query parameter is unknown or has a value that is not allowed.
+    InvalidParameter = "invalid-parameter", BAD_REQUEST, "A query parameter is not valid";
+    /// A header has a value that is not allowed.
+    InvalidHeader = "invalid-header", BAD_REQUEST, "A header is not valid";
+    /// The request itself is malformed.
+    BadRequest = "bad-request", BAD_REQUEST, "The request is malformed";
+    /// E-mail or password is wrong, or the user may not log in.
+    InvalidCredentials = "invalid-credentials", UNAUTHORIZED, "E-mail or password is wrong";
+    /// No valid access token.
+    Unauthorized = "unauthorized", UNAUTHORIZED, "A valid access token is needed";
+    /// Known, but not allowed.
+    Forbidden = "forbidden", FORBIDDEN, "Not allowed";
+    /// Absent, or not visible to the caller.
+    NotFound = "not-found", NOT_FOUND, "Not found";
+    /// The path exists, the method does not.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    /// The request did not arrive in time.
+    RequestTimeout = "request-timeout", REQUEST_TIMEOUT, "The request took too long to arrive";
+    /// Another user has the address.
+    EmailTaken = "email-taken", CONFLICT, "The e-mail address is taken";
+    /// A request with the same idempotency key is still running.
+    IdempotencyKeyInFlight = "idempotency-key-in-flight", CONFLICT, "The same request is still running";
+    /// The change would leave Roster without an administrator.
+    LastAdmin = "last-admin", CONFLICT, "The last administrator must stay";
+    /// `If-Match` names an older revision.
+    StaleRevision = "stale-revision", PRECONDITION_FAILED, "The user has changed since";
+    /// The body is larger than allowed.
+    BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The address is longer than allowed.
+    UriTooLong = "uri-too-long", URI_TOO_LONG, "The address is too long";
+    /// The body has another media type or encoding than the route takes.
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
+    /// A member of the body breaks a rule; `errors[]` names each.
+    ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body breaks a rule";
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
+    /// A fault of Roster.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    /// Too much to do right now; nothing was done.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much to do right now";
+    /// Something Roster depends on does not answer; nothing was done.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
+    /// Nobody can say whether the command was stored.
+    OutcomeUnknown = "outcome-unknown", SERVICE_UNAVAILABLE, "The outcome is unknown";
+    /// The views have not reached the position asked for.
+    NotYet = "not-yet", SERVICE_UNAVAILABLE, "The position is not reached yet";
+}
+
+/// One rule that one member of the body breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the body.
+    pub pointer: String,
+    /// Stable kebab-case code of the rule.
+    pub code: &'static str,
+    /// The rule in words.
+    pub detail: String,
+}
+
+/// A problem to be answered. `detail` is public text: what goes wrong inside is logged, never sent.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    code: Code,
+    detail: Option<String>,
+    errors: Vec<FieldError>,
+    retry_after_s: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+}
+
+/// What a 503 without a better estimate asks the client to wait.
+const RETRY_AFTER_DEFAULT_S: u64 = 1;
+
+impl Problem {
+    /// A problem with no more to say than its code does.
+    #[must_use]
+    pub fn new(code: Code) -> Self {
+        let retry = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+        Self {
+            code,
+            detail: None,
+            errors: Vec::new(),
+            retry_after_s: retry.then_some(RETRY_AFTER_DEFAULT_S),
+        }
+    }
+
+    /// Adds public text about this occurrence.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// A body whose members break rules.
+    #[must_use]
+    pub fn validation(errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(Code::ValidationFailed) }
+    }
+
+    /// A fault of Roster. The chain goes to the log here, once, and nothing of it to the client.
+    #[must_use]
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error = %chain(error), "request failed");
+        Self::new(Code::Internal)
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The problem that fits a status the framework answered with on its own.
+    #[must_use]
+    pub fn from_status(status: StatusCode) -> Self {
+        Self::new(match status {
+            StatusCode::NOT_FOUND => Code::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
+            StatusCode::REQUEST_TIMEOUT => Code::RequestTimeout,
+            StatusCode::URI_TOO_LONG => Code::UriTooLong,
+            status if status.is_client_error() => Code::BadRequest,
+            _ => Code::Internal,
+        })
+    }
+
+    /// The response, with the request id as `instance` when it is known.
+    #[must_use]
+    pub fn render(&self, instance: Option<&str>) -> Response {
+        let body = Body {
+            kind: format!("/docs/error-codes.md#{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.status().as_u16(),
+            code: self.code.as_str(),
+            detail: self.detail.as_deref(),
+            errors: &self.errors,
+            instance,
+        };
+        // Strings and numbers alone: this cannot fail to be JSON.
+        let bytes = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.code.status(), bytes).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.code.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.render(None);
+        // The outermost layer renders it again with the request id.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Code> for Problem {
+    fn from(code: Code) -> Self {
+        Self::new(code)
+    }
+}
+
+/// An error and everything that caused it, in one line for the log.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,132 @@
+//! How far the views are: said by the projector, followed by everyone who waits for it (ADR 4).
+//!
+//! The projector announces its position on a core NATS subject after each commit, and again every
+//! [`HEARTBEAT`] when nothing happens. Nothing is stored: an announcement that is lost is made good by
+//! the next one, and silence means that the projector is down.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use events::Position;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Pause between two announcements of an idle projector.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which the projector counts as down: three heartbeats and some.
+const DOWN_AFTER: Duration = Duration::from_millis(3_500);
+
+#[derive(Serialize, Deserialize)]
+struct Announcement {
+    position: Position,
+}
+
+/// The projector's side.
+#[derive(Clone)]
+pub struct Announcer {
+    client: Client,
+}
+
+impl Announcer {
+    /// Announces over a connection.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Says how far the views are. A loss is made good by the next heartbeat.
+    pub async fn announce(&self, position: Position) {
+        let Ok(payload) = serde_json::to_vec(&Announcement { position }) else { return };
+        let subject = events::subjects::VIEWS_POSITION;
+        if let Err(error) = self.client.publish(subject, payload.into()).await {
+            tracing::debug!(%error, "position not announced");
+        }
+    }
+}
+
+/// What came of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// The views have the position.
+    Reached,
+    /// They do not, and the time is over.
+    TimedOut,
+    /// The projector is silent: waiting would be in vain.
+    ProjectorDown,
+}
+
+#[derive(Clone, Copy)]
+struct Heard {
+    position: Position,
+    at: Instant,
+}
+
+/// The listener's side. Cheap to clone.
+#[derive(Clone)]
+pub struct ViewsPosition {
+    heard: watch::Receiver<Option<Heard>>,
+}
+
+impl ViewsPosition {
+    /// Starts to listen, until `stop`. The subscription outlives reconnections.
+    ///
+    /// # Errors
+    /// The subscription could not be made.
+    pub async fn follow(
+        client: Client,
+        stop: CancellationToken,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let mut announcements = client.subscribe(events::subjects::VIEWS_POSITION).await?;
+        let (tell, heard) = watch::channel(None);
+        #[expect(clippy::disallowed_methods, reason = "ends with its stop token, which every caller has")]
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    () = stop.cancelled() => return,
+                    message = announcements.next() => message,
+                };
+                let Some(message) = message else { return };
+                let Ok(said) = serde_json::from_slice::<Announcement>(&message.payload) else {
+                    continue;
+                };
+                // The last word counts, also when it is lower: views restored from an older database
+                // really are further back.
+                tell.send_replace(Some(Heard { position: said.position, at: Instant::now() }));
+            }
+        });
+        Ok(Self { heard })
+    }
+
+    /// The last position heard of.
+    #[must_use]
+    pub fn current(&self) -> Option<Position> {
+        self.heard.borrow().map(|heard| heard.position)
+    }
+
+    /// Whether the projector has been heard of lately.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.heard.borrow().is_some_and(|heard| heard.at.elapsed() < DOWN_AFTER)
+    }
+
+    /// Waits until the views have `position`, at most `limit`.
+    pub async fn wait_for(&self, position: Position, limit: Duration) -> Waited {
+        let reached =
+            |heard: &Option<Heard>| heard.is_some_and(|heard| heard.position >= position);
+        if reached(&self.heard.borrow()) {
+            return Waited::Reached;
+        }
+        if !self.is_alive() {
+            return Waited::ProjectorDown;
+        }
+        let mut heard = self.heard.clone();
+        match timeout(limit, heard.wait_for(reached)).await {
+            Ok(Ok(_)) => Waited::Reached,
+            Ok(Err(_)) => Waited::ProjectorDown,
+            Err(_) => Waited::TimedOut,
+        }
+    }
+}
