@@ -1,0 +1,123 @@
+//! A server beneath its guard: a `/bin/sh` that stops the server when the parent is gone.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::server::poll;
+
+/// How long a server may take to stop cleanly before it is killed.
+pub const STOP_GRACE_SECONDS: u64 = 10;
+/// How long a killed server may take to vanish before that is an error.
+pub const KILL_MAX_SECONDS: u64 = 5;
+/// How long the guard lets a server stop cleanly after the parent died.
+pub const GUARD_GRACE_SECONDS: u64 = 8;
+
+const SCRIPT: &str = include_str!("guard.sh");
+
+/// What to run.
+pub(crate) struct Launch<'a> {
+    pub executable: &'a Path,
+    pub arguments: &'a [OsString],
+    /// The folder to run in.
+    pub folder: &'a Path,
+    /// Everything the server prints is appended to this file.
+    pub log: &'a Path,
+    /// Kept open until the server has ended, whatever becomes of the parent.
+    pub held: OwnedFd,
+}
+
+/// A running server. Dropping stops it.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    shell: Child,
+    /// Closed means: stop the server.
+    orders: Option<ChildStdin>,
+    server_pid: u32,
+}
+
+impl Guard {
+    pub(crate) fn launch(launch: Launch<'_>) -> io::Result<Self> {
+        let mut shell = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg("guard")
+            .arg(launch.log)
+            .arg((GUARD_GRACE_SECONDS * 10).to_string())
+            .arg(launch.executable)
+            .args(launch.arguments)
+            .current_dir(launch.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(launch.held))
+            // Ctrl-C in a terminal goes to the whole foreground group. The servers must not
+            // see it: the parent may still need them for its own orderly end.
+            .process_group(0)
+            .spawn()?;
+        let orders = shell.stdin.take();
+        let mut line = String::new();
+        if let Some(pipe) = shell.stdout.take() {
+            BufReader::new(pipe).read_line(&mut line)?;
+        }
+        match line.trim().parse() {
+            Ok(server_pid) => Ok(Self { shell, orders, server_pid }),
+            Err(_) => {
+                drop(orders);
+                shell.wait()?;
+                Err(io::Error::other("the guard did not start the server"))
+            }
+        }
+    }
+
+    /// The process id of the server itself.
+    pub(crate) fn server_pid(&self) -> u32 {
+        self.server_pid
+    }
+
+    /// How the server ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        // The wait can only fail for a child that is not ours, which it is.
+        let status = self.shell.try_wait().ok().flatten();
+        if status.is_some() {
+            // Should somebody have killed the shell instead of the server, then its watcher is
+            // still there, and this has it stop the server.
+            self.orders = None;
+        }
+        status
+    }
+
+    /// Asks for a clean end, then kills. Whether the server is gone.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.order("term\n");
+        self.wait(STOP_GRACE_SECONDS) || self.kill()
+    }
+
+    /// Kills the server with SIGKILL. Whether it is gone.
+    pub(crate) fn kill(&mut self) -> bool {
+        self.order("kill\n");
+        self.wait(KILL_MAX_SECONDS)
+    }
+
+    fn order(&mut self, order: &str) {
+        if let Some(orders) = &mut self.orders {
+            // It fails when the guard is gone already, which the wait notices.
+            let _ = orders.write_all(order.as_bytes());
+        }
+    }
+
+    fn wait(&mut self, limit_seconds: u64) -> bool {
+        poll(Duration::from_secs(limit_seconds), || self.ended()).is_some()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            self.stop();
+        }
+    }
+}

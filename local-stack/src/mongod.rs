@@ -1,0 +1,368 @@
+//! A `mongod` that is the only member of a replica set.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bson::{self, Document, Value, field};
+use crate::data_dir::ServerDir;
+use crate::error::ServerError;
+use crate::obtain::Binaries;
+use crate::program::Program;
+use crate::server::{Probe, Server, with_port};
+
+/// The name of the replica set. Transactions and change streams need one, even of one member.
+pub const REPLICA_SET: &str = "rs0";
+
+/// How long a `mongod` may take from its launch until it is a writable primary.
+///
+/// Usually it takes three seconds. On data that were last used on another port, the server asks
+/// the old port whether it is itself, and gives up after 30 s if something that never answers
+/// listens there by now; only then can its configuration be changed.
+pub const MONGOD_START_MAX_SECONDS: u64 = 60;
+
+/// How long one look at a starting server may take.
+const PROBE_MAX_MS: u64 = 5_000;
+/// The memory for cached data; the default is half of what the machine has.
+const CACHE_GIB: &str = "0.25";
+/// The length of the replication log, which nobody but change streams reads here.
+const OPLOG_MIB: &str = "512";
+/// How long the server goes on telling clients that it will stop. The default of 15 s is for
+/// clients that can go to another member.
+const GOODBYE_MS: u64 = 100;
+/// The server's code for "this node has no replica set configuration".
+const NOT_YET_INITIALIZED: i64 = 94;
+
+/// How to run a `mongod`.
+#[derive(Debug)]
+pub struct MongodOptions {
+    /// Where its databases and its log live.
+    pub data_dir: ServerDir,
+    /// The port of `127.0.0.1`, or any free one; it may differ from that of an earlier start with
+    /// the same data.
+    pub port: Option<u16>,
+}
+
+/// A running `mongod`, the primary of its one-member replica set; dropping the handle stops it.
+///
+/// All methods block, with bounds.
+#[derive(Debug)]
+pub struct Mongod {
+    server: Server,
+    port: u16,
+}
+
+impl Mongod {
+    /// Starts a server and waits until it is a writable primary.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::PortInUse`] names a given port that is taken. [`ServerError::Exited`] and
+    /// [`ServerError::NotReady`] show the end of the server's log.
+    pub fn start(binaries: &Binaries, options: MongodOptions) -> Result<Self, ServerError> {
+        Self::start_at(&binaries.mongod, options)
+    }
+
+    pub(crate) fn start_at(executable: &Path, options: MongodOptions) -> Result<Self, ServerError> {
+        let mut mongod = Self {
+            server: Server::prepare(Program::Mongod, executable, options.data_dir)?,
+            port: 0,
+        };
+        mongod.port = with_port(Program::Mongod, options.port, |port| mongod.launch(port))?;
+        Ok(mongod)
+    }
+
+    /// Stops the server if it runs, then starts it on the same port with the same data.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and [`ServerError::NotStopped`].
+    pub fn restart(&self) -> Result<(), ServerError> {
+        self.launch(self.port)
+    }
+
+    /// Stops the server: cleanly within [`STOP_GRACE_SECONDS`](crate::STOP_GRACE_SECONDS), else
+    /// by SIGKILL. Does nothing when it does not run.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::NotStopped`] when not even SIGKILL ends it.
+    pub fn stop(&self) -> Result<(), ServerError> {
+        self.server.stop()
+    }
+
+    /// Kills the server with SIGKILL and waits until it is gone: for tests of a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::NotStopped`] when it does not vanish.
+    pub fn kill(&self) -> Result<(), ServerError> {
+        self.server.kill()
+    }
+
+    /// The URL for drivers; the same after a restart.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?replicaSet={REPLICA_SET}&directConnection=true", self.port)
+    }
+
+    /// The port of `127.0.0.1`; the same after a restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id of the server itself, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
+    /// Whether the server runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.server.is_running()
+    }
+
+    /// Where the server logs to. The file starts empty with each handle and is not rotated.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        self.server.log_file()
+    }
+
+    fn launch(&self, port: u16) -> Result<(), ServerError> {
+        let data = self.server.folder().join("db");
+        std::fs::create_dir_all(&data).map_err(ServerError::io("make the folder", &data))?;
+        let mut arguments = vec![OsString::from("--dbpath"), data.into_os_string()];
+        arguments.extend(
+            [
+                "--bind_ip",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--replSet",
+                REPLICA_SET,
+                "--oplogSize",
+                OPLOG_MIB,
+                "--wiredTigerCacheSizeGB",
+                CACHE_GIB,
+                "--nounixsocket",
+                "--quiet",
+                "--setParameter",
+                "diagnosticDataCollectionEnabled=false",
+                "--setParameter",
+                &format!("shutdownTimeoutMillisForSignaledShutdown={GOODBYE_MS}"),
+            ]
+            .map(OsString::from),
+        );
+        self.server.launch(port, &arguments, MONGOD_START_MAX_SECONDS, |pid| {
+            match look(port, pid) {
+                Ok(probe) => probe,
+                Err(error) => Probe::NotYet(format!("no answer on 127.0.0.1:{port} ({error})")),
+            }
+        })
+    }
+}
+
+/// Looks at the server and takes the next step towards a primary, if one is due.
+fn look(port: u16, pid: u32) -> io::Result<Probe> {
+    let limit = Duration::from_millis(PROBE_MAX_MS);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+
+    let status = bson::command(&mut stream, request("serverStatus", Value::Int(1)))?;
+    if field(&status, "pid").and_then(Value::as_integer) != Some(i64::from(pid)) {
+        return Ok(Probe::NotYet("another mongod answers on its port".to_owned()));
+    }
+    let host = format!("127.0.0.1:{port}");
+    let hello = bson::command(&mut stream, request("hello", Value::Int(1)))?;
+    if is_ready(&hello, &host) {
+        return Ok(Probe::Ready);
+    }
+    let current = bson::command(&mut stream, request("replSetGetConfig", Value::Int(1)))?;
+    let Some(step) = next_step(&current, &host) else {
+        return Ok(Probe::NotYet(format!(
+            "it is no primary yet; replica set: {}",
+            outcome(&current)
+        )));
+    };
+    // Refused while the server is still reading its own configuration; the next look tries again.
+    let reply = bson::command(&mut stream, step)?;
+    Ok(Probe::NotYet(format!(
+        "it is no primary yet; setting up the replica set: {}",
+        outcome(&reply)
+    )))
+}
+
+fn request(command: &str, argument: Value) -> Document {
+    vec![(command.to_owned(), argument)]
+}
+
+/// A writable primary that other parts of the world know under the present address.
+fn is_ready(hello: &Document, host: &str) -> bool {
+    field(hello, "isWritablePrimary").is_some_and(Value::is_true)
+        && field(hello, "me").and_then(Value::as_text) == Some(host)
+}
+
+/// The command that brings the replica set to its one member at `host`, if it is not there.
+///
+/// The stored configuration names the port of the earlier start. A member that does not find
+/// itself in it belongs to no set, and only a forced change gets it out of there.
+fn next_step(current: &Document, host: &str) -> Option<Document> {
+    if !field(current, "ok").is_some_and(Value::is_true) {
+        return (field(current, "code").and_then(Value::as_integer) == Some(NOT_YET_INITIALIZED))
+            .then(|| request("replSetInitiate", Value::Document(configuration(host, 1))));
+    }
+    let config = field(current, "config")?.as_document()?;
+    let members = field(config, "members")?.as_array()?;
+    let mut hosts =
+        members.iter().filter_map(|member| field(member.as_document()?, "host")?.as_text());
+    if hosts.next() == Some(host) && hosts.next().is_none() {
+        return None;
+    }
+    let version = field(config, "version")?.as_integer()?;
+    let mut step = request("replSetReconfig", Value::Document(configuration(host, version + 1)));
+    step.push(("force".to_owned(), Value::Bool(true)));
+    Some(step)
+}
+
+fn configuration(host: &str, version: i64) -> Document {
+    vec![
+        ("_id".to_owned(), Value::text(REPLICA_SET)),
+        ("version".to_owned(), Value::Long(version)),
+        (
+            "members".to_owned(),
+            Value::Array(vec![Value::Document(vec![
+                ("_id".to_owned(), Value::Int(0)),
+                ("host".to_owned(), Value::text(host)),
+            ])]),
+        ),
+    ]
+}
+
+/// What a reply says about success.
+fn outcome(reply: &Document) -> &str {
+    if field(reply, "ok").is_some_and(Value::is_true) {
+        return "done";
+    }
+    field(reply, "errmsg").and_then(Value::as_text).unwrap_or("refused")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::data_dir::DataDir;
+    use crate::testing;
+
+    const HOST: &str = "127.0.0.1:20001";
+
+    fn start(data: &DataDir) -> Mongod {
+        let options = MongodOptions { data_dir: data.mongod(), port: None };
+        Mongod::start(testing::binaries(), options).unwrap()
+    }
+
+    fn ask(mongod: &Mongod, body: Document) -> Document {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, mongod.port())).unwrap();
+        let reply = bson::command(&mut stream, body).unwrap();
+        assert_eq!(outcome(&reply), "done");
+        reply
+    }
+
+    /// Inserts a document; acknowledged when it is in the journal.
+    fn insert(mongod: &Mongod) {
+        let mut body = request("insert", Value::text("kept"));
+        let document = vec![("present".to_owned(), Value::Bool(true))];
+        body.push(("documents".to_owned(), Value::Array(vec![Value::Document(document)])));
+        let concern =
+            vec![("w".to_owned(), Value::text("majority")), ("j".to_owned(), Value::Bool(true))];
+        body.push(("writeConcern".to_owned(), Value::Document(concern)));
+        let reply = ask(mongod, body);
+        assert_eq!(field(&reply, "n").unwrap().as_integer(), Some(1));
+    }
+
+    fn count(mongod: &Mongod) -> i64 {
+        let reply = ask(mongod, request("count", Value::text("kept")));
+        field(&reply, "n").unwrap().as_integer().unwrap()
+    }
+
+    #[test]
+    fn data_survive_a_kill_and_a_move_to_another_port() {
+        let folder = testing::temp_dir();
+        let data = DataDir::open(folder.path()).unwrap();
+        let mongod = start(&data);
+        let url = mongod.url();
+        insert(&mongod);
+
+        mongod.kill().unwrap();
+        assert!(!mongod.is_running());
+        mongod.restart().unwrap();
+        assert_eq!(mongod.url(), url);
+        assert_eq!(count(&mongod), 1);
+        insert(&mongod);
+
+        let first_port = mongod.port();
+        drop(mongod);
+        let mongod = start(&data);
+        assert_ne!(mongod.port(), first_port);
+        assert_eq!(count(&mongod), 2);
+        insert(&mongod);
+        mongod.stop().unwrap();
+        mongod.restart().unwrap();
+        assert_eq!(count(&mongod), 3);
+    }
+
+    fn stored(host: &str) -> Document {
+        vec![
+            ("config".to_owned(), Value::Document(configuration(host, 41))),
+            ("ok".to_owned(), Value::Double(1.0)),
+        ]
+    }
+
+    fn refusal(code: i32) -> Document {
+        vec![
+            ("ok".to_owned(), Value::Double(0.0)),
+            ("errmsg".to_owned(), Value::text("because")),
+            ("code".to_owned(), Value::Int(code)),
+        ]
+    }
+
+    #[test]
+    fn a_node_without_configuration_is_initiated() {
+        let step = next_step(&refusal(94), HOST).unwrap();
+        assert_eq!(step.first().unwrap().0, "replSetInitiate");
+        assert_eq!(next_step(&refusal(13), HOST), None);
+        assert_eq!(outcome(&refusal(13)), "because");
+    }
+
+    #[test]
+    fn a_configuration_for_another_port_is_replaced_by_its_successor() {
+        let step = next_step(&stored("127.0.0.1:20002"), HOST).unwrap();
+        let (name, config) = step.first().unwrap();
+        assert_eq!(name, "replSetReconfig");
+        assert_eq!(*config, Value::Document(configuration(HOST, 42)));
+        assert!(field(&step, "force").unwrap().is_true());
+    }
+
+    #[test]
+    fn the_right_configuration_stays() {
+        assert_eq!(next_step(&stored(HOST), HOST), None);
+    }
+
+    #[test]
+    fn only_a_primary_under_the_present_address_is_ready() {
+        let hello = |primary, me: &str| {
+            vec![
+                ("isWritablePrimary".to_owned(), Value::Bool(primary)),
+                ("me".to_owned(), Value::text(me)),
+            ]
+        };
+        assert!(is_ready(&hello(true, HOST), HOST));
+        assert!(!is_ready(&hello(false, HOST), HOST));
+        assert!(!is_ready(&hello(true, "127.0.0.1:20002"), HOST));
+    }
+}

@@ -1,0 +1,62 @@
+//! Free ports of the loopback interface.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+
+/// The first port that is ever chosen.
+///
+/// The range lies below the ports the kernel gives to outgoing connections (32768 and up on
+/// Linux, 49152 and up on macOS). A port from that range could be taken by any client between a
+/// stop and a restart, or even be joined to itself by a client that keeps trying to reconnect.
+const PORT_FIRST: u16 = 20_000;
+/// The number of ports to choose from.
+const PORT_COUNT: u16 = 12_000;
+/// How many ports are tried before giving up.
+const PORT_TRIES_MAX: u64 = 256;
+
+/// A port of `127.0.0.1` on which nothing listens at the moment.
+///
+/// It is not reserved: another process may take it before the caller does, so the caller has to
+/// be ready to ask again.
+///
+/// # Errors
+///
+/// When none of many tried ports is free; nothing short of freeing ports helps.
+pub fn free_port() -> io::Result<u16> {
+    // Each `RandomState` is keyed differently, in this process and in others: starts that happen
+    // side by side rarely try the same port.
+    let random = RandomState::new();
+    (0..PORT_TRIES_MAX)
+        .filter_map(|attempt| {
+            let offset = random.hash_one(attempt) % u64::from(PORT_COUNT);
+            Some(PORT_FIRST + u16::try_from(offset).ok()?)
+        })
+        .find(|port| is_free(*port))
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::AddrInUse, "no free port on 127.0.0.1 was found")
+        })
+}
+
+/// Whether a server could listen on the port now.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_lies_below_those_of_outgoing_connections() {
+        let port = free_port().unwrap();
+        assert!((PORT_FIRST..PORT_FIRST + PORT_COUNT).contains(&port));
+    }
+
+    #[test]
+    fn a_taken_port_is_not_free() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(!is_free(taken.local_addr().unwrap().port()));
+    }
+}

@@ -1,0 +1,176 @@
+//! For tests: servers that a whole test process shares, and folders that go away.
+//!
+//! A static is never dropped, so nothing here relies on that. A shared server is stopped by its
+//! guard when the test process ends, and its folder is removed by a caretaker that waits for the
+//! guard. Each test should use names of its own (databases, streams), so that all tests of the
+//! process can run side by side. A test that stops or kills a server starts one for itself.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::data_dir::ServerDir;
+use crate::mongod::{Mongod, MongodOptions};
+use crate::nats::{NatsOptions, NatsServer};
+use crate::obtain::{Binaries, Progress, Sources};
+use crate::program::Program;
+
+/// Removes the folder $1 when nobody holds the other end of its stdin any more.
+const CARETAKER: &str = r#"while read -r _; do :; done; exec rm -rf -- "$1""#;
+/// How many names for a temporary folder are tried.
+const TEMP_DIR_TRIES_MAX: usize = 1_000;
+
+/// The `mongod` that all tests of this process share, started at the first call.
+///
+/// # Panics
+///
+/// When it cannot be obtained or started: then no test that needs it can pass.
+#[must_use]
+#[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
+pub fn mongod() -> &'static Mongod {
+    static SHARED: OnceLock<Result<Mongod, String>> = OnceLock::new();
+    // A failure is kept as well, or each test would wait for it again.
+    match SHARED.get_or_init(|| start_mongod().map_err(|error| describe(error.as_ref()))) {
+        Ok(mongod) => mongod,
+        Err(error) => panic!("no mongod for the tests: {error}"),
+    }
+}
+
+/// The `nats-server` that all tests of this process share, started at the first call with the
+/// configuration of that call: all calls of a process should give the same one.
+///
+/// # Panics
+///
+/// When it cannot be obtained or started: then no test that needs it can pass.
+#[must_use]
+#[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
+pub fn nats(config: impl FnOnce() -> String) -> &'static NatsServer {
+    static SHARED: OnceLock<Result<NatsServer, String>> = OnceLock::new();
+    match SHARED.get_or_init(|| start_nats(config()).map_err(|error| describe(error.as_ref()))) {
+        Ok(nats) => nats,
+        Err(error) => panic!("no nats-server for the tests: {error}"),
+    }
+}
+
+/// Both executables, obtained once per process, with the progress of a download on stderr. For
+/// tests that start servers of their own.
+///
+/// # Panics
+///
+/// When they cannot be obtained: then no test that needs them can pass.
+#[must_use]
+#[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
+pub fn binaries() -> &'static Binaries {
+    static SHARED: OnceLock<Result<Binaries, String>> = OnceLock::new();
+    match SHARED.get_or_init(|| Binaries::obtain(&show).map_err(|error| describe(&error))) {
+        Ok(binaries) => binaries,
+        Err(error) => panic!("no servers for the tests: {error}"),
+    }
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+fn start_mongod() -> Result<Mongod, AnyError> {
+    let executable = Sources::from_env(Program::Mongod).obtain(&show)?;
+    let data_dir = throwaway_dir()?;
+    let options = MongodOptions { data_dir, port: None };
+    Ok(Mongod::start_at(&executable, options)?)
+}
+
+fn start_nats(config: String) -> Result<NatsServer, AnyError> {
+    let executable = Sources::from_env(Program::NatsServer).obtain(&show)?;
+    let data_dir = throwaway_dir()?;
+    let options = NatsOptions { data_dir, port: None, config };
+    Ok(NatsServer::start_at(&executable, options)?)
+}
+
+fn show(progress: &Progress) {
+    eprintln!("{progress}");
+}
+
+/// An error with all its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A folder that is removed when this process and the server in it have ended, in whatever way.
+///
+/// The server's guard holds the pipe to the caretaker in the place where it holds the lock of a
+/// data folder otherwise.
+fn throwaway_dir() -> io::Result<ServerDir> {
+    let path = make_temp_dir()?;
+    let mut caretaker = Command::new("/bin/sh")
+        .args(["-c", CARETAKER, "caretaker"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let pipe =
+        caretaker.stdin.take().ok_or_else(|| io::Error::other("the caretaker has no pipe"))?;
+    Ok(ServerDir::held_by(path, OwnedFd::from(pipe)))
+}
+
+/// A temporary folder, removed when dropped.
+#[derive(Debug)]
+pub struct TempDir {
+    path: PathBuf,
+}
+
+impl TempDir {
+    /// The full path of the folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // A folder that stays behind in the system's temporary folder fails no test.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Makes an empty temporary folder. It has to outlive the servers that run in it.
+///
+/// # Panics
+///
+/// When the system's temporary folder cannot be written.
+#[must_use]
+#[expect(clippy::panic, reason = "a test without its folder has failed, and this says why")]
+pub fn temp_dir() -> TempDir {
+    match make_temp_dir() {
+        Ok(path) => TempDir { path },
+        Err(error) => panic!("no temporary folder for the test: {error}"),
+    }
+}
+
+fn make_temp_dir() -> io::Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let root = std::env::temp_dir();
+    let pid = std::process::id();
+    for _ in 0..TEMP_DIR_TRIES_MAX {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(format!("roster-{pid}-{count}"));
+        match fs::create_dir(&path) {
+            // Left behind by an earlier process with this id.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            outcome => return outcome.map(|()| path),
+        }
+    }
+    Err(io::Error::other(format!("all names in {} are taken", root.display())))
+}

@@ -1,0 +1,21 @@
+//! The real servers, started, stopped, killed and orphaned.
+//!
+//! The executables come from where `Binaries::obtain` finds them; only the very first run on a
+//! machine needs the network.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do; clippy.toml only covers the test functions"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a second process is told its role through its environment"
+)]
+
+mod obtaining;
+mod running;
+mod support;
