@@ -1,1 +1,14 @@
-//! Command side: REST commands decided against the event log
+//! The command side: REST commands, decided against the event log, stored as events.
+//!
+//! `routes -> application -> domain`, and `adapters -> ports`; only [`app`] sees adapters. The command
+//! side depends on NATS alone: no decision ever reads a view, so a projection that lags cannot make a
+//! login fail.
+
+mod adapters;
+pub mod app;
+mod application;
+mod domain;
+mod ports;
+mod routes;
+
+pub use app::{App, StartError};

@@ -13,4 +13,5 @@ pub mod nats;
 pub mod problem;
 pub mod telemetry;
 pub mod tokens;
+pub mod user_read;
 pub mod views_position;

@@ -5,9 +5,11 @@
 //! holds no password hash. What was deleted leaves a tombstone, so that an older event that arrives
 //! again (a second projector, a restored database, a replay) cannot bring it back.
 
+mod database;
 mod user;
 
-pub use user::{UserDocument, UserView};
+pub use database::Views;
+pub use user::{DamagedView, UserDocument, UserView};
 
 use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};

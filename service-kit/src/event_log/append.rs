@@ -75,19 +75,24 @@ impl Write {
     }
 
     fn headers(&self, stream: &str, command: CommandId) -> HeaderMap {
-        let mut headers = command_headers(command);
-        headers.insert("Nats-Expected-Stream", stream);
+        let mut headers = headers(stream, command, self.event);
         headers.insert("Nats-Expected-Last-Subject-Sequence", self.guard.0.to_string().as_str());
-        if let Some((id, wire_type)) = self.event {
-            headers.insert("Nats-Msg-Id", id.to_string().as_str());
-            headers.insert(EVENT_TYPE_HEADER, wire_type);
-            headers.insert("Content-Type", events::CONTENT_TYPE);
-        }
         if let Some(ttl) = self.ttl {
             headers.insert("Nats-TTL", format!("{}s", ttl.as_secs()).as_str());
         }
         headers
     }
+}
+
+fn headers(stream: &str, command: CommandId, event: Option<(Uuid, &'static str)>) -> HeaderMap {
+    let mut headers = command_headers(command);
+    headers.insert("Nats-Expected-Stream", stream);
+    if let Some((id, wire_type)) = event {
+        headers.insert("Nats-Msg-Id", id.to_string().as_str());
+        headers.insert(EVENT_TYPE_HEADER, wire_type);
+        headers.insert("Content-Type", events::CONTENT_TYPE);
+    }
+    headers
 }
 
 /// What one command writes: all of it or nothing. The last message is the one whose position counts.
@@ -96,13 +101,30 @@ pub struct Append {
     command: CommandId,
     before: Vec<Write>,
     last: Write,
+    more: Vec<Unguarded>,
+}
+
+/// A further message on the subject of [`Append::new`]'s write. The server refuses a second guard on one
+/// subject within a batch (10164), and needs none: the first message's guard covers the whole batch.
+#[derive(Debug, Clone)]
+struct Unguarded {
+    payload: Bytes,
+    event: (Uuid, &'static str),
 }
 
 impl Append {
-    /// An append of one message; more go before it with [`Append::with`].
+    /// An append of one message; more go before it with [`Append::with`] and behind it with
+    /// [`Append::then`].
     #[must_use]
     pub const fn new(command: CommandId, last: Write) -> Self {
-        Self { command, before: Vec::new(), last }
+        Self { command, before: Vec::new(), last, more: Vec::new() }
+    }
+
+    /// Adds an event behind the last message, on the same subject and under its guard.
+    #[must_use]
+    pub fn then(mut self, payload: impl Into<Bytes>, id: Uuid, wire_type: &'static str) -> Self {
+        self.more.push(Unguarded { payload: payload.into(), event: (id, wire_type) });
+        self
     }
 
     /// Adds a message that is stored together with the last one, before it.
@@ -115,7 +137,7 @@ impl Append {
     /// Number of messages.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.before.len() + 1
+        self.before.len() + 1 + self.more.len()
     }
 
     /// Never: an append has at least its last message.
@@ -241,8 +263,7 @@ impl EventLog {
 
     /// Looks whether the append is stored, can no longer be stored, or neither. `None`: no answer.
     async fn look_up(&self, append: &Append) -> Option<Search> {
-        let last = &append.last;
-        match self.find(&last.subject, last.guard, append.command).await.ok()? {
+        match self.find_append(append).await? {
             Search::Untouched => {}
             found_or_overtaken => return Some(found_or_overtaken),
         }
@@ -250,7 +271,7 @@ impl EventLog {
             let now = self.last(&write.subject).await.ok()?.map_or(Guard::absent(), |m| m.guard());
             if now != write.guard {
                 // Someone moved another subject of the batch, or our own batch landed just now.
-                return match self.find(&last.subject, last.guard, append.command).await.ok()? {
+                return match self.find_append(append).await? {
                     Search::Untouched => Some(Search::Overtaken),
                     found_or_overtaken => Some(found_or_overtaken),
                 };
@@ -259,12 +280,22 @@ impl EventLog {
         Some(Search::Untouched)
     }
 
+    async fn find_append(&self, append: &Append) -> Option<Search> {
+        let last = &append.last;
+        let found = self.find(&last.subject, last.guard, append.command).await.ok()?;
+        Some(match found {
+            // The messages of a batch stand one behind the other.
+            Search::Found(first) => Search::Found(Position(first.0 + append.more.len() as u64)),
+            Search::Overtaken | Search::Untouched => found,
+        })
+    }
+
     async fn attempt(&self, append: &Append) -> Attempt {
         if !self.is_connected() {
             // Nothing is put into the client's buffer, so nothing can arrive later.
             return Attempt::Done(Outcome::Unavailable);
         }
-        if append.before.is_empty() {
+        if append.len() == 1 {
             self.publish_one(append).await
         } else {
             self.publish_batch(append).await
@@ -301,17 +332,23 @@ impl EventLog {
             return Attempt::Done(Outcome::Unavailable);
         };
         let commit_reply = format!("{inbox}.commit");
-        let writes = append.before.iter().map(|write| (write, None));
-        let writes = writes.chain([(&append.last, Some("1"))]);
-        for (n, (write, commit)) in writes.enumerate() {
-            let mut headers = write.headers(&self.stream, append.command);
+        let guarded = append.before.iter().chain([&append.last]).map(|write| {
+            (write.headers(&self.stream, append.command), &write.subject, &write.payload)
+        });
+        let unguarded = append.more.iter().map(|more| {
+            let headers = headers(&self.stream, append.command, Some(more.event));
+            (headers, &append.last.subject, &more.payload)
+        });
+        for (n, (mut headers, subject, payload)) in guarded.chain(unguarded).enumerate() {
+            let number = n + 1;
             headers.insert("Nats-Batch-Id", batch.as_str());
-            headers.insert("Nats-Batch-Sequence", (n + 1).to_string().as_str());
-            if let Some(commit) = commit {
-                headers.insert("Nats-Batch-Commit", commit);
+            headers.insert("Nats-Batch-Sequence", number.to_string().as_str());
+            let mut reply = format!("{inbox}.{number}");
+            if number == append.len() {
+                headers.insert("Nats-Batch-Commit", "1");
+                reply.clone_from(&commit_reply);
             }
-            let reply = if commit.is_some() { commit_reply.clone() } else { format!("{inbox}.{n}") };
-            let (subject, payload) = (write.subject.clone(), write.payload.clone());
+            let (subject, payload) = (subject.clone(), payload.clone());
             let sent =
                 self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
             if let Err(error) = sent {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
+use events::Position;
 use tokio::sync::Semaphore;
 
 pub use append::{Append, Guard, Outcome, Write};
@@ -71,13 +72,17 @@ impl EventLog {
         self.client.connection_state() == State::Connected
     }
 
-    /// Asks the server for the stream: the check behind readiness.
+    /// Position of the last message of the stream, 0 when it is empty; also the check behind readiness.
     ///
     /// # Errors
     /// [`ReadError`] when the log does not answer.
-    pub async fn ping(&self) -> Result<(), ReadError> {
-        self.request_json(&format!("STREAM.INFO.{}", self.stream), &serde_json::json!({}))
-            .await
-            .map(drop)
+    pub async fn end(&self) -> Result<Position, ReadError> {
+        let path = format!("STREAM.INFO.{}", self.stream);
+        let answer = self.request_json(&path, &serde_json::json!({})).await?;
+        answer
+            .pointer("/state/last_seq")
+            .and_then(serde_json::Value::as_u64)
+            .map(Position)
+            .ok_or_else(|| ReadError::Refused("no state in the answer".to_owned()))
     }
 }

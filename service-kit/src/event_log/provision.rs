@@ -92,6 +92,7 @@ impl StreamSpec {
             let fine = match (key.as_str(), found.get(key)) {
                 ("description", _) => true,
                 ("max_bytes", Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
+                ("num_replicas", Some(copies)) => copies.as_u64() >= wanted.as_u64(),
                 (_, Some(value)) => value == wanted,
                 (_, None) => matches!(wanted, Value::Bool(false)) || wanted.as_i64() == Some(0),
             };

@@ -1,0 +1,10 @@
+//! The real parts behind the ports.
+
+mod hashing;
+mod sealing;
+mod user_log;
+mod views;
+
+pub use hashing::HashPool;
+pub use sealing::Sealer;
+pub use user_log::NatsUserLog;

@@ -1,0 +1,271 @@
+//! The log of users in NATS: which message stands on which subject.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use events::{
+    CommandId, EmailAddress, Event, Position, ROLE_ADMIN, Revision, UserId, UserState, subjects,
+};
+use serde::{Deserialize, Serialize};
+use service_kit::ambient;
+use service_kit::event_log::{Append, EventLog, Guard, Outcome, Stored, Write};
+use service_kit::keys::SecretKey;
+
+use super::Sealer;
+use crate::domain::Admins;
+use crate::ports::{
+    Appended, Change, ClaimChange, CredentialChange, IdempotencyKey, Loaded, LogError,
+    PasswordHash, Recorded, UserLog,
+};
+
+/// How long the outcome of a key is kept.
+const IDEMPOTENCY_RECORD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    user_id: UserId,
+    state: ClaimState,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ClaimState {
+    Held,
+    Released,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Holders {
+    holders: BTreeSet<UserId>,
+}
+
+/// `events_behind`: how many messages after this record the command's last event stands. A batch is
+/// stored without a gap, so the record can tell a position that nobody knew when it was written.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    fingerprint: String,
+    user_id: UserId,
+    revision: Revision,
+    events_behind: u64,
+}
+
+/// The real log.
+pub struct NatsUserLog {
+    log: EventLog,
+    sealer: Sealer,
+    claim_key: SecretKey,
+    idempotency_key: SecretKey,
+}
+
+impl NatsUserLog {
+    /// Uses a verified stream; each purpose has its own key derived from the application's.
+    pub fn new(log: EventLog, application_key: &SecretKey) -> Result<Self, String> {
+        Ok(Self {
+            log,
+            sealer: Sealer::new(&application_key.derive("credential sealing v1"))?,
+            claim_key: application_key.derive("e-mail claim v1"),
+            idempotency_key: application_key.derive("idempotency v1"),
+        })
+    }
+
+    fn claim_subject(&self, email: &EmailAddress) -> String {
+        subjects::email_claim(&self.claim_key.mac_hex(&[email.canonical().as_bytes()]))
+    }
+
+    async fn last<T>(
+        &self,
+        subject: &str,
+        read: impl FnOnce(&Stored) -> Result<T, String>,
+    ) -> Result<Option<Loaded<T>>, LogError> {
+        let Some(stored) = self.log.last(subject).await.map_err(LogError::Unavailable)? else {
+            return Ok(None);
+        };
+        let value = read(&stored)
+            .map_err(|reason| LogError::Damaged { subject: subject.to_owned(), reason })?;
+        Ok(Some(Loaded { value, guard: stored.guard(), position: stored.position }))
+    }
+
+    fn append_of(&self, change: &Change) -> Result<Append, String> {
+        let mut events = change.events.iter();
+        let first = events.next().ok_or("a change without an event")?;
+        let command = first.command_id;
+        let write = Write::new(subjects::user_events(change.user), change.guard, json(first)?)
+            .event(first.id, first.fact.wire_type());
+        let mut append = Append::new(command, write);
+        for event in events {
+            append = append.then(json(event)?, event.id, event.fact.wire_type());
+        }
+        if let Some(key) = &change.key {
+            let record = Record {
+                fingerprint: key.fingerprint.clone(),
+                user_id: change.user,
+                revision: change.events.last().map(Event::revision).unwrap_or_default(),
+                events_behind: self.messages_after_record(change),
+            };
+            let subject = subjects::idempotency_record(&key.key);
+            let write = Write::new(subject, Guard::absent(), encode(&record)?)
+                .expiring_after(IDEMPOTENCY_RECORD_LIFE);
+            append = append.with(write);
+        }
+        if let Some(claim) = &change.claim {
+            let (email, guard, state) = match claim {
+                ClaimChange::Hold(email, guard) => (email, *guard, ClaimState::Held),
+                ClaimChange::Release(email, guard) => (email, *guard, ClaimState::Released),
+            };
+            let claim = Claim { user_id: change.user, state };
+            append = append.with(Write::new(self.claim_subject(email), guard, encode(&claim)?));
+        }
+        if let Some(credential) = &change.credential {
+            let (hash, guard) = match credential {
+                CredentialChange::Set(hash, guard) => (Some(hash), *guard),
+                CredentialChange::Remove(guard) => (None, *guard),
+            };
+            append = append.with(self.credential_write(change.user, hash, guard)?);
+        }
+        if let Some((admins, guard)) = &change.admins {
+            let holders = Holders { holders: admins.0.clone() };
+            let subject = subjects::role_holders(ROLE_ADMIN);
+            append = append.with(Write::new(subject, *guard, encode(&holders)?));
+        }
+        Ok(append)
+    }
+
+    /// The record goes first: claim, credential, administrators and the events follow it.
+    fn messages_after_record(&self, change: &Change) -> u64 {
+        let others = [change.claim.is_some(), change.credential.is_some(), change.admins.is_some()];
+        (others.into_iter().filter(|there| *there).count() + change.events.len()) as u64
+    }
+
+    fn credential_write(
+        &self,
+        user: UserId,
+        hash: Option<&PasswordHash>,
+        guard: Guard,
+    ) -> Result<Write, String> {
+        let sealed = self.sealer.seal(user, hash)?;
+        Ok(Write::new(subjects::user_credential(user), guard, sealed))
+    }
+}
+
+#[async_trait]
+impl UserLog for NatsUserLog {
+    async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
+        let subject = subjects::user_events(user);
+        let loaded = self
+            .last(&subject, |stored| {
+                let event = Event::from_json(&stored.payload).map_err(|e| e.to_string())?;
+                Ok(UserState::from(event.after))
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| empty(UserState::Absent)))
+    }
+
+    async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError> {
+        let subject = self.claim_subject(email);
+        let loaded = self
+            .last(&subject, |stored| {
+                let claim: Claim =
+                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
+                Ok((claim.state == ClaimState::Held).then_some(claim.user_id))
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| empty(None)))
+    }
+
+    async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError> {
+        let subject = subjects::user_credential(user);
+        let loaded = self.last(&subject, |stored| self.sealer.open(user, &stored.payload)).await?;
+        Ok(loaded.unwrap_or_else(|| empty(None)))
+    }
+
+    async fn admins(&self) -> Result<Loaded<Admins>, LogError> {
+        let subject = subjects::role_holders(ROLE_ADMIN);
+        let loaded = self
+            .last(&subject, |stored| {
+                let holders: Holders =
+                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
+                Ok(Admins(holders.holders))
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| empty(Admins::default())))
+    }
+
+    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, LogError> {
+        let subject = subjects::idempotency_record(&key.key);
+        let loaded = self
+            .last(&subject, |stored| {
+                let record: Record =
+                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
+                Ok(Recorded {
+                    fingerprint: record.fingerprint,
+                    user: record.user_id,
+                    position: Position(stored.position.0 + record.events_behind),
+                    revision: record.revision,
+                })
+            })
+            .await?;
+        Ok(loaded.map(|loaded| loaded.value))
+    }
+
+    async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError> {
+        let stored = self.log.at(position).await.map_err(LogError::Unavailable)?;
+        stored
+            .map(|stored| {
+                Event::from_json(&stored.payload).map_err(|e| LogError::Damaged {
+                    subject: format!("position {position}"),
+                    reason: e.to_string(),
+                })
+            })
+            .transpose()
+    }
+
+    async fn append(&self, change: &Change) -> Appended {
+        match self.append_of(change) {
+            Ok(append) => outcome(self.log.append(&append).await),
+            Err(why) => Appended::Refused(why),
+        }
+    }
+
+    async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended {
+        match self.credential_write(user, Some(hash), guard) {
+            Ok(write) => {
+                let command = CommandId::from_uuid(ambient::new_uuid());
+                outcome(self.log.append(&Append::new(command, write)).await)
+            }
+            Err(why) => Appended::Refused(why),
+        }
+    }
+
+    fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
+        IdempotencyKey {
+            key: self.idempotency_key.mac_hex(&[b"key", caller.as_bytes(), key.as_bytes()]),
+            fingerprint: self.idempotency_key.mac_hex(request),
+        }
+    }
+}
+
+fn outcome(outcome: Outcome) -> Appended {
+    match outcome {
+        Outcome::Stored(position) => Appended::Stored(position),
+        // A duplicate whose first copy could not be found: event ids are drawn anew for each decision,
+        // so deciding again is right.
+        Outcome::Conflict | Outcome::Duplicate => Appended::Conflict,
+        Outcome::Unknown => Appended::Unknown,
+        Outcome::Unavailable => Appended::Unavailable,
+        Outcome::Full => Appended::Full,
+        Outcome::Refused(code, text) => Appended::Refused(format!("{text} ({code})")),
+    }
+}
+
+fn empty<T>(value: T) -> Loaded<T> {
+    Loaded { value, guard: Guard::absent(), position: Position(0) }
+}
+
+fn json(event: &Event) -> Result<Vec<u8>, String> {
+    event.to_json().map_err(|e| e.to_string())
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(value).map_err(|e| e.to_string())
+}

@@ -1,0 +1,159 @@
+//! Commands: load, decide, append, and know what came of it.
+
+mod idempotency;
+mod login;
+mod users;
+
+use std::sync::Arc;
+
+use events::{Actor, Position, Revision, User};
+use tokio_util::task::TaskTracker;
+
+use crate::domain::{PasswordRules, Rejection};
+use crate::ports::{Appended, HashError, IdempotencyKey, LogError, PasswordHasher, UserLog};
+pub use idempotency::InFlight;
+
+/// Attempts of one command before it gives way: each is lost to another command that succeeded.
+const ATTEMPTS_MAX: usize = 100;
+
+/// The commands on users. Cheap to clone.
+#[derive(Clone)]
+pub struct Users {
+    log: Arc<dyn UserLog>,
+    hasher: Arc<dyn PasswordHasher>,
+    rules: PasswordRules,
+    in_flight: InFlight,
+    tasks: TaskTracker,
+}
+
+/// Who asks, and how the request is known.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who wants it.
+    pub actor: Actor,
+    /// The request id.
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// What a repetition is known by.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A command that was carried out, or found to be already.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// The user after it; `None` after a deletion.
+    pub user: Option<User>,
+    /// Revision after it.
+    pub revision: Revision,
+    /// Position of its last event.
+    pub position: Position,
+}
+
+/// Why a command was not carried out, or why nobody can say.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// A rule refuses it.
+    #[error("refused: {0:?}")]
+    Rejected(Rejection),
+    /// Another user has the address.
+    #[error("the address is taken")]
+    EmailTaken,
+    /// E-mail or password is wrong, or the user may not log in.
+    #[error("credentials refused")]
+    InvalidCredentials,
+    /// The caller may not.
+    #[error("not allowed")]
+    Forbidden,
+    /// The key belongs to another request.
+    #[error("idempotency key reused")]
+    KeyReused,
+    /// The same request is still running.
+    #[error("idempotency key in flight")]
+    KeyInFlight,
+    /// Too much to do; nothing was done.
+    #[error("overloaded")]
+    Overloaded,
+    /// The log does not answer or is full; nothing was done.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    /// Nobody can say.
+    #[error("the outcome is unknown")]
+    OutcomeUnknown,
+    /// A fault of Roster.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl From<Rejection> for CommandError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<LogError> for CommandError {
+    fn from(error: LogError) -> Self {
+        match &error {
+            LogError::Unavailable(_) => Self::Unavailable(service_kit::problem::chain(&error)),
+            LogError::Damaged { .. } => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<HashError> for CommandError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Overloaded => Self::Overloaded,
+            HashError::Failed(why) => Self::Internal(why),
+        }
+    }
+}
+
+/// The part of an append's outcome that ends a command; a conflict is the caller's to handle.
+fn settled(appended: Appended) -> Result<Option<Position>, CommandError> {
+    match appended {
+        Appended::Stored(position) => Ok(Some(position)),
+        Appended::Conflict => Ok(None),
+        Appended::Unknown => Err(CommandError::OutcomeUnknown),
+        Appended::Unavailable => Err(CommandError::Unavailable("the log does not answer".to_owned())),
+        Appended::Full => {
+            tracing::error!("the event log is at its limit: commands are refused");
+            Err(CommandError::Unavailable("the log is full".to_owned()))
+        }
+        Appended::Refused(why) => Err(CommandError::Internal(why)),
+    }
+}
+
+impl Users {
+    /// Puts the commands together.
+    pub fn new(
+        log: Arc<dyn UserLog>,
+        hasher: Arc<dyn PasswordHasher>,
+        rules: PasswordRules,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { log, hasher, rules, in_flight: InFlight::default(), tasks }
+    }
+
+    /// What a new password must fulfil.
+    pub const fn password_rules(&self) -> PasswordRules {
+        self.rules
+    }
+
+    /// Keyed hashes for a caller's `Idempotency-Key`.
+    pub fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
+        self.log.idempotency_key(caller, key, request)
+    }
+
+    /// Runs a command to its end whatever becomes of the connection it came over: a client that hangs up
+    /// must not leave an append half-way.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        command: impl Future<Output = Result<T, CommandError>> + Send + 'static,
+    ) -> Result<T, CommandError> {
+        self.tasks
+            .spawn(command)
+            .await
+            .unwrap_or_else(|error| Err(CommandError::Internal(format!("a command ended: {error}"))))
+    }
+}

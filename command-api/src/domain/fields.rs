@@ -1,0 +1,267 @@
+//! Values that are checked once, at the edge, and trusted from there on.
+
+use std::fmt;
+
+use events::Metadata;
+use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
+
+/// A broken rule: a stable code and the rule in words.
+pub type Broken = (&'static str, String);
+
+/// Longest name in code points.
+const FULL_NAME_CHARS_MAX: usize = 200;
+/// Longest password in code points. Long enough for every passphrase, short enough to hash whole.
+const PASSWORD_CHARS_MAX: usize = 256;
+/// Most roles of one user.
+const ROLES_MAX: usize = 16;
+/// Largest metadata as JSON, in bytes.
+const METADATA_BYTES_MAX: usize = 4096;
+/// Deepest metadata, in levels.
+const METADATA_DEPTH_MAX: usize = 16;
+
+/// A name to show: 1..=200 code points, kept verbatim, without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullName(String);
+
+impl FullName {
+    /// Checks a name.
+    pub fn parse(text: String) -> Result<Self, Broken> {
+        if text.trim().is_empty() {
+            return Err(("blank", "must not be blank; null removes it".to_owned()));
+        }
+        if text.chars().count() > FULL_NAME_CHARS_MAX {
+            return Err(("too-long", format!("has more than {FULL_NAME_CHARS_MAX} characters")));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(("control-character", "contains a control character".to_owned()));
+        }
+        Ok(Self(text))
+    }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Roles: `[a-z][a-z0-9-]{1,31}` each, at least one, sorted, without repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roles(Vec<String>);
+
+impl Roles {
+    /// Checks a list of roles.
+    pub fn parse(mut roles: Vec<String>) -> Result<Self, Broken> {
+        roles.sort_unstable();
+        roles.dedup();
+        if roles.is_empty() || roles.len() > ROLES_MAX {
+            return Err(("count", format!("must be 1..{ROLES_MAX} roles")));
+        }
+        if roles.iter().all(|role| is_role(role)) {
+            Ok(Self(roles))
+        } else {
+            Err(("format", "a role is [a-z][a-z0-9-]{1,31}".to_owned()))
+        }
+    }
+
+    pub fn into_vec(self) -> Vec<String> {
+        self.0
+    }
+}
+
+fn is_role(role: &str) -> bool {
+    (2..=32).contains(&role.len())
+        && role.starts_with(|c: char| c.is_ascii_lowercase())
+        && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Checks free data: an object of at most 4 KiB, numbers within 64 bits signed, no NUL in names.
+pub fn metadata(value: Value) -> Result<Metadata, Broken> {
+    let members = match value {
+        Value::Null => Metadata::new(),
+        Value::Object(members) => members,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            return Err(("type", "must be an object".to_owned()));
+        }
+    };
+    check_metadata(members)
+}
+
+fn check_metadata(members: Metadata) -> Result<Metadata, Broken> {
+    let value = Value::Object(members);
+    check_value(&value, METADATA_DEPTH_MAX)?;
+    if value.to_string().len() > METADATA_BYTES_MAX {
+        return Err(("too-long", format!("is larger than {METADATA_BYTES_MAX} bytes as JSON")));
+    }
+    match value {
+        Value::Object(members) => Ok(members),
+        _ => Ok(Metadata::new()),
+    }
+}
+
+fn check_value(value: &Value, depth: usize) -> Result<(), Broken> {
+    let Some(below) = depth.checked_sub(1) else {
+        return Err(("too-deep", format!("has more than {METADATA_DEPTH_MAX} levels")));
+    };
+    match value {
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            if name.contains('\0') {
+                return Err(("nul", "a name contains NUL".to_owned()));
+            }
+            check_value(value, below)
+        }),
+        Value::Array(items) => items.iter().try_for_each(|item| check_value(item, below)),
+        Value::Number(number) if number.is_u64() && !number.is_i64() => {
+            Err(("number-range", "a number is beyond 2^63".to_owned()))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+    }
+}
+
+/// Applies a merge patch (RFC 7396) to free data and checks the whole result.
+pub fn merge_metadata(current: &Metadata, patch: &Value) -> Result<Metadata, Broken> {
+    let mut merged = Value::Object(current.clone());
+    merge(&mut merged, patch);
+    metadata(merged)
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Metadata::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// What a new password must fulfil.
+#[derive(Debug, Clone, Copy)]
+pub struct PasswordRules {
+    /// Fewest code points.
+    pub length_min: usize,
+}
+
+/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Password {
+    /// Checks a new password.
+    pub fn new(text: &str, rules: PasswordRules) -> Result<Self, Broken> {
+        let password = Self::given(text)
+            .ok_or_else(|| ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters")))?;
+        if password.0.chars().count() < rules.length_min {
+            return Err(("too-short", format!("has fewer than {} characters", rules.length_min)));
+        }
+        Ok(password)
+    }
+
+    /// Takes a password that is to be compared. `None` when it is too long to be anyone's.
+    pub fn given(text: &str) -> Option<Self> {
+        // Bounded before the work of normalisation: a code point has at most 4 bytes, and composing
+        // makes at most three out of one.
+        if text.len() > PASSWORD_CHARS_MAX * 4 * 3 {
+            return None;
+        }
+        let composed: String = text.nfc().collect();
+        (composed.chars().count() <= PASSWORD_CHARS_MAX).then_some(Self(composed))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names() {
+        assert!(FullName::parse("Ada Lovelace".to_owned()).is_ok());
+        assert!(FullName::parse("日".repeat(200)).is_ok());
+        for (text, code) in [
+            (String::new(), "blank"),
+            ("  ".to_owned(), "blank"),
+            ("a\0b".to_owned(), "control-character"),
+            ("a\nb".to_owned(), "control-character"),
+            ("日".repeat(201), "too-long"),
+        ] {
+            assert_eq!(FullName::parse(text).unwrap_err().0, code);
+        }
+    }
+
+    #[test]
+    fn roles_are_sorted_and_unique() {
+        let roles = |list: &[&str]| Roles::parse(list.iter().map(|r| (*r).to_owned()).collect());
+        assert_eq!(roles(&["user", "admin", "user"]).unwrap().into_vec(), ["admin", "user"]);
+        for bad in [&["Admin"][..], &["a"], &["1a"], &["a b"], &["ä-rolle"], &[]] {
+            assert!(roles(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        assert!(metadata(json!({"a": [1, -1, 1.5, null, "\u{0}"]})).is_ok());
+        assert_eq!(metadata(json!(null)).unwrap(), Metadata::new());
+        for (value, code) in [
+            (json!([]), "type"),
+            (json!({"a\u{0}": 1}), "nul"),
+            (json!({"a": {"b": [9_223_372_036_854_775_808_u64]}}), "number-range"),
+            (json!({"a": "x".repeat(4096)}), "too-long"),
+        ] {
+            assert_eq!(metadata(value).unwrap_err().0, code);
+        }
+        let deep = (0..20).fold(json!(1), |inner, _| json!({"a": inner}));
+        assert_eq!(metadata(deep).unwrap_err().0, "too-deep");
+    }
+
+    /// The table of RFC 7396 appendix A, where both sides are objects.
+    #[test]
+    fn merging_follows_the_rfc() {
+        for (target, patch, result) in [
+            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+            (json!({"a":"b"}), json!({"a":null}), json!({})),
+            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+            (json!({"a":1}), json!(null), json!({})),
+        ] {
+            let Value::Object(target) = target else { panic!("an object") };
+            assert_eq!(Value::Object(merge_metadata(&target, &patch).unwrap()), result);
+        }
+    }
+
+    #[test]
+    fn passwords_are_counted_in_code_points_and_never_cut() {
+        let rules = PasswordRules { length_min: 8 };
+        assert!(Password::new("日本語日本語日本", rules).is_ok());
+        assert_eq!(Password::new("日本語日本語日", rules).unwrap_err().0, "too-short");
+        assert!(Password::new(&"x".repeat(256), rules).is_ok());
+        assert_eq!(Password::new(&"x".repeat(257), rules).unwrap_err().0, "too-long");
+        assert_eq!(Password::new(&"x".repeat(100_000), rules).unwrap_err().0, "too-long");
+        let composed = Password::new("p\u{e9}rfectly", rules).unwrap();
+        let decomposed = Password::new("pe\u{301}rfectly", rules).unwrap();
+        assert_eq!(composed.as_bytes(), decomposed.as_bytes());
+        assert_eq!(Password::new("  spaces  ", rules).unwrap().as_bytes(), b"  spaces  ");
+    }
+}

@@ -1,0 +1,358 @@
+//! Decisions about a user.
+
+use events::{
+    Actor, CommandId, EmailAddress, Event, FoldError, Metadata, ROLE_USER, Revision, Status,
+    Timestamp, UserFact, UserId, UserState,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::fields::{FullName, Roles, merge_metadata};
+
+/// A wish that may be refused.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Become a user.
+    Register(Register),
+    /// Change what is given.
+    Change(Change),
+    /// Go for ever; with the revisions the caller believes to delete.
+    Delete(Option<Vec<Revision>>),
+}
+
+/// The members of a registration.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// The address; that nobody else has it is the claim's affair.
+    pub email: EmailAddress,
+    /// Name to show.
+    pub full_name: Option<FullName>,
+    /// Free data.
+    pub metadata: Metadata,
+    /// Roles; `None` is the role every user has.
+    pub roles: Option<Roles>,
+    /// Whether the address counts as verified.
+    pub email_verified: bool,
+}
+
+/// A merge patch on a user: what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// New name, or its removal.
+    pub full_name: Option<Option<FullName>>,
+    /// Merge patch on the free data.
+    pub metadata: Option<Value>,
+    /// All roles from now on.
+    pub roles: Option<Roles>,
+    /// Whether the user may log in.
+    pub status: Option<Status>,
+    /// The revision the caller believes to change.
+    pub expected: Option<Vec<Revision>>,
+}
+
+/// Why a command is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// There is such a user already.
+    Exists,
+    /// There is no such user.
+    NoSuchUser,
+    /// The user has changed since the caller looked.
+    Stale,
+    /// No administrator would be left.
+    LastAdmin,
+    /// The result would break a rule: member, code, text.
+    Invalid(&'static str, &'static str, String),
+}
+
+/// Decides. No event means that everything is already as wished.
+pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rejection> {
+    match (state, command) {
+        (UserState::Absent, Command::Register(register)) => Ok(vec![UserFact::Registered {
+            email: register.email.as_given().to_owned(),
+            email_verified: register.email_verified,
+            full_name: register.full_name.clone().map(FullName::into_string),
+            roles: register
+                .roles
+                .clone()
+                .map_or_else(|| vec![ROLE_USER.to_owned()], Roles::into_vec),
+            metadata: register.metadata.clone(),
+        }]),
+        (UserState::Present(_) | UserState::Deleted(_), Command::Register(_)) => {
+            Err(Rejection::Exists)
+        }
+        (UserState::Present(user), Command::Change(change)) => change_facts(user, change),
+        (UserState::Present(user), Command::Delete(expected)) => {
+            check_revision(user, expected.as_deref())?;
+            Ok(vec![UserFact::Deleted])
+        }
+        (UserState::Deleted(_), Command::Delete(_)) => Ok(Vec::new()),
+        (UserState::Absent, Command::Change(_) | Command::Delete(_))
+        | (UserState::Deleted(_), Command::Change(_)) => Err(Rejection::NoSuchUser),
+    }
+}
+
+fn check_revision(user: &events::User, expected: Option<&[Revision]>) -> Result<(), Rejection> {
+    match expected {
+        Some(revisions) if !revisions.contains(&user.revision) => Err(Rejection::Stale),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn change_facts(user: &events::User, change: &Change) -> Result<Vec<UserFact>, Rejection> {
+    check_revision(user, change.expected.as_deref())?;
+    let full_name = change
+        .full_name
+        .clone()
+        .map(|name| name.map(FullName::into_string))
+        .filter(|name| *name != user.full_name);
+    let metadata = change
+        .metadata
+        .as_ref()
+        .map(|patch| merge_metadata(&user.metadata, patch))
+        .transpose()
+        .map_err(|(code, detail)| Rejection::Invalid("metadata", code, detail))?
+        .filter(|merged| *merged != user.metadata);
+    let roles = change.roles.clone().map(Roles::into_vec).filter(|roles| *roles != user.roles);
+    let status = change.status.filter(|status| *status != user.status);
+
+    let mut facts = Vec::new();
+    if full_name.is_some() || metadata.is_some() {
+        facts.push(UserFact::ProfileChanged { full_name, metadata });
+    }
+    if let Some(roles) = roles {
+        facts.push(UserFact::RolesChanged { roles });
+    }
+    match status {
+        Some(Status::Disabled) => facts.push(UserFact::Disabled),
+        Some(Status::Active) => facts.push(UserFact::Enabled),
+        None => {}
+    }
+    Ok(facts)
+}
+
+/// Where a command comes from: goes into every event it leads to.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Who wants it.
+    pub actor: Actor,
+    /// Names the command.
+    pub command_id: CommandId,
+    /// When it is decided.
+    pub time: Timestamp,
+    /// The caller's request id.
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+/// Turns facts into events, each with the state after it. Ids are data.
+pub fn record(
+    user: UserId,
+    state: &UserState,
+    facts: Vec<UserFact>,
+    origin: &Origin,
+    mut ids: impl FnMut() -> Uuid,
+) -> Result<(Vec<Event>, UserState), FoldError> {
+    let mut state = state.clone();
+    let mut events = Vec::with_capacity(facts.len());
+    for fact in facts {
+        state = state.evolve(user, &fact, origin.time)?;
+        let Some(after) = state.snapshot() else { continue };
+        events.push(Event {
+            id: ids(),
+            time: origin.time,
+            actor: origin.actor,
+            command_id: origin.command_id,
+            correlation_id: origin.correlation_id.clone(),
+            causation_id: None,
+            traceparent: origin.traceparent.clone(),
+            fact,
+            after,
+        });
+    }
+    Ok((events, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    struct Given(UserState);
+
+    fn user_id() -> UserId {
+        "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()
+    }
+
+    fn time() -> Timestamp {
+        Timestamp::try_from("2026-01-31T12:00:00.000Z".to_owned()).unwrap()
+    }
+
+    fn given(facts: &[UserFact]) -> Given {
+        let fold = |state: UserState, fact| state.evolve(user_id(), fact, time()).unwrap();
+        Given(facts.iter().fold(UserState::Absent, fold))
+    }
+
+    impl Given {
+        fn when(&self, command: &Command) -> Result<Vec<UserFact>, Rejection> {
+            decide(&self.0, command)
+        }
+    }
+
+    fn registered() -> UserFact {
+        UserFact::Registered {
+            email: "Ada@example.com".to_owned(),
+            email_verified: false,
+            full_name: Some("Ada".to_owned()),
+            roles: vec!["user".to_owned()],
+            metadata: json!({"a": 1}).as_object().unwrap().clone(),
+        }
+    }
+
+    fn register() -> Command {
+        Command::Register(Register {
+            email: EmailAddress::parse("Ada@example.com").unwrap(),
+            full_name: Some(FullName::parse("Ada".to_owned()).unwrap()),
+            metadata: json!({"a": 1}).as_object().unwrap().clone(),
+            roles: None,
+            email_verified: false,
+        })
+    }
+
+    fn change(change: Change) -> Command {
+        Command::Change(change)
+    }
+
+    fn name(name: &str) -> Option<Option<FullName>> {
+        Some(Some(FullName::parse(name.to_owned()).unwrap()))
+    }
+
+    #[test]
+    fn registering() {
+        assert_eq!(given(&[]).when(&register()), Ok(vec![registered()]));
+        assert_eq!(given(&[registered()]).when(&register()), Err(Rejection::Exists));
+        // An id is never used again.
+        let deleted = given(&[registered(), UserFact::Deleted]);
+        assert_eq!(deleted.when(&register()), Err(Rejection::Exists));
+    }
+
+    #[test]
+    fn changing_the_profile() {
+        let user = given(&[registered()]);
+        let renamed = change(Change { full_name: name("Ada L."), ..Change::default() });
+        let fact =
+            UserFact::ProfileChanged { full_name: Some(Some("Ada L.".to_owned())), metadata: None };
+        assert_eq!(user.when(&renamed), Ok(vec![fact]));
+
+        let removed = change(Change { full_name: Some(None), ..Change::default() });
+        let fact = UserFact::ProfileChanged { full_name: Some(None), metadata: None };
+        assert_eq!(user.when(&removed), Ok(vec![fact]));
+
+        let same = change(Change {
+            full_name: name("Ada"),
+            metadata: Some(json!({"a": 1})),
+            status: Some(Status::Active),
+            roles: Some(Roles::parse(vec!["user".to_owned()]).unwrap()),
+            expected: None,
+        });
+        assert_eq!(user.when(&same), Ok(Vec::new()), "nothing changes, nothing happened");
+
+        assert_eq!(given(&[]).when(&renamed), Err(Rejection::NoSuchUser));
+        let deleted = given(&[registered(), UserFact::Deleted]);
+        assert_eq!(deleted.when(&renamed), Err(Rejection::NoSuchUser));
+    }
+
+    #[test]
+    fn one_command_may_have_several_facts_in_order() {
+        let all = change(Change {
+            full_name: name("Ada L."),
+            metadata: Some(json!({"b": 2})),
+            roles: Some(Roles::parse(vec!["admin".to_owned()]).unwrap()),
+            status: Some(Status::Disabled),
+            expected: None,
+        });
+        let merged = json!({"a": 1, "b": 2}).as_object().unwrap().clone();
+        assert_eq!(
+            given(&[registered()]).when(&all),
+            Ok(vec![
+                UserFact::ProfileChanged {
+                    full_name: Some(Some("Ada L.".to_owned())),
+                    metadata: Some(merged),
+                },
+                UserFact::RolesChanged { roles: vec!["admin".to_owned()] },
+                UserFact::Disabled,
+            ])
+        );
+    }
+
+    #[test]
+    fn a_stale_revision_is_refused() {
+        let user = given(&[registered(), UserFact::Disabled]);
+        let wish = |revisions: &[u64]| {
+            change(Change {
+                status: Some(Status::Active),
+                expected: Some(revisions.iter().map(|r| Revision(*r)).collect()),
+                ..Change::default()
+            })
+        };
+        assert_eq!(user.when(&wish(&[1])), Err(Rejection::Stale));
+        assert_eq!(user.when(&wish(&[1, 2])), Ok(vec![UserFact::Enabled]));
+    }
+
+    #[test]
+    fn metadata_is_checked_after_merging() {
+        let large = change(Change {
+            metadata: Some(json!({"b": "x".repeat(4090)})),
+            ..Change::default()
+        });
+        let refused = given(&[registered()]).when(&large);
+        assert!(matches!(refused, Err(Rejection::Invalid("metadata", "too-long", _))));
+    }
+
+    #[test]
+    fn deleting() {
+        assert_eq!(given(&[registered()]).when(&Command::Delete(None)), Ok(vec![UserFact::Deleted]));
+        let deleted = given(&[registered(), UserFact::Deleted]);
+        assert_eq!(deleted.when(&Command::Delete(None)), Ok(Vec::new()));
+        assert_eq!(given(&[]).when(&Command::Delete(None)), Err(Rejection::NoSuchUser));
+        let stale = Command::Delete(Some(vec![Revision(7)]));
+        assert_eq!(given(&[registered()]).when(&stale), Err(Rejection::Stale));
+    }
+
+    #[test]
+    fn recorded_events_carry_the_state_after_each() {
+        let origin = Origin {
+            actor: Actor::System,
+            command_id: CommandId::from_uuid(Uuid::from_u128(1)),
+            time: time(),
+            correlation_id: None,
+            traceparent: None,
+        };
+        let mut n = 1_u128;
+        let facts = vec![registered(), UserFact::Disabled];
+        let (events, state) = record(user_id(), &UserState::Absent, facts, &origin, || {
+            n += 1;
+            Uuid::from_u128(n)
+        })
+        .unwrap();
+        let revisions: Vec<u64> = events.iter().map(|e| e.revision().0).collect();
+        assert_eq!(revisions, [1, 2]);
+        assert_eq!(state, events.last().unwrap().after.clone().into());
+        assert_ne!(events[0].id, events[1].id);
+    }
+
+    #[test]
+    fn the_last_administrator_stays() {
+        use crate::domain::Admins;
+        let other: UserId = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5c".parse().unwrap();
+        let plain = given(&[registered()]).0;
+        let admin =
+            given(&[registered(), UserFact::RolesChanged { roles: vec!["admin".to_owned()] }]).0;
+        assert!(Admins::counts(&admin) && !Admins::counts(&plain));
+        let both = Admins::default().after(user_id(), &admin).unwrap().after(other, &admin).unwrap();
+        let one = both.after(user_id(), &plain).unwrap();
+        assert_eq!(one.0.iter().copied().collect::<Vec<_>>(), [other]);
+        assert_eq!(one.after(other, &plain), Err(Rejection::LastAdmin));
+    }
+}

@@ -1,0 +1,51 @@
+//! The one table from what a command can meet to what a client is told.
+
+use service_kit::problem::{Code, FieldError, Problem};
+
+use crate::application::CommandError;
+use crate::domain::Rejection;
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Rejected(rejection) => rejected(rejection),
+            CommandError::EmailTaken => Self::new(Code::EmailTaken),
+            CommandError::InvalidCredentials => Self::new(Code::InvalidCredentials),
+            CommandError::Forbidden => Self::new(Code::Forbidden),
+            CommandError::KeyReused => Self::new(Code::IdempotencyKeyReused),
+            CommandError::KeyInFlight => Self::new(Code::IdempotencyKeyInFlight),
+            CommandError::Overloaded => {
+                Self::new(Code::Overloaded).detail("nothing was done; try again")
+            }
+            CommandError::Unavailable(why) => {
+                tracing::warn!(why, "a command was refused");
+                Self::new(Code::Unavailable).detail("nothing was done; try again")
+            }
+            CommandError::OutcomeUnknown => {
+                tracing::warn!("the outcome of a command is unknown");
+                Self::new(Code::OutcomeUnknown)
+                    .detail("the command may have been done; repeat it with the same Idempotency-Key to learn")
+            }
+            CommandError::Internal(why) => {
+                tracing::error!(why, "a command failed");
+                Self::new(Code::Internal)
+            }
+        }
+    }
+}
+
+fn rejected(rejection: Rejection) -> Problem {
+    match rejection {
+        // A new id that is taken: ids are drawn by us, so this is ours.
+        Rejection::Exists => {
+            tracing::error!("a new user id was in use");
+            Problem::new(Code::Internal)
+        }
+        Rejection::NoSuchUser => Problem::new(Code::NotFound),
+        Rejection::Stale => Problem::new(Code::StaleRevision),
+        Rejection::LastAdmin => Problem::new(Code::LastAdmin),
+        Rejection::Invalid(member, code, detail) => {
+            Problem::validation(vec![FieldError { pointer: format!("/{member}"), code, detail }])
+        }
+    }
+}

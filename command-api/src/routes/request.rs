@@ -1,0 +1,88 @@
+//! What a request says about itself beside its body.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, Method, Uri};
+use events::Actor;
+use service_kit::http::{IDEMPOTENCY_KEY, PREFER, RequestId};
+use service_kit::problem::{Code, Problem};
+
+use crate::application::{Request, Users};
+
+/// Longest idempotency key in characters.
+const IDEMPOTENCY_KEY_MAX: usize = 255;
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The parts of a request that every command needs.
+#[derive(Debug, Clone)]
+pub struct Context {
+    method: Method,
+    uri: Uri,
+    key: Option<String>,
+    correlation_id: Option<String>,
+    traceparent: Option<String>,
+    /// Whether the caller does not want to wait for the views.
+    pub respond_async: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Context {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            key: idempotency_key(&parts.headers)?,
+            correlation_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
+            traceparent: traceparent(&parts.headers),
+            respond_async: parts
+                .headers
+                .get_all(PREFER)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','))
+                .any(|preference| preference.trim().eq_ignore_ascii_case("respond-async")),
+        })
+    }
+}
+
+impl Context {
+    /// The request for the application. `caller` scopes the key; `body` is what was asked without
+    /// secrets.
+    pub fn request(self, users: &Users, actor: Actor, caller: &str, body: &str) -> Request {
+        let key = self.key.as_deref().map(|key| {
+            let parts = [self.method.as_str(), self.uri.path(), body];
+            users.idempotency_key(caller, key, &parts.map(str::as_bytes))
+        });
+        Request { actor, correlation_id: self.correlation_id, traceparent: self.traceparent, key }
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.as_bytes();
+    let sane = (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len())
+        && text.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && values.next().is_none();
+    match std::str::from_utf8(text) {
+        Ok(text) if sane => Ok(Some(text.to_owned())),
+        _ => Err(Problem::new(Code::InvalidHeader)
+            .detail("Idempotency-Key must be 1..255 printable characters, once")),
+    }
+}
+
+/// A trace context is passed on when it has the form of version 00; anything else is dropped, as the
+/// W3C asks.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    match parts.as_slice() {
+        ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => {
+            Some(text.to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! The loop: read on from the checkpoint, fold, write, say how far the views are.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
+use events::{Event, Position, subjects};
+use futures::{StreamExt, TryStreamExt};
+use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Limits, users_stream};
+use service_kit::health::Readiness;
+use service_kit::nats;
+use service_kit::views_position::{Announcer, HEARTBEAT};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use views::Views;
+
+use crate::store::{Batch, StoreError, prepare, write};
+
+/// The name of this service towards NATS.
+pub const SERVICE: &str = "projector";
+/// Pause after a failure; doubled up to the maximum.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The projector cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No connection to NATS.
+    #[error(transparent)]
+    Connect(#[from] nats::ConnectError),
+    /// The event log is not as it must be.
+    #[error(transparent)]
+    Log(#[from] service_kit::event_log::ProvisionError),
+    /// The connection string of the database is not valid.
+    #[error("mongodb.url cannot be used")]
+    Database(#[from] mongodb::error::Error),
+}
+
+/// Why a run ended; the next one starts from the checkpoint.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the log: {0}")]
+    Log(String),
+    #[error("the database does not answer in time")]
+    DatabaseTimeout,
+    #[error("the event at position {0} cannot be read and nothing behind it is applied: {1}")]
+    Poison(Position, events::DecodeError),
+    #[error("the views are at {views} and the log ends at {log}: they do not belong together")]
+    LogBehindViews { views: Position, log: Position },
+}
+
+/// A projector that is ready to run.
+pub struct App {
+    log: EventLog,
+    client: async_nats::Client,
+    views: Views,
+    announcer: Announcer,
+    batch_max: usize,
+    operation_timeout: Duration,
+    /// Why it stands still, if it does.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl App {
+    /// Connects and checks the log. The database may come later.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
+        let client = nats::connect(&settings.nats, SERVICE).await?;
+        let limits = Limits {
+            request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
+            append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
+        };
+        let log = EventLog::new(client.clone(), subjects::USERS_STREAM, limits);
+        log.verify(&users_stream(settings.log.replicas, settings.log.bytes_max)).await?;
+        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+        Ok(Self {
+            log,
+            announcer: Announcer::new(client.clone()),
+            client,
+            views,
+            batch_max: settings.projector.batch_events_max,
+            operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
+            trouble: Arc::new(Mutex::new(Some("not started".to_owned()))),
+        })
+    }
+
+    /// What must hold for the views to follow the log.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let trouble = Arc::clone(&self.trouble);
+        Readiness::default().with("projector", move || {
+            let trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            async move { trouble.map_or(Ok(()), Err) }
+        })
+    }
+
+    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut pause = PAUSE_FIRST;
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.run_once(&mut pause) => ended,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the projector starts again from its checkpoint");
+                self.set_trouble(Some(error.to_string()));
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+            }
+        }
+    }
+
+    async fn run_once(&self, pause: &mut Duration) -> Result<(), RunError> {
+        self.bounded(prepare(&self.views)).await?;
+        let checkpoint =
+            self.bounded(async { self.views.position().await.map_err(StoreError::from) }).await?;
+        let end = self.log.end().await.map_err(|error| RunError::Log(error.to_string()))?;
+        if end < checkpoint {
+            return Err(RunError::LogBehindViews { views: checkpoint, log: end });
+        }
+        let mut batches = Box::pin(self.events_behind(checkpoint).await?);
+        tracing::info!(%checkpoint, "the projector follows the log");
+        self.set_trouble(None);
+        *pause = PAUSE_FIRST;
+
+        let mut position = checkpoint;
+        self.announcer.announce(position).await;
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let batch = tokio::select! {
+                _ = heartbeat.tick() => {
+                    self.announcer.announce(position).await;
+                    continue;
+                }
+                batch = batches.next() => batch,
+            };
+            let Some(batch) = batch else { return Ok(()) };
+            let batch = batch?;
+            self.bounded(write(&self.views, &batch)).await?;
+            position = position.max(batch.end());
+            self.announcer.announce(position).await;
+        }
+    }
+
+    /// The events behind a position, folded into as few batches as they arrive in.
+    async fn events_behind(
+        &self,
+        checkpoint: Position,
+    ) -> Result<impl futures::Stream<Item = Result<Batch, RunError>>, RunError> {
+        let log = |error: &dyn std::fmt::Display| RunError::Log(error.to_string());
+        let context = jetstream::new(self.client.clone());
+        let stream =
+            context.get_stream_no_info(subjects::USERS_STREAM).await.map_err(|e| log(&e))?;
+        let consumer = stream
+            .create_consumer(OrderedConfig {
+                filter_subject: subjects::USER_EVENTS_FILTER.to_owned(),
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: checkpoint.0.saturating_add(1),
+                },
+                ..OrderedConfig::default()
+            })
+            .await
+            .map_err(|e| log(&e))?;
+        let messages = consumer.messages().await.map_err(|e| log(&e))?;
+        let ready = messages
+            .map_err(|error| RunError::Log(error.to_string()))
+            .and_then(|message| async move {
+                let info = message.info().map_err(|error| RunError::Log(error.to_string()))?;
+                let position = Position(info.stream_sequence);
+                let event = Event::from_json(&message.payload)
+                    .map_err(|error| RunError::Poison(position, error))?;
+                Ok((position, event.after))
+            })
+            .ready_chunks(self.batch_max);
+        // What came before a failure is written before the failure is reported: a chunk is cut there.
+        Ok(ready.flat_map(|chunk| {
+            let mut batch = Batch::default();
+            let mut failure = None;
+            for next in chunk {
+                match next {
+                    Ok((position, after)) => batch.add(position, after),
+                    Err(error) => {
+                        failure = Some(Err(error));
+                        break;
+                    }
+                }
+            }
+            let batch = (batch != Batch::default()).then_some(Ok(batch));
+            futures::stream::iter(batch.into_iter().chain(failure))
+        }))
+    }
+
+    async fn bounded<T>(
+        &self,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, RunError> {
+        match timeout(self.operation_timeout, operation).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(RunError::DatabaseTimeout),
+        }
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}

@@ -1,0 +1,105 @@
+//! Puts the service together.
+
+use std::time::Duration;
+
+use service_kit::config::Settings;
+use service_kit::health::Readiness;
+use service_kit::keys::{CURSOR_KEY_FILE, JWKS_FILE, KeySet, SecretKey};
+use service_kit::nats;
+use service_kit::tokens::TokenVerifier;
+use service_kit::views_position::ViewsPosition;
+use tokio_util::sync::CancellationToken;
+use views::Views;
+
+use crate::reader::Reader;
+use crate::routes::{AppState, routes};
+
+/// The name of this service towards NATS.
+pub const SERVICE: &str = "query-api";
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A key is missing.
+    #[error(transparent)]
+    Key(#[from] service_kit::keys::KeyError),
+    /// A key of the JWK set cannot be used.
+    #[error("the JWK set cannot be used: {0}")]
+    KeySet(String),
+    /// No connection to NATS.
+    #[error(transparent)]
+    Connect(#[from] nats::ConnectError),
+    /// The position of the views cannot be followed.
+    #[error("cannot follow the position of the views: {0}")]
+    Views(String),
+    /// The connection string of the database is not valid.
+    #[error("mongodb.url cannot be used")]
+    Database(#[from] mongodb::error::Error),
+}
+
+/// A service that is ready to serve.
+pub struct App {
+    router: axum::Router,
+    readiness: Readiness,
+    reader: Reader,
+}
+
+impl App {
+    /// Connects and reads the keys. The database may come later.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing is served.
+    pub async fn build(settings: &Settings, stop: CancellationToken) -> Result<Self, StartError> {
+        let secrets = &settings.secrets.dir;
+        let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
+        let key_set = KeySet::read(&secrets.join(JWKS_FILE))?;
+        let verifier = TokenVerifier::new(&key_set, &settings.tokens)
+            .map_err(|error| StartError::KeySet(error.to_string()))?;
+        let client = nats::connect(&settings.nats, SERVICE).await?;
+        let position = ViewsPosition::follow(client, stop)
+            .await
+            .map_err(|error| StartError::Views(error.to_string()))?;
+        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+        let operation_timeout = Duration::from_millis(settings.mongodb.operation_timeout_ms);
+        let reader = Reader::new(views, position.clone(), operation_timeout);
+
+        let readiness = Readiness::default()
+            .with("database", {
+                let reader = reader.clone();
+                move || {
+                    let reader = reader.clone();
+                    async move { reader.ping().await.map_err(|error| error.to_string()) }
+                }
+            })
+            .with("views", move || {
+                let alive = position.is_alive();
+                async move {
+                    if alive { Ok(()) } else { Err("nothing heard of the projector".to_owned()) }
+                }
+            });
+        let router = routes(AppState {
+            reader: reader.clone(),
+            verifier,
+            cursor_key: cursor_key.derive("list cursor v1"),
+            query_wait: Duration::from_millis(settings.views.query_wait_ms),
+        });
+        Ok(Self { router, readiness, reader })
+    }
+
+    /// The routes, without the layers that every public listener has.
+    #[must_use]
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
+    }
+
+    /// What must hold for the service to take requests.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Waits until no operation on the database is under way any more.
+    pub async fn finished(&self) {
+        self.reader.finished().await;
+    }
+}

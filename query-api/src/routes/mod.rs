@@ -1,0 +1,92 @@
+//! HTTP: who asks, from which position on, and the answer.
+
+mod freshness;
+mod users;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::request::Parts;
+use axum::routing::get;
+use events::{ROLE_ADMIN, ROLE_OPERATOR, Status, User};
+use service_kit::keys::SecretKey;
+use service_kit::problem::{Code, Problem};
+use service_kit::tokens::{Authenticated, TokenVerifier};
+
+use crate::reader::{Found, ReadError, Reader};
+use freshness::fresh;
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    pub reader: Reader,
+    pub verifier: TokenVerifier,
+    pub cursor_key: SecretKey,
+    pub query_wait: Duration,
+}
+
+impl FromRef<AppState> for TokenVerifier {
+    fn from_ref(state: &AppState) -> Self {
+        state.verifier.clone()
+    }
+}
+
+/// All routes of the query side.
+pub fn routes(state: AppState) -> Router {
+    Router::new()
+        .route("/api/v1/auth/me", get(users::me))
+        .route("/api/v1/users", get(users::list))
+        .route("/api/v1/users/{user_id}", get(users::by_id))
+        .with_state(state)
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(why) => {
+                tracing::warn!(why, "a query was refused");
+                Self::new(Code::Unavailable)
+            }
+            ReadError::Damaged(why) => {
+                tracing::error!(why, "a query failed");
+                Self::new(Code::Internal)
+            }
+        }
+    }
+}
+
+/// A caller whose token is valid and who is an active user in the views, from the position on that the
+/// request asks for. A token outlives a deletion by minutes; this does not.
+#[derive(Debug, Clone)]
+pub struct Viewer {
+    /// The caller.
+    pub user: User,
+    /// The position that the answer reflects.
+    pub position: events::Position,
+}
+
+impl Viewer {
+    /// Whether the caller may see users other than itself.
+    pub fn sees_everyone(&self) -> bool {
+        self.user.has_role(ROLE_ADMIN) || self.user.has_role(ROLE_OPERATOR)
+    }
+}
+
+impl FromRequestParts<AppState> for Viewer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
+        fresh(parts, state).await?;
+        match state.reader.user(caller.user).await? {
+            Found::Living(user, position) if user.status == Status::Active => {
+                Ok(Self { user: *user, position })
+            }
+            Found::Living(..) | Found::Tombstone(_) => Err(Problem::new(Code::Unauthorized)),
+            // A valid token for nobody: registered a moment ago, and the views are behind.
+            Found::Nobody => {
+                Err(Problem::new(Code::NotYet).detail("the views do not know the caller yet"))
+            }
+        }
+    }
+}

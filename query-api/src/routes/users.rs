@@ -1,0 +1,108 @@
+//! `/api/v1/auth/me` and `/api/v1/users`: the reads.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH, LINK};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use events::{Position, User, UserId};
+use serde::Serialize;
+use service_kit::http::POSITION;
+use service_kit::problem::{Code, Problem};
+use service_kit::user_read::{UserRead, etag, revisions};
+
+use super::{AppState, Viewer};
+use crate::cursor::Place;
+use crate::list::List;
+use crate::reader::Found;
+
+/// `Paginated[UserRead]` of the contract.
+#[derive(Serialize)]
+struct Page {
+    items: Vec<UserRead>,
+    next_cursor: Option<String>,
+}
+
+pub async fn me(viewer: Viewer, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    only_min_position(&uri)?;
+    one(viewer.user, viewer.position, &headers)
+}
+
+pub async fn by_id(
+    State(state): State<AppState>,
+    viewer: Viewer,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    only_min_position(&uri)?;
+    // What may not be seen looks as if it did not exist.
+    let nobody = || Problem::new(Code::NotFound);
+    let id: UserId = id.parse().map_err(|_| nobody())?;
+    if id == viewer.user.id {
+        return one(viewer.user, viewer.position, &headers);
+    }
+    if !viewer.sees_everyone() {
+        return Err(nobody());
+    }
+    match state.reader.user(id).await? {
+        Found::Living(user, position) => one(*user, position, &headers),
+        Found::Tombstone(_) | Found::Nobody => Err(nobody()),
+    }
+}
+
+pub async fn list(
+    State(state): State<AppState>,
+    viewer: Viewer,
+    uri: Uri,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    if !viewer.sees_everyone() {
+        return Err(Problem::new(Code::Forbidden).detail("this needs the role admin or operator"));
+    }
+    let list = List::parse(&parameters, &state.cursor_key)?;
+    // Taken before the read: everything up to it is in what is read after it.
+    let position = state.reader.position().await?;
+    let mut users = state.reader.users(list.filter(), list.sort(), list.page_size + 1).await?;
+    let more = users.len() > list.page_size;
+    users.truncate(list.page_size);
+    let next_cursor = users
+        .last()
+        .filter(|_| more)
+        .map(|last| list.cursor(Place::of(last), &state.cursor_key));
+
+    let link = next_cursor.as_deref().map(|cursor| list.next_link(uri.path(), cursor));
+    let items = users.into_iter().map(|user| UserRead::new(user, None)).collect();
+    let mut response = Json(Page { items, next_cursor }).into_response();
+    response.headers_mut().insert(POSITION, position.0.into());
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}
+
+fn one(user: User, position: Position, headers: &HeaderMap) -> Result<Response, Problem> {
+    let tag = etag(user.revision);
+    let same = match revisions(headers, IF_NONE_MATCH)? {
+        Some(known) => known.contains(&user.revision),
+        // `*` is "whatever you have".
+        None => headers.contains_key(IF_NONE_MATCH),
+    };
+    let mut response = if same {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        Json(UserRead::new(user, None)).into_response()
+    };
+    response.headers_mut().insert(ETAG, tag);
+    response.headers_mut().insert(POSITION, position.0.into());
+    Ok(response)
+}
+
+/// Single users have one parameter, read by [`Viewer`]; any other is refused.
+fn only_min_position(uri: &Uri) -> Result<(), Problem> {
+    let query = uri.query().unwrap_or_default();
+    match form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name != "min_position") {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(Code::InvalidParameter).detail("only min_position is known")),
+    }
+}
