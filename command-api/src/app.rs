@@ -7,7 +7,9 @@ use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER};
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits, users_stream};
 use service_kit::health::Readiness;
-use service_kit::keys::{APPLICATION_KEY_FILE, KeySet, JWKS_FILE, SIGNING_KEY_FILE, SecretKey, SigningKey};
+use service_kit::keys::{
+    APPLICATION_KEY_FILE, JWKS_FILE, KeySet, SIGNING_KEY_FILE, SecretKey, SigningKey,
+};
 use service_kit::nats;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 use service_kit::views_position::ViewsPosition;
@@ -90,8 +92,7 @@ impl App {
                 async move { log.end().await.map(drop).map_err(|error| error.to_string()) }
             }
         });
-        let user_log =
-            NatsUserLog::new(log, &application_key).map_err(StartError::Crypto)?;
+        let user_log = NatsUserLog::new(log, &application_key).map_err(StartError::Crypto)?;
         let hasher =
             HashPool::start(&settings.passwords).map_err(|e| StartError::Crypto(e.to_string()))?;
         let tasks = TaskTracker::new();
@@ -132,7 +133,8 @@ impl App {
     /// # Errors
     /// In words, for the operator.
     pub async fn create_administrator(&self, email: &str, password: &str) -> Result<bool, String> {
-        let email = EmailAddress::parse(email).map_err(|why| format!("the e-mail address {why}"))?;
+        let email =
+            EmailAddress::parse(email).map_err(|why| format!("the e-mail address {why}"))?;
         let password = Password::new(password, self.users.password_rules())
             .map_err(|(_, why)| format!("the password {why}"))?;
         let roles = Roles::parse(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])

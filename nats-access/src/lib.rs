@@ -1,1 +1,36 @@
-//! Who may do what on NATS: operator, account and user credentials with least privilege
+//! Who may do what on NATS: operator, account and user credentials with least privilege.
+//!
+//! # What
+//!
+//! * [`Role::permissions`] is the one table of subjects per service, each with its reason.
+//! * [`Trust`] is the set of keys everything hangs from. It writes the configuration of a
+//!   `nats-server` and the credentials of every service.
+//! * [`TestTrust`] is the same with many isolated accounts on one server, for tests.
+//!
+//! # Why
+//!
+//! NATS runs in operator mode, on the machine of a developer just as in a cluster: the server
+//! knows one operator and its accounts, and a user is whatever an account has signed. A further
+//! subscriber gets credentials without a change to any server, and what a service may not do in
+//! production it may not do while it is developed either. Users in the configuration of the
+//! server were rejected: each new one would be a change to every server.
+//!
+//! A request that is denied looks like a timeout to the client that sent it. So whoever adds a
+//! request to a service adds it to the table, and to the tests of this crate.
+//!
+//! # What not for
+//!
+//! Nothing here expires or revokes: credentials are valid until the account itself is replaced.
+//! No TLS, which is the business of the configuration around this one.
+
+mod error;
+mod files;
+mod jwt;
+mod permissions;
+mod testing;
+mod trust;
+
+pub use error::TrustError;
+pub use permissions::{Direction, Permission, Role};
+pub use testing::TestTrust;
+pub use trust::{Account, Trust};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use events::{Event, Position, subjects};
 use futures::{StreamExt, TryStreamExt};
+use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits, users_stream};
 use service_kit::health::Readiness;
@@ -163,6 +164,9 @@ impl App {
             context.get_stream_no_info(subjects::USERS_STREAM).await.map_err(|e| log(&e))?;
         let consumer = stream
             .create_consumer(OrderedConfig {
+                // A name of its own puts the stream into the subject of the request, which is what the
+                // projector's permissions name.
+                name: Some(format!("views-{}", ambient::new_uuid().simple())),
                 filter_subject: subjects::USER_EVENTS_FILTER.to_owned(),
                 deliver_policy: DeliverPolicy::ByStartSequence {
                     start_sequence: checkpoint.0.saturating_add(1),

@@ -51,7 +51,8 @@ impl List {
         list.query = encode(&sealed);
         if let Some(cursor) = cursor {
             let place = Place::open(&cursor, key, &list.query);
-            list.place = Some(place.ok_or_else(|| refused("cursor", "does not belong to this list"))?);
+            list.place =
+                Some(place.ok_or_else(|| refused("cursor", "does not belong to this list"))?);
         }
         Ok(list)
     }
@@ -79,8 +80,8 @@ impl List {
                 };
             }
             "email" => {
-                let email = EmailAddress::parse(value)
-                    .map_err(|why| refused(name, &why.to_string()))?;
+                let email =
+                    EmailAddress::parse(value).map_err(|why| refused(name, &why.to_string()))?;
                 self.filter.insert("email_canonical", email.canonical());
             }
             "role" => {
@@ -116,15 +117,19 @@ impl List {
         if let Some(place) = self.place {
             let at = DateTime::from_millis(place.created_at_ms);
             let id = Uuid::from_bytes(*place.id.as_uuid().as_bytes());
-            let (behind, not_before) = if self.newest_first { ("$lt", "$lte") } else { ("$gt", "$gte") };
+            let (behind, not_before) =
+                if self.newest_first { ("$lt", "$lte") } else { ("$gt", "$gte") };
             // The first bound is what the index can seek to; the second cuts the users of that instant.
-            filter.insert("$and", vec![
-                doc! {"created_at": {not_before: at}},
-                doc! {"$or": [
-                    {"created_at": {behind: at}},
-                    {"created_at": at, "_id": {behind: id}},
-                ]},
-            ]);
+            filter.insert(
+                "$and",
+                vec![
+                    doc! {"created_at": {not_before: at}},
+                    doc! {"$or": [
+                        {"created_at": {behind: at}},
+                        {"created_at": at, "_id": {behind: id}},
+                    ]},
+                ],
+            );
         }
         filter
     }
@@ -178,23 +183,37 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         for (name, value) in [
-            ("page_size", "0"), ("page_size", "201"), ("page_size", "x"), ("sort", "id"),
-            ("status", "gone"), ("email_verified", "yes"), ("created_after", "yesterday"),
-            ("email", "no"), ("cursor", "made-up"), ("skip", "10"), ("$where", "1"), ("", ""),
+            ("page_size", "0"),
+            ("page_size", "201"),
+            ("page_size", "x"),
+            ("sort", "id"),
+            ("status", "gone"),
+            ("email_verified", "yes"),
+            ("created_after", "yesterday"),
+            ("email", "no"),
+            ("cursor", "made-up"),
+            ("skip", "10"),
+            ("$where", "1"),
+            ("", ""),
         ] {
-            assert_eq!(parse(&[(name, value)]).unwrap_err().code(), Code::InvalidParameter, "{name}={value}");
+            assert_eq!(
+                parse(&[(name, value)]).unwrap_err().code(),
+                Code::InvalidParameter,
+                "{name}={value}"
+            );
         }
         assert!(parse(&[("role", "admin"), ("role", "user")]).is_err());
     }
 
     #[test]
     fn parameters_become_a_filter() {
-        let list = parse(&[("email", "ADA@example.com"), ("status", "active"), ("page_size", "7")]).unwrap();
+        let list = parse(&[("email", "ADA@example.com"), ("status", "active"), ("page_size", "7")])
+            .unwrap();
         assert_eq!(list.page_size, 7);
         assert_eq!(
             list.filter(),
             doc! {"email_canonical": "ada@example.com", "status": "active",
-                  "created_at": {"$gte": DateTime::from_millis(0)}}
+            "created_at": {"$gte": DateTime::from_millis(0)}}
         );
         assert_eq!(list.sort(), doc! {"created_at": -1, "_id": -1});
         let link = list.next_link("/api/v1/users", "CUR");

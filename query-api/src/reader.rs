@@ -135,8 +135,7 @@ impl Reader {
         let before = self.position().await?;
         let users = self.views.users();
         let id = Uuid::from_bytes(*id.as_uuid().as_bytes());
-        let found =
-            self.whole(async move { Ok(users.find_one(doc! {"_id": id}).await?) }).await?;
+        let found = self.whole(async move { Ok(users.find_one(doc! {"_id": id}).await?) }).await?;
         let Some(document) = found else { return Ok(Found::Nobody) };
         let position = before.max(document.position());
         Ok(match document.view()? {

@@ -1,1 +1,17 @@
-fn main(){}
+//! `roster`: every service and the operator's commands in one binary.
+
+mod cli;
+mod dev;
+mod health;
+mod init;
+mod provision;
+mod services;
+mod stack;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    cli::run(cli::Cli::parse())
+}

@@ -43,6 +43,7 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
             async move {
                 match event {
                     Event::Connected => tracing::info!(service, "connected to NATS"),
+                    Event::Closed => tracing::debug!(service, "closed the connection to NATS"),
                     Event::Disconnected => tracing::warn!(service, "lost the connection to NATS"),
                     other => tracing::warn!(service, event = %other, "NATS"),
                 }

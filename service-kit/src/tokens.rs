@@ -66,7 +66,12 @@ impl TokenIssuer {
     ///
     /// # Errors
     /// [`SignError`]: a fault of the key.
-    pub fn issue(&self, user: UserId, session: Uuid, roles: &[String]) -> Result<String, SignError> {
+    pub fn issue(
+        &self,
+        user: UserId,
+        session: Uuid,
+        roles: &[String],
+    ) -> Result<String, SignError> {
         let now = unix_seconds();
         let claims = Claims {
             iss: self.settings.issuer.clone(),
@@ -180,7 +185,8 @@ fn bearer(parts: &Parts) -> Result<&str, Problem> {
     let refused = || Problem::new(Code::Unauthorized);
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (headers.next(), headers.next()) else { return Err(refused()) };
-    let (scheme, token) = value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(refused)?;
+    let (scheme, token) =
+        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(refused)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(refused()) }
 }
 
@@ -251,7 +257,8 @@ mod tests {
         let encode = |v: &Value| URL_SAFE_NO_PAD.encode(v.to_string());
         let message = format!("{}.{}", encode(header), encode(claims));
         let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &key.key, SigningKey::ALGORITHM).unwrap();
+            jsonwebtoken::crypto::sign(message.as_bytes(), &key.key, SigningKey::ALGORITHM)
+                .unwrap();
         format!("{message}.{signature}")
     }
 

@@ -47,7 +47,8 @@ impl UserRead {
 #[must_use]
 pub fn etag(revision: Revision) -> HeaderValue {
     // Digits and quotes are always a valid header value.
-    HeaderValue::from_str(&format!("W/\"{revision}\"")).unwrap_or(HeaderValue::from_static("W/\"0\""))
+    HeaderValue::from_str(&format!("W/\"{revision}\""))
+        .unwrap_or(HeaderValue::from_static("W/\"0\""))
 }
 
 /// The revisions that `If-Match` or `If-None-Match` names; `None` when the header is absent or `*`.
@@ -56,10 +57,14 @@ pub fn etag(revision: Revision) -> HeaderValue {
 ///
 /// # Errors
 /// `invalid-header` when the value is no list of entity tags. A tag that is no revision matches nothing.
-pub fn revisions(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<Vec<Revision>>, Problem> {
+pub fn revisions(
+    headers: &HeaderMap,
+    name: header::HeaderName,
+) -> Result<Option<Vec<Revision>>, Problem> {
     let mut revisions = Vec::new();
     let invalid = || {
-        Problem::new(Code::InvalidHeader).detail(format!("{name} must be a list of entity tags or *"))
+        Problem::new(Code::InvalidHeader)
+            .detail(format!("{name} must be a list of entity tags or *"))
     };
     for value in headers.get_all(&name) {
         let text = value.to_str().map_err(|_| invalid())?;

@@ -81,7 +81,10 @@ impl ViewsPosition {
     ) -> Result<Self, async_nats::SubscribeError> {
         let mut announcements = client.subscribe(events::subjects::VIEWS_POSITION).await?;
         let (tell, heard) = watch::channel(None);
-        #[expect(clippy::disallowed_methods, reason = "ends with its stop token, which every caller has")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with its stop token, which every caller has"
+        )]
         tokio::spawn(async move {
             loop {
                 let message = tokio::select! {
@@ -114,8 +117,7 @@ impl ViewsPosition {
 
     /// Waits until the views have `position`, at most `limit`.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> Waited {
-        let reached =
-            |heard: &Option<Heard>| heard.is_some_and(|heard| heard.position >= position);
+        let reached = |heard: &Option<Heard>| heard.is_some_and(|heard| heard.position >= position);
         if reached(&self.heard.borrow()) {
             return Waited::Reached;
         }

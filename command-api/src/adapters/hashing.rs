@@ -40,8 +40,8 @@ pub struct HashPool {
 impl HashPool {
     /// Starts the threads.
     pub fn start(settings: &Passwords) -> Result<Self, HashError> {
-        let params =
-            Params::new(settings.memory_kib, settings.passes, 1, Some(OUTPUT_BYTES)).map_err(failed)?;
+        let params = Params::new(settings.memory_kib, settings.passes, 1, Some(OUTPUT_BYTES))
+            .map_err(failed)?;
         let threads = match settings.threads {
             0 => thread::available_parallelism().map_or(1, usize::from),
             threads => threads,

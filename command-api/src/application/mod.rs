@@ -115,7 +115,9 @@ fn settled(appended: Appended) -> Result<Option<Position>, CommandError> {
         Appended::Stored(position) => Ok(Some(position)),
         Appended::Conflict => Ok(None),
         Appended::Unknown => Err(CommandError::OutcomeUnknown),
-        Appended::Unavailable => Err(CommandError::Unavailable("the log does not answer".to_owned())),
+        Appended::Unavailable => {
+            Err(CommandError::Unavailable("the log does not answer".to_owned()))
+        }
         Appended::Full => {
             tracing::error!("the event log is at its limit: commands are refused");
             Err(CommandError::Unavailable("the log is full".to_owned()))
@@ -151,9 +153,8 @@ impl Users {
         &self,
         command: impl Future<Output = Result<T, CommandError>> + Send + 'static,
     ) -> Result<T, CommandError> {
-        self.tasks
-            .spawn(command)
-            .await
-            .unwrap_or_else(|error| Err(CommandError::Internal(format!("a command ended: {error}"))))
+        self.tasks.spawn(command).await.unwrap_or_else(|error| {
+            Err(CommandError::Internal(format!("a command ended: {error}")))
+        })
     }
 }

@@ -19,7 +19,8 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         let users = self.clone();
-        self.to_the_end(async move { users.register_now(&register, password, &request).await }).await
+        self.to_the_end(async move { users.register_now(&register, password, &request).await })
+            .await
     }
 
     /// Applies a merge patch to a user, as an administrator.

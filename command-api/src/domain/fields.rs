@@ -162,8 +162,9 @@ impl fmt::Debug for Password {
 impl Password {
     /// Checks a new password.
     pub fn new(text: &str, rules: PasswordRules) -> Result<Self, Broken> {
-        let password = Self::given(text)
-            .ok_or_else(|| ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters")))?;
+        let password = Self::given(text).ok_or_else(|| {
+            ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters"))
+        })?;
         if password.0.chars().count() < rules.length_min {
             return Err(("too-short", format!("has fewer than {} characters", rules.length_min)));
         }

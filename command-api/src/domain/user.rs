@@ -302,17 +302,18 @@ mod tests {
 
     #[test]
     fn metadata_is_checked_after_merging() {
-        let large = change(Change {
-            metadata: Some(json!({"b": "x".repeat(4090)})),
-            ..Change::default()
-        });
+        let large =
+            change(Change { metadata: Some(json!({"b": "x".repeat(4090)})), ..Change::default() });
         let refused = given(&[registered()]).when(&large);
         assert!(matches!(refused, Err(Rejection::Invalid("metadata", "too-long", _))));
     }
 
     #[test]
     fn deleting() {
-        assert_eq!(given(&[registered()]).when(&Command::Delete(None)), Ok(vec![UserFact::Deleted]));
+        assert_eq!(
+            given(&[registered()]).when(&Command::Delete(None)),
+            Ok(vec![UserFact::Deleted])
+        );
         let deleted = given(&[registered(), UserFact::Deleted]);
         assert_eq!(deleted.when(&Command::Delete(None)), Ok(Vec::new()));
         assert_eq!(given(&[]).when(&Command::Delete(None)), Err(Rejection::NoSuchUser));
@@ -350,7 +351,8 @@ mod tests {
         let admin =
             given(&[registered(), UserFact::RolesChanged { roles: vec!["admin".to_owned()] }]).0;
         assert!(Admins::counts(&admin) && !Admins::counts(&plain));
-        let both = Admins::default().after(user_id(), &admin).unwrap().after(other, &admin).unwrap();
+        let both =
+            Admins::default().after(user_id(), &admin).unwrap().after(other, &admin).unwrap();
         let one = both.after(user_id(), &plain).unwrap();
         assert_eq!(one.0.iter().copied().collect::<Vec<_>>(), [other]);
         assert_eq!(one.after(other, &plain), Err(Rejection::LastAdmin));

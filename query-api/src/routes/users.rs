@@ -66,10 +66,8 @@ pub async fn list(
     let mut users = state.reader.users(list.filter(), list.sort(), list.page_size + 1).await?;
     let more = users.len() > list.page_size;
     users.truncate(list.page_size);
-    let next_cursor = users
-        .last()
-        .filter(|_| more)
-        .map(|last| list.cursor(Place::of(last), &state.cursor_key));
+    let next_cursor =
+        users.last().filter(|_| more).map(|last| list.cursor(Place::of(last), &state.cursor_key));
 
     let link = next_cursor.as_deref().map(|cursor| list.next_link(uri.path(), cursor));
     let items = users.into_iter().map(|user| UserRead::new(user, None)).collect();

@@ -354,8 +354,9 @@ impl EventLog {
             if let Err(error) = sent {
                 // Without its commit a batch is dropped by the server: nothing can be stored.
                 return Attempt::Done(match error.kind() {
-                    PublishErrorKind::MaxPayloadExceeded
-                    | PublishErrorKind::InvalidSubject => Outcome::Refused(0, error.to_string()),
+                    PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => {
+                        Outcome::Refused(0, error.to_string())
+                    }
                     PublishErrorKind::Send => Outcome::Unavailable,
                 });
             }

@@ -30,7 +30,9 @@ pub enum ProvisionError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// There is no stream yet.
-    #[error("the stream {0} does not exist: run `roster provision` with the operator's credentials")]
+    #[error(
+        "the stream {0} does not exist: run `roster provision` with the operator's credentials"
+    )]
     Missing(&'static str),
     /// The stream differs from what Roster needs.
     #[error("the stream {stream} must not be used: {}", faults.join("; "))]
@@ -102,7 +104,10 @@ impl StreamSpec {
             }
         }
         for dangerous in ["mirror", "sources", "subject_transform", "republish", "sealed"] {
-            if found.get(dangerous).is_some_and(|value| !matches!(value, Value::Bool(false) | Value::Null)) {
+            if found
+                .get(dangerous)
+                .is_some_and(|value| !matches!(value, Value::Bool(false) | Value::Null))
+            {
                 faults.push(format!("{dangerous} must not be set"));
             }
         }

@@ -134,18 +134,16 @@ impl EventLog {
         let payload = serde_json::to_vec(body).map_err(|e| ReadError::Refused(e.to_string()))?;
         let request =
             Request::new().payload(payload.into()).timeout(Some(self.limits.request_timeout));
-        let message = self
-            .client
-            .send_request(format!("$JS.API.{path}"), request)
-            .await
-            .map_err(|error| match error.kind() {
+        let message = self.client.send_request(format!("$JS.API.{path}"), request).await.map_err(
+            |error| match error.kind() {
                 RequestErrorKind::TimedOut
                 | RequestErrorKind::NoResponders
                 | RequestErrorKind::Other => ReadError::Unavailable(error.to_string()),
                 RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
                     ReadError::Refused(error.to_string())
                 }
-            })?;
+            },
+        )?;
         serde_json::from_slice(&message.payload).map_err(|e| ReadError::Refused(e.to_string()))
     }
 }

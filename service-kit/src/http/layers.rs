@@ -79,7 +79,10 @@ fn in_our_words(mut response: Response, id: &str) -> Response {
     let problem = response.extensions_mut().remove::<Problem>();
     let status = response.status();
     let framework_made = (status.is_client_error() || status.is_server_error())
-        && response.headers().get(CONTENT_TYPE).is_none_or(|t| t.as_bytes() != PROBLEM_JSON.as_bytes());
+        && response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_none_or(|t| t.as_bytes() != PROBLEM_JSON.as_bytes());
     let Some(problem) = problem.or_else(|| framework_made.then(|| Problem::from_status(status)))
     else {
         return response;

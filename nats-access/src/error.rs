@@ -1,0 +1,40 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why trust or credentials cannot be made, kept or read. No variant carries a secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// A file or folder cannot be read or written: repair its owner, its mode or the disk.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system answers.
+        source: io::Error,
+    },
+    /// A file does not hold the seed it should: put it back from a backup. A new one in its place
+    /// would cut the services off from everything stored under the old one.
+    #[error("{} does not hold the seed of an {kind} key", path.display())]
+    Seed {
+        /// The file.
+        path: PathBuf,
+        /// Whose key it should be.
+        kind: &'static str,
+    },
+    /// A key cannot sign: a bug.
+    #[error("a key cannot be used")]
+    Key(#[from] nkeys::error::Error),
+    /// Claims cannot be written as JSON: a bug.
+    #[error("claims cannot be written as JSON")]
+    Claims(#[from] serde_json::Error),
+}
+
+impl TrustError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,192 @@
+//! Tokens of NATS: JWT v2, signed with nkeys.
+//!
+//! A token depends on nothing but the keys and the claims, so the same input gives the same text:
+//! whether a stored token is up to date is a comparison of strings.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
+use serde::Serialize;
+
+use crate::error::TrustError;
+use crate::permissions::{Direction, Role};
+
+const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
+const VERSION: u8 = 2;
+/// In every token, 2026-01-01T00:00:00Z. A token that told the time of its making would differ
+/// each time; zero would count as "no time given" where a revocation looks at it.
+const ISSUED_AT_UNIX_SECONDS: u64 = 1_767_225_600;
+/// To the server a limit that is left out is zero: nothing allowed.
+const NO_LIMIT: i64 = -1;
+
+#[derive(Serialize)]
+struct Claims<'a, T> {
+    jti: &'a str,
+    iat: u64,
+    iss: &'a str,
+    name: &'a str,
+    sub: &'a str,
+    nats: &'a T,
+}
+
+#[derive(Serialize)]
+struct OperatorClaims<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u8,
+    system_account: &'a str,
+}
+
+#[derive(Serialize)]
+struct AccountClaims {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u8,
+    limits: AccountLimits,
+}
+
+#[derive(Serialize)]
+struct AccountLimits {
+    subs: i64,
+    data: i64,
+    payload: i64,
+    imports: i64,
+    exports: i64,
+    wildcards: bool,
+    conn: i64,
+    leaf: i64,
+    #[serde(flatten)]
+    jetstream: Option<JetStreamLimits>,
+}
+
+#[derive(Serialize)]
+struct JetStreamLimits {
+    mem_storage: i64,
+    disk_storage: i64,
+    streams: i64,
+    consumer: i64,
+    max_ack_pending: i64,
+    mem_max_stream_bytes: i64,
+    disk_max_stream_bytes: i64,
+}
+
+#[derive(Serialize)]
+struct UserClaims {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u8,
+    #[serde(rename = "pub")]
+    publish: Subjects,
+    #[serde(rename = "sub")]
+    subscribe: Subjects,
+    subs: i64,
+    data: i64,
+    payload: i64,
+}
+
+#[derive(Serialize)]
+struct Subjects {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<&'static str>,
+}
+
+impl Subjects {
+    fn only(allow: Vec<&'static str>) -> Self {
+        // To the server an empty list of allowed subjects means every subject.
+        let deny = if allow.is_empty() { vec![">"] } else { Vec::new() };
+        Self { allow, deny }
+    }
+}
+
+/// The token of the operator, by itself.
+pub(crate) fn operator(
+    operator: &KeyPair,
+    name: &str,
+    system_account: &KeyPair,
+) -> Result<String, TrustError> {
+    let system_account = system_account.public_key();
+    let claims =
+        OperatorClaims { kind: "operator", version: VERSION, system_account: &system_account };
+    encode(operator, operator, name, &claims)
+}
+
+/// The token of the account the server itself uses. It must be without JetStream.
+pub(crate) fn system_account(
+    operator: &KeyPair,
+    account: &KeyPair,
+    name: &str,
+) -> Result<String, TrustError> {
+    account_with(operator, account, name, None)
+}
+
+/// The token of an account with streams.
+pub(crate) fn account(
+    operator: &KeyPair,
+    account: &KeyPair,
+    name: &str,
+) -> Result<String, TrustError> {
+    let jetstream = JetStreamLimits {
+        mem_storage: NO_LIMIT,
+        disk_storage: NO_LIMIT,
+        streams: NO_LIMIT,
+        consumer: NO_LIMIT,
+        max_ack_pending: NO_LIMIT,
+        mem_max_stream_bytes: NO_LIMIT,
+        disk_max_stream_bytes: NO_LIMIT,
+    };
+    account_with(operator, account, name, Some(jetstream))
+}
+
+fn account_with(
+    operator: &KeyPair,
+    account: &KeyPair,
+    name: &str,
+    jetstream: Option<JetStreamLimits>,
+) -> Result<String, TrustError> {
+    let limits = AccountLimits {
+        subs: NO_LIMIT,
+        data: NO_LIMIT,
+        payload: NO_LIMIT,
+        imports: NO_LIMIT,
+        exports: NO_LIMIT,
+        wildcards: true,
+        conn: NO_LIMIT,
+        leaf: NO_LIMIT,
+        jetstream,
+    };
+    encode(operator, account, name, &AccountClaims { kind: "account", version: VERSION, limits })
+}
+
+/// The token of a user of an account, with exactly the permissions of the role.
+pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<String, TrustError> {
+    let claims = UserClaims {
+        kind: "user",
+        version: VERSION,
+        publish: Subjects::only(role.subjects(Direction::Publish)),
+        subscribe: Subjects::only(role.subjects(Direction::Subscribe)),
+        subs: NO_LIMIT,
+        data: NO_LIMIT,
+        payload: NO_LIMIT,
+    };
+    encode(account, user, role.name(), &claims)
+}
+
+fn encode<T: Serialize>(
+    issuer: &KeyPair,
+    subject: &KeyPair,
+    name: &str,
+    nats: &T,
+) -> Result<String, TrustError> {
+    let (iss, sub) = (issuer.public_key(), subject.public_key());
+    let mut claims =
+        Claims { jti: "", iat: ISSUED_AT_UNIX_SECONDS, iss: &iss, name, sub: &sub, nats };
+    // A token needs an id that no other token has: the signature of all that makes it differ.
+    let jti = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(&serde_json::to_vec(&claims)?)?);
+    claims.jti = &jti;
+    let body = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims)?);
+    let signed = format!("{}.{body}", BASE64_URL_SAFE_NO_PAD.encode(HEADER));
+    let signature = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes())?);
+    Ok(format!("{signed}.{signature}"))
+}

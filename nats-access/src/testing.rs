@@ -1,0 +1,56 @@
+//! One server, many accounts: tests side by side without one seeing the streams of another.
+
+use std::fmt;
+
+use crate::error::TrustError;
+use crate::trust::{Account, Root};
+
+/// Keys in memory alone, with as many accounts as there are tests on the server. Each test takes
+/// an account of its own, and with it its own streams and subjects.
+pub struct TestTrust {
+    root: Root,
+    accounts: Vec<Account>,
+}
+
+impl TestTrust {
+    /// New keys and `n` accounts.
+    #[must_use]
+    pub fn with_accounts(n: usize) -> Self {
+        Self {
+            root: Root::new(),
+            accounts: (0..n).map(|index| Account::new(format!("TEST-{index}"))).collect(),
+        }
+    }
+
+    /// The text that makes a `nats-server` trust these keys.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Key`] and [`TrustError::Claims`]: bugs.
+    pub fn server_config(&self) -> Result<String, TrustError> {
+        self.root.server_config(&self.accounts)
+    }
+
+    /// The account with that number, counted from zero.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer: then the test needs a larger number at the start.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a test without its account has failed, and this says why")]
+    pub fn account(&self, i: usize) -> &Account {
+        match self.accounts.get(i) {
+            Some(account) => account,
+            None => panic!("there are only {} test accounts, not number {i}", self.accounts.len()),
+        }
+    }
+}
+
+impl fmt::Debug for TestTrust {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TestTrust")
+            .field("accounts", &self.accounts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! One server with an account per test, and clients that keep what the server reports.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, jetstream};
+use nats_access::{Account, Role, TestTrust};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+pub const STREAM: &str = "USERS";
+/// How long anything that must happen may take.
+pub const WAIT_MAX: Duration = Duration::from_secs(20);
+/// How many reports of the server a client keeps.
+const REPORTS_MAX: usize = 1_000;
+
+/// The account of each test.
+#[derive(Clone, Copy)]
+pub enum Of {
+    CommandApi,
+    Projector,
+    ProjectorRecovery,
+    QueryApi,
+    DeniedCommandApi,
+    DeniedProjector,
+    DeniedQueryApi,
+    OneSide,
+    OtherSide,
+    Strangers,
+    Count,
+}
+
+pub fn account(of: Of) -> &'static Account {
+    trust().account(of as usize)
+}
+
+/// The address of the server all tests share.
+pub fn url() -> String {
+    local_stack::testing::nats(|| trust().server_config().unwrap()).url()
+}
+
+fn trust() -> &'static TestTrust {
+    static TRUST: OnceLock<TestTrust> = OnceLock::new();
+    TRUST.get_or_init(|| TestTrust::with_accounts(Of::Count as usize))
+}
+
+/// A client in a role, with what the server says against it.
+pub struct Peer {
+    pub client: Client,
+    reports: mpsc::Receiver<String>,
+}
+
+impl Peer {
+    pub async fn connect(account: &Account, role: Role) -> Self {
+        Self::with_creds(&url(), &account.creds(role).unwrap(), role).await.unwrap()
+    }
+
+    pub async fn with_creds(url: &str, creds: &str, role: Role) -> Result<Self, ConnectError> {
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        let client = ConnectOptions::with_credentials(creds)
+            .unwrap()
+            .custom_inbox_prefix(role.inbox_prefix())
+            .event_callback(move |event| {
+                let sender = sender.clone();
+                async move {
+                    if let Event::ServerError(error) = event {
+                        sender.send(error.to_string()).await.unwrap();
+                    }
+                }
+            })
+            .connect(url)
+            .await?;
+        Ok(Self { client, reports })
+    }
+
+    /// Publishes what this role may not, and waits until the server reports exactly that.
+    pub async fn is_denied_publish(&mut self, subject: &str) {
+        self.client.publish(subject.to_owned(), "{}".into()).await.unwrap();
+        self.client.flush().await.unwrap();
+        self.reported(&format!("Permissions Violation for Publish to \"{subject}\"")).await;
+    }
+
+    /// Subscribes to what this role may not, and waits until the server reports exactly that.
+    pub async fn is_denied_subscribe(&mut self, subject: &str) {
+        let _subscription = self.client.subscribe(subject.to_owned()).await.unwrap();
+        self.client.flush().await.unwrap();
+        self.reported(&format!("Permissions Violation for Subscription to \"{subject}\"")).await;
+    }
+
+    /// The server has said nothing against this client so far.
+    pub async fn has_no_report(&mut self) {
+        // The answer to a ping comes after all reports on what was sent before it.
+        self.client.flush().await.unwrap();
+        let report = self.reports.try_recv();
+        assert!(report.is_err(), "{report:?}");
+    }
+
+    async fn reported(&mut self, wanted: &str) {
+        let report = timeout(WAIT_MAX, self.reports.recv())
+            .await
+            .unwrap_or_else(|_| panic!("no report within {WAIT_MAX:?}: {wanted}"))
+            .unwrap();
+        assert!(report.to_lowercase().contains(&wanted.to_lowercase()), "{report}, not {wanted}");
+    }
+
+    /// A request as the server answers it.
+    pub async fn request(&self, subject: &str, headers: HeaderMap, payload: &str) -> Message {
+        let answer = self.client.request_with_headers(
+            subject.to_owned(),
+            headers,
+            payload.to_owned().into(),
+        );
+        timeout(WAIT_MAX, answer).await.unwrap().unwrap()
+    }
+}
+
+/// The operator of an account, who has made the stream.
+pub async fn operator_with_stream(account: &Account) -> Peer {
+    let operator = Peer::connect(account, Role::Operator).await;
+    let config = Config {
+        name: STREAM.to_owned(),
+        subjects: ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*"]
+            .map(str::to_owned)
+            .to_vec(),
+        discard: DiscardPolicy::New,
+        max_bytes: 16 * 1024 * 1024,
+        allow_direct: true,
+        allow_atomic_publish: true,
+        allow_message_ttl: true,
+        deny_purge: true,
+        ..Config::default()
+    };
+    jetstream::new(operator.client.clone()).create_stream(config).await.unwrap();
+    operator
+}
+
+pub fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.insert(*name, *value);
+    }
+    headers
+}
+
+pub fn text(message: &Message) -> &str {
+    std::str::from_utf8(&message.payload).unwrap()
+}

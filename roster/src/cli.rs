@@ -1,0 +1,161 @@
+//! The command line. Exit codes: 0 all is well, 1 something was found or failed, 2 wrong use, 3 `dev`
+//! gave up on a server that keeps dying.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use service_kit::config::Settings;
+use service_kit::telemetry;
+
+use crate::{dev, health, init, provision, services};
+
+/// Event-driven user and authentication service.
+#[derive(Debug, Parser)]
+#[command(name = "roster", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: nats-server, mongod and all services in one process
+    Dev(DevArgs),
+    /// Run the command side
+    CommandApi(ConfigArgs),
+    /// Run the query side
+    QueryApi(ConfigArgs),
+    /// Run the projector of the user views
+    Projector(ConfigArgs),
+    /// Create the event log, or bring it to what it must be; with ROSTER_ADMIN_EMAIL and
+    /// ROSTER_ADMIN_PASSWORD also the first administrator
+    Provision(ConfigArgs),
+    /// Check a configuration and say everything that is wrong with it
+    CheckConfig(ConfigArgs),
+    /// Make the keys and NATS credentials of a new system; what is there stays
+    Init(InitArgs),
+    /// Ask a running service whether it is ready; for health checks
+    Health(HealthArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Settings in TOML; over the defaults and below the environment
+    #[arg(long, env = "ROSTER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Arguments of `roster dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Where clients connect; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Folder with everything that is kept from one start to the next
+    #[arg(long, default_value = ".roster")]
+    pub data_dir: PathBuf,
+    /// Use this NATS instead of starting one
+    #[arg(long)]
+    pub nats_url: Option<String>,
+    /// Use this MongoDB instead of starting one
+    #[arg(long)]
+    pub mongodb_url: Option<String>,
+    /// Switch rate limits off, for load tests
+    #[arg(long)]
+    pub no_throttle: bool,
+    /// Settings in TOML; over the defaults and below the environment
+    #[arg(long, env = "ROSTER_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Folder to write to
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    /// Address of the private listener's /readyz
+    #[arg(long, default_value = "http://127.0.0.1:9090/readyz")]
+    url: String,
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Dev(args) => {
+            with_settings(args.config.clone(), |settings| dev::run(settings, args))
+        }
+        Command::CommandApi(args) => with_settings(args.config, services::command_api),
+        Command::QueryApi(args) => with_settings(args.config, services::query_api),
+        Command::Projector(args) => with_settings(args.config, services::projector),
+        Command::Provision(args) => with_settings(args.config, provision::run),
+        Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {
+            Ok(_) => {
+                say("the configuration is valid");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error.to_string()),
+        },
+        Command::Init(args) => report(init::all(&args.dir)),
+        Command::Health(args) => match runtime() {
+            Ok(runtime) => report(runtime.block_on(health::check(&args.url))),
+            Err(error) => failed(&error.to_string()),
+        },
+    }
+}
+
+fn with_settings<F, Fut>(config: Option<PathBuf>, command: F) -> ExitCode
+where
+    F: FnOnce(Settings) -> Fut,
+    Fut: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let settings = match Settings::load(config.as_deref()) {
+        Ok(settings) => settings,
+        Err(error) => return failed(&error.to_string()),
+    };
+    if let Err(error) = telemetry::start(&settings.telemetry) {
+        return failed(&error);
+    }
+    match runtime() {
+        Ok(runtime) => match runtime.block_on(command(settings)) {
+            Ok(code) => code,
+            Err(error) => failed(&format!("{error:#}")),
+        },
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&format!("{error:#}")),
+    }
+}
+
+/// What went wrong, on standard error.
+#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
+pub fn failed(text: &str) -> ExitCode {
+    eprintln!("roster: {text}");
+    ExitCode::FAILURE
+}
+
+/// A line of the answer, on standard output.
+#[expect(clippy::print_stdout, reason = "the command line speaks to its caller")]
+pub fn say(text: &str) {
+    println!("{text}");
+}
+
+/// A line about progress, on standard error.
+#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
+pub fn progress(text: &str) {
+    eprintln!("roster: {text}");
+}

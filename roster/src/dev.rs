@@ -1,0 +1,183 @@
+//! `roster dev`: real servers and all services in one process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nats_access::{Role, Trust};
+use service_kit::config::Settings;
+use service_kit::health::Readiness;
+use service_kit::keys::random;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::{DevArgs, failed, say};
+use crate::init;
+use crate::provision::{self, Administrator};
+use crate::services::{Listeners, stop_on_signal};
+use crate::stack::{self, Stack};
+
+/// Exit code when a server keeps dying.
+const GAVE_UP: u8 = 3;
+/// Time from started servers to readiness.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between two looks at readiness.
+const READY_PAUSE: Duration = Duration::from_millis(10);
+/// Address of the administrator that is made when none is asked for.
+const ADMIN_EMAIL: &str = "admin@roster.internal";
+
+/// Runs until a signal, or until a server keeps dying.
+pub async fn run(settings: Settings, args: DevArgs) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_signal()?;
+    let administrator = Administrator::from_env()?;
+    let data = stack::open(&args.data_dir).await?;
+    let keys = Keys::make(&args.data_dir)?;
+    let nats_config = match args.nats_url {
+        None => Some(keys.trust.server_config()?),
+        Some(_) => None,
+    };
+    let starting = Stack::start(data, nats_config, args.mongodb_url.is_none());
+    let stack = tokio::select! {
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        stack = starting => stack?,
+    };
+    let ended = with_servers(settings, &args, &keys, administrator, &stack, &stop).await;
+    stop.cancel();
+    stack.stop().await;
+    ended
+}
+
+/// Where keys and credentials lie.
+struct Keys {
+    trust: Trust,
+    secrets: PathBuf,
+    creds: PathBuf,
+}
+
+impl Keys {
+    fn make(data_dir: &Path) -> anyhow::Result<Self> {
+        let (secrets, creds) = (data_dir.join("secrets"), data_dir.join("nats"));
+        init::keys(&secrets)?;
+        let trust = Trust::load_or_create(&creds.join("keys"))?;
+        trust.write_creds(&creds)?;
+        Ok(Self { trust, secrets, creds })
+    }
+}
+
+/// The settings of one service out of those of all.
+struct Plan<'a> {
+    settings: Settings,
+    keys: &'a Keys,
+    own_nats: bool,
+}
+
+impl Plan<'_> {
+    fn of(&self, role: Role, secrets: &str) -> Settings {
+        let mut settings = self.settings.clone();
+        settings.secrets.dir = self.keys.secrets.join(secrets);
+        if self.own_nats {
+            settings.nats.credentials_file = self.keys.creds.join(format!("{}.creds", role.name()));
+        }
+        settings
+    }
+}
+
+async fn with_servers(
+    mut settings: Settings,
+    args: &DevArgs,
+    keys: &Keys,
+    administrator: Option<Administrator>,
+    stack: &Stack,
+    stop: &CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    settings.http.listen = args.listen;
+    settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let given = |own: Option<String>, given: &Option<String>| own.or_else(|| given.clone());
+    settings.nats.url = given(stack.nats_url(), &args.nats_url).context("no NATS")?;
+    settings.mongodb.url = given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
+
+    let listeners = Listeners::bind(&settings, true).await?;
+    let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
+    let private = format!("http://{}", listeners.private_addr()?);
+    settings.tokens.issuer.clone_from(&url);
+    let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
+
+    provision::log(&plan.of(Role::Operator, "operator")).await?;
+    // The two that follow the projector listen before it speaks.
+    let commands =
+        command_api::App::build(&plan.of(Role::CommandApi, "command-api"), stop.clone()).await?;
+    let queries =
+        query_api::App::build(&plan.of(Role::QueryApi, "query-api"), stop.clone()).await?;
+    let projector = projector::App::build(&plan.of(Role::Projector, "projector")).await?;
+
+    let readiness = commands.readiness().and(queries.readiness()).and(projector.readiness());
+    let routes = commands.router().merge(queries.router());
+    let projecting = TaskTracker::new();
+    projecting.spawn(projector.run(stop.clone()));
+    projecting.close();
+    let serving = listeners.start(Some(routes), readiness.clone(), stop);
+
+    let ended = tokio::select! {
+        ready = get_ready(&commands, administrator, &readiness) => match ready {
+            Ok(()) => {
+                let (nats, mongodb) = (&plan.settings.nats.url, &plan.settings.mongodb.url);
+                say(&format!("ready url={url} private={private} nats={nats} mongodb={mongodb}"));
+                Ok(stack.watch(stop).await)
+            }
+            Err(error) => Err(error),
+        },
+        name = stack.watch(stop) => Ok(name),
+    };
+    stop.cancel();
+    serving.wait().await;
+    commands.finished().await;
+    queries.finished().await;
+    projecting.wait().await;
+    match ended? {
+        None => Ok(ExitCode::SUCCESS),
+        Some(name) => {
+            failed(&format!("{name} keeps dying; see its log in the data folder"));
+            Ok(ExitCode::from(GAVE_UP))
+        }
+    }
+}
+
+/// Makes the first administrator and waits until every check holds.
+async fn get_ready(
+    commands: &command_api::App,
+    administrator: Option<Administrator>,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
+    first_administrator(commands, administrator).await?;
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while let Err(failed) = readiness.check().await {
+        if Instant::now() > deadline {
+            bail!("not ready in time: {failed:?}");
+        }
+        sleep(READY_PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn first_administrator(
+    commands: &command_api::App,
+    administrator: Option<Administrator>,
+) -> anyhow::Result<()> {
+    if commands.has_administrator().await.map_err(anyhow::Error::msg)? {
+        return Ok(());
+    }
+    if let Some(administrator) = administrator {
+        return provision::create(commands, &administrator).await;
+    }
+    let password = random::<12>()?.map(|byte| format!("{byte:02x}")).concat();
+    let administrator = Administrator { email: ADMIN_EMAIL.to_owned(), password };
+    provision::create(commands, &administrator).await?;
+    say(&format!(
+        "administrator email={} password={} (shown this once)",
+        administrator.email, administrator.password
+    ));
+    Ok(())
+}

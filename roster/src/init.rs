@@ -1,0 +1,78 @@
+//! Keys and credentials of a new system: one folder per owner, so that each service is given its own
+//! and no other.
+//!
+//! ```text
+//! operator/     operator.creds, application.key, signing.pem, jwks.json, nats/ (seeds)
+//! command-api/  nats.creds, application.key, signing.pem, jwks.json
+//! query-api/    nats.creds, cursor.key, jwks.json
+//! projector/    nats.creds
+//! nats/         auth.conf: what the servers include
+//! ```
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use nats_access::{Role, Trust};
+use service_kit::keys::{
+    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, JWKS_FILE, SIGNING_KEY_FILE, SecretKey, SigningKey,
+    write_private,
+};
+
+/// NATS credentials in a service's folder.
+const CREDS_FILE: &str = "nats.creds";
+
+/// Everything for a system whose servers run elsewhere.
+pub fn all(dir: &Path) -> anyhow::Result<()> {
+    keys(dir)?;
+    let trust = Trust::load_or_create(&dir.join("operator").join("nats"))?;
+    for (role, folder) in [
+        (Role::Operator, "operator"),
+        (Role::CommandApi, "command-api"),
+        (Role::QueryApi, "query-api"),
+        (Role::Projector, "projector"),
+    ] {
+        let folder = dir.join(folder);
+        private_dir(&folder)?;
+        let file = folder.join(CREDS_FILE);
+        if !file.exists() {
+            write_private(&file, trust.creds(role)?.as_bytes())?;
+        }
+    }
+    let servers = dir.join("nats");
+    private_dir(&servers)?;
+    write_private(&servers.join("auth.conf"), trust.server_config()?.as_bytes())?;
+    Ok(())
+}
+
+/// The application's keys; those that are there stay.
+pub fn keys(dir: &Path) -> anyhow::Result<()> {
+    let [operator, command, query] = ["operator", "command-api", "query-api"].map(|n| dir.join(n));
+    for folder in [&operator, &command, &query] {
+        private_dir(folder)?;
+    }
+    SecretKey::generate()?.write_new(&operator.join(APPLICATION_KEY_FILE))?;
+    write_private(&operator.join(SIGNING_KEY_FILE), SigningKey::generate_pem()?.as_bytes())?;
+    SecretKey::generate()?.write_new(&query.join(CURSOR_KEY_FILE))?;
+
+    let signing = SigningKey::read(&operator.join(SIGNING_KEY_FILE))?;
+    let key_set = serde_json::to_vec_pretty(&signing.public_set())?;
+    write_private(&operator.join(JWKS_FILE), &key_set)?;
+    for file in [APPLICATION_KEY_FILE, SIGNING_KEY_FILE, JWKS_FILE] {
+        copy(&operator.join(file), &command.join(file))?;
+    }
+    copy(&operator.join(JWKS_FILE), &query.join(JWKS_FILE))
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    Ok(write_private(to, &content)?)
+}
+
+fn private_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).with_context(|| format!("cannot make the folder {}", dir.display()))
+}
