@@ -87,7 +87,6 @@ impl App {
     }
 
     /// The routes, without the layers that every public listener has.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }

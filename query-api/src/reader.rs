@@ -25,6 +25,7 @@ pub enum ReadError {
 }
 
 impl From<mongodb::error::Error> for ReadError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's list is open, and long")]
     fn from(error: mongodb::error::Error) -> Self {
         use mongodb::error::ErrorKind;
         match error.kind.as_ref() {

@@ -20,6 +20,10 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "one is named after its service, not after this enum"
+)]
 enum Command {
     /// Run everything on this machine: nats-server, mongod and all services in one process
     Dev(DevArgs),

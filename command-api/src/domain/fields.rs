@@ -87,15 +87,12 @@ pub fn metadata(value: Value) -> Result<Metadata, Broken> {
 }
 
 fn check_metadata(members: Metadata) -> Result<Metadata, Broken> {
-    let value = Value::Object(members);
+    let value = Value::Object(members.clone());
     check_value(&value, METADATA_DEPTH_MAX)?;
     if value.to_string().len() > METADATA_BYTES_MAX {
         return Err(("too-long", format!("is larger than {METADATA_BYTES_MAX} bytes as JSON")));
     }
-    match value {
-        Value::Object(members) => Ok(members),
-        _ => Ok(Metadata::new()),
-    }
+    Ok(members)
 }
 
 fn check_value(value: &Value, depth: usize) -> Result<(), Broken> {

@@ -44,7 +44,7 @@ pub async fn register(
     let fingerprint = without_secrets(&body, &["password"]);
     let rules = state.users.password_rules();
     let email = body.required("email", email);
-    let password = body.required("password", |value| Ok(Password::new(&string(value)?, rules)?));
+    let password = body.required("password", |value| Password::new(&string(value)?, rules));
     let full_name = body.optional("full_name", full_name);
     let metadata = body.optional("metadata", metadata);
     let (register, password) = body.finish(|| {

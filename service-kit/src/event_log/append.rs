@@ -265,7 +265,7 @@ impl EventLog {
     async fn look_up(&self, append: &Append) -> Option<Search> {
         match self.find_append(append).await? {
             Search::Untouched => {}
-            found_or_overtaken => return Some(found_or_overtaken),
+            known @ (Search::Found(_) | Search::Overtaken) => return Some(known),
         }
         for write in &append.before {
             let now = self.last(&write.subject).await.ok()?.map_or(Guard::absent(), |m| m.guard());
@@ -273,7 +273,7 @@ impl EventLog {
                 // Someone moved another subject of the batch, or our own batch landed just now.
                 return match self.find_append(append).await? {
                     Search::Untouched => Some(Search::Overtaken),
-                    found_or_overtaken => Some(found_or_overtaken),
+                    known @ (Search::Found(_) | Search::Overtaken) => Some(known),
                 };
             }
         }

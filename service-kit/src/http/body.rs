@@ -129,7 +129,13 @@ impl Object {
             .map_err(|e| Problem::new(Code::MalformedBody).detail(e.to_string()))?;
         match value {
             Value::Object(members) => Ok(Self { members, errors: Vec::new() }),
-            _ => Err(Problem::new(Code::MalformedBody).detail("the body must be an object")),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
+                Err(Problem::new(Code::MalformedBody).detail("the body must be an object"))
+            }
         }
     }
 

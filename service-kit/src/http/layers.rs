@@ -31,7 +31,6 @@ const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 pub struct RequestId(pub String);
 
 /// Puts the layers of a public listener around routes.
-#[must_use]
 pub fn public(routes: Router) -> Router {
     routes
         .route("/docs/error-codes.md", get(error_codes))

@@ -1,0 +1,14 @@
+//! The event-log client and the position of the views on a real nats-server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on has failed; a test owns its tasks"
+)]
+
+mod event_log;
+mod provision;
+mod support;
+mod views_position;

@@ -1,0 +1,56 @@
+//! One server for all tests of this process, one account (so one stream of its own) for each.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use events::CommandId;
+use nats_access::{Account, Role, TestTrust};
+use service_kit::ambient;
+use service_kit::event_log::{EventLog, Limits, StreamSpec, users_stream};
+
+/// Room for one test's stream.
+pub const BYTES_MAX: u64 = 1 << 20;
+
+fn trust() -> &'static TestTrust {
+    static TRUST: OnceLock<TestTrust> = OnceLock::new();
+    TRUST.get_or_init(|| TestTrust::with_accounts(32))
+}
+
+pub fn account() -> &'static Account {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    trust().account(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub async fn connect(account: &Account, role: Role) -> async_nats::Client {
+    let server = local_stack::testing::nats(|| trust().server_config().unwrap());
+    async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())
+        .unwrap()
+        .custom_inbox_prefix(role.inbox_prefix())
+        .connect(server.url())
+        .await
+        .unwrap()
+}
+
+pub fn limits() -> Limits {
+    Limits { request_timeout: Duration::from_secs(2), append_deadline: Duration::from_secs(5) }
+}
+
+pub fn log(client: async_nats::Client) -> EventLog {
+    EventLog::new(client, "USERS", limits())
+}
+
+pub fn spec() -> StreamSpec {
+    users_stream(1, BYTES_MAX)
+}
+
+/// A log as a service has it, provisioned by the operator.
+pub async fn provisioned() -> (EventLog, &'static Account) {
+    let account = account();
+    log(connect(account, Role::Operator).await).provision(&spec()).await.unwrap();
+    (log(connect(account, Role::CommandApi).await), account)
+}
+
+pub fn command() -> CommandId {
+    CommandId::from_uuid(ambient::new_uuid())
+}
