@@ -9,6 +9,6 @@
 //! readiness says so; skipping would make views that nobody decided.
 
 mod run;
-mod store;
+pub mod store;
 
 pub use run::{App, StartError};
