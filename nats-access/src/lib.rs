@@ -22,6 +22,13 @@
 //!
 //! Nothing here expires or revokes: credentials are valid until the account itself is replaced.
 //! No TLS, which is the business of the configuration around this one.
+//!
+//! The table is a fence against mistakes and against most of what a stolen service could do, not
+//! against all of it. The server does not check where a requester wants its answer: whoever may
+//! ask JetStream anything can have the answer of the server stored under a subject of the log.
+//! `STREAM.MSG.GET` and `CONSUMER.CREATE` name the messages they are after in the payload, where
+//! no permission reaches: whoever has them can read the whole stream, credentials included. That
+//! is why those are sealed. Only a role that publishes nothing is free of both.
 
 mod error;
 mod files;

@@ -117,7 +117,10 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads an aggregate from the leader"),
 
     row(&[Projector], Publish, "$JS.API.STREAM.MSG.GET.USERS", "compares its position with the log when it starts"),
-    row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS.>", "an ordered consumer is made anew after every gap"),
+    // The client leaves the naming to the server unless told otherwise, on a subject of its own.
+    // It allows nothing that the next row does not: both take any configuration.
+    row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS", "makes an ordered consumer the server names"),
+    row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS.>", "makes an ordered consumer under a name of its own"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.INFO.USERS.>", "learns how much is left to read"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.DELETE.USERS.>", "clears away the consumer it replaces"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.>", "pulls the facts"),

@@ -1,9 +1,11 @@
 //! What is not in the table is refused, and the server says so.
 
 use async_nats::jetstream;
+use futures::StreamExt as _;
 use nats_access::Role;
+use tokio::time::timeout;
 
-use crate::support::{Of, Peer, STREAM, account, headers, operator_with_stream};
+use crate::support::{Of, Peer, STREAM, WAIT_MAX, account, headers, operator_with_stream};
 
 /// What no service may do to any stream.
 const DESTRUCTIVE: [&str; 9] = [
@@ -106,7 +108,7 @@ async fn nothing_happens(of: Of, role: Role, publish: &[&str], subscribe: &[&str
     assert_eq!((state.messages, state.last_sequence, state.consumer_count), (1, 1, 0));
 }
 
-/// The reply to the operator's own request shows the stream of this account and no other.
+/// Not even the operator of one account sees or reaches anything of another.
 #[tokio::test]
 async fn accounts_are_apart() {
     let one = operator_with_stream(account(Of::OneSide)).await;
@@ -118,22 +120,22 @@ async fn accounts_are_apart() {
     let missing = jetstream::new(other.client.clone()).get_stream(STREAM).await;
     assert!(missing.is_err(), "the stream of another account is seen");
     // The same name is free here, and the streams do not mix.
-    let stream = operator_with_stream(account(Of::OtherSide)).await;
-    let info = jetstream::new(stream.client.clone()).get_stream(STREAM).await.unwrap();
-    assert_eq!(info.get_info().await.unwrap().state.messages, 0);
+    let _maker = operator_with_stream(account(Of::OtherSide)).await;
+    let stream = jetstream::new(other.client.clone()).get_stream(STREAM).await.unwrap();
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 0);
     one.request("ev.user.two", headers(&[]), "fact").await;
     one.client.publish("roster.position.users", "2".into()).await.unwrap();
     one.client.flush().await.unwrap();
     other.client.publish("mine", "".into()).await.unwrap();
     other.client.flush().await.unwrap();
     loop {
-        let message = futures::StreamExt::next(&mut everything).await.unwrap();
+        let message = timeout(WAIT_MAX, everything.next()).await.unwrap().unwrap();
         let subject = message.subject.as_str();
         assert!(!subject.starts_with("ev.") && !subject.starts_with("roster."), "{subject}");
         if subject == "mine" {
             break;
         }
     }
-    assert_eq!(info.get_info().await.unwrap().state.messages, 0);
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 0);
     other.has_no_report().await;
 }

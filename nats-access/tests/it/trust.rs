@@ -19,7 +19,7 @@ async fn a_server_goes_on_trusting_what_was_loaded_again() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("new").join("trust");
     let first = Trust::load_or_create(&dir).unwrap();
-    let data = DataDir::open(&folder.path().join("data")).unwrap();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
     let config = first.server_config().unwrap();
     let server = NatsServer::start(
         testing::binaries(),
