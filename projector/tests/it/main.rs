@@ -61,7 +61,10 @@ async fn documents(views: &Views) -> Vec<UserDocument> {
 }
 
 fn projected(events: &[(u64, Snapshot)]) -> Vec<UserDocument> {
-    events.iter().map(|(position, after)| UserDocument::project(after, Position(*position))).collect()
+    events
+        .iter()
+        .map(|(position, after)| UserDocument::project(after, Position(*position)))
+        .collect()
 }
 
 /// A history with a name that would be an operator, an overwritten user and a deleted one.
@@ -145,7 +148,8 @@ async fn every_list_is_served_from_an_index() {
                 "sort": {"created_at": direction, "_id": direction}, "limit": 50,
             };
             let plan = views.database().run_command(doc! {"explain": find}).await.unwrap();
-            let plan = plan.get_document("queryPlanner").unwrap().get("winningPlan").unwrap().to_string();
+            let plan =
+                plan.get_document("queryPlanner").unwrap().get("winningPlan").unwrap().to_string();
             assert!(plan.contains("IXSCAN"), "{filter}: {plan}");
             assert!(!plan.contains("\"SORT\"") && !plan.contains("COLLSCAN"), "{filter}: {plan}");
         }
