@@ -1,14 +1,13 @@
 //! The loop: read on from the checkpoint, fold, write, say how far the views are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use events::{Event, Position, subjects};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use service_kit::ambient;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, users_stream};
+use service_kit::event_log::{EventLog, FollowError, Limits, ReadError, users_stream};
 use service_kit::health::Readiness;
 use service_kit::nats;
 use service_kit::views_position::{Announcer, HEARTBEAT};
@@ -44,8 +43,10 @@ pub enum StartError {
 enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the log: {0}")]
-    Log(String),
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     #[error("the database does not answer in time")]
     DatabaseTimeout,
     #[error("the event at position {0} cannot be read and nothing behind it is applied: {1}")]
@@ -57,13 +58,21 @@ enum RunError {
 /// A projector that is ready to run.
 pub struct App {
     log: EventLog,
-    client: async_nats::Client,
     views: Views,
     announcer: Announcer,
     batch_max: usize,
     operation_timeout: Duration,
+    lag_max: Duration,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// What readiness looks at.
+#[derive(Debug, Clone)]
+struct Progress {
+    /// How far the views are, as far as this projector knows.
+    position: Position,
     /// Why it stands still, if it does.
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Option<String>,
 }
 
 impl App {
@@ -77,27 +86,45 @@ impl App {
             request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
             append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
         };
-        let log = EventLog::new(client.clone(), subjects::USERS_STREAM, limits);
+        let announcer = Announcer::new(client.clone());
+        let log = EventLog::new(client, subjects::USERS_STREAM, limits);
         log.verify(&users_stream(settings.log.replicas, settings.log.bytes_max)).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         Ok(Self {
             log,
-            announcer: Announcer::new(client.clone()),
-            client,
+            announcer,
             views,
             batch_max: settings.projector.batch_events_max,
             operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
-            trouble: Arc::new(Mutex::new(Some("not started".to_owned()))),
+            lag_max: Duration::from_millis(settings.projector.lag_max_ms),
+            progress: Arc::new(Mutex::new(Progress {
+                position: Position::default(),
+                trouble: Some("not started".to_owned()),
+            })),
         })
     }
 
-    /// What must hold for the views to follow the log.
+    /// What must hold for the views to follow the log: nothing stands still, and the oldest event that
+    /// they lack is not too old.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let trouble = Arc::clone(&self.trouble);
+        let (progress, log, lag_max) = (Arc::clone(&self.progress), self.log.clone(), self.lag_max);
         Readiness::default().with("projector", move || {
-            let trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            async move { trouble.map_or(Ok(()), Err) }
+            let progress = lock(&progress).clone();
+            let log = log.clone();
+            async move {
+                if let Some(trouble) = progress.trouble {
+                    return Err(trouble);
+                }
+                let next = log.next(subjects::USER_EVENTS_FILTER, progress.position).await;
+                let Some(missing) = next.map_err(|error| error.to_string())? else { return Ok(()) };
+                let age = ambient::now().as_datetime() - missing.stored_at.as_datetime();
+                let lag = age.to_std().unwrap_or_default();
+                if lag <= lag_max {
+                    return Ok(());
+                }
+                Err(format!("the views are {} s behind the log", lag.as_secs()))
+            }
         })
     }
 
@@ -111,7 +138,7 @@ impl App {
             };
             if let Err(error) = ended {
                 tracing::warn!(%error, "the projector starts again from its checkpoint");
-                self.set_trouble(Some(error.to_string()));
+                lock(&self.progress).trouble = Some(error.to_string());
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -124,13 +151,13 @@ impl App {
         self.bounded(prepare(&self.views)).await?;
         let checkpoint =
             self.bounded(async { self.views.position().await.map_err(StoreError::from) }).await?;
-        let end = self.log.end().await.map_err(|error| RunError::Log(error.to_string()))?;
+        let end = self.log.end().await?;
         if end < checkpoint {
             return Err(RunError::LogBehindViews { views: checkpoint, log: end });
         }
         let mut batches = Box::pin(self.events_behind(checkpoint).await?);
         tracing::info!(%checkpoint, "the projector follows the log");
-        self.set_trouble(None);
+        *lock(&self.progress) = Progress { position: checkpoint, trouble: None };
         *pause = PAUSE_FIRST;
 
         let mut position = checkpoint;
@@ -149,6 +176,7 @@ impl App {
             let batch = batch?;
             self.bounded(write(&self.views, &batch)).await?;
             position = position.max(batch.end());
+            lock(&self.progress).position = position;
             self.announcer.announce(position).await;
         }
     }
@@ -158,32 +186,13 @@ impl App {
         &self,
         checkpoint: Position,
     ) -> Result<impl futures::Stream<Item = Result<Batch, RunError>>, RunError> {
-        let log = |error: &dyn std::fmt::Display| RunError::Log(error.to_string());
-        let context = jetstream::new(self.client.clone());
-        let stream =
-            context.get_stream_no_info(subjects::USERS_STREAM).await.map_err(|e| log(&e))?;
-        let consumer = stream
-            .create_consumer(OrderedConfig {
-                // A name of its own puts the stream into the subject of the request, which is what the
-                // projector's permissions name.
-                name: Some(format!("views-{}", ambient::new_uuid().simple())),
-                filter_subject: subjects::USER_EVENTS_FILTER.to_owned(),
-                deliver_policy: DeliverPolicy::ByStartSequence {
-                    start_sequence: checkpoint.0.saturating_add(1),
-                },
-                ..OrderedConfig::default()
-            })
-            .await
-            .map_err(|e| log(&e))?;
-        let messages = consumer.messages().await.map_err(|e| log(&e))?;
+        let messages = self.log.follow(subjects::USER_EVENTS_FILTER, checkpoint).await?;
         let ready = messages
-            .map_err(|error| RunError::Log(error.to_string()))
-            .and_then(|message| async move {
-                let info = message.info().map_err(|error| RunError::Log(error.to_string()))?;
-                let position = Position(info.stream_sequence);
+            .map(|message| {
+                let message = message?;
                 let event = Event::from_json(&message.payload)
-                    .map_err(|error| RunError::Poison(position, error))?;
-                Ok((position, event.after))
+                    .map_err(|error| RunError::Poison(message.position, error))?;
+                Ok((message.position, event.after))
             })
             .ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
@@ -213,8 +222,8 @@ impl App {
             Err(_) => Err(RunError::DatabaseTimeout),
         }
     }
+}
 
-    fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
 }

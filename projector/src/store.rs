@@ -50,12 +50,18 @@ pub enum StoreError {
 }
 
 /// Makes the indexes; those that are there stay.
+///
+/// # Errors
+/// [`StoreError::Database`]: try again.
 pub async fn prepare(views: &Views) -> Result<(), StoreError> {
     views.users().create_indexes(users_indexes()).await?;
     Ok(())
 }
 
 /// Writes a batch and then the checkpoint. Killed in between, the batch is applied again to no effect.
+///
+/// # Errors
+/// [`StoreError`]: some of it may be written and the checkpoint is not. Write the batch again.
 pub async fn write(views: &Views, batch: &Batch) -> Result<(), StoreError> {
     let updates: Result<Vec<Document>, _> = batch.documents().map(|d| guarded_update(&d)).collect();
     // The driver's bulk write needs a server 8; the command behind it is there in every version.

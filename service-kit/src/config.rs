@@ -149,6 +149,8 @@ section! {
     Projector {
         /// Events per write to the database.
         batch_events_max: usize,
+        /// Oldest event that the views may lack, in milliseconds.
+        lag_max_ms: u64,
     }
 }
 section! {
@@ -265,6 +267,7 @@ impl Settings {
         bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
+        bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         if !matches!(self.log.replicas, 1 | 3 | 5) {
             faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));
         }

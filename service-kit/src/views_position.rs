@@ -38,6 +38,7 @@ impl Announcer {
     }
 
     /// Says how far the views are. A loss is made good by the next heartbeat.
+    #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn announce(&self, position: Position) {
         let Ok(payload) = serde_json::to_vec(&Announcement { position }) else { return };
         let subject = events::subjects::VIEWS_POSITION;

@@ -1,9 +1,21 @@
-//! The client of the event log: guarded writes, reads from the leader, provisioning.
+//! The client of the event log: guarded writes, reads from the leader, following in order, provisioning.
 //!
 //! # What cannot be written
 //! There is no function here that publishes without a guard. A [`Write`] is made from a [`Guard`], and
 //! a guard comes from [`Guard::absent`] or from a message that was read ([`Stored::guard`]); the NATS
-//! client itself stays private. So "last writer wins" cannot be spelled.
+//! client itself stays private. So "last writer wins" cannot be spelled:
+//!
+//! ```compile_fail,E0423
+//! // A guard out of nothing: its number is private, and `absent` is the one constant there is.
+//! let forged = service_kit::event_log::Guard(7);
+//! ```
+//! ```compile_fail,E0061
+//! use service_kit::event_log::Write;
+//! // A write without a guard.
+//! let write = Write::new("ev.user.x".to_owned(), "{}");
+//! ```
+//!
+//! `clippy.toml` forbids the publishing methods of async-nats everywhere else.
 //!
 //! # Unknown outcomes
 //! A publish that times out may be stored, may be lost, and may still be on its way in a buffer and be
@@ -13,6 +25,7 @@
 //! caller get [`Outcome::Unknown`].
 
 mod append;
+mod follow;
 mod provision;
 mod read;
 
@@ -24,6 +37,7 @@ use events::Position;
 use tokio::sync::Semaphore;
 
 pub use append::{Append, Guard, Outcome, Write};
+pub use follow::{FollowError, Followed};
 pub use provision::{ProvisionError, StreamSpec, users_stream};
 pub use read::{ReadError, Stored};
 

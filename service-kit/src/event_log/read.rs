@@ -6,7 +6,7 @@ use async_nats::{Request, RequestErrorKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use events::{CommandId, Position};
+use events::{CommandId, Position, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,6 +34,8 @@ pub enum ReadError {
 pub struct Stored {
     /// Its place in the log.
     pub position: Position,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
     /// What was written.
     pub payload: Bytes,
     /// The command that wrote it, if one did.
@@ -56,6 +58,7 @@ struct Answer {
 #[derive(Deserialize)]
 struct RawMessage {
     seq: u64,
+    time: Timestamp,
     #[serde(default)]
     data: String,
     #[serde(default)]
@@ -79,6 +82,15 @@ impl EventLog {
         self.get(&json!({ "seq": position.0 })).await
     }
 
+    /// The first message behind a position whose subject fits `filter`, which may have wildcards.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn next(&self, filter: &str, after: Position) -> Result<Option<Stored>, ReadError> {
+        let from = after.0.saturating_add(1);
+        self.get(&json!({ "seq": from, "next_by_subj": filter })).await
+    }
+
     /// The message that `command` wrote on `subject` behind `guard`.
     pub(super) async fn find(
         &self,
@@ -86,18 +98,17 @@ impl EventLog {
         guard: Guard,
         command: CommandId,
     ) -> Result<Search, ReadError> {
-        let mut from = guard.sequence().saturating_add(1);
+        let mut behind = Position(guard.sequence());
         let mut moved = false;
         for _ in 0..SEARCH_MAX {
-            let Some(message) = self.get(&json!({ "seq": from, "next_by_subj": subject })).await?
-            else {
+            let Some(message) = self.next(subject, behind).await? else {
                 return Ok(if moved { Search::Overtaken } else { Search::Untouched });
             };
             if message.command_id == Some(command) {
                 return Ok(Search::Found(message.position));
             }
             moved = true;
-            from = message.position.0.saturating_add(1);
+            behind = message.position;
         }
         Ok(Search::Overtaken)
     }
@@ -119,6 +130,7 @@ impl EventLog {
         };
         Ok(Some(Stored {
             position: Position(raw.seq),
+            stored_at: raw.time,
             payload: decode(&raw.data)?.into(),
             command_id: header(&decode(&raw.hdrs)?, COMMAND_ID_HEADER)
                 .and_then(|value| value.parse().ok()),
@@ -126,6 +138,10 @@ impl EventLog {
     }
 
     /// One request to the JetStream API. An `error` in the answer is left to the caller.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "asks the API of JetStream, and writes nothing to the log"
+    )]
     pub(super) async fn request_json(&self, path: &str, body: &Value) -> Result<Value, ReadError> {
         if !self.is_connected() {
             // async-nats would keep the request in its buffer until a server is back.

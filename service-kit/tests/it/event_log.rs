@@ -123,13 +123,12 @@ async fn a_full_log_says_so_and_loses_nothing() {
     };
     let mut stored = 0;
     loop {
-        match log.append(&large(stored)).await {
-            Outcome::Stored(_) => stored += 1,
-            outcome => {
-                assert_eq!(outcome, Outcome::Full);
-                break;
-            }
+        let outcome = log.append(&large(stored)).await;
+        if outcome == Outcome::Full {
+            break;
         }
+        assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
+        stored += 1;
         assert!(u64::from(stored) < BYTES_MAX / 1000, "the log has a bound");
     }
     assert!(stored > 0);

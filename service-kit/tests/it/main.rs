@@ -9,6 +9,7 @@
 )]
 
 mod event_log;
+mod follow;
 mod provision;
 mod support;
 mod views_position;

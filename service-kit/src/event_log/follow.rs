@@ -1,0 +1,119 @@
+//! Reading on from a position, in order, without a gap.
+//!
+//! The consumer is made anew by every call and never repaired: whatever disturbs it (a gap, silence, a
+//! server that restarted and forgot it) ends the stream with an error, and the caller begins again from
+//! the checkpoint it has stored. The ordered consumer of async-nats repairs itself, but one that has
+//! delivered nothing yet forgets where it was to start and reads the whole log again (0.51).
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::{self};
+use bytes::Bytes;
+use events::Position;
+use futures::{Stream, StreamExt, future, stream};
+
+use super::EventLog;
+use crate::ambient;
+
+/// Messages asked for at once; the server has half of them under way while the rest is worked on.
+const PULL_MESSAGES_MAX: usize = 2_000;
+/// Life of one such request.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How often the server says that it is there when there is nothing to deliver. Two missed ones end the
+/// stream.
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the server keeps a consumer that nobody pulls from any more.
+const ABANDONED_AFTER: Duration = Duration::from_secs(30);
+
+/// A message as it is read in order.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Its place in the log.
+    pub position: Position,
+    /// What was written.
+    pub payload: Bytes,
+}
+
+/// The stream ended: begin again behind the last position that was worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// No consumer could be made, or its messages do not come.
+    #[error("the event log cannot be followed: {0}")]
+    Disturbed(String),
+    /// The consumer skipped a message, or one was lost on the way.
+    #[error("delivery {found} came where {expected} was due")]
+    Gap {
+        /// Number of the delivery that was due.
+        expected: u64,
+        /// Number of the one that came.
+        found: u64,
+    },
+}
+
+impl FollowError {
+    fn disturbed(error: impl ToString) -> Self {
+        Self::Disturbed(error.to_string())
+    }
+}
+
+impl EventLog {
+    /// The messages on `filter` behind a position, in order, without end. The stream is over after its
+    /// first error.
+    ///
+    /// # Errors
+    /// [`FollowError::Disturbed`] when the server makes no consumer.
+    pub async fn follow(
+        &self,
+        filter: &str,
+        after: Position,
+    ) -> Result<impl Stream<Item = Result<Followed, FollowError>> + Send + 'static, FollowError>
+    {
+        let log = jetstream::new(self.client.clone());
+        let log = log.get_stream_no_info(&*self.stream).await.map_err(FollowError::disturbed)?;
+        let consumer = log
+            .create_consumer(Config {
+                // A name of its own puts the stream into the subject of the request, which is what the
+                // permissions of a service name.
+                name: Some(format!("follow-{}", ambient::new_uuid().simple())),
+                filter_subject: filter.to_owned(),
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: after.0.saturating_add(1),
+                },
+                ack_policy: AckPolicy::None,
+                memory_storage: true,
+                num_replicas: 1,
+                inactive_threshold: ABANDONED_AFTER,
+                ..Config::default()
+            })
+            .await
+            .map_err(FollowError::disturbed)?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(PULL_MESSAGES_MAX)
+            .expires(PULL_EXPIRES)
+            .heartbeat(IDLE_HEARTBEAT)
+            .messages()
+            .await
+            .map_err(FollowError::disturbed)?;
+
+        let mut expected = 0;
+        let checked = messages.map(move |message| {
+            let message = message.map_err(FollowError::disturbed)?;
+            let info = message.info().map_err(FollowError::disturbed)?;
+            expected += 1;
+            if info.consumer_sequence != expected {
+                return Err(FollowError::Gap { expected, found: info.consumer_sequence });
+            }
+            let position = Position(info.stream_sequence);
+            Ok(Followed { position, payload: message.message.payload })
+        });
+        let ended = stream::once(future::ready(Err(FollowError::disturbed("the server ended it"))));
+        Ok(checked.chain(ended).scan(false, |over, next| {
+            let next = (!*over).then_some(next);
+            *over = next.as_ref().is_none_or(Result::is_err);
+            future::ready(next)
+        }))
+    }
+}

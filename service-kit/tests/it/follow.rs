@@ -1,0 +1,83 @@
+//! Following the log: in order, from where it was asked, and over at the first disturbance.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use events::Position;
+use futures::StreamExt;
+use local_stack::{DataDir, NatsOptions, NatsServer};
+use nats_access::Role;
+use service_kit::event_log::{Append, Guard, Outcome, Write};
+use tokio::time::timeout;
+
+use crate::support::{command, connect, log, provisioned, spec};
+
+/// Longest wait for something that must come.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+async fn append(log: &service_kit::event_log::EventLog, subject: &str) -> Position {
+    let guard = log.last(subject).await.unwrap().map_or(Guard::absent(), |m| m.guard());
+    let append = Append::new(command(), Write::new(subject.to_owned(), guard, subject.to_owned()));
+    let Outcome::Stored(position) = log.append(&append).await else { panic!("not stored") };
+    position
+}
+
+#[tokio::test]
+async fn messages_come_in_order_from_behind_the_position() {
+    let (writer, account) = provisioned().await;
+    let reader = log(connect(account, Role::Projector).await);
+    for subject in ["ev.user.a", "sec.user.a", "ev.user.b", "ev.user.a"] {
+        append(&writer, subject).await;
+    }
+    let messages = reader.follow("ev.user.*", Position(1)).await.unwrap();
+    let mut messages = Box::pin(messages);
+    let next = async |n: u64| {
+        let message = timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(message.position, Position(n));
+        message.payload
+    };
+    let mut next = next;
+    assert_eq!(next(3).await, "ev.user.b");
+    assert_eq!(next(4).await, "ev.user.a");
+    // And on, with what is written from now on.
+    append(&writer, "ev.user.c").await;
+    assert_eq!(next(5).await, "ev.user.c");
+
+    let missing = reader.next("ev.user.*", Position(1)).await.unwrap().unwrap();
+    assert_eq!(missing.position, Position(3));
+    assert!(reader.next("ev.user.*", Position(5)).await.unwrap().is_none());
+}
+
+/// A server that restarts has forgotten the consumer: the stream must end and not wait for ever, and
+/// must not begin again by itself.
+#[tokio::test]
+async fn a_server_that_restarts_ends_it() {
+    let dir = local_stack::testing::temp_dir();
+    let data = DataDir::open(dir.path().join("data")).unwrap();
+    let options = NatsOptions { data_dir: data.nats(), port: None, config: String::new() };
+    let server = NatsServer::start(local_stack::testing::binaries(), options).unwrap();
+    let log = log(async_nats::connect(server.url()).await.unwrap());
+    log.provision(&spec()).await.unwrap();
+    append(&log, "ev.user.a").await;
+    let mut idle = Box::pin(log.follow("ev.user.*", Position(1)).await.unwrap());
+    server.kill().unwrap();
+    server.restart().unwrap();
+    let ended = timeout(WAIT_MAX, idle.next()).await.unwrap();
+    assert!(matches!(ended, Some(Err(_))), "{ended:?}");
+    assert!(idle.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_deleted_ends_it() {
+    let (writer, account) = provisioned().await;
+    append(&writer, "ev.user.a").await;
+    let reader = log(connect(account, Role::Projector).await);
+    let mut messages = Box::pin(reader.follow("ev.user.*", Position(0)).await.unwrap());
+    timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap();
+    let operator = jetstream::new(connect(account, Role::Operator).await);
+    let stream = operator.get_stream("USERS").await.unwrap();
+    let names: Vec<String> = stream.consumer_names().map(Result::unwrap).collect().await;
+    assert_eq!(names.len(), 1);
+    stream.delete_consumer(&names[0]).await.unwrap();
+    assert!(matches!(timeout(WAIT_MAX, messages.next()).await.unwrap(), Some(Err(_))));
+}
