@@ -1,1 +1,44 @@
-//! End to end.
+//! What end-to-end tests and benchmarks need: Roster's own processes on real servers, an HTTP client,
+//! and the event log as an operator sees it.
+//!
+//! There is no link to service code. What is compared with is the contract in `events`, and what is
+//! asked is asked over HTTP.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "support of tests: one that cannot go on has failed"
+)]
+
+mod client;
+mod log;
+mod process;
+mod system;
+
+pub use client::{Answer, Client, PASSWORD};
+pub use log::{Fold, Logged, list_all, rename};
+pub use process::{Process, binary};
+pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, Servers, System};
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Longest wait for a state that must come.
+pub const STATE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Waits for a state; fails with the reason when it does not come.
+pub async fn wait_for<F, Fut>(what: &str, mut holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + STATE_WAIT_MAX;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,1 +1,20 @@
-//! x
+//! Few but telling: real processes on real servers, asked over HTTP.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on has failed; a test owns its tasks"
+)]
+
+mod dev;
+mod failures;
+mod idempotency;
+mod input;
+mod operator;
+mod queries;
+mod registering;
+mod users;
+mod workload;

@@ -1,0 +1,125 @@
+//! `roster dev`: one command from nothing to a running system.
+
+use std::path::Path;
+
+use e2e::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, PASSWORD, Process, wait_for};
+use local_stack::testing::temp_dir;
+
+fn dev(data: &Path, log: &Path) -> Process {
+    let variables =
+        [("ROSTER_ADMIN_EMAIL", ADMIN_EMAIL), ("ROSTER_ADMIN_PASSWORD", ADMIN_PASSWORD)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let data = data.to_str().unwrap();
+    Process::start(&["dev", "--listen", "127.0.0.1:0", "--data-dir", data], &variables, log)
+}
+
+/// Processes whose command line names a folder, the process itself left out.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(folder).then_some(line)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn it_starts_stops_and_goes_on_with_the_same_data() {
+    let dir = temp_dir();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let first = dev(&data, &log);
+    let client = Client::new(&first.value("url"));
+    let user = client.register("ada@example.com").await.expect(201);
+    let private = Client::new(&first.value("private"));
+    private.get("/livez").await.expect(200);
+    private.get("/readyz").await.expect(200);
+    for role in ["operator", "command-api", "query-api", "projector"] {
+        assert!(data.join("nats").join(format!("{role}.creds")).exists(), "{role}");
+    }
+    assert!(!processes_in(&data).is_empty());
+
+    // A second one does not get in the way of the first.
+    let mut second = Process::spawn(
+        &["dev", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()],
+        &[],
+        &dir.path().join("second"),
+    );
+    wait_for("the second to be refused", || {
+        let ended = second.ended();
+        async move { ended }
+    })
+    .await;
+    let said = std::fs::read_to_string(dir.path().join("second")).unwrap();
+    assert!(said.contains("data folder"), "{said}");
+
+    assert!(first.end("-INT").success());
+    assert_eq!(processes_in(&data), Vec::<String>::new(), "nothing is left behind");
+
+    let again = dev(&data, &log);
+    let client = Client::new(&again.value("url"));
+    let token = client.login("ada@example.com", PASSWORD).await;
+    let me = client.with_token(&token).get("/api/v1/auth/me").await.expect(200);
+    assert_eq!(me.body, user.body);
+    client.login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    assert!(again.end("-TERM").success());
+    assert_eq!(processes_in(&data), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn servers_that_die_are_restarted_and_end_with_it_when_it_is_killed() {
+    let dir = temp_dir();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let dev = dev(&data, &log);
+    let client = Client::new(&dev.value("url"));
+    client.register("one@example.com").await.expect(201);
+    let mut last = 0;
+    for (server, email) in [("nats-server", "two@example.com"), ("mongod", "three@example.com")] {
+        let data = data.to_str().unwrap();
+        let pattern = format!("^[^ ]*{server} .*{data}");
+        let killed = std::process::Command::new("pkill").args(["-KILL", "-f", &pattern]).status();
+        assert!(killed.unwrap().success(), "{server}");
+        let with_key = client.with_header("idempotency-key", server);
+        wait_for("commands to go on", || async { with_key.register(email).await.status == 201 })
+            .await;
+        last = with_key.register(email).await.expect(201).position();
+    }
+    let private = Client::new(&dev.value("private"));
+    wait_for("readiness", || async { private.get("/readyz").await.status == 200 }).await;
+    let token = client.login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    let queries = client.with_token(&token);
+    let path = format!("/api/v1/users?min_position={last}");
+    wait_for("the views to go on", || async { queries.get(&path).await.status == 200 }).await;
+    let users = queries.get(&path).await.expect(200);
+    assert_eq!(users.body["items"].as_array().unwrap().len(), 4, "three and the administrator");
+
+    dev.kill();
+    wait_for("the servers to end with it", || async { processes_in(&data).is_empty() }).await;
+}
+
+#[tokio::test]
+async fn without_a_wish_there_is_an_administrator_whose_password_is_shown_once() {
+    let dir = temp_dir();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let arguments = ["dev", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+    let first = Process::start(&arguments, &[], &log);
+    let shown =
+        |said: &[String]| said.iter().find(|line| line.starts_with("administrator ")).cloned();
+    let line = shown(&first.said).unwrap();
+    let part = |name: &str| {
+        let prefix = format!("{name}=");
+        line.split(' ').find_map(|part| part.strip_prefix(&prefix)).unwrap().to_owned()
+    };
+    let client = Client::new(&first.value("url"));
+    client.login(&part("email"), &part("password")).await;
+    assert!(first.end("-TERM").success());
+    let again = Process::start(&arguments, &[], &log);
+    assert_eq!(shown(&again.said), None);
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(!logged.contains(&part("password")), "a password is never logged");
+    assert!(again.end("-TERM").success());
+}

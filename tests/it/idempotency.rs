@@ -1,0 +1,83 @@
+//! The same request again is the same answer.
+
+use e2e::{PASSWORD, System, rename};
+use futures::future::join_all;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_repeated_registration_is_the_first_one() {
+    let system = System::shared().await;
+    let with_key = system.commands().with_header("idempotency-key", "key 1");
+    let body = json!({"email": "ada@example.com", "password": PASSWORD, "full_name": "Ada"});
+    let first = with_key.post("/api/v1/auth/register", &body).await.expect(201);
+
+    // Also when the user has changed since.
+    let (admin, _) = system.as_administrator().await;
+    let path = first.header("location").unwrap().to_owned();
+    admin.patch(&path, &rename("Ada Lovelace")).await.expect(200);
+    let again = with_key.post("/api/v1/auth/register", &body).await.expect(201);
+    assert_eq!(again.body, first.body);
+    for header in ["location", "etag", "roster-position"] {
+        assert_eq!(again.header(header), first.header(header), "{header}");
+    }
+    assert_eq!(system.events().await.len(), 3, "administrator, Ada, her name");
+
+    let mut other = body.clone();
+    other["full_name"] = "Eve".into();
+    let refused = with_key.post("/api/v1/auth/register", &other).await.expect(422);
+    assert_eq!(refused.code(), "idempotency-key-reused");
+    let mut wrong = body.clone();
+    wrong["password"] = "another password".into();
+    with_key.post("/api/v1/auth/register", &wrong).await.expect(401);
+    // Without the key it is a new wish.
+    let taken = system.commands().post("/api/v1/auth/register", &body).await.expect(409);
+    assert_eq!(taken.code(), "email-taken");
+    // Keys are per caller: another address has its own.
+    let mut stranger = body.clone();
+    stranger["email"] = "eve@example.com".into();
+    with_key.post("/api/v1/auth/register", &stranger).await.expect(201);
+}
+
+#[tokio::test]
+async fn changes_and_deletions_are_repeated_to_no_effect() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let user = system.commands().register("ada@example.com").await.expect(201);
+    let path = user.header("location").unwrap().to_owned();
+
+    let with_key = admin.with_header("idempotency-key", "change");
+    let first = with_key.patch(&path, &rename("One")).await.expect(200);
+    admin.patch(&path, &rename("Two")).await.expect(200);
+    let again = with_key.patch(&path, &rename("One")).await.expect(200);
+    assert_eq!((again.body.clone(), again.position()), (first.body.clone(), first.position()));
+    with_key.patch(&path, &rename("Three")).await.expect(422);
+
+    let several = json!({"full_name": "Four", "roles": ["user", "clerk"], "status": "disabled"});
+    let with_key = admin.with_header("idempotency-key", "several");
+    let first = with_key.patch(&path, &several).await.expect(200);
+    assert_eq!(first.body["revision"], 6, "three events");
+    let again = with_key.patch(&path, &several).await.expect(200);
+    assert_eq!((again.body.clone(), again.position()), (first.body.clone(), first.position()));
+
+    let with_key = admin.with_header("idempotency-key", "delete");
+    let first = with_key.delete(&path).await.expect(204);
+    let again = with_key.delete(&path).await.expect(204);
+    assert_eq!(again.position(), first.position());
+    assert_eq!(admin.delete(&path).await.expect(204).position(), first.position());
+}
+
+#[tokio::test]
+async fn the_same_key_at_once_is_done_once() {
+    let system = System::shared().await;
+    let with_key = system.commands().with_header("idempotency-key", "race");
+    let answers = join_all((0..20).map(|_| with_key.register("ada@example.com"))).await;
+    let done: Vec<_> = answers.iter().filter(|a| a.status == 201).collect();
+    assert!(!done.is_empty());
+    for answer in &answers {
+        match answer.status {
+            201 => assert_eq!(answer.body, done[0].body),
+            _ => assert_eq!(answer.code(), "idempotency-key-in-flight", "{answer:?}"),
+        }
+    }
+    assert_eq!(system.events().await.len(), 2, "administrator and one user");
+}

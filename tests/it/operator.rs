@@ -1,0 +1,109 @@
+//! The operator's commands.
+
+use std::process::Command;
+
+use e2e::binary;
+
+fn roster(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output =
+        Command::new(binary()).args(arguments).envs(variables.iter().copied()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_configuration_is_checked_whole() {
+    let (code, stdout, _) = roster(&["check-config"], &[]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "the configuration is valid\n"));
+
+    let dir = local_stack::testing::temp_dir();
+    let file = dir.path().join("roster.toml");
+    std::fs::write(
+        &file,
+        "[http]\nlisten = '127.0.0.1:80'\nlissten = 'x'\n[passwords]\nmemory_kib = 8\n",
+    )
+    .unwrap();
+    let variables = [("ROSTER_TOKENS_ISUER", "x"), ("ROSTER_NATS_REQUEST_TIMEOUT_MS", "soon")];
+    let (code, _, stderr) =
+        roster(&["check-config", "--config", file.to_str().unwrap()], &variables);
+    assert_eq!(code, Some(1));
+    for part in [
+        "http.lissten",
+        "passwords.memory_kib",
+        "ROSTER_TOKENS_ISUER",
+        "ROSTER_NATS_REQUEST_TIMEOUT_MS",
+    ] {
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
+    // A service refuses the same, before it opens anything.
+    let (code, _, stderr) = roster(&["command-api"], &variables);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("ROSTER_TOKENS_ISUER"), "{stderr}");
+    assert_eq!(roster(&["no-such-command"], &[]).0, Some(2));
+}
+
+#[test]
+fn a_service_says_what_it_misses() {
+    let dir = local_stack::testing::temp_dir();
+    let path = dir.path().to_str().unwrap();
+    let free =
+        [("ROSTER_HTTP_LISTEN", "127.0.0.1:0"), ("ROSTER_HTTP_PRIVATE_LISTEN", "127.0.0.1:0")];
+    let (code, _, stderr) =
+        roster(&["command-api"], &[free[0], free[1], ("ROSTER_SECRETS_DIR", path)]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("application.key") && stderr.contains("roster init"), "{stderr}");
+
+    assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
+    let secrets = format!("{path}/command-api");
+    let nobody = ("ROSTER_NATS_URL", "nats://127.0.0.1:9");
+    let (code, _, stderr) =
+        roster(&["command-api"], &[free[0], free[1], nobody, ("ROSTER_SECRETS_DIR", &secrets)]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot connect to NATS"), "{stderr}");
+    let (code, _, stderr) = roster(&["health", "--url", "http://127.0.0.1:9/readyz"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot connect"), "{stderr}");
+}
+
+#[test]
+fn keys_are_made_once_and_shared_out_sparingly() {
+    let dir = local_stack::testing::temp_dir();
+    let path = dir.path().to_str().unwrap();
+    let files = || {
+        let mut files = Vec::new();
+        for folder in ["operator", "command-api", "query-api", "projector", "nats"] {
+            for entry in std::fs::read_dir(dir.path().join(folder)).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_file() {
+                    let name = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+                    files.push((name, std::fs::read(entry.path()).unwrap()));
+                }
+            }
+        }
+        files.sort();
+        files
+    };
+    assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
+    let first = files();
+    assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
+    assert_eq!(files(), first, "what is there stays");
+    let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "command-api/application.key",
+            "command-api/jwks.json",
+            "command-api/nats.creds",
+            "command-api/signing.pem",
+            "nats/auth.conf",
+            "operator/application.key",
+            "operator/jwks.json",
+            "operator/nats.creds",
+            "operator/signing.pem",
+            "projector/nats.creds",
+            "query-api/cursor.key",
+            "query-api/jwks.json",
+            "query-api/nats.creds",
+        ]
+    );
+}

@@ -1,0 +1,143 @@
+//! The event log as an operator reads it, and its fold: what the views must equal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use events::{Event, Position, UserFact, UserId, UserState};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{Client, System, wait_for};
+
+/// Time for the next message of a log that has one.
+const MESSAGE_MAX: Duration = Duration::from_secs(20);
+
+/// An event with its place.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// Its place.
+    pub position: Position,
+    /// The event.
+    pub event: Event,
+}
+
+/// All users, folded from the changes alone.
+#[derive(Debug, Default)]
+pub struct Fold {
+    /// State of each user.
+    pub users: BTreeMap<UserId, UserState>,
+    /// Position of the last event.
+    pub end: Position,
+}
+
+impl System {
+    /// Every event of every user, in order.
+    pub async fn events(&self) -> Vec<Logged> {
+        let context = jetstream::new(self.operator().await);
+        let stream = context.get_stream("USERS").await.unwrap();
+        let config =
+            OrderedConfig { filter_subject: "ev.user.*".to_owned(), ..OrderedConfig::default() };
+        let mut consumer = stream.create_consumer(config).await.unwrap();
+        let mut left = consumer.info().await.unwrap().num_pending;
+        let mut messages = consumer.messages().await.unwrap();
+        let mut events = Vec::new();
+        while left > 0 {
+            let message = timeout(MESSAGE_MAX, messages.next()).await.unwrap().unwrap().unwrap();
+            let info = message.info().unwrap();
+            left = info.pending;
+            events.push(Logged {
+                position: Position(info.stream_sequence),
+                event: Event::from_json(&message.payload).unwrap(),
+            });
+        }
+        events
+    }
+
+    /// Folds the log, and checks on the way that the changes lead to the states the events carry.
+    pub async fn fold(&self) -> Fold {
+        let mut fold = Fold::default();
+        for Logged { position, event } in self.events().await {
+            let state = fold.users.remove(&event.user_id()).unwrap_or_default();
+            let state = state.evolve(event.user_id(), &event.fact, event.time).unwrap();
+            assert_eq!(state, event.after.clone().into(), "carried state at {position}");
+            fold.users.insert(event.user_id(), state);
+            fold.end = position;
+        }
+        fold
+    }
+
+    /// Waits until the views have reached the end of the log, then compares every user. `queries` is an
+    /// administrator's client.
+    pub async fn views_equal_the_log(&self, queries: &Client) {
+        let fold = self.fold().await;
+        wait_for("the views to reach the end of the log", || async {
+            let path = format!("/api/v1/auth/me?min_position={}", fold.end);
+            queries.try_send("GET", &path, None).await.is_some_and(|answer| answer.status == 200)
+        })
+        .await;
+        let living: BTreeMap<String, Value> = fold
+            .users
+            .values()
+            .filter_map(|state| match state {
+                UserState::Present(user) => {
+                    let mut read = serde_json::to_value(user).unwrap();
+                    read["last_login_at"] = Value::Null;
+                    Some((user.id.to_string(), read))
+                }
+                UserState::Absent | UserState::Deleted(_) => None,
+            })
+            .collect();
+        let listed = list_all(queries, "page_size=200").await;
+        assert_eq!(listed.len(), living.len(), "users listed and users in the log");
+        for read in listed {
+            let id = read["id"].as_str().unwrap();
+            assert_eq!(Some(&read), living.get(id), "{id}");
+        }
+        for (id, state) in &fold.users {
+            if matches!(state, UserState::Deleted(_)) {
+                queries.get(&format!("/api/v1/users/{id}")).await.expect(404);
+            }
+        }
+    }
+}
+
+/// Walks a list to its end, page by page.
+pub async fn list_all(queries: &Client, parameters: &str) -> Vec<Value> {
+    let mut users = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = queries.get(&format!("/api/v1/users?{parameters}{cursor}")).await.expect(200);
+        users.extend(page.body["items"].as_array().unwrap().iter().cloned());
+        match page.body["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return users,
+        }
+    }
+}
+
+impl Fold {
+    /// How often an address was registered, whatever became of its users.
+    pub fn registrations(events: &[Logged], canonical: &str) -> usize {
+        events
+            .iter()
+            .filter(|logged| match &logged.event.fact {
+                UserFact::Registered { email, .. } => {
+                    events::EmailAddress::parse(email).is_ok_and(|e| e.canonical() == canonical)
+                }
+                UserFact::ProfileChanged { .. }
+                | UserFact::RolesChanged { .. }
+                | UserFact::Disabled
+                | UserFact::Enabled
+                | UserFact::Deleted => false,
+            })
+            .count()
+    }
+}
+
+/// A merge patch that changes the name.
+#[must_use]
+pub fn rename(name: &str) -> Value {
+    json!({ "full_name": name })
+}

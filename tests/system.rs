@@ -1,0 +1,218 @@
+//! A whole Roster: own processes for each service on real servers.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use local_stack::testing::{TempDir, binaries, temp_dir};
+use local_stack::{DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
+use nats_access::{Role, TestTrust};
+
+use crate::{Client, Process, wait_for};
+
+/// Address of the administrator that every system has.
+pub const ADMIN_EMAIL: &str = "admin@example.com";
+/// Its password.
+pub const ADMIN_PASSWORD: &str = "a password for the administrator";
+
+/// Systems that one test process can have on the shared servers.
+const SHARED_MAX: usize = 64;
+/// Systems so far, of either kind.
+static SYSTEMS: AtomicUsize = AtomicUsize::new(0);
+
+fn shared_trust() -> &'static TestTrust {
+    static TRUST: OnceLock<TestTrust> = OnceLock::new();
+    TRUST.get_or_init(|| TestTrust::with_accounts(SHARED_MAX))
+}
+
+/// The servers under a system.
+pub enum Servers {
+    /// One pair for all tests of the process; each has its own account and database.
+    Shared,
+    /// A pair that only this test has, and may stop and kill.
+    Own(Box<(NatsServer, Mongod)>),
+}
+
+/// A system. Its processes end when they are dropped.
+pub struct System {
+    servers: Servers,
+    number: usize,
+    dir: TempDir,
+    nats_url: String,
+    mongodb_url: String,
+    operator_creds: String,
+    /// The command side.
+    pub command_api: Process,
+    /// The query side.
+    pub query_api: Process,
+    /// The projector; `None` while a test has it down.
+    pub projector: Option<Process>,
+}
+
+impl System {
+    /// A system on the shared servers.
+    pub async fn shared() -> Self {
+        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let nats = local_stack::testing::nats(|| shared_trust().server_config().unwrap());
+        let account = shared_trust().account(number);
+        let creds = |role: Role| account.creds(role).unwrap();
+        let urls = (nats.url(), local_stack::testing::mongod().url());
+        Self::start(Servers::Shared, number, temp_dir(), urls, creds).await
+    }
+
+    /// A system on servers of its own.
+    pub async fn own() -> Self {
+        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let trust = TestTrust::with_accounts(1);
+        let dir = temp_dir();
+        let data = DataDir::open(dir.path().join("servers")).unwrap();
+        let config = trust.server_config().unwrap();
+        let options = NatsOptions { data_dir: data.nats(), port: None, config };
+        let nats = NatsServer::start(binaries(), options).unwrap();
+        let options = MongodOptions { data_dir: data.mongod(), port: None };
+        let mongod = Mongod::start(binaries(), options).unwrap();
+        let urls = (nats.url(), mongod.url());
+        let creds = |role: Role| trust.account(0).creds(role).unwrap();
+        Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds).await
+    }
+
+    async fn start(
+        servers: Servers,
+        number: usize,
+        dir: TempDir,
+        (nats_url, mongodb_url): (String, String),
+        creds: impl Fn(Role) -> String,
+    ) -> Self {
+        let path = |name: &str| dir.path().join(name);
+        run(&["init", "--dir", path("secrets").to_str().unwrap()], &[], &path("init.log"));
+        for role in [Role::Operator, Role::CommandApi, Role::QueryApi, Role::Projector] {
+            std::fs::write(path(role.name()).with_extension("creds"), creds(role)).unwrap();
+        }
+        let environment =
+            |role: &str| environment(&path(""), role, number, &nats_url, &mongodb_url);
+        let mut operator = environment("operator");
+        operator.push(("ROSTER_ADMIN_EMAIL".to_owned(), ADMIN_EMAIL.to_owned()));
+        operator.push(("ROSTER_ADMIN_PASSWORD".to_owned(), ADMIN_PASSWORD.to_owned()));
+        run(&["provision"], &operator, &path("provision.log"));
+        let start = |name: &str| Process::start(&[name], &environment(name), &path(name));
+        let system = Self {
+            command_api: start("command-api"),
+            query_api: start("query-api"),
+            projector: Some(start("projector")),
+            operator_creds: creds(Role::Operator),
+            servers,
+            number,
+            dir,
+            nats_url,
+            mongodb_url,
+        };
+        system.ready().await;
+        system
+    }
+
+    /// Waits until every service says that it is ready.
+    pub async fn ready(&self) {
+        let services = [Some(&self.command_api), Some(&self.query_api), self.projector.as_ref()];
+        for service in services.into_iter().flatten() {
+            let private = Client::new(&service.value("private"));
+            wait_for("a service to be ready", || async {
+                private.try_send("GET", "/readyz", None).await.is_some_and(|a| a.status == 200)
+            })
+            .await;
+        }
+    }
+
+    /// A client of the command side.
+    pub fn commands(&self) -> Client {
+        Client::new(&self.command_api.value("url"))
+    }
+
+    /// A client of the query side, with connections of its own.
+    pub fn queries(&self) -> Client {
+        Client::new(&self.query_api.value("url"))
+    }
+
+    /// Both as the administrator.
+    pub async fn as_administrator(&self) -> (Client, Client) {
+        let token = self.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+        (self.commands().with_token(&token), self.queries().with_token(&token))
+    }
+
+    /// Kills the projector.
+    pub fn kill_projector(&mut self) {
+        self.projector.take().unwrap().kill();
+    }
+
+    /// Starts a projector.
+    pub fn start_projector(&mut self) {
+        let log = self.dir.path().join("projector");
+        let path = self.dir.path().to_owned();
+        let environment =
+            environment(&path, "projector", self.number, &self.nats_url, &self.mongodb_url);
+        self.projector = Some(Process::start(&["projector"], &environment, &log));
+    }
+
+    /// The event log's server, for a test that has its own.
+    pub fn nats(&self) -> &NatsServer {
+        match &self.servers {
+            Servers::Own(own) => &own.0,
+            Servers::Shared => panic!("shared servers are not stopped"),
+        }
+    }
+
+    /// The views' server, for a test that has its own.
+    pub fn mongod(&self) -> &Mongod {
+        match &self.servers {
+            Servers::Own(own) => &own.1,
+            Servers::Shared => panic!("shared servers are not stopped"),
+        }
+    }
+
+    /// The event log as the operator sees it.
+    pub async fn operator(&self) -> async_nats::Client {
+        async_nats::ConnectOptions::with_credentials(&self.operator_creds)
+            .unwrap()
+            .connect(&self.nats_url)
+            .await
+            .unwrap()
+    }
+
+    /// What a service wrote to its log.
+    pub fn log_of(&self, service: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(service)).unwrap_or_default()
+    }
+}
+
+/// Settings of one service, all through the environment.
+fn environment(
+    dir: &std::path::Path,
+    role: &str,
+    number: usize,
+    nats_url: &str,
+    mongodb_url: &str,
+) -> Vec<(String, String)> {
+    let file = |name: PathBuf| name.to_str().unwrap().to_owned();
+    [
+        ("ROSTER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+        ("ROSTER_HTTP_PRIVATE_LISTEN", "127.0.0.1:0".to_owned()),
+        ("ROSTER_NATS_URL", nats_url.to_owned()),
+        ("ROSTER_NATS_CREDENTIALS_FILE", file(dir.join(format!("{role}.creds")))),
+        ("ROSTER_MONGODB_URL", mongodb_url.to_owned()),
+        ("ROSTER_MONGODB_DATABASE", format!("e2e_{number}")),
+        ("ROSTER_SECRETS_DIR", file(dir.join("secrets").join(role))),
+        ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Runs a command of the operator to its end.
+fn run(arguments: &[&str], variables: &[(String, String)], log: &std::path::Path) {
+    let output = std::process::Command::new(crate::binary())
+        .args(arguments)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .output()
+        .unwrap();
+    std::fs::write(log, &output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
