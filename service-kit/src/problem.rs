@@ -239,3 +239,40 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that `type` points to has every code with its status, and no other.
+    #[test]
+    fn the_page_of_error_codes_and_the_table_are_one() {
+        let page = include_str!("../../docs/error-codes.md");
+        let documented: Vec<(&str, &str)> = page
+            .split("\n## ")
+            .skip(1)
+            .map(|section| {
+                let (code, text) = section.split_once('\n').unwrap();
+                (code, text.get(..3).unwrap())
+            })
+            .collect();
+        let table: Vec<(&str, String)> = Code::ALL
+            .iter()
+            .map(|code| (code.as_str(), code.status().as_u16().to_string()))
+            .collect();
+        let table: Vec<(&str, &str)> = table.iter().map(|(c, s)| (*c, s.as_str())).collect();
+        assert_eq!(documented, table);
+    }
+
+    #[test]
+    fn a_503_says_when_to_come_back_and_a_401_how_to_come_in() {
+        for code in Code::ALL {
+            let response = Problem::new(*code).into_response();
+            let has = |name| response.headers().contains_key(name);
+            assert_eq!(has(RETRY_AFTER), code.status() == StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(has(WWW_AUTHENTICATE), code.status() == StatusCode::UNAUTHORIZED);
+            assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
+            assert_eq!(response.status(), code.status());
+        }
+    }
+}

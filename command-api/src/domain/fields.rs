@@ -3,7 +3,7 @@
 use std::fmt;
 
 use events::Metadata;
-use serde_json::Value;
+use serde_json::{Number, Value};
 use unicode_normalization::UnicodeNormalization;
 
 /// A broken rule: a stable code and the rule in words.
@@ -107,11 +107,18 @@ fn check_value(value: &Value, depth: usize) -> Result<(), Broken> {
             check_value(value, below)
         }),
         Value::Array(items) => items.iter().try_for_each(|item| check_value(item, below)),
-        Value::Number(number) if number.is_u64() && !number.is_i64() => {
+        Value::Number(number) if !in_range(number) => {
             Err(("number-range", "a number is beyond 2^63".to_owned()))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
+}
+
+/// Whether a number comes back from every reader as it went in: a 64-bit integer, or a fraction of that
+/// size. A longer integer has already lost digits when it arrives here.
+fn in_range(number: &Number) -> bool {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    number.is_i64() || number.as_f64().is_some_and(|value| value.abs() < BEYOND)
 }
 
 /// Applies a merge patch (RFC 7396) to free data and checks the whole result.
@@ -215,12 +222,17 @@ mod tests {
 
     #[test]
     fn metadata_is_bounded() {
-        assert!(metadata(json!({"a": [1, -1, 1.5, null, "\u{0}"]})).is_ok());
+        assert!(metadata(json!({"a": [1, i64::MIN, i64::MAX, 1.5, null, "\u{0}"]})).is_ok());
         assert_eq!(metadata(json!(null)).unwrap(), Metadata::new());
         for (value, code) in [
             (json!([]), "type"),
             (json!({"a\u{0}": 1}), "nul"),
             (json!({"a": {"b": [9_223_372_036_854_775_808_u64]}}), "number-range"),
+            (
+                serde_json::from_str(r#"{"a": 123456789012345678901234567890}"#).unwrap(),
+                "number-range",
+            ),
+            (json!({"a": -1e300}), "number-range"),
             (json!({"a": "x".repeat(4096)}), "too-long"),
         ] {
             assert_eq!(metadata(value).unwrap_err().0, code);
