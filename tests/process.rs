@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Time for a process to say that it is ready; it may have to fetch servers first.
-const READY_MAX: Duration = Duration::from_secs(120);
+const READY_MAX: Duration = Duration::from_secs(600);
 /// Time for a process to end after SIGTERM.
 const END_MAX: Duration = Duration::from_secs(40);
 

@@ -15,6 +15,7 @@ mod idempotency;
 mod input;
 mod operator;
 mod queries;
+mod readme;
 mod registering;
 mod users;
 mod workload;
