@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
-use crate::store::{Batch, StoreError, prepare, write};
+use crate::store::{Batch, StoreError, checkpoint, prepare, write};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "projector";
@@ -149,18 +149,17 @@ impl App {
 
     async fn run_once(&self, pause: &mut Duration) -> Result<(), RunError> {
         self.bounded(prepare(&self.views)).await?;
-        let checkpoint =
+        let mut position =
             self.bounded(async { self.views.position().await.map_err(StoreError::from) }).await?;
         let end = self.log.end().await?;
-        if end < checkpoint {
-            return Err(RunError::LogBehindViews { views: checkpoint, log: end });
+        if end < position {
+            return Err(RunError::LogBehindViews { views: position, log: end });
         }
-        let mut batches = Box::pin(self.events_behind(checkpoint).await?);
-        tracing::info!(%checkpoint, "the projector follows the log");
-        *lock(&self.progress) = Progress { position: checkpoint, trouble: None };
+        let mut batches = Box::pin(self.events_behind(position).await?);
+        tracing::info!(%position, "the projector follows the log");
+        *lock(&self.progress) = Progress { position, trouble: None };
         *pause = PAUSE_FIRST;
 
-        let mut position = checkpoint;
         self.announcer.announce(position).await;
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,16 +176,18 @@ impl App {
             self.bounded(write(&self.views, &batch)).await?;
             position = position.max(batch.end());
             lock(&self.progress).position = position;
+            // Readers have what is announced already; the checkpoint is for the next start.
             self.announcer.announce(position).await;
+            self.bounded(checkpoint(&self.views, position)).await?;
         }
     }
 
     /// The events behind a position, folded into as few batches as they arrive in.
     async fn events_behind(
         &self,
-        checkpoint: Position,
+        position: Position,
     ) -> Result<impl futures::Stream<Item = Result<Batch, RunError>>, RunError> {
-        let messages = self.log.follow(subjects::USER_EVENTS_FILTER, checkpoint).await?;
+        let messages = self.log.follow(subjects::USER_EVENTS_FILTER, position).await?;
         let ready = messages
             .map(|message| {
                 let message = message?;

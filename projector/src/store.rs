@@ -58,10 +58,11 @@ pub async fn prepare(views: &Views) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes a batch and then the checkpoint. Killed in between, the batch is applied again to no effect.
+/// Writes the documents of a batch. The checkpoint follows with [`checkpoint`]: killed in between, the
+/// batch is applied again to no effect.
 ///
 /// # Errors
-/// [`StoreError`]: some of it may be written and the checkpoint is not. Write the batch again.
+/// [`StoreError`]: some of it may be written. Write the batch again.
 pub async fn write(views: &Views, batch: &Batch) -> Result<(), StoreError> {
     let updates: Result<Vec<Document>, _> = batch.documents().map(|d| guarded_update(&d)).collect();
     // The driver's bulk write needs a server 8; the command behind it is there in every version.
@@ -81,11 +82,19 @@ pub async fn write(views: &Views, batch: &Batch) -> Result<(), StoreError> {
     if let Ok(failed) = answer.get_document("writeConcernError") {
         return Err(StoreError::Partly(0, failed.to_string()));
     }
+    Ok(())
+}
+
+/// Moves the checkpoint to a position whose documents are written. It never goes back.
+///
+/// # Errors
+/// [`StoreError::Database`]: begin again from the checkpoint that is there.
+pub async fn checkpoint(views: &Views, position: Position) -> Result<(), StoreError> {
     views
         .checkpoints()
         .update_one(
             doc! {"_id": users_checkpoint()},
-            doc! {"$max": {"position": i64::try_from(batch.end.0).unwrap_or(i64::MAX)}},
+            doc! {"$max": {"position": i64::try_from(position.0).unwrap_or(i64::MAX)}},
         )
         .upsert(true)
         .await?;
