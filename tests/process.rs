@@ -98,9 +98,9 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
-    pub fn ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// How it ended, once it has by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// SIGKILL, and gone.

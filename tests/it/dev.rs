@@ -1,6 +1,7 @@
 //! `roster dev`: one command from nothing to a running system.
 
 use std::path::Path;
+use std::process::Command;
 
 use e2e::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, PASSWORD, Process, wait_for};
 use local_stack::testing::temp_dir;
@@ -28,6 +29,12 @@ fn processes_in(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// SIGKILL to a server with its data in a folder; `false` when none runs there.
+fn kill_server(server: &str, folder: &Path) -> bool {
+    let pattern = format!("^[^ ]*{server} .*{}", folder.to_str().unwrap());
+    Command::new("pkill").args(["-KILL", "-f", &pattern]).status().unwrap().success()
+}
+
 #[tokio::test]
 async fn it_starts_stops_and_goes_on_with_the_same_data() {
     let dir = temp_dir();
@@ -51,7 +58,7 @@ async fn it_starts_stops_and_goes_on_with_the_same_data() {
     );
     wait_for("the second to be refused", || {
         let ended = second.ended();
-        async move { ended }
+        async move { ended.is_some() }
     })
     .await;
     let said = std::fs::read_to_string(dir.path().join("second")).unwrap();
@@ -79,10 +86,7 @@ async fn servers_that_die_are_restarted_and_end_with_it_when_it_is_killed() {
     client.register("one@example.com").await.expect(201);
     let mut last = 0;
     for (server, email) in [("nats-server", "two@example.com"), ("mongod", "three@example.com")] {
-        let data = data.to_str().unwrap();
-        let pattern = format!("^[^ ]*{server} .*{data}");
-        let killed = std::process::Command::new("pkill").args(["-KILL", "-f", &pattern]).status();
-        assert!(killed.unwrap().success(), "{server}");
+        assert!(kill_server(server, &data), "{server}");
         let with_key = client.with_header("idempotency-key", server);
         wait_for("commands to go on", || async { with_key.register(email).await.status == 201 })
             .await;
@@ -99,6 +103,27 @@ async fn servers_that_die_are_restarted_and_end_with_it_when_it_is_killed() {
 
     dev.kill();
     wait_for("the servers to end with it", || async { processes_in(&data).is_empty() }).await;
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_dying_is_given_up() {
+    let dir = temp_dir();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let mut dev = dev(&data, &log);
+    let mut killed = 0;
+    let mut status = None;
+    wait_for("it to give up", || {
+        killed += usize::from(kill_server("nats-server", &data));
+        status = dev.ended();
+        let ended = status.is_some();
+        async move { ended }
+    })
+    .await;
+    assert_eq!(status.unwrap().code(), Some(3));
+    assert!(killed > 5, "restarted five times, killed {killed} times");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("nats-server keeps dying"), "{said}");
+    assert_eq!(processes_in(&data), Vec::<String>::new());
 }
 
 #[tokio::test]
