@@ -14,11 +14,13 @@
 )]
 
 mod client;
+mod cluster;
 mod log;
 mod process;
 mod system;
 
 pub use client::{Answer, Client, PASSWORD};
+pub use cluster::Cluster;
 pub use log::{Fold, Logged, list_all, rename};
 pub use process::{Process, binary};
 pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, Servers, System};

@@ -1,6 +1,7 @@
 //! A whole Roster: own processes for each service on real servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +9,7 @@ use local_stack::testing::{TempDir, binaries, temp_dir};
 use local_stack::{DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 use nats_access::{Role, TestTrust};
 
-use crate::{Client, Process, wait_for};
+use crate::{Client, Cluster, Process, wait_for};
 
 /// Address of the administrator that every system has.
 pub const ADMIN_EMAIL: &str = "admin@example.com";
@@ -31,15 +32,15 @@ pub enum Servers {
     Shared,
     /// A pair that only this test has, and may stop and kill.
     Own(Box<(NatsServer, Mongod)>),
+    /// Three nodes that only this test has; the views are on the shared server.
+    Cluster(Cluster),
 }
 
 /// A system. Its processes end when they are dropped.
 pub struct System {
     servers: Servers,
-    number: usize,
+    environment: Environment,
     dir: TempDir,
-    nats_url: String,
-    mongodb_url: String,
     operator_creds: String,
     /// The command side.
     pub command_api: Process,
@@ -76,6 +77,20 @@ impl System {
         Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds).await
     }
 
+    /// A system on a cluster of three, with the keys that `roster init` makes.
+    pub async fn cluster() -> Self {
+        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let dir = temp_dir();
+        let secrets = dir.path().join("secrets");
+        init(dir.path());
+        let cluster = Cluster::start(&secrets);
+        let urls = (cluster.url(), local_stack::testing::mongod().url());
+        let creds = |role: Role| {
+            std::fs::read_to_string(secrets.join(role.name()).join("nats.creds")).unwrap()
+        };
+        Self::start(Servers::Cluster(cluster), number, dir, urls, creds).await
+    }
+
     async fn start(
         servers: Servers,
         number: usize,
@@ -84,27 +99,36 @@ impl System {
         creds: impl Fn(Role) -> String,
     ) -> Self {
         let path = |name: &str| dir.path().join(name);
-        run(&["init", "--dir", path("secrets").to_str().unwrap()], &[], &path("init.log"));
+        init(dir.path());
         for role in [Role::Operator, Role::CommandApi, Role::QueryApi, Role::Projector] {
             std::fs::write(path(role.name()).with_extension("creds"), creds(role)).unwrap();
         }
-        let environment =
-            |role: &str| environment(&path(""), role, number, &nats_url, &mongodb_url);
-        let mut operator = environment("operator");
+        let replicas = if matches!(servers, Servers::Cluster(_)) { 3 } else { 1 };
+        let environment = Environment {
+            dir: dir.path().to_owned(),
+            database: format!("e2e_{number}"),
+            nats_url,
+            mongodb_url,
+            replicas,
+        };
+        let mut operator = environment.of("operator");
         operator.push(("ROSTER_ADMIN_EMAIL".to_owned(), ADMIN_EMAIL.to_owned()));
         operator.push(("ROSTER_ADMIN_PASSWORD".to_owned(), ADMIN_PASSWORD.to_owned()));
-        run(&["provision"], &operator, &path("provision.log"));
-        let start = |name: &str| Process::start(&[name], &environment(name), &path(name));
+        // A cluster elects its leaders first, and refuses until it has: the operator tries again.
+        wait_for("the log to be provisioned", || {
+            let done = run(&["provision"], &operator, &path("provision.log"));
+            async move { done }
+        })
+        .await;
+        let start = |name: &str| Process::start(&[name], &environment.of(name), &path(name));
         let system = Self {
             command_api: start("command-api"),
             query_api: start("query-api"),
             projector: Some(start("projector")),
             operator_creds: creds(Role::Operator),
             servers,
-            number,
+            environment,
             dir,
-            nats_url,
-            mongodb_url,
         };
         system.ready().await;
         system
@@ -146,9 +170,7 @@ impl System {
     /// Starts a projector.
     pub fn start_projector(&mut self) {
         let log = self.dir.path().join("projector");
-        let path = self.dir.path().to_owned();
-        let environment =
-            environment(&path, "projector", self.number, &self.nats_url, &self.mongodb_url);
+        let environment = self.environment.of("projector");
         self.projector = Some(Process::start(&["projector"], &environment, &log));
     }
 
@@ -156,7 +178,7 @@ impl System {
     pub fn nats(&self) -> &NatsServer {
         match &self.servers {
             Servers::Own(own) => &own.0,
-            Servers::Shared => panic!("shared servers are not stopped"),
+            Servers::Shared | Servers::Cluster(_) => panic!("shared servers are not stopped"),
         }
     }
 
@@ -164,7 +186,15 @@ impl System {
     pub fn mongod(&self) -> &Mongod {
         match &self.servers {
             Servers::Own(own) => &own.1,
-            Servers::Shared => panic!("shared servers are not stopped"),
+            Servers::Shared | Servers::Cluster(_) => panic!("shared servers are not stopped"),
+        }
+    }
+
+    /// The nodes, for a test that has a cluster.
+    pub fn nodes(&mut self) -> &mut Cluster {
+        match &mut self.servers {
+            Servers::Cluster(cluster) => cluster,
+            Servers::Shared | Servers::Own(_) => panic!("there is one node"),
         }
     }
 
@@ -172,7 +202,7 @@ impl System {
     pub async fn operator(&self) -> async_nats::Client {
         async_nats::ConnectOptions::with_credentials(&self.operator_creds)
             .unwrap()
-            .connect(&self.nats_url)
+            .connect(self.environment.nats_url.split(',').collect::<Vec<_>>())
             .await
             .unwrap()
     }
@@ -183,36 +213,49 @@ impl System {
     }
 }
 
-/// Settings of one service, all through the environment.
-fn environment(
-    dir: &std::path::Path,
-    role: &str,
-    number: usize,
-    nats_url: &str,
-    mongodb_url: &str,
-) -> Vec<(String, String)> {
-    let file = |name: PathBuf| name.to_str().unwrap().to_owned();
-    [
-        ("ROSTER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
-        ("ROSTER_HTTP_PRIVATE_LISTEN", "127.0.0.1:0".to_owned()),
-        ("ROSTER_NATS_URL", nats_url.to_owned()),
-        ("ROSTER_NATS_CREDENTIALS_FILE", file(dir.join(format!("{role}.creds")))),
-        ("ROSTER_MONGODB_URL", mongodb_url.to_owned()),
-        ("ROSTER_MONGODB_DATABASE", format!("e2e_{number}")),
-        ("ROSTER_SECRETS_DIR", file(dir.join("secrets").join(role))),
-        ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
+/// Where a system's parts are.
+struct Environment {
+    dir: PathBuf,
+    database: String,
+    nats_url: String,
+    mongodb_url: String,
+    replicas: u8,
+}
+
+impl Environment {
+    /// Settings of one service, all through variables.
+    fn of(&self, role: &str) -> Vec<(String, String)> {
+        let file = |name: PathBuf| name.to_str().unwrap().to_owned();
+        [
+            ("ROSTER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            ("ROSTER_HTTP_PRIVATE_LISTEN", "127.0.0.1:0".to_owned()),
+            ("ROSTER_NATS_URL", self.nats_url.clone()),
+            ("ROSTER_NATS_CREDENTIALS_FILE", file(self.dir.join(format!("{role}.creds")))),
+            ("ROSTER_MONGODB_URL", self.mongodb_url.clone()),
+            ("ROSTER_MONGODB_DATABASE", self.database.clone()),
+            ("ROSTER_SECRETS_DIR", file(self.dir.join("secrets").join(role))),
+            ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
+            ("ROSTER_LOG_REPLICAS", self.replicas.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+/// Makes keys and credentials; what is there stays.
+fn init(dir: &Path) {
+    let secrets = dir.join("secrets");
+    let arguments = ["init", "--dir", secrets.to_str().unwrap()];
+    assert!(run(&arguments, &[], &dir.join("init.log")), "roster init");
 }
 
 /// Runs a command of the operator to its end.
-fn run(arguments: &[&str], variables: &[(String, String)], log: &std::path::Path) {
-    let output = std::process::Command::new(crate::binary())
+fn run(arguments: &[&str], variables: &[(String, String)], log: &Path) -> bool {
+    let output = Command::new(crate::binary())
         .args(arguments)
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .output()
         .unwrap();
     std::fs::write(log, &output.stderr).unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.status.success()
 }

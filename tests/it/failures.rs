@@ -14,7 +14,7 @@ use crate::workload::{Acknowledged, Workload};
 const DATABASE_AWAY: Duration = Duration::from_secs(20);
 
 /// Every acknowledged command is in the log, once, and the views equal the log.
-async fn nothing_is_lost(system: &System, acknowledged: &Acknowledged) {
+pub async fn nothing_is_lost(system: &System, acknowledged: &Acknowledged) {
     let fold = system.fold().await;
     let states: BTreeMap<String, &UserState> =
         fold.users.iter().map(|(id, state)| (id.to_string(), state)).collect();
