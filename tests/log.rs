@@ -130,6 +130,9 @@ impl Fold {
                 | UserFact::RolesChanged { .. }
                 | UserFact::Disabled
                 | UserFact::Enabled
+                | UserFact::PasswordChanged
+                | UserFact::EmailVerified
+                | UserFact::EmailChanged { .. }
                 | UserFact::Deleted => false,
             })
             .count()

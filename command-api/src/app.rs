@@ -78,12 +78,8 @@ impl App {
         let views = ViewsPosition::follow(client.clone(), stop)
             .await
             .map_err(|error| StartError::Views(error.to_string()))?;
-        let limits = Limits {
-            request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
-            append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
-        };
-        let log = EventLog::new(client, events::subjects::USERS_STREAM, limits);
-        log.verify(&users_stream(settings.log.replicas, settings.log.bytes_max)).await?;
+        let log = EventLog::new(client, events::subjects::USERS_STREAM, Limits::of(settings));
+        log.verify(&users_stream(&settings.log)).await?;
 
         let readiness = Readiness::default().with("event-log", {
             let log = log.clone();

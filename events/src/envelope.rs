@@ -1,10 +1,13 @@
 //! The envelope: CloudEvents 1.0 in JSON (`application/cloudevents+json`).
 
+use std::fmt::Debug;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{Actor, CommandId, Metadata, Revision, Snapshot, Timestamp, UserFact, UserId};
+use crate::{Actor, CommandId, Revision, SessionFact, Timestamp, UserFact, UserId};
 
 /// Media type of an event on the wire.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -14,13 +17,48 @@ pub const SOURCE: &str = "/roster";
 const SPEC_VERSION: &str = "1.0";
 const DATA_CONTENT_TYPE: &str = "application/json";
 
-/// One event of one user as it stands in the log.
+/// What happened to one kind of aggregate, and how it stands in the envelope.
+pub trait Fact: Sized {
+    /// The state after it, as an event carries it.
+    type After: Serialize + DeserializeOwned + Clone + Debug + PartialEq;
+    /// Name of that state in `data`.
+    const STATE: &'static str;
+
+    /// The event type on the wire, with its version. Written by hand and never used again for anything
+    /// else.
+    fn wire_type(&self) -> &'static str;
+
+    /// What changed, member by member. A member that is absent did not change; `null` removed it.
+    ///
+    /// # Errors
+    /// Only when a value cannot be JSON.
+    fn changed(&self) -> Result<Map<String, Value>, serde_json::Error>;
+
+    /// Reads what [`Fact::changed`] wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for a type this version does not know, or members that do not fit it.
+    fn read(kind: &str, changed: Map<String, Value>) -> Result<Self, DecodeError>;
+
+    /// The id of the aggregate, as text.
+    fn subject(after: &Self::After) -> String;
+
+    /// Number of its events so far.
+    fn revision(after: &Self::After) -> Revision;
+}
+
+/// One event of one user.
+pub type Event = Envelope<UserFact>;
+/// One event of one session.
+pub type SessionEvent = Envelope<SessionFact>;
+
+/// One event as it stands in the log.
 ///
 /// On the wire:
 /// `{specversion, id, source, type, subject, time, datacontenttype, revision, actor, commandid,
-/// correlationid?, causationid?, traceparent?, data: {changed?, user}}`.
+/// correlationid?, causationid?, traceparent?, data: {changed?, user | session}}`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
+pub struct Envelope<F: Fact> {
     /// Unique per event (UUIDv7).
     pub id: Uuid,
     /// When it was decided.
@@ -36,9 +74,9 @@ pub struct Event {
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// What happened.
-    pub fact: UserFact,
-    /// The public state after it.
-    pub after: Snapshot,
+    pub fact: F,
+    /// The state after it.
+    pub after: F::After,
 }
 
 /// Bytes that are not an event this version can read.
@@ -62,7 +100,7 @@ struct Wire {
     source: String,
     #[serde(rename = "type")]
     kind: String,
-    subject: UserId,
+    subject: String,
     time: Timestamp,
     datacontenttype: String,
     revision: Revision,
@@ -74,36 +112,24 @@ struct Wire {
     causationid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     traceparent: Option<String>,
-    data: WireData,
+    data: Map<String, Value>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct WireData {
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    changed: Map<String, Value>,
-    user: Snapshot,
-}
+const CHANGED: &str = "changed";
 
-#[derive(Serialize, Deserialize)]
-struct WireRegistered {
-    email: String,
-    email_verified: bool,
-    full_name: Option<String>,
-    roles: Vec<String>,
-    metadata: Metadata,
-}
-
-impl Event {
+impl Envelope<UserFact> {
     /// The user the event is about.
     #[must_use]
     pub const fn user_id(&self) -> UserId {
         self.after.user_id()
     }
+}
 
-    /// Revision of the user after the event.
+impl<F: Fact> Envelope<F> {
+    /// Revision of the aggregate after the event.
     #[must_use]
-    pub const fn revision(&self) -> Revision {
-        self.after.revision()
+    pub fn revision(&self) -> Revision {
+        F::revision(&self.after)
     }
 
     /// The event as it is written to the log.
@@ -111,12 +137,18 @@ impl Event {
     /// # Errors
     /// Only when a value cannot be JSON, which no value made by this crate is.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut data = Map::new();
+        let changed = self.fact.changed()?;
+        if !changed.is_empty() {
+            data.insert(CHANGED.to_owned(), Value::Object(changed));
+        }
+        data.insert(F::STATE.to_owned(), serde_json::to_value(&self.after)?);
         serde_json::to_vec(&Wire {
             specversion: SPEC_VERSION.to_owned(),
             id: self.id,
             source: SOURCE.to_owned(),
             kind: self.fact.wire_type().to_owned(),
-            subject: self.user_id(),
+            subject: F::subject(&self.after),
             time: self.time,
             datacontenttype: DATA_CONTENT_TYPE.to_owned(),
             revision: self.revision(),
@@ -125,7 +157,7 @@ impl Event {
             correlationid: self.correlation_id.clone(),
             causationid: self.causation_id.clone(),
             traceparent: self.traceparent.clone(),
-            data: WireData { changed: changed(&self.fact)?, user: self.after.clone() },
+            data,
         })
     }
 
@@ -134,16 +166,23 @@ impl Event {
     /// # Errors
     /// [`DecodeError`]: the reader must stop (or park the aggregate), never skip.
     pub fn from_json(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let wire: Wire = serde_json::from_slice(bytes)?;
+        let mut wire: Wire = serde_json::from_slice(bytes)?;
         if wire.specversion != SPEC_VERSION {
             return Err(DecodeError::Inconsistent("specversion is not 1.0"));
         }
-        if wire.subject != wire.data.user.user_id() {
-            return Err(DecodeError::Inconsistent("subject and state name different users"));
+        let state = wire.data.remove(F::STATE).ok_or(DecodeError::Inconsistent("no state"))?;
+        let after: F::After = serde_json::from_value(state)?;
+        if wire.subject != F::subject(&after) {
+            return Err(DecodeError::Inconsistent("subject and state name different aggregates"));
         }
-        if wire.revision != wire.data.user.revision() {
+        if wire.revision != F::revision(&after) {
             return Err(DecodeError::Inconsistent("envelope and state differ in revision"));
         }
+        let changed = match wire.data.remove(CHANGED) {
+            None => Map::new(),
+            Some(Value::Object(changed)) => changed,
+            Some(_) => return Err(DecodeError::Inconsistent("changed is no object")),
+        };
         Ok(Self {
             id: wire.id,
             time: wire.time,
@@ -152,69 +191,8 @@ impl Event {
             correlation_id: wire.correlationid,
             causation_id: wire.causationid,
             traceparent: wire.traceparent,
-            fact: fact(&wire.kind, wire.data.changed)?,
-            after: wire.data.user,
+            fact: F::read(&wire.kind, changed)?,
+            after,
         })
-    }
-}
-
-/// What changed, member by member. A member that is absent did not change; `null` removed it.
-fn changed(fact: &UserFact) -> Result<Map<String, Value>, serde_json::Error> {
-    let mut members = Map::new();
-    match fact {
-        UserFact::Registered { email, email_verified, full_name, roles, metadata } => {
-            members.insert("email".to_owned(), email.clone().into());
-            members.insert("email_verified".to_owned(), (*email_verified).into());
-            members.insert("full_name".to_owned(), serde_json::to_value(full_name)?);
-            members.insert("roles".to_owned(), serde_json::to_value(roles)?);
-            members.insert("metadata".to_owned(), Value::Object(metadata.clone()));
-        }
-        UserFact::ProfileChanged { full_name, metadata } => {
-            if let Some(full_name) = full_name {
-                members.insert("full_name".to_owned(), serde_json::to_value(full_name)?);
-            }
-            if let Some(metadata) = metadata {
-                members.insert("metadata".to_owned(), Value::Object(metadata.clone()));
-            }
-        }
-        UserFact::RolesChanged { roles } => {
-            members.insert("roles".to_owned(), serde_json::to_value(roles)?);
-        }
-        UserFact::Disabled => {
-            members.insert("status".to_owned(), "disabled".into());
-        }
-        UserFact::Enabled => {
-            members.insert("status".to_owned(), "active".into());
-        }
-        UserFact::Deleted => {}
-    }
-    Ok(members)
-}
-
-fn fact(kind: &str, mut changed: Map<String, Value>) -> Result<UserFact, DecodeError> {
-    match kind {
-        "user.registered.v1" => {
-            let wire: WireRegistered = serde_json::from_value(Value::Object(changed))?;
-            Ok(UserFact::Registered {
-                email: wire.email,
-                email_verified: wire.email_verified,
-                full_name: wire.full_name,
-                roles: wire.roles,
-                metadata: wire.metadata,
-            })
-        }
-        "user.profile_changed.v1" => Ok(UserFact::ProfileChanged {
-            full_name: changed.remove("full_name").map(serde_json::from_value).transpose()?,
-            metadata: changed.remove("metadata").map(serde_json::from_value).transpose()?,
-        }),
-        "user.roles_changed.v1" => {
-            let roles =
-                changed.remove("roles").ok_or(DecodeError::Inconsistent("roles missing"))?;
-            Ok(UserFact::RolesChanged { roles: serde_json::from_value(roles)? })
-        }
-        "user.disabled.v1" => Ok(UserFact::Disabled),
-        "user.enabled.v1" => Ok(UserFact::Enabled),
-        "user.deleted.v1" => Ok(UserFact::Deleted),
-        other => Err(DecodeError::UnknownType(other.to_owned())),
     }
 }

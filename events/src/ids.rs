@@ -73,6 +73,10 @@ uuid_id! {
     UserId
 }
 uuid_id! {
+    /// Names a session: one login on one device, through all rotations of its refresh token. A UUIDv7.
+    SessionId
+}
+uuid_id! {
     /// Names one command. Its events carry it, which is how an unknown outcome is looked up.
     CommandId
 }

@@ -1,5 +1,5 @@
-//! The contract of the user event log: ids, envelope, event types, subjects and the canonical form of
-//! an e-mail address.
+//! The contract of the event log: ids, envelope, event types, records, subjects and the canonical form
+//! of an e-mail address.
 //!
 //! Whoever writes to the log, reads it or rebuilds from it agrees on what stands here and on nothing
 //! else. The crate knows no NATS client, no database and no HTTP, so that a reader in another process
@@ -12,13 +12,19 @@
 mod email;
 mod envelope;
 mod ids;
+mod records;
+mod session;
 pub mod subjects;
 mod time;
 mod user;
 
 pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
-pub use envelope::{CONTENT_TYPE, DecodeError, Event, SOURCE};
-pub use ids::{Actor, CommandId, InvalidId, Position, Revision, UserId};
+pub use envelope::{CONTENT_TYPE, DecodeError, Envelope, Event, Fact, SOURCE, SessionEvent};
+pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
+pub use records::{
+    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, SessionsKept, UserRevocation,
+};
+pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use time::Timestamp;
 pub use user::{
     DeletedUser, FoldError, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User,

@@ -1,20 +1,50 @@
 //! Streams and subjects: one literal subject per aggregate, never a wildcard where something is
 //! written or compared (ADR 1).
 
-use crate::UserId;
+use crate::{LinkPurpose, SessionId, UserId};
 
 /// The stream that is the source of truth for users.
 pub const USERS_STREAM: &str = "USERS";
 
 /// The subjects [`USERS_STREAM`] takes in.
-pub const USERS_STREAM_SUBJECTS: [&str; 6] =
-    ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*"];
+pub const USERS_STREAM_SUBJECTS: [&str; 7] =
+    ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*", "lk.*.*"];
 
-/// What a projector of users reads: every event of every user and nothing else.
+/// The stream that is the source of truth for sessions. Old messages go once no session can be so old.
+pub const SESSIONS_STREAM: &str = "SESSIONS";
+
+/// The subjects [`SESSIONS_STREAM`] takes in.
+pub const SESSIONS_STREAM_SUBJECTS: [&str; 2] = ["ev.session.*.*", "rv.session.*"];
+
+/// The stream of mails that are still to be sent, and of those that could not be.
+pub const MAILS_STREAM: &str = "MAILS";
+
+/// The subjects [`MAILS_STREAM`] takes in.
+pub const MAILS_STREAM_SUBJECTS: [&str; 2] = ["mail.order.*", "mail.parked.*"];
+
+/// Mails that are still to be sent.
+pub const MAIL_ORDERS_FILTER: &str = "mail.order.*";
+
+/// Mails that could not be sent.
+pub const PARKED_MAILS_FILTER: &str = "mail.parked.*";
+
+/// Every event of every user and nothing else.
 pub const USER_EVENTS_FILTER: &str = "ev.user.*";
 
+/// What ends the access of users, and nothing else.
+pub const USER_REVOCATIONS_FILTER: &str = "rv.user.*";
+
+/// Every event of every session and nothing else.
+pub const SESSION_EVENTS_FILTER: &str = "ev.session.*.*";
+
+/// The ends of sessions, and nothing else.
+pub const SESSION_REVOCATIONS_FILTER: &str = "rv.session.*";
+
 /// Core subject on which the projector says how far the user views are. Never stored.
-pub const VIEWS_POSITION: &str = "roster.position.users";
+pub const USER_VIEWS_POSITION: &str = "roster.position.users";
+
+/// The same for the session views.
+pub const SESSION_VIEWS_POSITION: &str = "roster.position.sessions";
 
 /// The facts of one user.
 #[must_use]
@@ -45,4 +75,40 @@ pub fn role_holders(role: &str) -> String {
 #[must_use]
 pub fn idempotency_record(key: &str) -> String {
     format!("ik.{key}")
+}
+
+/// What ended the access of one user last.
+#[must_use]
+pub fn user_revocation(user: UserId) -> String {
+    format!("rv.user.{user}")
+}
+
+/// The one link for a purpose that is good.
+#[must_use]
+pub fn link(purpose: LinkPurpose, user: UserId) -> String {
+    format!("lk.{}.{user}", purpose.as_str())
+}
+
+/// The facts of one session. The user stands in it so that all sessions of one can be found.
+#[must_use]
+pub fn session_events(user: UserId, session: SessionId) -> String {
+    format!("ev.session.{user}.{session}")
+}
+
+/// The end of one session.
+#[must_use]
+pub fn session_revocation(session: SessionId) -> String {
+    format!("rv.session.{session}")
+}
+
+/// A mail that is to be sent. `id` is that of the order, which names the wish for one mail.
+#[must_use]
+pub fn mail_order(id: uuid::Uuid) -> String {
+    format!("mail.order.{}", id.hyphenated())
+}
+
+/// A mail that could not be sent.
+#[must_use]
+pub fn parked_mail(id: uuid::Uuid) -> String {
+    format!("mail.parked.{}", id.hyphenated())
 }

@@ -18,6 +18,21 @@ impl Timestamp {
         Self(time.trunc_subsecs(3))
     }
 
+    /// A time in whole seconds since 1970; `None` beyond what a calendar has.
+    #[must_use]
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        DateTime::from_timestamp(seconds, 0).map(Self)
+    }
+
+    /// The time so many seconds later, at most the last one there is.
+    #[must_use]
+    pub fn plus_seconds(&self, seconds: u64) -> Self {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let later =
+            chrono::TimeDelta::try_seconds(seconds).and_then(|d| self.0.checked_add_signed(d));
+        Self(later.unwrap_or(DateTime::<Utc>::MAX_UTC))
+    }
+
     /// The time as `chrono` has it.
     #[must_use]
     pub const fn as_datetime(&self) -> DateTime<Utc> {

@@ -1,8 +1,9 @@
 //! What can happen to a user, and the state it leads to.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::{Revision, Timestamp, UserId};
+use crate::{DecodeError, Fact, Revision, Timestamp, UserId};
 
 /// Role every user has after registration.
 pub const ROLE_USER: &str = "user";
@@ -12,7 +13,7 @@ pub const ROLE_ADMIN: &str = "admin";
 pub const ROLE_OPERATOR: &str = "operator";
 
 /// Free data of the application that uses Roster; at most 4 KiB as JSON.
-pub type Metadata = serde_json::Map<String, serde_json::Value>;
+pub type Metadata = Map<String, Value>;
 
 /// Whether a user may log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,8 +132,7 @@ impl From<Snapshot> for UserState {
     }
 }
 
-/// Something that happened to a user. Wire names are in [`UserFact::wire_type`], written by hand and
-/// never used again for anything else.
+/// Something that happened to a user. Its wire name is its [`Fact::wire_type`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum UserFact {
     /// The user came into being.
@@ -164,22 +164,124 @@ pub enum UserFact {
     Disabled,
     /// The user may log in again.
     Enabled,
+    /// There is another password from now on. Which one stands nowhere in an event.
+    PasswordChanged,
+    /// The user has shown that the address is theirs.
+    EmailVerified,
+    /// Another address, shown to be theirs by a link sent to it.
+    EmailChanged {
+        /// Address as given.
+        email: String,
+    },
     /// The user is gone.
     Deleted,
 }
 
-impl UserFact {
-    /// The event type on the wire, with its version.
-    #[must_use]
-    pub const fn wire_type(&self) -> &'static str {
+#[derive(Serialize, Deserialize)]
+struct WireRegistered {
+    email: String,
+    email_verified: bool,
+    full_name: Option<String>,
+    roles: Vec<String>,
+    metadata: Metadata,
+}
+
+impl Fact for UserFact {
+    type After = Snapshot;
+    const STATE: &'static str = "user";
+
+    fn wire_type(&self) -> &'static str {
         match self {
             Self::Registered { .. } => "user.registered.v1",
             Self::ProfileChanged { .. } => "user.profile_changed.v1",
             Self::RolesChanged { .. } => "user.roles_changed.v1",
             Self::Disabled => "user.disabled.v1",
             Self::Enabled => "user.enabled.v1",
+            Self::PasswordChanged => "user.password_changed.v1",
+            Self::EmailVerified => "user.email_verified.v1",
+            Self::EmailChanged { .. } => "user.email_changed.v1",
             Self::Deleted => "user.deleted.v1",
         }
+    }
+
+    fn changed(&self) -> Result<Map<String, Value>, serde_json::Error> {
+        let mut members = Map::new();
+        match self {
+            Self::Registered { email, email_verified, full_name, roles, metadata } => {
+                members.insert("email".to_owned(), email.clone().into());
+                members.insert("email_verified".to_owned(), (*email_verified).into());
+                members.insert("full_name".to_owned(), serde_json::to_value(full_name)?);
+                members.insert("roles".to_owned(), serde_json::to_value(roles)?);
+                members.insert("metadata".to_owned(), Value::Object(metadata.clone()));
+            }
+            Self::ProfileChanged { full_name, metadata } => {
+                if let Some(full_name) = full_name {
+                    members.insert("full_name".to_owned(), serde_json::to_value(full_name)?);
+                }
+                if let Some(metadata) = metadata {
+                    members.insert("metadata".to_owned(), Value::Object(metadata.clone()));
+                }
+            }
+            Self::RolesChanged { roles } => {
+                members.insert("roles".to_owned(), serde_json::to_value(roles)?);
+            }
+            Self::Disabled => {
+                members.insert("status".to_owned(), "disabled".into());
+            }
+            Self::Enabled => {
+                members.insert("status".to_owned(), "active".into());
+            }
+            Self::EmailVerified => {
+                members.insert("email_verified".to_owned(), true.into());
+            }
+            Self::EmailChanged { email } => {
+                members.insert("email".to_owned(), email.clone().into());
+            }
+            Self::PasswordChanged | Self::Deleted => {}
+        }
+        Ok(members)
+    }
+
+    fn read(kind: &str, mut changed: Map<String, Value>) -> Result<Self, DecodeError> {
+        match kind {
+            "user.registered.v1" => {
+                let wire: WireRegistered = serde_json::from_value(Value::Object(changed))?;
+                Ok(Self::Registered {
+                    email: wire.email,
+                    email_verified: wire.email_verified,
+                    full_name: wire.full_name,
+                    roles: wire.roles,
+                    metadata: wire.metadata,
+                })
+            }
+            "user.profile_changed.v1" => Ok(Self::ProfileChanged {
+                full_name: changed.remove("full_name").map(serde_json::from_value).transpose()?,
+                metadata: changed.remove("metadata").map(serde_json::from_value).transpose()?,
+            }),
+            "user.roles_changed.v1" => {
+                let roles =
+                    changed.remove("roles").ok_or(DecodeError::Inconsistent("roles missing"))?;
+                Ok(Self::RolesChanged { roles: serde_json::from_value(roles)? })
+            }
+            "user.disabled.v1" => Ok(Self::Disabled),
+            "user.enabled.v1" => Ok(Self::Enabled),
+            "user.password_changed.v1" => Ok(Self::PasswordChanged),
+            "user.email_verified.v1" => Ok(Self::EmailVerified),
+            "user.email_changed.v1" => {
+                let email = changed.remove("email").ok_or(DecodeError::Inconsistent("no email"))?;
+                Ok(Self::EmailChanged { email: serde_json::from_value(email)? })
+            }
+            "user.deleted.v1" => Ok(Self::Deleted),
+            other => Err(DecodeError::UnknownType(other.to_owned())),
+        }
+    }
+
+    fn subject(after: &Snapshot) -> String {
+        after.user_id().to_string()
+    }
+
+    fn revision(after: &Snapshot) -> Revision {
+        after.revision()
     }
 }
 
@@ -187,8 +289,8 @@ impl UserFact {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fact} cannot follow {state}")]
 pub struct FoldError {
-    fact: &'static str,
-    state: &'static str,
+    pub(crate) fact: &'static str,
+    pub(crate) state: &'static str,
 }
 
 impl UserState {
@@ -245,6 +347,12 @@ impl UserState {
             UserFact::RolesChanged { roles } => user.roles.clone_from(roles),
             UserFact::Disabled => user.status = Status::Disabled,
             UserFact::Enabled => user.status = Status::Active,
+            UserFact::PasswordChanged => {}
+            UserFact::EmailVerified => user.email_verified = true,
+            UserFact::EmailChanged { email } => {
+                user.email.clone_from(email);
+                user.email_verified = true;
+            }
             UserFact::Deleted => {
                 return Ok(Self::Deleted(DeletedUser { id, revision, deleted_at: time }));
             }

@@ -93,9 +93,11 @@ struct Subjects {
 }
 
 impl Subjects {
-    fn only(allow: Vec<&'static str>) -> Self {
+    fn only(allow: Vec<&'static str>, mut deny: Vec<&'static str>) -> Self {
         // To the server an empty list of allowed subjects means every subject.
-        let deny = if allow.is_empty() { vec![">"] } else { Vec::new() };
+        if allow.is_empty() {
+            deny = vec![">"];
+        }
         Self { allow, deny }
     }
 }
@@ -164,8 +166,11 @@ pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<Stri
     let claims = UserClaims {
         kind: "user",
         version: VERSION,
-        publish: Subjects::only(role.subjects(Direction::Publish)),
-        subscribe: Subjects::only(role.subjects(Direction::Subscribe)),
+        publish: Subjects::only(
+            role.subjects(Direction::Publish),
+            role.subjects(Direction::NeverPublish),
+        ),
+        subscribe: Subjects::only(role.subjects(Direction::Subscribe), Vec::new()),
         subs: NO_LIMIT,
         data: NO_LIMIT,
         payload: NO_LIMIT,

@@ -14,11 +14,14 @@ pub enum Role {
     QueryApi,
     /// Reads the log, writes the views and announces how far they are.
     Projector,
+    /// Sends mails.
+    Reactor,
 }
 
 impl Role {
     /// Every role there is.
-    pub const ALL: [Self; 4] = [Self::Operator, Self::CommandApi, Self::QueryApi, Self::Projector];
+    pub const ALL: [Self; 5] =
+        [Self::Operator, Self::CommandApi, Self::QueryApi, Self::Projector, Self::Reactor];
 
     /// The name of the user on the server, and of the file with its credentials.
     #[must_use]
@@ -28,6 +31,7 @@ impl Role {
             Self::CommandApi => "command-api",
             Self::QueryApi => "query-api",
             Self::Projector => "projector",
+            Self::Reactor => "reactor",
         }
     }
 
@@ -42,6 +46,7 @@ impl Role {
             Self::CommandApi => "_INBOX_command-api",
             Self::QueryApi => "_INBOX_query-api",
             Self::Projector => "_INBOX_projector",
+            Self::Reactor => "_INBOX_reactor",
         }
     }
 
@@ -72,6 +77,8 @@ pub enum Direction {
     Publish,
     /// From the server to the client; the replies to its requests too.
     Subscribe,
+    /// From the client to the server, and refused although another row would allow it.
+    NeverPublish,
 }
 
 /// One row of the table.
@@ -87,8 +94,8 @@ pub struct Permission {
     pub reason: &'static str,
 }
 
-use Direction::{Publish, Subscribe};
-use Role::{CommandApi, Operator, Projector, QueryApi};
+use Direction::{NeverPublish, Publish, Subscribe};
+use Role::{CommandApi, Operator, Projector, QueryApi, Reactor};
 
 const fn row(
     roles: &'static [Role],
@@ -113,23 +120,49 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "uq.role.*", "guards what may exist only once per role"),
     row(&[CommandApi], Publish, "ik.*", "records the outcome of a command under its idempotency key"),
     row(&[CommandApi], Publish, "rv.user.*", "tells what ends the access of a user"),
-    row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.INFO.USERS", "refuses to run on a stream that is configured wrongly"),
-    row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads an aggregate from the leader"),
+    row(&[CommandApi, Reactor], Publish, "lk.*.*", "says which link of a mail is good, and that it was used"),
+    row(&[CommandApi], Publish, "ev.session.*.*", "appends the facts about a session"),
+    row(&[CommandApi], Publish, "rv.session.*", "tells that a session ended"),
+    row(&[CommandApi, Reactor], Publish, "mail.order.*", "asks for a mail"),
+    row(&[Reactor], Publish, "mail.parked.*", "puts a mail aside that cannot be sent"),
 
-    row(&[Projector], Publish, "$JS.API.STREAM.MSG.GET.USERS", "compares its position with the log when it starts"),
+    row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USERS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.INFO.SESSIONS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.MAILS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads from the leader; the projector compares its position with the log"),
+    row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "the same for sessions"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
+
     // The client leaves the naming to the server unless told otherwise, on a subject of its own.
     // It allows nothing that the next row does not: both take any configuration.
     row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS", "makes an ordered consumer the server names"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS.>", "makes an ordered consumer under a name of its own"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.INFO.USERS.>", "learns how much is left to read"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.DELETE.USERS.>", "clears away the consumer it replaces"),
-    row(&[Projector], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.>", "pulls the facts"),
-    row(&[Projector], Publish, "roster.position.users", "announces how far the views are"),
+    row(&[Projector, CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.*", "pulls from a consumer it made"),
+    row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.SESSIONS.>", "makes a consumer of the facts about sessions"),
+    row(&[Projector, CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.MSG.NEXT.SESSIONS.*", "pulls from a consumer it made"),
+    row(&[CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.CREATE.USERS.*.rv.user.*", "follows what ends the access of users, and nothing else"),
+    row(&[CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.CREATE.SESSIONS.*.rv.session.*", "follows the ends of sessions, and nothing else"),
+    row(&[Projector], Publish, "roster.position.*", "announces how far the views are"),
+
+    // The consumers of the mailer are made by the operator. Nobody else may read from them, which
+    // would take messages away, or make them anew with another filter.
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.USERS.mailer", "learns how much is left to do"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "pulls the facts that lead to mails"),
+    row(&[Reactor], Publish, "$JS.ACK.USERS.mailer.>", "says that a fact is worked on"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.mailer", "learns how much is left to send"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer", "pulls the orders"),
+    row(&[Reactor], Publish, "$JS.ACK.MAILS.mailer.>", "says that a mail is sent"),
+    row(&[Projector], NeverPublish, "$JS.API.CONSUMER.*.USERS.mailer", "the mailer's"),
+    row(&[Projector], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.mailer.>", "the mailer's"),
+    row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "the mailer's"),
 
     row(&[CommandApi, QueryApi], Subscribe, "roster.position.*", "waits until the views have what a caller wrote"),
     row(&[CommandApi], Subscribe, "_INBOX_command-api.>", "its own replies"),
     row(&[QueryApi], Subscribe, "_INBOX_query-api.>", "its own replies"),
     row(&[Projector], Subscribe, "_INBOX_projector.>", "its own replies, the messages it pulls among them"),
+    row(&[Reactor], Subscribe, "_INBOX_reactor.>", "its own replies, the messages it pulls among them"),
 ];
 
 #[cfg(test)]

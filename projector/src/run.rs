@@ -82,13 +82,9 @@ impl App {
     /// [`StartError`]: nothing runs.
     pub async fn build(settings: &Settings) -> Result<Self, StartError> {
         let client = nats::connect(&settings.nats, SERVICE).await?;
-        let limits = Limits {
-            request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
-            append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
-        };
         let announcer = Announcer::new(client.clone());
-        let log = EventLog::new(client, subjects::USERS_STREAM, limits);
-        log.verify(&users_stream(settings.log.replicas, settings.log.bytes_max)).await?;
+        let log = EventLog::new(client, subjects::USERS_STREAM, Limits::of(settings));
+        log.verify(&users_stream(&settings.log)).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         Ok(Self {
             log,

@@ -6,6 +6,7 @@
 //! command-api/  nats.creds, application.key, signing.pem, jwks.json
 //! query-api/    nats.creds, cursor.key, jwks.json
 //! projector/    nats.creds
+//! reactor/      nats.creds, link.key, mail.key
 //! nats/         auth.conf: what the servers include
 //! ```
 
@@ -15,9 +16,11 @@ use std::path::Path;
 use anyhow::Context;
 use nats_access::{Role, Trust};
 use service_kit::keys::{
-    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, JWKS_FILE, SIGNING_KEY_FILE, SecretKey, SigningKey,
-    write_private,
+    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, JWKS_FILE, LINK_KEY_FILE, MAIL_KEY_FILE,
+    SIGNING_KEY_FILE, SecretKey, SigningKey, write_private,
 };
+use service_kit::links::LINK_KEY_PURPOSE;
+use service_kit::mail_orders::MAIL_KEY_PURPOSE;
 
 /// NATS credentials in a service's folder.
 const CREDS_FILE: &str = "nats.creds";
@@ -31,6 +34,7 @@ pub fn all(dir: &Path) -> anyhow::Result<()> {
         (Role::CommandApi, "command-api"),
         (Role::QueryApi, "query-api"),
         (Role::Projector, "projector"),
+        (Role::Reactor, "reactor"),
     ] {
         let folder = dir.join(folder);
         private_dir(&folder)?;
@@ -47,8 +51,9 @@ pub fn all(dir: &Path) -> anyhow::Result<()> {
 
 /// The application's keys; those that are there stay.
 pub fn keys(dir: &Path) -> anyhow::Result<()> {
-    let [operator, command, query] = ["operator", "command-api", "query-api"].map(|n| dir.join(n));
-    for folder in [&operator, &command, &query] {
+    let [operator, command, query, reactor] =
+        ["operator", "command-api", "query-api", "reactor"].map(|name| dir.join(name));
+    for folder in [&operator, &command, &query, &reactor] {
         private_dir(folder)?;
     }
     SecretKey::generate()?.write_new(&operator.join(APPLICATION_KEY_FILE))?;
@@ -61,7 +66,13 @@ pub fn keys(dir: &Path) -> anyhow::Result<()> {
     for file in [APPLICATION_KEY_FILE, SIGNING_KEY_FILE, JWKS_FILE] {
         copy(&operator.join(file), &command.join(file))?;
     }
-    copy(&operator.join(JWKS_FILE), &query.join(JWKS_FILE))
+    copy(&operator.join(JWKS_FILE), &query.join(JWKS_FILE))?;
+
+    // The reactor gets the two keys it works with, and not the one they come from.
+    let application = SecretKey::read(&operator.join(APPLICATION_KEY_FILE))?;
+    application.derive(LINK_KEY_PURPOSE).write_new(&reactor.join(LINK_KEY_FILE))?;
+    application.derive(MAIL_KEY_PURPOSE).write_new(&reactor.join(MAIL_KEY_FILE))?;
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

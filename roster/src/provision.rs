@@ -1,12 +1,11 @@
 //! `roster provision`: the event log, and the first administrator.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use command_api::App;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, users_stream};
+use service_kit::event_log::{EventLog, Limits, mails_stream, sessions_stream, users_stream};
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
@@ -56,17 +55,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the streams.
+/// Makes the streams, and the consumers that services are given.
 pub async fn log(settings: &Settings) -> anyhow::Result<()> {
     let client = nats::connect(&settings.nats, "operator").await?;
-    let limits = Limits {
-        request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
-        append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
-    };
-    let log = EventLog::new(client, events::subjects::USERS_STREAM, limits);
-    log.provision(&users_stream(settings.log.replicas, settings.log.bytes_max))
-        .await
-        .context("cannot provision the event log")
+    for spec in [
+        users_stream(&settings.log),
+        sessions_stream(&settings.log, &settings.sessions),
+        mails_stream(&settings.log),
+    ] {
+        let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+        let name = spec.name();
+        log.provision(&spec).await.with_context(|| format!("cannot provision {name}"))?;
+    }
+    Ok(())
 }
 
 /// Makes an administrator; an address in use is an error.

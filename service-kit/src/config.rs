@@ -48,12 +48,18 @@ section! {
         secrets: Secrets,
         /// Access tokens.
         tokens: Tokens,
+        /// Sessions.
+        sessions: Sessions,
+        /// The feed of what ended.
+        revocations: Revocations,
         /// Password rules and hashing.
         passwords: Passwords,
         /// Read your writes.
         views: Views,
         /// The projector.
         projector: Projector,
+        /// Mail.
+        mail: Mail,
         /// Logs.
         telemetry: Telemetry,
     }
@@ -87,6 +93,10 @@ section! {
         replicas: u8,
         /// Bound of the stream in bytes.
         bytes_max: u64,
+        /// Bound of the stream of sessions.
+        sessions_bytes_max: u64,
+        /// Bound of the stream of mails.
+        mails_bytes_max: u64,
         /// An append with its retries, in milliseconds.
         append_deadline_ms: u64,
     }
@@ -118,6 +128,24 @@ section! {
         audience: String,
         /// Life of an access token in seconds.
         access_lifetime_s: u32,
+    }
+}
+section! {
+    /// `[sessions]`
+    Sessions {
+        /// Longest pause between two refreshes, in seconds.
+        idle_s: u64,
+        /// Longest life, in seconds.
+        absolute_s: u64,
+        /// How long a replaced refresh token gets the same successor, in seconds.
+        reuse_window_s: u64,
+    }
+}
+section! {
+    /// `[revocations]`
+    Revocations {
+        /// Longest silence of the feed before administrators are refused, in milliseconds.
+        silence_max_ms: u64,
     }
 }
 section! {
@@ -154,6 +182,31 @@ section! {
     }
 }
 section! {
+    /// `[mail]`
+    Mail {
+        /// How mails go out.
+        transport: MailTransport,
+        /// Folder for files.
+        folder: PathBuf,
+        /// Server that takes mails.
+        smtp_url: String,
+        /// Sender.
+        from: String,
+        /// What links begin with.
+        link_base: String,
+        /// Life of a link to a new password, in seconds.
+        reset_link_s: u64,
+        /// Life of a link to a first password, in seconds.
+        set_password_link_s: u64,
+        /// Life of a link to verify an address, in seconds.
+        verify_link_s: u64,
+        /// Life of the links of a change of address, in seconds.
+        email_link_s: u64,
+        /// Age at which an order is parked, in seconds.
+        give_up_s: u64,
+    }
+}
+section! {
     /// `[telemetry]`
     Telemetry {
         /// Filter.
@@ -161,6 +214,16 @@ section! {
         /// Format.
         format: LogFormat,
     }
+}
+
+/// How mails go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTransport {
+    /// To a mail server.
+    Smtp,
+    /// As files, for development.
+    Folder,
 }
 
 /// How log lines look.
@@ -257,6 +320,25 @@ impl Settings {
         bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
         bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
         bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
+        for (key, bytes) in [
+            ("log.sessions_bytes_max", self.log.sessions_bytes_max),
+            ("log.mails_bytes_max", self.log.mails_bytes_max),
+        ] {
+            bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
+        }
+        bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
+        bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
+        bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);
+        bound("revocations.silence_max_ms", self.revocations.silence_max_ms, 3_000, 60_000);
+        for (key, seconds) in [
+            ("mail.reset_link_s", self.mail.reset_link_s),
+            ("mail.set_password_link_s", self.mail.set_password_link_s),
+            ("mail.verify_link_s", self.mail.verify_link_s),
+            ("mail.email_link_s", self.mail.email_link_s),
+        ] {
+            bound(key, seconds, 300, 604_800);
+        }
+        bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
         bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
         bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);
@@ -276,6 +358,16 @@ impl Settings {
         }
         if self.tokens.issuer.is_empty() || self.tokens.audience.is_empty() {
             faults.push("tokens.issuer and tokens.audience must not be empty".to_owned());
+        }
+        if self.sessions.idle_s > self.sessions.absolute_s {
+            faults.push("sessions.idle_s must not be longer than sessions.absolute_s".to_owned());
+        }
+        let base = &self.mail.link_base;
+        if !(base.starts_with("https://") || base.starts_with("http://")) || base.ends_with('/') {
+            faults.push("mail.link_base must be a URL without a slash at its end".to_owned());
+        }
+        if self.mail.transport == MailTransport::Smtp && self.mail.smtp_url.is_empty() {
+            faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
         }
         let database = &self.mongodb.database;
         if database.is_empty()

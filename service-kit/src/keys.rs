@@ -26,6 +26,11 @@ pub const JWKS_FILE: &str = "jwks.json";
 /// File with the key that protects cursors, in the folder of the query side.
 pub const CURSOR_KEY_FILE: &str = "cursor.key";
 
+/// File with the key of links in mails, in the folder of the reactor.
+pub const LINK_KEY_FILE: &str = "link.key";
+/// File with the key of mail orders, in the folder of the reactor.
+pub const MAIL_KEY_FILE: &str = "mail.key";
+
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
 

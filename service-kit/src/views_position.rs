@@ -41,7 +41,7 @@ impl Announcer {
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn announce(&self, position: Position) {
         let Ok(payload) = serde_json::to_vec(&Announcement { position }) else { return };
-        let subject = events::subjects::VIEWS_POSITION;
+        let subject = events::subjects::USER_VIEWS_POSITION;
         if let Err(error) = self.client.publish(subject, payload.into()).await {
             tracing::debug!(%error, "position not announced");
         }
@@ -80,7 +80,7 @@ impl ViewsPosition {
         client: Client,
         stop: CancellationToken,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let mut announcements = client.subscribe(events::subjects::VIEWS_POSITION).await?;
+        let mut announcements = client.subscribe(events::subjects::USER_VIEWS_POSITION).await?;
         let (tell, heard) = watch::channel(None);
         #[expect(
             clippy::disallowed_methods,

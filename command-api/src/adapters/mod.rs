@@ -6,5 +6,5 @@ mod user_log;
 mod views;
 
 pub use hashing::HashPool;
-pub use sealing::Sealer;
+pub use sealing::CredentialSealer;
 pub use user_log::NatsUserLog;

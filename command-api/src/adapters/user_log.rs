@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{
-    CommandId, EmailAddress, Event, Position, ROLE_ADMIN, Revision, UserId, UserState, subjects,
+    ClaimState, CommandId, EmailAddress, EmailClaim, Event, Fact, Position, ROLE_ADMIN, Revision,
+    UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
 use service_kit::event_log::{Append, EventLog, Guard, Outcome, Stored, Write};
 use service_kit::keys::SecretKey;
 
-use super::Sealer;
+use super::CredentialSealer;
 use crate::domain::Admins;
 use crate::ports::{
     Appended, Change, ClaimChange, CredentialChange, IdempotencyKey, Loaded, LogError,
@@ -21,19 +22,6 @@ use crate::ports::{
 
 /// How long the outcome of a key is kept.
 const IDEMPOTENCY_RECORD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-
-#[derive(Serialize, Deserialize)]
-struct Claim {
-    user_id: UserId,
-    state: ClaimState,
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum ClaimState {
-    Held,
-    Released,
-}
 
 #[derive(Serialize, Deserialize)]
 struct Holders {
@@ -53,7 +41,7 @@ struct Record {
 /// The real log.
 pub struct NatsUserLog {
     log: EventLog,
-    sealer: Sealer,
+    sealer: CredentialSealer,
     claim_key: SecretKey,
     idempotency_key: SecretKey,
 }
@@ -63,7 +51,8 @@ impl NatsUserLog {
     pub fn new(log: EventLog, application_key: &SecretKey) -> Result<Self, String> {
         Ok(Self {
             log,
-            sealer: Sealer::new(&application_key.derive("credential sealing v1"))?,
+            sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
+                .map_err(|error| error.to_string())?,
             claim_key: application_key.derive("e-mail claim v1"),
             idempotency_key: application_key.derive("idempotency v1"),
         })
@@ -113,7 +102,7 @@ impl NatsUserLog {
                 ClaimChange::Hold(email, guard) => (email, *guard, ClaimState::Held),
                 ClaimChange::Release(email, guard) => (email, *guard, ClaimState::Released),
             };
-            let claim = Claim { user_id: change.user, state };
+            let claim = EmailClaim { user_id: change.user, state };
             append = append.with(Write::new(self.claim_subject(email), guard, encode(&claim)?));
         }
         if let Some(credential) = &change.credential {
@@ -165,9 +154,9 @@ impl UserLog for NatsUserLog {
         let subject = self.claim_subject(email);
         let loaded = self
             .last(&subject, |stored| {
-                let claim: Claim =
+                let claim: EmailClaim =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
-                Ok((claim.state == ClaimState::Held).then_some(claim.user_id))
+                Ok(claim.holder())
             })
             .await?;
         Ok(loaded.unwrap_or_else(|| empty(None)))

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use events::{
-    Actor, CommandId, DecodeError, Event, Metadata, Snapshot, Timestamp, UserFact, UserId,
-    UserState,
+    Actor, CommandId, DecodeError, EndReason, Envelope, Event, Fact, Metadata, Position, Session,
+    SessionEvent, SessionFact, SessionId, SessionSeed, Snapshot, Timestamp, UserFact, UserId,
+    UserState, evolve_session,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -25,10 +26,26 @@ fn metadata() -> Metadata {
     serde_json::json!({"team": "blue", "seat": 7}).as_object().unwrap().clone()
 }
 
-/// One history that has every type, each event with the state after it.
+/// Histories that have every type between them, each event with the state after it.
+fn histories() -> Vec<Event> {
+    let registered = UserFact::Registered {
+        email: "ada@example.org".to_owned(),
+        email_verified: false,
+        full_name: None,
+        roles: vec!["user".to_owned()],
+        metadata: Metadata::new(),
+    };
+    let later = vec![
+        registered,
+        UserFact::EmailVerified,
+        UserFact::PasswordChanged,
+        UserFact::EmailChanged { email: "Countess@example.com".to_owned() },
+    ];
+    history().into_iter().chain(told(later).into_iter().skip(1)).collect()
+}
+
 fn history() -> Vec<Event> {
-    let user = UserId::from_uuid(id(1));
-    let facts = [
+    told(vec![
         UserFact::Registered {
             email: "Ada@Example.com".to_owned(),
             email_verified: false,
@@ -41,7 +58,11 @@ fn history() -> Vec<Event> {
         UserFact::Disabled,
         UserFact::Enabled,
         UserFact::Deleted,
-    ];
+    ])
+}
+
+fn told(facts: Vec<UserFact>) -> Vec<Event> {
+    let user = UserId::from_uuid(id(1));
     let mut state = UserState::Absent;
     let mut events = Vec::new();
     for (n, fact) in facts.into_iter().enumerate() {
@@ -64,17 +85,71 @@ fn history() -> Vec<Event> {
 
 #[test]
 fn every_type_is_written_and_read_as_its_golden_file() {
-    for event in history() {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("golden")
-            .join(format!("{}.json", event.fact.wire_type()));
-        let written: serde_json::Value = serde_json::from_slice(&event.to_json().unwrap()).unwrap();
-        if !path.exists() && std::env::var_os("ROSTER_WRITE_GOLDEN").is_some() {
-            fs::write(&path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
+    histories().iter().for_each(is_golden);
+    session_history().iter().for_each(is_golden);
+}
+
+fn is_golden<F: Fact + PartialEq + std::fmt::Debug>(event: &Envelope<F>) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(format!("{}.json", event.fact.wire_type()));
+    let written: serde_json::Value = serde_json::from_slice(&event.to_json().unwrap()).unwrap();
+    if !path.exists() && std::env::var_os("ROSTER_WRITE_GOLDEN").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&written).unwrap() + "\n").unwrap();
+    }
+    let golden = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(written, serde_json::from_slice::<serde_json::Value>(&golden).unwrap());
+    assert_eq!(&Envelope::<F>::from_json(&golden).unwrap(), event, "{}", path.display());
+}
+
+/// A session that was refreshed and ended, and one that was stolen.
+fn session_history() -> Vec<SessionEvent> {
+    let (user, session) = (UserId::from_uuid(id(1)), SessionId::from_uuid(id(7)));
+    let started = SessionFact::Started {
+        epoch: Position(3),
+        seed: SessionSeed::from_bytes([7; 16]),
+        expires_at: at(30),
+        ends_at: at(59),
+        user_agent: Some("curl/8".to_owned()),
+        ip: Some("192.0.2.7".to_owned()),
+    };
+    let refreshed = SessionFact::Refreshed { epoch: Position(4), expires_at: at(40) };
+    let ended = SessionFact::Ended { reason: EndReason::Logout };
+    let mut events = Vec::new();
+    for facts in [vec![started, refreshed, ended], vec![SessionFact::TheftDetected]] {
+        let mut state = if facts.len() == 1 { Some(started_again(&events)) } else { None };
+        for fact in facts {
+            let n = u32::try_from(events.len()).unwrap();
+            let after = evolve_session(state.take(), user, session, &fact, at(n)).unwrap();
+            state = Some(after.clone());
+            events.push(SessionEvent {
+                id: id(300 + u128::from(n)),
+                time: at(n),
+                actor: Actor::User(user),
+                command_id: CommandId::from_uuid(id(400 + u128::from(n))),
+                correlation_id: None,
+                causation_id: None,
+                traceparent: None,
+                fact,
+                after,
+            });
         }
-        let golden = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert_eq!(written, serde_json::from_slice::<serde_json::Value>(&golden).unwrap());
-        assert_eq!(Event::from_json(&golden).unwrap(), event, "{}", path.display());
+    }
+    events
+}
+
+fn started_again(events: &[SessionEvent]) -> Session {
+    events.first().unwrap().after.clone()
+}
+
+#[test]
+fn an_ended_session_stays_ended() {
+    let events = session_history();
+    let ended = events.iter().find(|event| event.after.ended.is_some()).unwrap();
+    let (user, session) = (ended.after.user_id, ended.after.id);
+    for event in &events {
+        let state = Some(ended.after.clone());
+        assert!(evolve_session(state, user, session, &event.fact, at(50)).is_err());
     }
 }
 
@@ -130,6 +205,9 @@ fn any_fact() -> impl Strategy<Value = UserFact> {
             .prop_map(|roles| UserFact::RolesChanged { roles }),
         Just(UserFact::Disabled),
         Just(UserFact::Enabled),
+        Just(UserFact::PasswordChanged),
+        Just(UserFact::EmailVerified),
+        "[a-z]{1,8}@example.com".prop_map(|email| UserFact::EmailChanged { email }),
         Just(UserFact::Deleted),
     ]
 }

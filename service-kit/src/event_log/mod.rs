@@ -36,9 +36,11 @@ use async_nats::connection::State;
 use events::Position;
 use tokio::sync::Semaphore;
 
+use crate::config::Settings;
+
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed};
-pub use provision::{ProvisionError, StreamSpec, users_stream};
+pub use provision::{ProvisionError, StreamSpec, mails_stream, sessions_stream, users_stream};
 pub use read::{ReadError, Stored};
 
 /// Header that names the command on everything it wrote.
@@ -57,6 +59,17 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// An append with all its retries and look-ups.
     pub append_deadline: Duration,
+}
+
+impl Limits {
+    /// The limits that the settings name.
+    #[must_use]
+    pub const fn of(settings: &Settings) -> Self {
+        Self {
+            request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
+            append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
+        }
+    }
 }
 
 /// A handle on one stream of the log. Cheap to clone.

@@ -3,10 +3,14 @@
 //! A running service holds no right to create or change a stream, because whoever may update one may
 //! also shrink it to nothing.
 
+use std::time::Duration;
+
+use events::subjects;
 use serde_json::{Map, Value, json};
 
 use super::read::refusal;
 use super::{EventLog, ReadError};
+use crate::config::{Log, Sessions};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
@@ -14,6 +18,14 @@ const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 const STREAM_NOT_FOUND: u64 = 10059;
 /// Window in which the server remembers message ids.
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
+
+/// How much longer than any session its messages are kept.
+const SESSION_LIFE_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// Messages kept of one session. More than one, so that a refresh whose outcome is unknown can be looked
+/// up behind those that came after it.
+const SESSION_MESSAGES_KEPT: u32 = 16;
+/// How long a mail that was parked waits for somebody.
+const MAIL_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How a stream must be configured. Members that are absent from the server's answer count as
 /// `false` or 0, as the server leaves them out.
@@ -50,40 +62,79 @@ pub enum ProvisionError {
     },
 }
 
-/// The stream of users. `replicas` is 1 on one machine and 3 in a cluster; `bytes_max` bounds the file
-/// store, beyond which commands are refused and nothing is dropped.
+/// The stream of users.
 #[must_use]
-pub fn users_stream(replicas: u8, bytes_max: u64) -> StreamSpec {
-    let config = json!({
-        "name": events::subjects::USERS_STREAM,
-        "description": "Roster: the event log of users",
-        "subjects": events::subjects::USERS_STREAM_SUBJECTS,
-        "retention": "limits",
-        "storage": "file",
-        "num_replicas": replicas,
-        "discard": "new",
-        "max_bytes": bytes_max,
-        "max_msgs": -1,
-        "max_msgs_per_subject": -1,
-        "max_age": 0,
-        "max_consumers": -1,
-        "compression": "s2",
-        "allow_direct": true,
-        "allow_atomic": true,
-        "allow_msg_ttl": true,
-        "allow_rollup_hdrs": false,
-        // Secure delete of single messages is how erasure works; purge would be history gone.
-        "deny_delete": false,
-        "deny_purge": true,
-        "duplicate_window": DUPLICATE_WINDOW_NS,
-    });
-    let Value::Object(config) = config else { return StreamSpec::empty() };
-    StreamSpec { name: events::subjects::USERS_STREAM, config }
+pub fn users_stream(log: &Log) -> StreamSpec {
+    StreamSpec::log(subjects::USERS_STREAM, "the event log of users", log.replicas, log.bytes_max)
+        .with("subjects", json!(subjects::USERS_STREAM_SUBJECTS))
+}
+
+/// The stream of sessions. No message is needed any more once no session can be as old; of the many
+/// refreshes of one session only the last are kept.
+#[must_use]
+pub fn sessions_stream(log: &Log, sessions: &Sessions) -> StreamSpec {
+    let max_age = Duration::from_secs(sessions.absolute_s) + SESSION_LIFE_MARGIN;
+    let (replicas, bytes_max) = (log.replicas, log.sessions_bytes_max);
+    StreamSpec::log(subjects::SESSIONS_STREAM, "the event log of sessions", replicas, bytes_max)
+        .with("subjects", json!(subjects::SESSIONS_STREAM_SUBJECTS))
+        .with("max_age", nanoseconds(max_age))
+        .with("max_msgs_per_subject", json!(SESSION_MESSAGES_KEPT))
+}
+
+/// The stream of mails: an order goes when its mail was sent, a parked one when somebody saw to it.
+#[must_use]
+pub fn mails_stream(log: &Log) -> StreamSpec {
+    let (replicas, bytes_max) = (log.replicas, log.mails_bytes_max);
+    StreamSpec::log(subjects::MAILS_STREAM, "mails to be sent", replicas, bytes_max)
+        .with("subjects", json!(subjects::MAILS_STREAM_SUBJECTS))
+        .with("retention", json!("workqueue"))
+        .with("max_age", nanoseconds(MAIL_KEPT))
+}
+
+fn nanoseconds(time: Duration) -> Value {
+    json!(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl StreamSpec {
-    fn empty() -> Self {
-        Self { name: events::subjects::USERS_STREAM, config: Map::new() }
+    /// What every stream has in common.
+    fn log(name: &'static str, description: &str, replicas: u8, bytes_max: u64) -> Self {
+        let config = json!({
+            "name": name,
+            "description": format!("Roster: {description}"),
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": replicas,
+            "discard": "new",
+            "max_bytes": bytes_max,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_age": 0,
+            "max_consumers": -1,
+            "compression": "s2",
+            "allow_direct": true,
+            "allow_atomic": true,
+            "allow_msg_ttl": true,
+            "allow_rollup_hdrs": false,
+            // Secure delete of single messages is how erasure works; purge would be history gone.
+            "deny_delete": false,
+            "deny_purge": true,
+            "duplicate_window": DUPLICATE_WINDOW_NS,
+        });
+        match config {
+            Value::Object(config) => Self { name, config },
+            _ => Self { name, config: Map::new() },
+        }
+    }
+
+    /// The stream's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn with(mut self, key: &str, value: Value) -> Self {
+        self.config.insert(key.to_owned(), value);
+        self
     }
 
     /// Every difference between what is there and what must be.
@@ -94,6 +145,10 @@ impl StreamSpec {
             let fine = match (key.as_str(), found.get(key)) {
                 ("description", _) => true,
                 ("max_bytes", Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
+                // Zero is "for ever"; longer than needed is as good.
+                ("max_age", Some(age)) if wanted.as_u64() > Some(0) => {
+                    age.as_u64() == Some(0) || age.as_u64() >= wanted.as_u64()
+                }
                 ("num_replicas", Some(copies)) => copies.as_u64() >= wanted.as_u64(),
                 (_, Some(value)) => value == wanted,
                 (_, None) => matches!(wanted, Value::Bool(false)) || wanted.as_i64() == Some(0),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use events::CommandId;
 use nats_access::{Account, Role, TestTrust};
 use service_kit::ambient;
+use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits, StreamSpec, users_stream};
 
 /// Room for one test's stream.
@@ -41,7 +42,9 @@ pub fn log(client: async_nats::Client) -> EventLog {
 }
 
 pub fn spec() -> StreamSpec {
-    users_stream(1, BYTES_MAX)
+    let mut settings = Settings::merge("", []).unwrap();
+    settings.log.bytes_max = BYTES_MAX;
+    users_stream(&settings.log)
 }
 
 /// A log as a service has it, provisioned by the operator.

@@ -1,0 +1,213 @@
+//! What stands on the subjects that hold no events: claims, revocations, links.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Position, SessionId, UserId};
+
+/// The claim on an e-mail address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmailClaim {
+    /// Who has it, or had it.
+    pub user_id: UserId,
+    /// Whether it is taken.
+    pub state: ClaimState,
+}
+
+impl EmailClaim {
+    /// Who has the address now.
+    #[must_use]
+    pub fn holder(&self) -> Option<UserId> {
+        (self.state == ClaimState::Held).then_some(self.user_id)
+    }
+}
+
+/// Whether an address is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClaimState {
+    /// Somebody has it.
+    Held,
+    /// It is free again.
+    Released,
+}
+
+/// What ended the access of a user. Access tokens that are older than it are dead; it says which
+/// sessions live on.
+///
+/// Older and newer are positions, never times: a token and a session carry the position of the last
+/// revocation they know of, which is their *epoch*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRevocation {
+    /// Which sessions live on.
+    pub sessions: SessionsKept,
+}
+
+/// Which sessions live on after a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kept", rename_all = "snake_case")]
+pub enum SessionsKept {
+    /// None that is older than this revocation.
+    None,
+    /// Only this one, if it was alive.
+    Only {
+        /// Which.
+        session: SessionId,
+        /// The epoch from which on it was alive.
+        from: Position,
+    },
+    /// All that were alive: those from an epoch on, and one more.
+    Alive {
+        /// The epoch.
+        from: Position,
+        /// The one more, with its own epoch.
+        except: Option<(SessionId, Position)>,
+    },
+}
+
+/// The last revocation of a user with the position it stands at: who may still come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cutoff {
+    /// Position of the revocation, 0 when there is none. Access tokens of an older epoch are dead.
+    pub position: Position,
+    /// Sessions of an older epoch are dead.
+    pub sessions_from: Position,
+    /// But for this one, which lives from its own epoch on.
+    pub except: Option<(SessionId, Position)>,
+}
+
+impl Cutoff {
+    /// What a stored revocation says.
+    #[must_use]
+    pub const fn of(revocation: UserRevocation, position: Position) -> Self {
+        let (sessions_from, except) = match revocation.sessions {
+            SessionsKept::None => (position, None),
+            SessionsKept::Only { session, from } => (position, Some((session, from))),
+            SessionsKept::Alive { from, except } => (from, except),
+        };
+        Self { position, sessions_from, except }
+    }
+
+    /// Whether a session of that epoch is alive.
+    #[must_use]
+    pub fn spares(&self, session: SessionId, epoch: Position) -> bool {
+        epoch >= self.sessions_from
+            || self.except.is_some_and(|(kept, from)| kept == session && epoch >= from)
+    }
+
+    /// The next revocation, one that ends every session.
+    #[must_use]
+    pub const fn all(&self) -> UserRevocation {
+        UserRevocation { sessions: SessionsKept::None }
+    }
+
+    /// The next revocation, one that ends every session but this, if it is alive.
+    #[must_use]
+    pub fn all_but(&self, session: SessionId) -> UserRevocation {
+        let from = match self.except {
+            Some((kept, from)) if kept == session => from,
+            Some(_) | None => self.sessions_from,
+        };
+        UserRevocation { sessions: SessionsKept::Only { session, from } }
+    }
+
+    /// The next revocation, one that ends access tokens alone.
+    #[must_use]
+    pub const fn tokens(&self) -> UserRevocation {
+        let (from, except) = (self.sessions_from, self.except);
+        UserRevocation { sessions: SessionsKept::Alive { from, except } }
+    }
+}
+
+/// What a link in a mail is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkPurpose {
+    /// Choosing a password, the first or another.
+    Password,
+    /// Showing that the address is the user's.
+    Verify,
+    /// Confirming another address, or stopping the change.
+    Email,
+}
+
+impl LinkPurpose {
+    /// Every purpose.
+    pub const ALL: [Self; 3] = [Self::Password, Self::Verify, Self::Email];
+
+    /// Its token in a subject.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Verify => "verify",
+            Self::Email => "email",
+        }
+    }
+}
+
+/// Which link of a purpose is good: the newest, until it is used. The link itself is nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRecord {
+    /// The serial of the good link; `None` when it was used or called off.
+    pub serial: Option<Uuid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(n: u128) -> SessionId {
+        SessionId::from_uuid(Uuid::from_u128(n))
+    }
+
+    /// Revocations one after the other, each at its position.
+    fn after(steps: &[(u64, fn(&Cutoff) -> UserRevocation)]) -> Cutoff {
+        steps.iter().fold(Cutoff::default(), |cutoff, (position, next)| {
+            Cutoff::of(next(&cutoff), Position(*position))
+        })
+    }
+
+    const ALL: fn(&Cutoff) -> UserRevocation = |c| c.all();
+    const TOKENS: fn(&Cutoff) -> UserRevocation = |c| c.tokens();
+    const BUT_1: fn(&Cutoff) -> UserRevocation = |c| c.all_but(session(1));
+    const BUT_2: fn(&Cutoff) -> UserRevocation = |c| c.all_but(session(2));
+
+    #[test]
+    fn who_lives_on() {
+        let alive = |steps: &[(u64, fn(&Cutoff) -> UserRevocation)], n, epoch| {
+            after(steps).spares(session(n), Position(epoch))
+        };
+        assert!(alive(&[], 1, 0), "nothing was revoked");
+        assert!(!alive(&[(5, ALL)], 1, 0));
+        assert!(alive(&[(5, ALL)], 1, 5), "it began afterwards");
+        assert!(alive(&[(5, TOKENS)], 1, 0), "only access tokens die");
+        assert!(!alive(&[(5, ALL), (9, TOKENS)], 1, 0), "the dead stay dead");
+        assert!(alive(&[(5, ALL), (9, TOKENS)], 1, 5));
+
+        assert!(alive(&[(5, BUT_1)], 1, 0) && !alive(&[(5, BUT_1)], 2, 0));
+        // Twice in a row, without a refresh in between.
+        assert!(alive(&[(5, BUT_1), (9, BUT_1)], 1, 0));
+        assert!(alive(&[(5, BUT_1), (7, TOKENS), (9, BUT_1)], 1, 0));
+        assert!(!alive(&[(5, ALL), (9, BUT_1)], 1, 0), "being excepted brings nobody back");
+        assert!(!alive(&[(5, BUT_1), (9, BUT_2)], 1, 0), "the other one ended it");
+        assert!(!alive(&[(5, BUT_1), (9, BUT_2)], 2, 0), "the first one ended this");
+        assert!(!alive(&[(5, BUT_1), (9, ALL)], 1, 0));
+        assert!(!alive(&[(5, BUT_1), (9, ALL), (12, BUT_1)], 1, 5));
+    }
+
+    #[test]
+    fn the_wire_forms_stay() {
+        let wire = |r: UserRevocation| serde_json::to_string(&r).unwrap();
+        let cutoff = Cutoff { position: Position(9), sessions_from: Position(5), except: None };
+        assert_eq!(wire(cutoff.all()), r#"{"sessions":{"kept":"none"}}"#);
+        assert_eq!(
+            wire(cutoff.all_but(session(1))),
+            r#"{"sessions":{"kept":"only","session":"00000000-0000-0000-0000-000000000001","from":5}}"#
+        );
+        assert_eq!(
+            wire(cutoff.tokens()),
+            r#"{"sessions":{"kept":"alive","from":5,"except":null}}"#
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! What can happen to a session, and the state it leads to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{DecodeError, Fact, FoldError, Position, Revision, SessionId, Timestamp, UserId};
+
+/// 128 random bits of one session, from which its refresh tokens are derived with a key that is not in
+/// the log. Worth nothing without that key; not shown.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionSeed([u8; 16]);
+
+impl SessionSeed {
+    /// Wraps random bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, to derive from.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSeed(…)")
+    }
+}
+
+impl From<SessionSeed> for String {
+    fn from(seed: SessionSeed) -> Self {
+        format!("{:032x}", u128::from_be_bytes(seed.0))
+    }
+}
+
+impl TryFrom<String> for SessionSeed {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let refused = "not 32 hex digits in lower case";
+        let number = u128::from_str_radix(&text, 16).map_err(|_| refused)?;
+        let seed = Self(number.to_be_bytes());
+        if String::from(seed) == text { Ok(seed) } else { Err(refused) }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its user logged out.
+    Logout,
+    /// Its user, or an administrator, ended it from elsewhere.
+    Revoked,
+    /// A refresh token came back that had been replaced.
+    Theft,
+}
+
+/// The end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why.
+    pub reason: EndReason,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The state of a session. It holds an address and a device, and a seed: it never leaves the log as it
+/// is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// The session's id.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// Number of its events so far.
+    pub revision: Revision,
+    /// Position of the user's last revocation that the session has taken note of.
+    pub epoch: Position,
+    /// What its refresh tokens are derived from.
+    pub seed: SessionSeed,
+    /// Number of the refresh token that is good, from 1 on.
+    pub generation: u32,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When the good refresh token was made.
+    pub refreshed_at: Timestamp,
+    /// When it ends unless it is refreshed.
+    pub expires_at: Timestamp,
+    /// When it ends however often it is refreshed.
+    pub ends_at: Timestamp,
+    /// What the client called itself.
+    pub user_agent: Option<String>,
+    /// Where the client was.
+    pub ip: Option<String>,
+    /// Its end, if it was ended.
+    pub ended: Option<Ended>,
+}
+
+/// Something that happened to a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionFact {
+    /// A user logged in.
+    Started {
+        /// Last revocation of the user at that time.
+        epoch: Position,
+        /// For its refresh tokens.
+        seed: SessionSeed,
+        /// When it ends unless it is refreshed.
+        expires_at: Timestamp,
+        /// When it ends in any case.
+        ends_at: Timestamp,
+        /// What the client called itself.
+        user_agent: Option<String>,
+        /// Where the client was.
+        ip: Option<String>,
+    },
+    /// The refresh token was replaced by the next one.
+    Refreshed {
+        /// Last revocation of the user at that time.
+        epoch: Position,
+        /// When it ends unless it is refreshed again.
+        expires_at: Timestamp,
+    },
+    /// It was ended.
+    Ended {
+        /// Logout or revocation.
+        reason: EndReason,
+    },
+    /// A replaced refresh token came back, and the session was ended for it.
+    TheftDetected,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireStarted {
+    epoch: Position,
+    seed: SessionSeed,
+    expires_at: Timestamp,
+    ends_at: Timestamp,
+    user_agent: Option<String>,
+    ip: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireRefreshed {
+    epoch: Position,
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireEnded {
+    reason: EndReason,
+}
+
+impl Fact for SessionFact {
+    type After = Session;
+    const STATE: &'static str = "session";
+
+    fn wire_type(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "session.started.v1",
+            Self::Refreshed { .. } => "session.refreshed.v1",
+            Self::Ended { .. } => "session.ended.v1",
+            Self::TheftDetected => "session.theft_detected.v1",
+        }
+    }
+
+    fn changed(&self) -> Result<Map<String, Value>, serde_json::Error> {
+        let members = match self {
+            Self::Started { epoch, seed, expires_at, ends_at, user_agent, ip } => {
+                serde_json::to_value(WireStarted {
+                    epoch: *epoch,
+                    seed: *seed,
+                    expires_at: *expires_at,
+                    ends_at: *ends_at,
+                    user_agent: user_agent.clone(),
+                    ip: ip.clone(),
+                })?
+            }
+            Self::Refreshed { epoch, expires_at } => {
+                serde_json::to_value(WireRefreshed { epoch: *epoch, expires_at: *expires_at })?
+            }
+            Self::Ended { reason } => serde_json::to_value(WireEnded { reason: *reason })?,
+            Self::TheftDetected => json!({}),
+        };
+        serde_json::from_value(members)
+    }
+
+    fn read(kind: &str, changed: Map<String, Value>) -> Result<Self, DecodeError> {
+        let changed = Value::Object(changed);
+        match kind {
+            "session.started.v1" => {
+                let wire: WireStarted = serde_json::from_value(changed)?;
+                Ok(Self::Started {
+                    epoch: wire.epoch,
+                    seed: wire.seed,
+                    expires_at: wire.expires_at,
+                    ends_at: wire.ends_at,
+                    user_agent: wire.user_agent,
+                    ip: wire.ip,
+                })
+            }
+            "session.refreshed.v1" => {
+                let wire: WireRefreshed = serde_json::from_value(changed)?;
+                Ok(Self::Refreshed { epoch: wire.epoch, expires_at: wire.expires_at })
+            }
+            "session.ended.v1" => {
+                let wire: WireEnded = serde_json::from_value(changed)?;
+                Ok(Self::Ended { reason: wire.reason })
+            }
+            "session.theft_detected.v1" => Ok(Self::TheftDetected),
+            other => Err(DecodeError::UnknownType(other.to_owned())),
+        }
+    }
+
+    fn subject(after: &Session) -> String {
+        after.id.to_string()
+    }
+
+    fn revision(after: &Session) -> Revision {
+        after.revision
+    }
+}
+
+/// Applies a fact to a session, or to its absence. Pure: the time of the event is data.
+///
+/// # Errors
+/// [`FoldError`] when the fact cannot follow this state.
+pub fn evolve_session(
+    state: Option<Session>,
+    user: UserId,
+    id: SessionId,
+    fact: &SessionFact,
+    time: Timestamp,
+) -> Result<Session, FoldError> {
+    let refused = |state| Err(FoldError { fact: fact.wire_type(), state });
+    let mut session = match (state, fact) {
+        (None, SessionFact::Started { epoch, seed, expires_at, ends_at, user_agent, ip }) => {
+            return Ok(Session {
+                id,
+                user_id: user,
+                revision: Revision(1),
+                epoch: *epoch,
+                seed: *seed,
+                generation: 1,
+                created_at: time,
+                refreshed_at: time,
+                expires_at: *expires_at,
+                ends_at: *ends_at,
+                user_agent: user_agent.clone(),
+                ip: ip.clone(),
+                ended: None,
+            });
+        }
+        (None, _) => return refused("absence"),
+        (Some(_), SessionFact::Started { .. }) => return refused("start"),
+        (Some(session), _) if session.ended.is_some() => return refused("end"),
+        (Some(session), _) => session,
+    };
+    match fact {
+        SessionFact::Started { .. } => {}
+        SessionFact::Refreshed { epoch, expires_at } => {
+            session.generation = session.generation.saturating_add(1);
+            session.epoch = *epoch;
+            session.refreshed_at = time;
+            session.expires_at = *expires_at;
+        }
+        SessionFact::Ended { reason } => session.ended = Some(Ended { reason: *reason, at: time }),
+        SessionFact::TheftDetected => {
+            session.ended = Some(Ended { reason: EndReason::Theft, at: time });
+        }
+    }
+    session.revision = session.revision.next();
+    Ok(session)
+}

@@ -1,0 +1,276 @@
+//! Links in mails: signed, expiring, good once.
+//!
+//! A link carries what it is for, whose it is, when it ends and a serial, and a MAC over all of that and
+//! over what must not have changed since it was made: the address it was sent to and, for a password
+//! link, the position of the credential. So no link is stored, and a change of address or password voids
+//! those that are out.
+//!
+//! That it works once, and that a newer one voids an older one, is the affair of a record in the log
+//! (`lk.<purpose>.<user>`, [`events::LinkRecord`]): it names the serial of the one good link, and using
+//! the link replaces the record in the batch that carries the change out.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use events::{LinkPurpose, Position, Timestamp, UserId};
+use uuid::Uuid;
+
+use crate::keys::SecretKey;
+
+/// What the application key derives the key of links with.
+pub const LINK_KEY_PURPOSE: &str = "mail link v1";
+
+/// Longest token looked at: the fixed parts and an address of 254 bytes, in base64url.
+const TOKEN_CHARS_MAX: usize = 512;
+const VERSION: u8 = 1;
+/// Version, kind, user, serial, end.
+const HEAD_BYTES: usize = 1 + 1 + 16 + 16 + 8;
+const MAC_BYTES: usize = 32;
+
+/// What following a link does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// Choose a new password.
+    ResetPassword,
+    /// Choose the first password.
+    SetPassword,
+    /// Show that the address is one's own.
+    VerifyEmail,
+    /// Show that the new address is one's own, and take it.
+    ConfirmEmail,
+    /// Stop a change of address.
+    AbortEmail,
+}
+
+impl LinkKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::ResetPassword,
+        Self::SetPassword,
+        Self::VerifyEmail,
+        Self::ConfirmEmail,
+        Self::AbortEmail,
+    ];
+
+    /// The record that says which link is good.
+    #[must_use]
+    pub const fn purpose(self) -> LinkPurpose {
+        match self {
+            Self::ResetPassword | Self::SetPassword => LinkPurpose::Password,
+            Self::VerifyEmail => LinkPurpose::Verify,
+            Self::ConfirmEmail | Self::AbortEmail => LinkPurpose::Email,
+        }
+    }
+
+    /// Last part of the address in the mail: `<link base>/<path>?token=…`.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::ResetPassword => "reset-password",
+            Self::SetPassword => "set-password",
+            Self::VerifyEmail => "verify-email",
+            Self::ConfirmEmail => "confirm-email",
+            Self::AbortEmail => "abort-email-change",
+        }
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::ResetPassword => 1,
+            Self::SetPassword => 2,
+            Self::VerifyEmail => 3,
+            Self::ConfirmEmail => 4,
+            Self::AbortEmail => 5,
+        }
+    }
+}
+
+/// A link, as its token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// What it does.
+    pub kind: LinkKind,
+    /// Whose it is.
+    pub user: UserId,
+    /// Its serial.
+    pub serial: Uuid,
+    /// When it ends, in whole seconds.
+    pub expires_at: Timestamp,
+    /// The new address as given, in a [`LinkKind::ConfirmEmail`].
+    pub new_email: Option<String>,
+}
+
+/// What must be as it was when the link was made.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding<'a> {
+    /// The user's address, canonical.
+    pub email: &'a str,
+    /// Position of the user's credential, 0 when there never was one.
+    pub credential: Position,
+}
+
+/// A token that was read and not yet checked: [`Unverified::user`] says whose state to check it against.
+#[derive(Debug, Clone)]
+pub struct Unverified {
+    link: Link,
+    mac: Vec<u8>,
+}
+
+impl Unverified {
+    /// Whose it claims to be.
+    #[must_use]
+    pub const fn user(&self) -> UserId {
+        self.link.user
+    }
+
+    /// What it claims to do.
+    #[must_use]
+    pub const fn kind(&self) -> LinkKind {
+        self.link.kind
+    }
+}
+
+/// Makes and checks tokens. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Links {
+    key: SecretKey,
+}
+
+impl Links {
+    /// Uses a key derived for [`LINK_KEY_PURPOSE`].
+    #[must_use]
+    pub const fn new(key: SecretKey) -> Self {
+        Self { key }
+    }
+
+    /// The token of a link.
+    #[must_use]
+    pub fn token(&self, link: &Link, binding: &Binding<'_>) -> String {
+        let mut bytes = head(link);
+        bytes.extend_from_slice(&self.mac(link, binding));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Reads a token. `None` for anything else.
+    #[must_use]
+    pub fn read(token: &str) -> Option<Unverified> {
+        if token.len() > TOKEN_CHARS_MAX {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+        let (new_email, mac) = rest.split_at_checked(rest.len().checked_sub(MAC_BYTES)?)?;
+        let (&[version, number], head) = head.split_first_chunk::<2>()?;
+        let (user, head) = head.split_first_chunk::<16>()?;
+        let (serial, end) = head.split_first_chunk::<16>()?;
+        let end = i64::from_be_bytes(end.try_into().ok()?);
+        let kind = LinkKind::ALL.into_iter().find(|kind| kind.number() == number)?;
+        let new_email = match kind {
+            LinkKind::ConfirmEmail => Some(String::from_utf8(new_email.to_vec()).ok()?),
+            LinkKind::ResetPassword
+            | LinkKind::SetPassword
+            | LinkKind::VerifyEmail
+            | LinkKind::AbortEmail => new_email.is_empty().then_some(None)?,
+        };
+        let link = Link {
+            kind,
+            user: UserId::from_uuid(Uuid::from_bytes(*user)),
+            serial: Uuid::from_bytes(*serial),
+            expires_at: Timestamp::from_unix_seconds(end)?,
+            new_email,
+        };
+        (version == VERSION).then(|| Unverified { link, mac: mac.to_vec() })
+    }
+
+    /// Checks a token against the state its user has now. `None` when it was not made by us, for another
+    /// state, or is over.
+    #[must_use]
+    pub fn verify(
+        &self,
+        unverified: Unverified,
+        binding: &Binding<'_>,
+        now: Timestamp,
+    ) -> Option<Link> {
+        let Unverified { link, mac } = unverified;
+        let expected = self.mac(&link, binding);
+        let ours = aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).is_ok();
+        (ours && now < link.expires_at).then_some(link)
+    }
+
+    fn mac(&self, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
+        // Whoever changes the password while waiting for another mail keeps that mail's link.
+        let credential = match link.kind {
+            LinkKind::ResetPassword | LinkKind::SetPassword => binding.credential.0,
+            LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => 0,
+        };
+        self.key.mac(&[&head(link), binding.email.as_bytes(), &credential.to_be_bytes()])
+    }
+}
+
+fn head(link: &Link) -> Vec<u8> {
+    let mut bytes = vec![VERSION, link.kind.number()];
+    bytes.extend_from_slice(link.user.as_uuid().as_bytes());
+    bytes.extend_from_slice(link.serial.as_bytes());
+    bytes.extend_from_slice(&link.expires_at.as_datetime().timestamp().to_be_bytes());
+    if let Some(new_email) = &link.new_email {
+        bytes.extend_from_slice(new_email.as_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap()
+    }
+
+    fn link(kind: LinkKind) -> Link {
+        Link {
+            kind,
+            user: UserId::from_uuid(Uuid::from_u128(1)),
+            serial: Uuid::from_u128(2),
+            expires_at: at(60),
+            new_email: (kind == LinkKind::ConfirmEmail).then(|| "new@example.com".to_owned()),
+        }
+    }
+
+    const BINDING: Binding<'_> = Binding { email: "ada@example.com", credential: Position(7) };
+
+    #[test]
+    fn a_link_is_good_for_what_it_was_made_for() {
+        let links = Links::new(SecretKey::generate().unwrap());
+        for kind in LinkKind::ALL {
+            let token = links.token(&link(kind), &BINDING);
+            let read = || Links::read(&token).unwrap();
+            assert_eq!(read().user(), link(kind).user);
+            assert_eq!(links.verify(read(), &BINDING, at(59)), Some(link(kind)));
+            assert_eq!(links.verify(read(), &BINDING, at(60)), None, "it is over");
+            let moved = Binding { email: "other@example.com", ..BINDING };
+            assert_eq!(links.verify(read(), &moved, at(0)), None, "another address");
+            let changed = Binding { credential: Position(8), ..BINDING };
+            let is_password = kind.purpose() == LinkPurpose::Password;
+            assert_eq!(links.verify(read(), &changed, at(0)).is_none(), is_password);
+            let stranger = Links::new(SecretKey::generate().unwrap());
+            assert_eq!(stranger.verify(read(), &BINDING, at(0)), None, "another key");
+        }
+    }
+
+    #[test]
+    fn a_changed_token_is_refused() {
+        let links = Links::new(SecretKey::generate().unwrap());
+        let token = links.token(&link(LinkKind::ConfirmEmail), &BINDING);
+        let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        for n in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[n] ^= 1;
+            let read = Links::read(&URL_SAFE_NO_PAD.encode(&changed));
+            let passes = read.and_then(|read| links.verify(read, &BINDING, at(0)));
+            assert_eq!(passes, None, "byte {n}");
+        }
+        for garbage in ["", "a", "!!!", &token[..40], &"A".repeat(600), &format!("{token}AAAA")] {
+            let read = Links::read(garbage);
+            assert_eq!(read.and_then(|read| links.verify(read, &BINDING, at(0))), None);
+        }
+    }
+}

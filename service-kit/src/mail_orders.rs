@@ -1,0 +1,150 @@
+//! The wish for a mail: placed by who decides, carried out by the mailer of the reactor.
+//!
+//! An order waits in the stream `MAILS` until its mail is sent. It is sealed whole, since it may hold an
+//! address; it never holds a link, which the mailer makes when it sends. Its id names the wish: the same
+//! wish placed twice is one order as long as it waits, and one link however often it is carried out.
+
+use events::{CommandId, Timestamp, UserId, subjects};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::event_log::{Append, EventLog, Guard, Outcome, Write};
+use crate::keys::SecretKey;
+use crate::sealing::{Sealed, Sealer, SealingError};
+
+/// What the application key derives the key of orders with.
+pub const MAIL_KEY_PURPOSE: &str = "mail order v1";
+
+/// One wish for a mail (for [`Mail::EmailChange`] two).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailOrder {
+    /// Names the wish.
+    pub id: Uuid,
+    /// When it was made; links count from the sending.
+    pub ordered_at: Timestamp,
+    /// Which mail to whom.
+    pub mail: Mail,
+}
+
+/// Which mail to whom. The address is always looked up when the mail is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Mail {
+    /// A link to choose a new password, to whoever holds the claim; nobody may. The key is that of the
+    /// claim's subject, so that placing the order costs the same for every address.
+    ResetPassword {
+        /// `<key>` of `uq.email.<key>`.
+        claim: String,
+    },
+    /// A link to choose the first password, or one that an administrator asked for.
+    SetPassword {
+        /// To whom.
+        user: UserId,
+    },
+    /// A link to verify the address.
+    VerifyEmail {
+        /// To whom.
+        user: UserId,
+    },
+    /// A link to confirm to the new address, and a notice with a link to abort to the present one.
+    EmailChange {
+        /// Whose.
+        user: UserId,
+        /// The new address as given.
+        new_email: String,
+    },
+    /// The notice that the password was changed.
+    PasswordChanged {
+        /// To whom.
+        user: UserId,
+    },
+    /// The notice to a user that somebody tried to register with their address.
+    AddressTaken {
+        /// `<key>` of `uq.email.<key>`.
+        claim: String,
+    },
+}
+
+impl Mail {
+    /// Name of the kind, for logs and for the operator.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ResetPassword { .. } => "reset_password",
+            Self::SetPassword { .. } => "set_password",
+            Self::VerifyEmail { .. } => "verify_email",
+            Self::EmailChange { .. } => "email_change",
+            Self::PasswordChanged { .. } => "password_changed",
+            Self::AddressTaken { .. } => "address_taken",
+        }
+    }
+}
+
+/// Seals and opens orders, with a key derived for [`MAIL_KEY_PURPOSE`].
+pub struct MailOrders {
+    sealer: Sealer,
+}
+
+impl MailOrders {
+    /// Uses the key of orders.
+    ///
+    /// # Errors
+    /// [`SealingError`] when the library refuses the key.
+    pub fn new(key: &SecretKey) -> Result<Self, SealingError> {
+        Ok(Self { sealer: Sealer::new(key)? })
+    }
+
+    /// The message of an order.
+    ///
+    /// # Errors
+    /// [`SealingError`].
+    pub fn seal(&self, order: &MailOrder) -> Result<Vec<u8>, SealingError> {
+        let plain = serde_json::to_vec(order).map_err(|_| SealingError::Seal)?;
+        let sealed = self.sealer.seal(order.id.as_bytes(), &plain)?;
+        serde_json::to_vec(&sealed).map_err(|_| SealingError::Seal)
+    }
+
+    /// The order `id` in a message.
+    ///
+    /// # Errors
+    /// [`SealingError::Open`]: park it.
+    pub fn open(&self, id: Uuid, message: &[u8]) -> Result<MailOrder, SealingError> {
+        let sealed: Sealed = serde_json::from_slice(message).map_err(|_| SealingError::Open)?;
+        let plain = self.sealer.open(id.as_bytes(), &sealed)?;
+        serde_json::from_slice(&plain).map_err(|_| SealingError::Open)
+    }
+
+    /// Places an order in the stream `MAILS`. [`Outcome::Conflict`] means that it is waiting already.
+    pub async fn place(&self, mails: &EventLog, order: &MailOrder) -> Outcome {
+        let message = match self.seal(order) {
+            Ok(message) => message,
+            Err(error) => return Outcome::Refused(0, error.to_string()),
+        };
+        let write = Write::new(subjects::mail_order(order.id), Guard::absent(), message);
+        mails.append(&Append::new(CommandId::from_uuid(order.id), write)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient;
+
+    #[test]
+    fn an_order_tells_nothing_until_it_is_opened() {
+        let orders = MailOrders::new(&SecretKey::generate().unwrap()).unwrap();
+        let order = MailOrder {
+            id: ambient::new_uuid(),
+            ordered_at: ambient::now(),
+            mail: Mail::EmailChange {
+                user: UserId::from_uuid(ambient::new_uuid()),
+                new_email: "new@example.com".to_owned(),
+            },
+        };
+        let message = orders.seal(&order).unwrap();
+        let text = String::from_utf8(message.clone()).unwrap();
+        assert!(!text.contains("example") && !text.contains("email_change"), "{text}");
+        assert_eq!(orders.open(order.id, &message).unwrap(), order);
+        assert_eq!(orders.open(ambient::new_uuid(), &message), Err(SealingError::Open));
+    }
+}
