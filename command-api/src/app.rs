@@ -3,26 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER};
+use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, SessionSeed, subjects};
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, users_stream};
+use service_kit::event_log::{
+    EventLog, Limits, StreamSpec, mails_stream, sessions_stream, users_stream,
+};
 use service_kit::health::Readiness;
 use service_kit::keys::{
-    APPLICATION_KEY_FILE, JWKS_FILE, KeySet, SIGNING_KEY_FILE, SecretKey, SigningKey,
+    APPLICATION_KEY_FILE, JWKS_FILE, KeySet, SIGNING_KEY_FILE, SecretKey, SigningKey, random,
 };
+use service_kit::links::{LINK_KEY_PURPOSE, Links};
+use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::nats;
+use service_kit::revocations::Revocations;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::{HashPool, NatsUserLog};
-use crate::application::{CommandError, Request, Users};
-use crate::domain::{Password, PasswordRules, Register, Roles};
+use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsUserLog};
+use crate::application::{CommandError, Parts, RefreshTokens, Request, Users};
+use crate::domain::{Password, PasswordRules, Register, Roles, SessionRules};
 use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";
+
+/// Time for the feed of revocations to be read to its end.
+const REVOCATIONS_WAIT: Duration = Duration::from_secs(30);
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +53,9 @@ pub enum StartError {
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
+    /// What has ended is not known.
+    #[error("the feed of revocations cannot be read to its end")]
+    Revocations,
     /// Password hashing or sealing cannot be set up.
     #[error("{0}")]
     Crypto(String),
@@ -54,6 +65,7 @@ pub enum StartError {
 pub struct App {
     users: Users,
     router: axum::Router,
+    key_set: KeySet,
     readiness: Readiness,
     tasks: TaskTracker,
 }
@@ -75,39 +87,75 @@ impl App {
             TokenVerifier::new(&key_set, &settings.tokens).map_err(StartError::KeySet)?;
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
-        let views = ViewsPosition::follow(client.clone(), stop)
-            .await
-            .map_err(|error| StartError::Views(error.to_string()))?;
-        let log = EventLog::new(client, events::subjects::USERS_STREAM, Limits::of(settings));
-        log.verify(&users_stream(&settings.log)).await?;
+        let follow = async |subject| {
+            ViewsPosition::follow(&client, subject, stop.clone())
+                .await
+                .map_err(|error| StartError::Views(error.to_string()))
+        };
+        let user_views = follow(subjects::USER_VIEWS_POSITION).await?;
+        let session_views = follow(subjects::SESSION_VIEWS_POSITION).await?;
+        let open = async |spec: StreamSpec| {
+            let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+            log.verify(&spec).await.map(|()| log)
+        };
+        let users_log = open(users_stream(&settings.log)).await?;
+        let sessions_log = open(sessions_stream(&settings.log, &settings.sessions)).await?;
+        let mails = open(mails_stream(&settings.log)).await?;
+        let revocations = Revocations::follow(&client, settings, &stop);
+        if !revocations.caught_up(REVOCATIONS_WAIT).await {
+            return Err(StartError::Revocations);
+        }
 
-        let readiness = Readiness::default().with("event-log", {
-            let log = log.clone();
+        let readiness = revocations.check(Readiness::default()).with("event-log", {
+            let log = users_log.clone();
             move || {
                 let log = log.clone();
                 async move { log.end().await.map(drop).map_err(|error| error.to_string()) }
             }
         });
-        let user_log = NatsUserLog::new(log, &application_key).map_err(StartError::Crypto)?;
-        let hasher =
-            HashPool::start(&settings.passwords).map_err(|e| StartError::Crypto(e.to_string()))?;
+        let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
+        let user_log = NatsUserLog::new(users_log, &application_key).map_err(StartError::Crypto)?;
+        let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
+            .map_err(|error| crypto(&error))?;
+        let hasher = HashPool::start(&settings.passwords).map_err(|error| crypto(&error))?;
         let tasks = TaskTracker::new();
-        let rules = PasswordRules { length_min: settings.passwords.length_min };
-        let users = Users::new(Arc::new(user_log), Arc::new(hasher), rules, tasks.clone());
+        let users = Users::new(Parts {
+            log: Arc::new(user_log),
+            sessions: Arc::new(NatsSessionLog::new(sessions_log)),
+            desk: Arc::new(NatsMailDesk::new(mails, orders)),
+            hasher: Arc::new(hasher),
+            rules: PasswordRules { length_min: settings.passwords.length_min },
+            session_rules: SessionRules {
+                idle_s: settings.sessions.idle_s,
+                absolute_s: settings.sessions.absolute_s,
+                reuse_window_s: settings.sessions.reuse_window_s,
+            },
+            refresh_tokens: RefreshTokens::new(application_key.derive("refresh token v1")),
+            links: Links::new(application_key.derive(LINK_KEY_PURPOSE)),
+            seeds: Arc::new(|| {
+                random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
+            }),
+            tasks: tasks.clone(),
+        });
         let router = routes(AppState {
             users: users.clone(),
-            views: Arc::new(views),
+            user_views: Arc::new(user_views),
+            session_views: Arc::new(session_views),
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
             issuer: TokenIssuer::new(signing_key, settings.tokens.clone()),
-            verifier,
-            key_set: Arc::new(key_set),
+            verifier: verifier.with_revocations(revocations),
         });
-        Ok(Self { users, router, readiness, tasks })
+        Ok(Self { users, router, key_set, readiness, tasks })
     }
 
     /// The routes, without the layers that every public listener has.
     pub fn router(&self) -> axum::Router {
         self.router.clone()
+    }
+
+    /// The route with the public keys, which both sides have.
+    pub fn key_routes(&self) -> axum::Router {
+        self.key_set.clone().routes()
     }
 
     /// What must hold for the service to take requests.

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{EmailAddress, Event, Position, Revision, UserId, UserState};
+use events::{
+    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, Session,
+    SessionEvent, SessionId, UserId, UserRevocation, UserState,
+};
 use service_kit::event_log::Guard;
+use service_kit::mail_orders::Mail;
 
 use crate::domain::{Admins, Password};
 
@@ -92,16 +96,38 @@ pub struct Change {
     pub user: UserId,
     /// Guard on the user's events.
     pub guard: Guard,
-    /// At least one.
+    /// In order; none when only what stands beside the events changes.
     pub events: Vec<Event>,
-    /// With it, when the address is taken or given up.
-    pub claim: Option<ClaimChange>,
+    /// With it, when an address is taken or given up, or both.
+    pub claims: Vec<ClaimChange>,
     /// With it, when the password changes.
     pub credential: Option<CredentialChange>,
     /// With it, when the set of administrators changes.
     pub admins: Option<(Admins, Guard)>,
+    /// With it, when access ends.
+    pub revocation: Option<(UserRevocation, Guard)>,
+    /// With it, when a link of a mail is used up.
+    pub link: Option<(LinkPurpose, Guard)>,
     /// With it, when the caller gave a key.
     pub key: Option<IdempotencyKey>,
+}
+
+impl Change {
+    /// A change of nothing yet.
+    #[must_use]
+    pub const fn of(user: UserId, guard: Guard) -> Self {
+        Self {
+            user,
+            guard,
+            events: Vec::new(),
+            claims: Vec::new(),
+            credential: None,
+            admins: None,
+            revocation: None,
+            link: None,
+            key: None,
+        }
+    }
 }
 
 /// What came of an append, for a command.
@@ -132,6 +158,14 @@ pub trait UserLog: Send + Sync {
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError>;
     /// Who is an administrator.
     async fn admins(&self) -> Result<Loaded<Admins>, LogError>;
+    /// What ended the user's access last.
+    async fn cutoff(&self, user: UserId) -> Result<Loaded<Cutoff>, LogError>;
+    /// Which link of a purpose is good.
+    async fn link(
+        &self,
+        purpose: LinkPurpose,
+        user: UserId,
+    ) -> Result<Loaded<Option<LinkRecord>>, LogError>;
     /// What a key led to.
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, LogError>;
     /// The event at a position; `None` when it was erased.
@@ -140,8 +174,30 @@ pub trait UserLog: Send + Sync {
     async fn append(&self, change: &Change) -> Appended;
     /// Replaces a credential alone, as after a login with older parameters. No event tells of it.
     async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended;
+    /// The keyed hash of an address, as the subject of its claim has it.
+    fn claim_key(&self, email: &EmailAddress) -> String;
     /// Keyed hashes for an idempotency key.
     fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey;
+}
+
+/// The log of sessions.
+#[async_trait]
+pub trait SessionLog: Send + Sync {
+    /// The state of a session of a user.
+    async fn load(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Loaded<Option<Session>>, LogError>;
+    /// Stores an event; with an end, everyone is told in the same batch.
+    async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended;
+}
+
+/// Where mails are asked for.
+#[async_trait]
+pub trait MailDesk: Send + Sync {
+    /// Asks for a mail, which is sent later and more than once if need be.
+    async fn order(&self, mail: Mail) -> Appended;
 }
 
 /// Hashing was not done.
@@ -177,7 +233,7 @@ pub trait PasswordHasher: Send + Sync {
     ) -> Result<Verified, HashError>;
 }
 
-/// How far the views are.
+/// How far the views of one stream are.
 #[async_trait]
 pub trait Views: Send + Sync {
     /// Waits until the views have a position; `false` when they do not in time or the projector is down.

@@ -33,6 +33,15 @@ impl Timestamp {
         Self(later.unwrap_or(DateTime::<Utc>::MAX_UTC))
     }
 
+    /// The time so many seconds earlier, at least the first one there is.
+    #[must_use]
+    pub fn minus_seconds(&self, seconds: u64) -> Self {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let earlier =
+            chrono::TimeDelta::try_seconds(seconds).and_then(|d| self.0.checked_sub_signed(d));
+        Self(earlier.unwrap_or(DateTime::<Utc>::MIN_UTC))
+    }
+
     /// The time as `chrono` has it.
     #[must_use]
     pub const fn as_datetime(&self) -> DateTime<Utc> {

@@ -1,13 +1,16 @@
 //! The loop: read on from the checkpoint, fold, write, say how far the views are.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use events::{Event, Position, subjects};
+use events::Position;
 use futures::StreamExt;
 use service_kit::ambient;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, FollowError, Limits, ReadError, users_stream};
+use service_kit::event_log::{
+    EventLog, FollowError, Limits, ReadError, Start, StreamSpec, sessions_stream, users_stream,
+};
 use service_kit::health::Readiness;
 use service_kit::nats;
 use service_kit::views_position::{Announcer, HEARTBEAT};
@@ -15,7 +18,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
-use crate::store::{Batch, StoreError, checkpoint, prepare, write};
+use crate::fold::{Fold, Sessions, Users};
+use crate::store::{StoreError, checkpoint, prepare, write};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "projector";
@@ -55,8 +59,44 @@ enum RunError {
     LogBehindViews { views: Position, log: Position },
 }
 
-/// A projector that is ready to run.
+/// A projector that is ready to run: one projection for users and one for sessions.
 pub struct App {
+    users: Projection<Users>,
+    sessions: Projection<Sessions>,
+}
+
+impl App {
+    /// Connects and checks the log. The database may come later.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
+        let client = nats::connect(&settings.nats, SERVICE).await?;
+        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+        let (users, sessions) =
+            (users_stream(&settings.log), sessions_stream(&settings.log, &settings.sessions));
+        Ok(Self {
+            users: Projection::open(&client, settings, &views, &users).await?,
+            sessions: Projection::open(&client, settings, &views, &sessions).await?,
+        })
+    }
+
+    /// What must hold for the views to follow the log: nothing stands still, and the oldest event that
+    /// they lack is not too old.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let readiness = Readiness::default();
+        self.sessions.check(self.users.check(readiness, "projector-users"), "projector-sessions")
+    }
+
+    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
+    pub async fn run(self, stop: CancellationToken) {
+        tokio::join!(self.users.run(&stop), self.sessions.run(&stop));
+    }
+}
+
+/// The views of one stream.
+struct Projection<F> {
     log: EventLog,
     views: Views,
     announcer: Announcer,
@@ -64,6 +104,7 @@ pub struct App {
     operation_timeout: Duration,
     lag_max: Duration,
     progress: Arc<Mutex<Progress>>,
+    fold: PhantomData<fn() -> F>,
 }
 
 /// What readiness looks at.
@@ -75,21 +116,19 @@ struct Progress {
     trouble: Option<String>,
 }
 
-impl App {
-    /// Connects and checks the log. The database may come later.
-    ///
-    /// # Errors
-    /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
-        let client = nats::connect(&settings.nats, SERVICE).await?;
-        let announcer = Announcer::new(client.clone());
-        let log = EventLog::new(client, subjects::USERS_STREAM, Limits::of(settings));
-        log.verify(&users_stream(&settings.log)).await?;
-        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+impl<F: Fold> Projection<F> {
+    async fn open(
+        client: &async_nats::Client,
+        settings: &Settings,
+        views: &Views,
+        spec: &StreamSpec,
+    ) -> Result<Self, StartError> {
+        let log = EventLog::new(client.clone(), F::STREAM, Limits::of(settings));
+        log.verify(spec).await?;
         Ok(Self {
             log,
-            announcer,
-            views,
+            announcer: Announcer::new(client.clone(), F::ANNOUNCED_ON),
+            views: views.clone(),
             batch_max: settings.projector.batch_events_max,
             operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
             lag_max: Duration::from_millis(settings.projector.lag_max_ms),
@@ -97,22 +136,21 @@ impl App {
                 position: Position::default(),
                 trouble: Some("not started".to_owned()),
             })),
+            fold: PhantomData,
         })
     }
 
-    /// What must hold for the views to follow the log: nothing stands still, and the oldest event that
-    /// they lack is not too old.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
+    fn check(&self, readiness: Readiness, name: &'static str) -> Readiness {
         let (progress, log, lag_max) = (Arc::clone(&self.progress), self.log.clone(), self.lag_max);
-        Readiness::default().with("projector", move || {
+        readiness.with(name, move || {
             let progress = lock(&progress).clone();
             let log = log.clone();
             async move {
                 if let Some(trouble) = progress.trouble {
                     return Err(trouble);
                 }
-                let next = log.next(subjects::USER_EVENTS_FILTER, progress.position).await;
+                let events = F::FILTERS.first().copied().unwrap_or_default();
+                let next = log.next(events, progress.position).await;
                 let Some(missing) = next.map_err(|error| error.to_string())? else { return Ok(()) };
                 let age = ambient::now().as_datetime() - missing.stored_at.as_datetime();
                 let lag = age.to_std().unwrap_or_default();
@@ -124,8 +162,7 @@ impl App {
         })
     }
 
-    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
-    pub async fn run(self, stop: CancellationToken) {
+    async fn run(&self, stop: &CancellationToken) {
         let mut pause = PAUSE_FIRST;
         while !stop.is_cancelled() {
             let ended = tokio::select! {
@@ -133,7 +170,7 @@ impl App {
                 ended = self.run_once(&mut pause) => ended,
             };
             if let Err(error) = ended {
-                tracing::warn!(%error, "the projector starts again from its checkpoint");
+                tracing::warn!(stream = F::STREAM, %error, "the projector starts again from its checkpoint");
                 lock(&self.progress).trouble = Some(error.to_string());
             }
             tokio::select! {
@@ -145,14 +182,16 @@ impl App {
 
     async fn run_once(&self, pause: &mut Duration) -> Result<(), RunError> {
         self.bounded(prepare(&self.views)).await?;
-        let mut position =
-            self.bounded(async { self.views.position().await.map_err(StoreError::from) }).await?;
+        let name = F::checkpoint();
+        let mut position = self
+            .bounded(async { self.views.position(&name).await.map_err(StoreError::from) })
+            .await?;
         let end = self.log.end().await?;
         if end < position {
             return Err(RunError::LogBehindViews { views: position, log: end });
         }
         let mut batches = Box::pin(self.events_behind(position).await?);
-        tracing::info!(%position, "the projector follows the log");
+        tracing::info!(stream = F::STREAM, %position, "the projector follows the log");
         *lock(&self.progress) = Progress { position, trouble: None };
         *pause = PAUSE_FIRST;
 
@@ -170,42 +209,35 @@ impl App {
             let Some(batch) = batch else { return Ok(()) };
             let batch = batch?;
             self.bounded(write(&self.views, &batch)).await?;
-            position = position.max(batch.end());
+            position = batch.end().map_or(position, |end| position.max(end));
             lock(&self.progress).position = position;
             // Readers have what is announced already; the checkpoint is for the next start.
             self.announcer.announce(position).await;
-            self.bounded(checkpoint(&self.views, position)).await?;
+            self.bounded(checkpoint(&self.views, &name, position)).await?;
         }
     }
 
-    /// The events behind a position, folded into as few batches as they arrive in.
+    /// The messages behind a position, folded into as few batches as they arrive in.
     async fn events_behind(
         &self,
         position: Position,
-    ) -> Result<impl futures::Stream<Item = Result<Batch, RunError>>, RunError> {
-        let messages = self.log.follow(subjects::USER_EVENTS_FILTER, position).await?;
-        let ready = messages
-            .map(|message| {
-                let message = message?;
-                let event = Event::from_json(&message.payload)
-                    .map_err(|error| RunError::Poison(message.position, error))?;
-                Ok((message.position, event.after))
-            })
-            .ready_chunks(self.batch_max);
+    ) -> Result<impl futures::Stream<Item = Result<F, RunError>>, RunError> {
+        let following = self.log.follow(F::FILTERS, Start::Behind(position)).await?;
+        let ready = following.messages.ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
         Ok(ready.flat_map(|chunk| {
-            let mut batch = Batch::default();
+            let mut batch = F::default();
             let mut failure = None;
             for next in chunk {
-                match next {
-                    Ok((position, after)) => batch.add(position, after),
-                    Err(error) => {
-                        failure = Some(Err(error));
-                        break;
-                    }
+                let taken = next.map_err(RunError::from).and_then(|message| {
+                    batch.add(&message).map_err(|error| RunError::Poison(message.position, error))
+                });
+                if let Err(error) = taken {
+                    failure = Some(Err(error));
+                    break;
                 }
             }
-            let batch = (batch != Batch::default()).then_some(Ok(batch));
+            let batch = batch.end().is_some().then_some(Ok(batch));
             futures::stream::iter(batch.into_iter().chain(failure))
         }))
     }

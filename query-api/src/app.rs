@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use events::subjects;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::keys::{CURSOR_KEY_FILE, JWKS_FILE, KeySet, SecretKey};
 use service_kit::nats;
+use service_kit::revocations::Revocations;
 use service_kit::tokens::TokenVerifier;
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,9 @@ use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "query-api";
+
+/// Time for the feed of revocations to be read to its end.
+const REVOCATIONS_WAIT: Duration = Duration::from_secs(30);
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,9 @@ pub enum StartError {
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
+    /// What has ended is not known.
+    #[error("the feed of revocations cannot be read to its end")]
+    Revocations,
     /// The connection string of the database is not valid.
     #[error("mongodb.url cannot be used")]
     Database(#[from] mongodb::error::Error),
@@ -40,6 +48,7 @@ pub enum StartError {
 /// A service that is ready to serve.
 pub struct App {
     router: axum::Router,
+    key_set: KeySet,
     readiness: Readiness,
     reader: Reader,
 }
@@ -56,14 +65,20 @@ impl App {
         let verifier = TokenVerifier::new(&key_set, &settings.tokens)
             .map_err(|error| StartError::KeySet(error.to_string()))?;
         let client = nats::connect(&settings.nats, SERVICE).await?;
-        let position = ViewsPosition::follow(client, stop)
+        let subject = subjects::USER_VIEWS_POSITION;
+        let position = ViewsPosition::follow(&client, subject, stop.clone())
             .await
             .map_err(|error| StartError::Views(error.to_string()))?;
+        let revocations = Revocations::follow(&client, settings, &stop);
+        if !revocations.caught_up(REVOCATIONS_WAIT).await {
+            return Err(StartError::Revocations);
+        }
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         let operation_timeout = Duration::from_millis(settings.mongodb.operation_timeout_ms);
         let reader = Reader::new(views, position.clone(), operation_timeout);
 
-        let readiness = Readiness::default()
+        let readiness = revocations
+            .check(Readiness::default())
             .with("database", {
                 let reader = reader.clone();
                 move || {
@@ -79,16 +94,21 @@ impl App {
             });
         let router = routes(AppState {
             reader: reader.clone(),
-            verifier,
+            verifier: verifier.with_revocations(revocations),
             cursor_key: cursor_key.derive("list cursor v1"),
             query_wait: Duration::from_millis(settings.views.query_wait_ms),
         });
-        Ok(Self { router, readiness, reader })
+        Ok(Self { router, key_set, readiness, reader })
     }
 
     /// The routes, without the layers that every public listener has.
     pub fn router(&self) -> axum::Router {
         self.router.clone()
+    }
+
+    /// The route with the public keys, which both sides have.
+    pub fn key_routes(&self) -> axum::Router {
+        self.key_set.clone().routes()
     }
 
     /// What must hold for the service to take requests.

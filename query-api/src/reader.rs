@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use events::{DeletedUser, Position, User, UserId};
+use events::{DeletedUser, Position, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Document, Uuid, doc};
 use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use views::{DamagedView, UserDocument, UserView, Views};
+use views::{
+    DamagedView, LivingUser, SessionDocument, SessionView, UserDocument, UserView, Views, user_key,
+    users_checkpoint,
+};
 
 /// Pause between two looks at the checkpoint when the projector is not heard of.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +51,7 @@ impl From<DamagedView> for ReadError {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
     /// A living user.
-    Living(Box<User>, Position),
+    Living(Box<LivingUser>, Position),
     /// A deleted one.
     Tombstone(DeletedUser),
     /// The views know nobody of this id.
@@ -128,7 +131,7 @@ impl Reader {
 
     async fn checkpoint(&self) -> Result<Position, ReadError> {
         let views = self.views.clone();
-        self.whole(async move { Ok(views.position().await?) }).await
+        self.whole(async move { Ok(views.position(&users_checkpoint()).await?) }).await
     }
 
     /// One user.
@@ -136,11 +139,13 @@ impl Reader {
         let before = self.position().await?;
         let users = self.views.users();
         let id = Uuid::from_bytes(*id.as_uuid().as_bytes());
-        let found = self.whole(async move { Ok(users.find_one(doc! {"_id": id}).await?) }).await?;
+        // Without a position it is only what sessions and revocations said, and the user is to come.
+        let filter = doc! {"_id": id, "position": {"$gte": 0}};
+        let found = self.whole(async move { Ok(users.find_one(filter).await?) }).await?;
         let Some(document) = found else { return Ok(Found::Nobody) };
         let position = before.max(document.position());
         Ok(match document.view()? {
-            UserView::Living(user) => Found::Living(Box::new(user), position),
+            UserView::Living(user) => Found::Living(user, position),
             UserView::Tombstone(user) => Found::Tombstone(user),
         })
     }
@@ -151,7 +156,7 @@ impl Reader {
         filter: Document,
         sort: Document,
         limit: usize,
-    ) -> Result<Vec<User>, ReadError> {
+    ) -> Result<Vec<LivingUser>, ReadError> {
         let users = self.views.users();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let documents: Vec<UserDocument> = self
@@ -162,9 +167,22 @@ impl Reader {
         let mut found = Vec::with_capacity(documents.len());
         for document in documents {
             if let UserView::Living(user) = document.view()? {
-                found.push(user);
+                found.push(*user);
             }
         }
         Ok(found)
+    }
+
+    /// The sessions of a user that were not ended, newest first, at most `limit`.
+    pub async fn sessions(&self, user: UserId, limit: i64) -> Result<Vec<SessionView>, ReadError> {
+        let sessions = self.views.sessions();
+        let filter = doc! {"user_id": user_key(user), "created_at": {"$exists": true}};
+        let documents: Vec<SessionDocument> = self
+            .whole(async move {
+                let found = sessions.find(filter).sort(doc! {"created_at": -1}).limit(limit);
+                Ok(found.await?.try_collect().await?)
+            })
+            .await?;
+        Ok(documents.into_iter().filter_map(SessionDocument::view).collect())
     }
 }

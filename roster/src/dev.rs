@@ -114,7 +114,7 @@ async fn with_servers(
     let projector = projector::App::build(&plan.of(Role::Projector, "projector")).await?;
 
     let readiness = commands.readiness().and(queries.readiness()).and(projector.readiness());
-    let routes = commands.router().merge(queries.router());
+    let routes = commands.router().merge(queries.router()).merge(queries.key_routes());
     let projecting = TaskTracker::new();
     projecting.spawn(projector.run(stop.clone()));
     projecting.close();

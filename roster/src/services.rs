@@ -19,7 +19,8 @@ pub async fn command_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let listeners = Listeners::bind(&settings, true).await?;
     let app = command_api::App::build(&settings, stop.clone()).await?;
-    listeners.serve(Some(app.router()), app.readiness(), &stop).await;
+    let routes = app.router().merge(app.key_routes());
+    listeners.serve(Some(routes), app.readiness(), &stop).await;
     app.finished().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -29,7 +30,8 @@ pub async fn query_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let listeners = Listeners::bind(&settings, true).await?;
     let app = query_api::App::build(&settings, stop.clone()).await?;
-    listeners.serve(Some(app.router()), app.readiness(), &stop).await;
+    let routes = app.router().merge(app.key_routes());
+    listeners.serve(Some(routes), app.readiness(), &stop).await;
     app.finished().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,8 +11,12 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use aws_lc_rs::{hkdf, hmac, rand::SecureRandom};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::header::CACHE_CONTROL;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,6 +34,9 @@ pub const CURSOR_KEY_FILE: &str = "cursor.key";
 pub const LINK_KEY_FILE: &str = "link.key";
 /// File with the key of mail orders, in the folder of the reactor.
 pub const MAIL_KEY_FILE: &str = "mail.key";
+
+/// How long a key set may be cached, in seconds.
+pub const JWKS_MAX_AGE_S: u64 = 300;
 
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
@@ -265,6 +272,17 @@ impl SigningKey {
 }
 
 impl KeySet {
+    /// The route with the set, for whoever checks tokens elsewhere.
+    pub fn routes(self) -> Router {
+        Router::new().route("/.well-known/jwks.json", get(move || async move { self.response() }))
+    }
+
+    /// The set as an answer that may be cached for [`JWKS_MAX_AGE_S`].
+    fn response(&self) -> Response {
+        let cache = format!("public, max-age={JWKS_MAX_AGE_S}");
+        ([(CACHE_CONTROL, cache)], Json(self)).into_response()
+    }
+
     /// Reads a JWK set file.
     ///
     /// # Errors

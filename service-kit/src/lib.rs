@@ -13,6 +13,7 @@ pub mod links;
 pub mod mail_orders;
 pub mod nats;
 pub mod problem;
+pub mod revocations;
 pub mod sealing;
 pub mod telemetry;
 pub mod tokens;

@@ -51,12 +51,20 @@ codes! {
     InvalidHeader = "invalid-header", BAD_REQUEST, "A header is not valid";
     /// The request itself is malformed.
     BadRequest = "bad-request", BAD_REQUEST, "The request is malformed";
+    /// The token of a link in a mail is not good, any more or at all.
+    InvalidToken = "invalid-token", BAD_REQUEST, "The link is not valid any more";
     /// E-mail or password is wrong, or the user may not log in.
     InvalidCredentials = "invalid-credentials", UNAUTHORIZED, "E-mail or password is wrong";
+    /// The refresh token is not good, any more or at all.
+    InvalidRefreshToken = "invalid-refresh-token", UNAUTHORIZED, "The refresh token is not valid";
     /// No valid access token.
     Unauthorized = "unauthorized", UNAUTHORIZED, "A valid access token is needed";
     /// Known, but not allowed.
     Forbidden = "forbidden", FORBIDDEN, "Not allowed";
+    /// The password that the caller has to repeat is wrong.
+    WrongPassword = "wrong-password", FORBIDDEN, "The password is wrong";
+    /// The caller must verify the address first.
+    EmailNotVerified = "email-not-verified", FORBIDDEN, "The e-mail address is not verified";
     /// Absent, or not visible to the caller.
     NotFound = "not-found", NOT_FOUND, "Not found";
     /// The path exists, the method does not.

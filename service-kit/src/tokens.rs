@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
-use events::{ROLE_ADMIN, UserId};
+use events::{Position, ROLE_ADMIN, SessionId, UserId};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header, encode};
@@ -18,6 +18,7 @@ use crate::ambient;
 use crate::config::Tokens;
 use crate::keys::{KeySet, SigningKey};
 use crate::problem::{Code, Problem};
+use crate::revocations::Revocations;
 
 /// `typ` of an access token (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
@@ -33,7 +34,9 @@ struct Claims {
     exp: u64,
     iat: u64,
     jti: Uuid,
-    sid: Uuid,
+    sid: SessionId,
+    /// The user's last revocation that was known when the token was made. A private claim.
+    epoch: Position,
     roles: Vec<String>,
 }
 
@@ -62,14 +65,16 @@ impl TokenIssuer {
         self.settings.access_lifetime_s
     }
 
-    /// A token for a user in a session, from now on.
+    /// A token for a user in a session, from now on. `epoch` is the position of the user's last
+    /// revocation, read before anything else was.
     ///
     /// # Errors
     /// [`SignError`]: a fault of the key.
     pub fn issue(
         &self,
         user: UserId,
-        session: Uuid,
+        session: SessionId,
+        epoch: Position,
         roles: &[String],
     ) -> Result<String, SignError> {
         let now = unix_seconds();
@@ -81,6 +86,7 @@ impl TokenIssuer {
             iat: now,
             jti: ambient::new_uuid(),
             sid: session,
+            epoch,
             roles: roles.to_vec(),
         };
         let mut header = Header::new(SigningKey::ALGORITHM);
@@ -95,6 +101,7 @@ impl TokenIssuer {
 pub struct TokenVerifier {
     keys: Arc<HashMap<String, DecodingKey>>,
     validation: Arc<Validation>,
+    revocations: Option<Revocations>,
 }
 
 /// Who calls, as the token says.
@@ -103,7 +110,9 @@ pub struct Caller {
     /// The user.
     pub user: UserId,
     /// The session the token belongs to.
-    pub session: Uuid,
+    pub session: SessionId,
+    /// The user's last revocation that the token knows of.
+    pub epoch: Position,
     /// The user's roles when the token was made.
     pub roles: Vec<String>,
 }
@@ -133,17 +142,54 @@ impl TokenVerifier {
             .iter()
             .map(|key| Ok((key.kid.clone(), DecodingKey::from_ed_components(&key.x)?)))
             .collect();
-        Ok(Self { keys: Arc::new(keys?), validation: Arc::new(validation) })
+        Ok(Self { keys: Arc::new(keys?), validation: Arc::new(validation), revocations: None })
     }
 
-    /// Checks a token.
+    /// The same, which also refuses what was revoked.
+    #[must_use]
+    pub fn with_revocations(self, revocations: Revocations) -> Self {
+        Self { revocations: Some(revocations), ..self }
+    }
+
+    /// Checks a token, and that its session and its user's access have not ended.
     ///
     /// # Errors
     /// `unauthorized`, the same for every reason.
     pub fn verify(&self, token: &str) -> Result<Caller, Problem> {
+        let caller = self.verify_signature(token)?;
+        let revoked = |r: &Revocations| r.denies(caller.user, caller.session, caller.epoch);
+        if self.revocations.as_ref().is_some_and(revoked) {
+            return Err(Problem::new(Code::Unauthorized));
+        }
+        Ok(caller)
+    }
+
+    /// Checks a token for itself: signature, claims, end. For those who want to end a session that may
+    /// have ended already.
+    ///
+    /// # Errors
+    /// `unauthorized`, the same for every reason.
+    pub fn verify_signature(&self, token: &str) -> Result<Caller, Problem> {
         self.claims(token)
-            .map(|claims| Caller { user: claims.sub, session: claims.sid, roles: claims.roles })
+            .map(|claims| Caller {
+                user: claims.sub,
+                session: claims.sid,
+                epoch: claims.epoch,
+                roles: claims.roles,
+            })
             .ok_or_else(|| Problem::new(Code::Unauthorized))
+    }
+
+    /// What a role beyond that of every user needs: knowledge of what ended that is not too old.
+    ///
+    /// # Errors
+    /// `unavailable` while the bus is silent.
+    pub fn check_current(&self) -> Result<(), Problem> {
+        match &self.revocations {
+            Some(revocations) if !revocations.is_current() => Err(Problem::new(Code::Unavailable)
+                .detail("whether your access has ended cannot be told right now")),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn claims(&self, token: &str) -> Option<Claims> {
@@ -181,7 +227,7 @@ fn unix_seconds() -> u64 {
 ///
 /// # Errors
 /// `unauthorized` when there is none, more than one, or another scheme.
-fn bearer(parts: &Parts) -> Result<&str, Problem> {
+pub fn bearer(parts: &Parts) -> Result<&str, Problem> {
     let refused = || Problem::new(Code::Unauthorized);
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (headers.next(), headers.next()) else { return Err(refused()) };
@@ -217,11 +263,11 @@ where
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
-        if caller.has_role(ROLE_ADMIN) {
-            Ok(Self(caller))
-        } else {
-            Err(Problem::new(Code::Forbidden).detail("this needs the role admin"))
+        if !caller.has_role(ROLE_ADMIN) {
+            return Err(Problem::new(Code::Forbidden).detail("this needs the role admin"));
         }
+        TokenVerifier::from_ref(state).check_current()?;
+        Ok(Self(caller))
     }
 }
 
@@ -250,7 +296,7 @@ mod tests {
     fn claims() -> Value {
         let now = unix_seconds();
         json!({"iss": "https://id.example", "aud": "roster", "sub": ambient::new_uuid().to_string(),
-               "exp": now + 60, "iat": now, "jti": ambient::new_uuid(), "sid": ambient::new_uuid(), "roles": []})
+               "exp": now + 60, "iat": now, "jti": ambient::new_uuid(), "sid": ambient::new_uuid(), "epoch": 0, "roles": []})
     }
 
     fn sign(key: &SigningKey, header: &Value, claims: &Value) -> String {
@@ -267,11 +313,11 @@ mod tests {
         let key = key();
         let verifier = TokenVerifier::new(&key.public_set(), &settings()).unwrap();
         let user = UserId::from_uuid(ambient::new_uuid());
-        let session = ambient::new_uuid();
-        let token =
-            TokenIssuer::new(key, settings()).issue(user, session, &["admin".to_owned()]).unwrap();
+        let (session, epoch) = (SessionId::from_uuid(ambient::new_uuid()), Position(7));
+        let issuer = TokenIssuer::new(key, settings());
+        let token = issuer.issue(user, session, epoch, &["admin".to_owned()]).unwrap();
         let caller = verifier.verify(&token).unwrap();
-        assert_eq!(caller, Caller { user, session, roles: vec!["admin".to_owned()] });
+        assert_eq!(caller, Caller { user, session, epoch, roles: vec!["admin".to_owned()] });
     }
 
     #[test]
@@ -282,7 +328,7 @@ mod tests {
         let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": key.id});
         assert!(verifier.verify(&sign(&key, &header, &claims())).is_ok(), "the base case is sound");
 
-        for name in ["iss", "aud", "sub", "exp", "iat", "jti", "sid"] {
+        for name in ["iss", "aud", "sub", "exp", "iat", "jti", "sid", "epoch"] {
             let mut claims = claims();
             claims.as_object_mut().unwrap().remove(name);
             assert!(verifier.verify(&sign(&key, &header, &claims)).is_err(), "without {name}");

@@ -28,21 +28,21 @@ struct Announcement {
 #[derive(Clone)]
 pub struct Announcer {
     client: Client,
+    subject: &'static str,
 }
 
 impl Announcer {
-    /// Announces over a connection.
+    /// Announces over a connection, on the subject of one kind of views.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub const fn new(client: Client, subject: &'static str) -> Self {
+        Self { client, subject }
     }
 
     /// Says how far the views are. A loss is made good by the next heartbeat.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn announce(&self, position: Position) {
         let Ok(payload) = serde_json::to_vec(&Announcement { position }) else { return };
-        let subject = events::subjects::USER_VIEWS_POSITION;
-        if let Err(error) = self.client.publish(subject, payload.into()).await {
+        if let Err(error) = self.client.publish(self.subject, payload.into()).await {
             tracing::debug!(%error, "position not announced");
         }
     }
@@ -72,15 +72,16 @@ pub struct ViewsPosition {
 }
 
 impl ViewsPosition {
-    /// Starts to listen, until `stop`. The subscription outlives reconnections.
+    /// Starts to listen to one kind of views, until `stop`. The subscription outlives reconnections.
     ///
     /// # Errors
     /// The subscription could not be made.
     pub async fn follow(
-        client: Client,
+        client: &Client,
+        subject: &'static str,
         stop: CancellationToken,
     ) -> Result<Self, async_nats::SubscribeError> {
-        let mut announcements = client.subscribe(events::subjects::USER_VIEWS_POSITION).await?;
+        let mut announcements = client.subscribe(subject).await?;
         let (tell, heard) = watch::channel(None);
         #[expect(
             clippy::disallowed_methods,

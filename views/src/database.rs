@@ -8,7 +8,7 @@ use mongodb::{Client, Collection, Database};
 
 use events::Position;
 
-use crate::{CHECKPOINTS, UserDocument, users_checkpoint, users_collection};
+use crate::{CHECKPOINTS, SessionDocument, UserDocument, sessions_collection, users_collection};
 
 /// Time to find a primary. A request that waits longer than this is better refused.
 const SELECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,6 +49,12 @@ impl Views {
         self.database.collection(&users_collection())
     }
 
+    /// The session views.
+    #[must_use]
+    pub fn sessions(&self) -> Collection<SessionDocument> {
+        self.database.collection(&sessions_collection())
+    }
+
     /// The checkpoints.
     #[must_use]
     pub fn checkpoints(&self) -> Collection<Document> {
@@ -61,12 +67,12 @@ impl Views {
         &self.database
     }
 
-    /// The position that the user views have; 0 when there are none.
+    /// The position that the views behind a checkpoint have; 0 when there are none.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn position(&self) -> Result<Position, mongodb::error::Error> {
-        let found = self.checkpoints().find_one(doc! {"_id": users_checkpoint()}).await?;
+    pub async fn position(&self, checkpoint: &str) -> Result<Position, mongodb::error::Error> {
+        let found = self.checkpoints().find_one(doc! {"_id": checkpoint}).await?;
         let position = found.and_then(|checkpoint| checkpoint.get_i64("position").ok());
         Ok(Position(position.unwrap_or(0).unsigned_abs()))
     }

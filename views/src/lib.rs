@@ -6,10 +6,14 @@
 //! again (a second projector, a restored database, a replay) cannot bring it back.
 
 mod database;
+mod session;
 mod user;
 
 pub use database::Views;
-pub use user::{DamagedView, UserDocument, UserView};
+pub use session::{SessionDocument, SessionView, user_key};
+pub use user::{CutoffDocument, DamagedView, LivingUser, UserDocument, UserView};
+
+use std::time::Duration;
 
 use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};
@@ -25,6 +29,12 @@ pub fn users_collection() -> String {
     format!("users_{GENERATION}")
 }
 
+/// Collection of the session views.
+#[must_use]
+pub fn sessions_collection() -> String {
+    format!("sessions_{GENERATION}")
+}
+
 /// Collection with one document per projection: `{_id, position}`.
 pub const CHECKPOINTS: &str = "checkpoints";
 
@@ -32,6 +42,24 @@ pub const CHECKPOINTS: &str = "checkpoints";
 #[must_use]
 pub fn users_checkpoint() -> String {
     users_collection()
+}
+
+/// The checkpoint of the session views.
+#[must_use]
+pub fn sessions_checkpoint() -> String {
+    sessions_collection()
+}
+
+/// Every index of the session views: the sessions of a user, and their removal.
+#[must_use]
+pub fn sessions_indexes() -> Vec<IndexModel> {
+    let by_user = IndexOptions::builder().name("by_user".to_owned()).build();
+    let removal =
+        IndexOptions::builder().name("removal".to_owned()).expire_after(Duration::ZERO).build();
+    vec![
+        IndexModel::builder().keys(doc! {"user_id": 1, "created_at": -1}).options(by_user).build(),
+        IndexModel::builder().keys(doc! {"remove_at": 1}).options(removal).build(),
+    ]
 }
 
 /// Every index of the user views. Each filter and sort of the list has one; `_id` ends each of them, so

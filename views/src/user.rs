@@ -1,7 +1,8 @@
 //! The view of one user.
 
 use events::{
-    DeletedUser, EmailAddress, Position, Revision, Snapshot, Status, Timestamp, User, UserId,
+    Cutoff, DeletedUser, EmailAddress, Position, Revision, SessionId, Snapshot, Status, Timestamp,
+    User, UserId,
 };
 use mongodb::bson::{self, DateTime, Uuid};
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,64 @@ pub struct UserDocument {
     /// Set on a tombstone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deleted_at: Option<DateTime>,
+    /// When the user last logged in: out of the sessions, not of the user's events, and so beside the
+    /// guard of `position`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_login_at: Option<DateTime>,
+    /// What ended the user's access last, with a guard of its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cutoff: Option<CutoffDocument>,
     /// The members of a living user.
     #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
     pub living: Option<Living>,
+}
+
+/// A [`Cutoff`] as it stands in a document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CutoffDocument {
+    /// Position of the revocation: the guard.
+    pub position: i64,
+    sessions_from: i64,
+    except: Option<ExceptDocument>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct ExceptDocument {
+    session: Uuid,
+    from: i64,
+}
+
+impl CutoffDocument {
+    /// The document of a cutoff.
+    #[must_use]
+    pub fn project(cutoff: &Cutoff) -> Self {
+        let except = cutoff.except.map(|(session, from)| ExceptDocument {
+            session: Uuid::from_bytes(*session.as_uuid().as_bytes()),
+            from: signed(from.0),
+        });
+        let position = signed(cutoff.position.0);
+        Self { position, sessions_from: signed(cutoff.sessions_from.0), except }
+    }
+
+    /// The cutoff in the document.
+    #[must_use]
+    pub fn cutoff(&self) -> Cutoff {
+        let position = |number: i64| Position(number.unsigned_abs());
+        let except = self.except.as_ref().map(|except| {
+            let session = SessionId::from_uuid(uuid::Uuid::from_bytes(except.session.bytes()));
+            (session, position(except.from))
+        });
+        let sessions_from = position(self.sessions_from);
+        Cutoff { position: position(self.position), sessions_from, except }
+    }
+
+    /// The document for the driver.
+    ///
+    /// # Errors
+    /// Never for a document made by [`CutoffDocument::project`].
+    pub fn to_bson(&self) -> Result<bson::Document, bson::error::Error> {
+        bson::serialize_to_document(self)
+    }
 }
 
 /// What a living user's document has beside the above.
@@ -45,9 +101,20 @@ pub struct Living {
 #[derive(Debug, Clone, PartialEq)]
 pub enum UserView {
     /// A living user.
-    Living(User),
+    Living(Box<LivingUser>),
     /// A deleted one.
     Tombstone(DeletedUser),
+}
+
+/// A living user with what comes from elsewhere than the user's events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LivingUser {
+    /// The state after the user's last event.
+    pub user: User,
+    /// When the user last logged in.
+    pub last_login_at: Option<Timestamp>,
+    /// What ended the user's access last.
+    pub cutoff: Cutoff,
 }
 
 /// A document that cannot be read back: the projector and query-api do not fit each other.
@@ -68,6 +135,8 @@ impl UserDocument {
                 position,
                 revision,
                 deleted_at: Some(date(user.deleted_at)),
+                last_login_at: None,
+                cutoff: None,
                 living: None,
             },
             Snapshot::Present(user) => Self {
@@ -75,6 +144,8 @@ impl UserDocument {
                 position,
                 revision,
                 deleted_at: None,
+                last_login_at: None,
+                cutoff: None,
                 living: Some(Living {
                     // What is in the log was accepted once. Should the rules have become stricter since,
                     // the address stands as it is.
@@ -100,19 +171,22 @@ impl UserDocument {
     pub fn view(self) -> Result<UserView, DamagedView> {
         let id = UserId::from_uuid(uuid::Uuid::from_bytes(self.id.bytes()));
         let revision = Revision(self.revision.unsigned_abs());
+        let last_login_at = self.last_login_at.map(timestamp);
+        let cutoff = self.cutoff.as_ref().map(CutoffDocument::cutoff).unwrap_or_default();
+        let living = |user| UserView::Living(Box::new(LivingUser { user, last_login_at, cutoff }));
         match (self.living, self.deleted_at) {
-            (Some(living), None) => Ok(UserView::Living(User {
+            (Some(state), None) => Ok(living(User {
                 id,
-                email: living.email,
-                email_verified: living.email_verified,
-                full_name: living.full_name,
-                roles: living.roles,
-                status: living.status,
-                metadata: serde_json::from_str(&living.metadata)
+                email: state.email,
+                email_verified: state.email_verified,
+                full_name: state.full_name,
+                roles: state.roles,
+                status: state.status,
+                metadata: serde_json::from_str(&state.metadata)
                     .map_err(|_| DamagedView("metadata is not JSON"))?,
                 revision,
-                created_at: timestamp(living.created_at),
-                updated_at: timestamp(living.updated_at),
+                created_at: timestamp(state.created_at),
+                updated_at: timestamp(state.updated_at),
             })),
             (None, Some(deleted_at)) => Ok(UserView::Tombstone(DeletedUser {
                 id,
@@ -140,15 +214,15 @@ impl UserDocument {
 }
 
 /// Positions count messages: 2^63 of them never are.
-fn signed(count: u64) -> i64 {
+pub(crate) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn date(time: Timestamp) -> DateTime {
+pub(crate) fn date(time: Timestamp) -> DateTime {
     DateTime::from_millis(time.as_datetime().timestamp_millis())
 }
 
-fn timestamp(date: DateTime) -> Timestamp {
+pub(crate) fn timestamp(date: DateTime) -> Timestamp {
     Timestamp::from_datetime(date.to_chrono())
 }
 
@@ -178,7 +252,21 @@ mod tests {
         assert_eq!(read, document);
         assert_eq!(read.position(), Position(7));
         let Snapshot::Present(user) = after else { panic!("a living user") };
-        assert_eq!(read.view().unwrap(), UserView::Living(user));
+        let UserView::Living(view) = read.view().unwrap() else { panic!("a living user") };
+        assert_eq!((view.user, view.last_login_at, view.cutoff), (user, None, Cutoff::default()));
+    }
+
+    #[test]
+    fn a_cutoff_is_read_back() {
+        let except = SessionId::from_uuid(uuid::Uuid::from_u128(1));
+        let cutoff = Cutoff {
+            position: Position(9),
+            sessions_from: Position(9),
+            except: Some((except, Position(3))),
+        };
+        let bson = CutoffDocument::project(&cutoff).to_bson().unwrap();
+        let read: CutoffDocument = bson::deserialize_from_document(bson).unwrap();
+        assert_eq!(read.cutoff(), cutoff);
     }
 
     #[test]

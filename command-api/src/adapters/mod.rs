@@ -1,10 +1,14 @@
 //! The real parts behind the ports.
 
 mod hashing;
+mod mail_desk;
 mod sealing;
+mod session_log;
 mod user_log;
 mod views;
 
 pub use hashing::HashPool;
+pub use mail_desk::NatsMailDesk;
 pub use sealing::CredentialSealer;
+pub use session_log::NatsSessionLog;
 pub use user_log::NatsUserLog;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{
-    ClaimState, CommandId, EmailAddress, EmailClaim, Event, Fact, Position, ROLE_ADMIN, Revision,
-    UserId, UserState, subjects,
+    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
+    Position, ROLE_ADMIN, Revision, UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -59,7 +59,7 @@ impl NatsUserLog {
     }
 
     fn claim_subject(&self, email: &EmailAddress) -> String {
-        subjects::email_claim(&self.claim_key.mac_hex(&[email.canonical().as_bytes()]))
+        subjects::email_claim(&self.claim_key(email))
     }
 
     async fn last<T>(
@@ -76,54 +76,72 @@ impl NatsUserLog {
     }
 
     fn append_of(&self, change: &Change) -> Result<Append, String> {
+        let mut writes = self.writes_beside(change)?;
         let mut events = change.events.iter();
-        let first = events.next().ok_or("a change without an event")?;
-        let command = first.command_id;
-        let write = Write::new(subjects::user_events(change.user), change.guard, json(first)?)
-            .event(first.id, first.fact.wire_type());
-        let mut append = Append::new(command, write);
-        for event in events {
-            append = append.then(json(event)?, event.id, event.fact.wire_type());
-        }
+        let (command, last) = match events.next() {
+            Some(first) => {
+                let subject = subjects::user_events(change.user);
+                let write = Write::new(subject, change.guard, json(first)?)
+                    .event(first.id, first.fact.wire_type());
+                (first.command_id, write)
+            }
+            None => {
+                let last = writes.pop().ok_or("a change of nothing")?;
+                (CommandId::from_uuid(ambient::new_uuid()), last)
+            }
+        };
+        // The record goes first: everything else follows it without a gap.
         if let Some(key) = &change.key {
             let record = Record {
                 fingerprint: key.fingerprint.clone(),
                 user_id: change.user,
                 revision: change.events.last().map(Event::revision).unwrap_or_default(),
-                events_behind: self.messages_after_record(change),
+                events_behind: (writes.len() + change.events.len()) as u64,
             };
             let subject = subjects::idempotency_record(&key.key);
             let write = Write::new(subject, Guard::absent(), encode(&record)?)
                 .expiring_after(IDEMPOTENCY_RECORD_LIFE);
-            append = append.with(write);
+            writes.insert(0, write);
         }
-        if let Some(claim) = &change.claim {
+        let mut append = writes.into_iter().fold(Append::new(command, last), Append::with);
+        for event in events {
+            append = append.then(json(event)?, event.id, event.fact.wire_type());
+        }
+        Ok(append)
+    }
+
+    /// What a change writes beside its events.
+    fn writes_beside(&self, change: &Change) -> Result<Vec<Write>, String> {
+        let mut writes = Vec::new();
+        for claim in &change.claims {
             let (email, guard, state) = match claim {
                 ClaimChange::Hold(email, guard) => (email, *guard, ClaimState::Held),
                 ClaimChange::Release(email, guard) => (email, *guard, ClaimState::Released),
             };
             let claim = EmailClaim { user_id: change.user, state };
-            append = append.with(Write::new(self.claim_subject(email), guard, encode(&claim)?));
+            writes.push(Write::new(self.claim_subject(email), guard, encode(&claim)?));
         }
         if let Some(credential) = &change.credential {
             let (hash, guard) = match credential {
                 CredentialChange::Set(hash, guard) => (Some(hash), *guard),
                 CredentialChange::Remove(guard) => (None, *guard),
             };
-            append = append.with(self.credential_write(change.user, hash, guard)?);
+            writes.push(self.credential_write(change.user, hash, guard)?);
         }
         if let Some((admins, guard)) = &change.admins {
             let holders = Holders { holders: admins.0.clone() };
             let subject = subjects::role_holders(ROLE_ADMIN);
-            append = append.with(Write::new(subject, *guard, encode(&holders)?));
+            writes.push(Write::new(subject, *guard, encode(&holders)?));
         }
-        Ok(append)
-    }
-
-    /// The record goes first: claim, credential, administrators and the events follow it.
-    fn messages_after_record(&self, change: &Change) -> u64 {
-        let others = [change.claim.is_some(), change.credential.is_some(), change.admins.is_some()];
-        (others.into_iter().filter(|there| *there).count() + change.events.len()) as u64
+        if let Some((purpose, guard)) = &change.link {
+            let subject = subjects::link(*purpose, change.user);
+            writes.push(Write::new(subject, *guard, encode(&LinkRecord { serial: None })?));
+        }
+        if let Some((revocation, guard)) = &change.revocation {
+            let subject = subjects::user_revocation(change.user);
+            writes.push(Write::new(subject, *guard, encode(revocation)?));
+        }
+        Ok(writes)
     }
 
     fn credential_write(
@@ -180,6 +198,30 @@ impl UserLog for NatsUserLog {
         Ok(loaded.unwrap_or_else(|| empty(Admins::default())))
     }
 
+    async fn cutoff(&self, user: UserId) -> Result<Loaded<Cutoff>, LogError> {
+        let loaded = self
+            .last(&subjects::user_revocation(user), |stored| {
+                let revocation =
+                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
+                Ok(Cutoff::of(revocation, stored.position))
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| empty(Cutoff::default())))
+    }
+
+    async fn link(
+        &self,
+        purpose: LinkPurpose,
+        user: UserId,
+    ) -> Result<Loaded<Option<LinkRecord>>, LogError> {
+        let loaded = self
+            .last(&subjects::link(purpose, user), |stored| {
+                serde_json::from_slice(&stored.payload).map(Some).map_err(|e| e.to_string())
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| empty(None)))
+    }
+
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, LogError> {
         let subject = subjects::idempotency_record(&key.key);
         let loaded = self
@@ -226,6 +268,10 @@ impl UserLog for NatsUserLog {
         }
     }
 
+    fn claim_key(&self, email: &EmailAddress) -> String {
+        self.claim_key.mac_hex(&[email.canonical().as_bytes()])
+    }
+
     fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
         IdempotencyKey {
             key: self.idempotency_key.mac_hex(&[b"key", caller.as_bytes(), key.as_bytes()]),
@@ -234,7 +280,7 @@ impl UserLog for NatsUserLog {
     }
 }
 
-fn outcome(outcome: Outcome) -> Appended {
+pub(super) fn outcome(outcome: Outcome) -> Appended {
     match outcome {
         Outcome::Stored(position) => Appended::Stored(position),
         // A duplicate whose first copy could not be found: event ids are drawn anew for each decision,
@@ -247,7 +293,7 @@ fn outcome(outcome: Outcome) -> Appended {
     }
 }
 
-fn empty<T>(value: T) -> Loaded<T> {
+pub(super) fn empty<T>(value: T) -> Loaded<T> {
     Loaded { value, guard: Guard::absent(), position: Position(0) }
 }
 

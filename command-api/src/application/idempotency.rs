@@ -49,11 +49,11 @@ impl Users {
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Done>, CommandError> {
         let Some(key) = key else { return Ok(None) };
-        let Some(recorded) = self.log.recorded(key).await? else { return Ok(None) };
+        let Some(recorded) = self.log().recorded(key).await? else { return Ok(None) };
         if recorded.fingerprint != key.fingerprint {
             return Err(CommandError::KeyReused);
         }
-        let event = self.log.event_at(recorded.position).await?;
+        let event = self.log().event_at(recorded.position).await?;
         match event.map(|event| event.after) {
             Some(Snapshot::Present(user)) => Ok(Some(Done {
                 revision: recorded.revision,

@@ -1,29 +1,61 @@
 //! Commands: load, decide, append, and know what came of it.
 
+mod addresses;
 mod idempotency;
 mod login;
+mod passwords;
+mod refresh_token;
+mod sessions;
 mod users;
 
 use std::sync::Arc;
 
 use events::{Actor, Position, Revision, User};
+use service_kit::links::Links;
+use service_kit::mail_orders::Mail;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{PasswordRules, Rejection};
-use crate::ports::{Appended, HashError, IdempotencyKey, LogError, PasswordHasher, UserLog};
+use crate::domain::{PasswordRules, Rejection, SessionRules};
+use crate::ports::{
+    Appended, HashError, IdempotencyKey, LogError, MailDesk, PasswordHasher, SessionLog, UserLog,
+};
 pub use idempotency::InFlight;
+pub use refresh_token::RefreshTokens;
+pub use sessions::{Granted, Seeds};
 
 /// Attempts of one command before it gives way: each is lost to another command that succeeded.
 const ATTEMPTS_MAX: usize = 100;
 
-/// The commands on users. Cheap to clone.
+/// What commands work with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Users.
+    pub log: Arc<dyn UserLog>,
+    /// Sessions.
+    pub sessions: Arc<dyn SessionLog>,
+    /// Mails.
+    pub desk: Arc<dyn MailDesk>,
+    /// Passwords.
+    pub hasher: Arc<dyn PasswordHasher>,
+    /// What a new password must fulfil.
+    pub rules: PasswordRules,
+    /// How long sessions live.
+    pub session_rules: SessionRules,
+    /// Refresh tokens.
+    pub refresh_tokens: RefreshTokens,
+    /// Links in mails.
+    pub links: Links,
+    /// Random seeds.
+    pub seeds: Seeds,
+    /// Commands under way.
+    pub tasks: TaskTracker,
+}
+
+/// The commands on users and their sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Users {
-    log: Arc<dyn UserLog>,
-    hasher: Arc<dyn PasswordHasher>,
-    rules: PasswordRules,
+    parts: Arc<Parts>,
     in_flight: InFlight,
-    tasks: TaskTracker,
 }
 
 /// Who asks, and how the request is known.
@@ -62,9 +94,21 @@ pub enum CommandError {
     /// E-mail or password is wrong, or the user may not log in.
     #[error("credentials refused")]
     InvalidCredentials,
+    /// The refresh token is not good.
+    #[error("refresh token refused")]
+    InvalidRefreshToken,
+    /// The link of a mail is not good, any more or at all.
+    #[error("link refused")]
+    InvalidLink,
+    /// The password that a caller had to repeat is wrong.
+    #[error("wrong password")]
+    WrongPassword,
     /// The caller may not.
     #[error("not allowed")]
     Forbidden,
+    /// The caller must first show that the address is theirs.
+    #[error("address not verified")]
+    Unverified,
     /// The key belongs to another request.
     #[error("idempotency key reused")]
     KeyReused,
@@ -128,32 +172,38 @@ fn settled(appended: Appended) -> Result<Option<Position>, CommandError> {
 
 impl Users {
     /// Puts the commands together.
-    pub fn new(
-        log: Arc<dyn UserLog>,
-        hasher: Arc<dyn PasswordHasher>,
-        rules: PasswordRules,
-        tasks: TaskTracker,
-    ) -> Self {
-        Self { log, hasher, rules, in_flight: InFlight::default(), tasks }
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts), in_flight: InFlight::default() }
     }
 
     /// What a new password must fulfil.
-    pub const fn password_rules(&self) -> PasswordRules {
-        self.rules
+    pub fn password_rules(&self) -> PasswordRules {
+        self.parts.rules
     }
 
     /// Keyed hashes for a caller's `Idempotency-Key`.
     pub fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
-        self.log.idempotency_key(caller, key, request)
+        self.log().idempotency_key(caller, key, request)
+    }
+
+    fn log(&self) -> &dyn UserLog {
+        self.parts.log.as_ref()
+    }
+
+    /// Asks for a mail.
+    async fn mail(&self, mail: Mail) -> Result<(), CommandError> {
+        // An order has an id of its own: nothing can be in its way.
+        settled(self.parts.desk.order(mail).await).map(drop)
     }
 
     /// Runs a command to its end whatever becomes of the connection it came over: a client that hangs up
     /// must not leave an append half-way.
-    async fn to_the_end<T: Send + 'static>(
-        &self,
-        command: impl Future<Output = Result<T, CommandError>> + Send + 'static,
-    ) -> Result<T, CommandError> {
-        self.tasks.spawn(command).await.unwrap_or_else(|error| {
+    async fn to_the_end<T, F>(&self, command: impl FnOnce(Self) -> F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, CommandError>> + Send + 'static,
+    {
+        self.parts.tasks.spawn(command(self.clone())).await.unwrap_or_else(|error| {
             Err(CommandError::Internal(format!("a command ended: {error}")))
         })
     }

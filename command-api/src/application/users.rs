@@ -1,12 +1,15 @@
 //! Register, change, delete.
 
-use events::{Actor, CommandId, Event, Position, Revision, Snapshot, UserId, UserState};
+use events::{
+    Actor, CommandId, EmailAddress, Event, Position, Revision, Snapshot, User, UserId, UserState,
+};
 use service_kit::ambient;
 use service_kit::event_log::Guard;
 
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{
     Admins, Change as ChangeUser, Command, Origin, Password, Register, Rejection, decide, record,
+    revocation,
 };
 use crate::ports::{self, ClaimChange, CredentialChange, Loaded, PasswordHash};
 
@@ -18,9 +21,24 @@ impl Users {
         password: Password,
         request: Request,
     ) -> Result<Done, CommandError> {
-        let users = self.clone();
-        self.to_the_end(async move { users.register_now(&register, password, &request).await })
-            .await
+        self.to_the_end(|users| async move {
+            users.register_now(&register, Some(password), &request).await
+        })
+        .await
+    }
+
+    /// Makes a user as an administrator. Without a password the user is mailed a link to choose one.
+    pub async fn create(
+        &self,
+        register: Register,
+        password: Option<Password>,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            users.check_administrator(request.actor).await?;
+            users.register_now(&register, password, &request).await
+        })
+        .await
     }
 
     /// Applies a merge patch to a user, as an administrator.
@@ -30,9 +48,24 @@ impl Users {
         change: ChangeUser,
         request: Request,
     ) -> Result<Done, CommandError> {
-        let users = self.clone();
         let command = Command::Change(change);
-        self.to_the_end(async move { users.administer(user, &command, &request).await }).await
+        self.to_the_end(|users| async move {
+            users.check_administrator(request.actor).await?;
+            users.carry_out(user, &command, &request).await
+        })
+        .await
+    }
+
+    /// Applies a merge patch of name and free data to the caller.
+    pub async fn change_self(
+        &self,
+        user: UserId,
+        change: ChangeUser,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        let command = Command::Change(change);
+        self.to_the_end(|users| async move { users.carry_out(user, &command, &request).await })
+            .await
     }
 
     /// Deletes a user for ever, as an administrator. Again is as good as once.
@@ -42,20 +75,43 @@ impl Users {
         expected: Option<Vec<Revision>>,
         request: Request,
     ) -> Result<Done, CommandError> {
-        let users = self.clone();
         let command = Command::Delete(expected);
-        self.to_the_end(async move { users.administer(user, &command, &request).await }).await
+        self.to_the_end(|users| async move {
+            users.check_administrator(request.actor).await?;
+            users.carry_out(user, &command, &request).await
+        })
+        .await
+    }
+
+    /// Deletes the caller for ever, who has to know the password.
+    pub async fn delete_self(
+        &self,
+        user: UserId,
+        password: Option<Password>,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        let command = Command::Delete(None);
+        self.to_the_end(|users| async move {
+            users.check_password(user, password).await?;
+            users.carry_out(user, &command, &request).await
+        })
+        .await
+    }
+
+    /// That the caller is an administrator now.
+    pub async fn administrator(&self, actor: Actor) -> Result<(), CommandError> {
+        self.check_administrator(actor).await
     }
 
     /// Whether any active administrator exists.
     pub async fn has_administrator(&self) -> Result<bool, CommandError> {
-        Ok(!self.log.admins().await?.value.0.is_empty())
+        Ok(!self.log().admins().await?.value.0.is_empty())
     }
 
     async fn register_now(
         &self,
         register: &Register,
-        password: Password,
+        password: Option<Password>,
         request: &Request,
     ) -> Result<Done, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
@@ -64,29 +120,29 @@ impl Users {
         let mut hash: Option<PasswordHash> = None;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
-                return self.same_password(done, password).await;
+                return match password {
+                    Some(password) => self.same_password(done, password).await,
+                    None => Ok(done),
+                };
             }
-            let claim = self.log.claim(&register.email).await?;
+            let claim = self.log().claim(&register.email).await?;
             if claim.value.is_some() {
                 return Err(CommandError::EmailTaken);
             }
             // Hashed once, and not at all for an address that is taken.
-            let hash = match &hash {
-                Some(hash) => hash.clone(),
-                None => hash.insert(self.hasher.hash(password.clone()).await?).clone(),
-            };
+            if let (None, Some(password)) = (&hash, &password) {
+                hash = Some(self.parts.hasher.hash(password.clone()).await?);
+            }
             let command = Command::Register(register.clone());
             let (events, state) = decided(user, &UserState::Absent, &command, &origin)?;
-            let change = ports::Change {
-                user,
-                guard: Guard::absent(),
-                claim: Some(ClaimChange::Hold(register.email.clone(), claim.guard)),
-                credential: Some(CredentialChange::Set(hash, Guard::absent())),
-                admins: self.admins_after(user, &UserState::Absent, &state).await?,
-                key: request.key.clone(),
-                events,
-            };
-            if let Some(position) = settled(self.log.append(&change).await)? {
+            let mut change = ports::Change::of(user, Guard::absent());
+            change.claims = vec![ClaimChange::Hold(register.email.clone(), claim.guard)];
+            change.credential =
+                hash.clone().map(|hash| CredentialChange::Set(hash, Guard::absent()));
+            change.admins = self.admins_after(user, &UserState::Absent, &state).await?;
+            change.key.clone_from(&request.key);
+            change.events = events;
+            if let Some(position) = settled(self.log().append(&change).await)? {
                 return done(&state, position);
             }
         }
@@ -96,34 +152,33 @@ impl Users {
     /// A repeated registration proves itself by its password, which no fingerprint keeps.
     async fn same_password(&self, done: Done, password: Password) -> Result<Done, CommandError> {
         let Some(user) = &done.user else { return Err(Rejection::NoSuchUser.into()) };
-        let credential = self.log.credential(user.id).await?;
-        if self.hasher.verify(password, credential.value).await?.matches {
+        let credential = self.log().credential(user.id).await?;
+        if self.parts.hasher.verify(password, credential.value).await?.matches {
             Ok(done)
         } else {
             Err(CommandError::InvalidCredentials)
         }
     }
 
-    async fn administer(
+    async fn carry_out(
         &self,
         user: UserId,
         command: &Command,
         request: &Request,
     ) -> Result<Done, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
-        self.check_administrator(request.actor).await?;
         let origin = origin(request);
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
                 return Ok(done);
             }
-            let loaded = self.log.load(user).await?;
+            let loaded = self.log().load(user).await?;
             let (events, state) = decided(user, &loaded.value, command, &origin)?;
             if events.is_empty() {
                 return done(&state, loaded.position);
             }
             let change = self.change_of(user, loaded, &state, events, request).await?;
-            if let Some(position) = settled(self.log.append(&change).await)? {
+            if let Some(position) = settled(self.log().append(&change).await)? {
                 return done(&state, position);
             }
         }
@@ -139,26 +194,27 @@ impl Users {
         events: Vec<Event>,
         request: &Request,
     ) -> Result<ports::Change, CommandError> {
-        let (mut claim, mut credential) = (None, None);
+        let mut change = ports::Change::of(user, before.guard);
         if let (UserState::Present(old), UserState::Deleted(_)) = (&before.value, after) {
-            let email = events::EmailAddress::parse(&old.email)
-                .map_err(|e| CommandError::Internal(format!("stored address: {e}")))?;
-            let held = self.log.claim(&email).await?;
-            if held.value == Some(user) {
-                claim = Some(ClaimChange::Release(email, held.guard));
-            }
-            let stored = self.log.credential(user).await?;
-            credential = Some(CredentialChange::Remove(stored.guard));
+            change.claims.extend(self.release(old).await?);
+            let stored = self.log().credential(user).await?;
+            change.credential = Some(CredentialChange::Remove(stored.guard));
         }
-        Ok(ports::Change {
-            user,
-            guard: before.guard,
-            admins: self.admins_after(user, &before.value, after).await?,
-            key: request.key.clone(),
-            events,
-            claim,
-            credential,
-        })
+        let cutoff = self.log().cutoff(user).await?;
+        change.revocation = revocation(&before.value, after, &cutoff.value)
+            .map(|revocation| (revocation, cutoff.guard));
+        change.admins = self.admins_after(user, &before.value, after).await?;
+        change.key.clone_from(&request.key);
+        change.events = events;
+        Ok(change)
+    }
+
+    /// Gives a user's address up.
+    pub(super) async fn release(&self, user: &User) -> Result<Option<ClaimChange>, CommandError> {
+        let email = stored_address(user)?;
+        let held = self.log().claim(&email).await?;
+        let is_theirs = held.value == Some(user.id);
+        Ok(is_theirs.then_some(ClaimChange::Release(email, held.guard)))
     }
 
     /// The record of administrators, when this change touches it.
@@ -171,7 +227,7 @@ impl Users {
         if Admins::counts(before) == Admins::counts(after) {
             return Ok(None);
         }
-        let admins = self.log.admins().await?;
+        let admins = self.log().admins().await?;
         Ok(Some((admins.value.after(user, after)?, admins.guard)))
     }
 
@@ -181,14 +237,20 @@ impl Users {
             Actor::System => Ok(()),
             Actor::Anonymous => Err(CommandError::Forbidden),
             Actor::User(id) => {
-                let actor = self.log.load(id).await?;
+                let actor = self.log().load(id).await?;
                 if Admins::counts(&actor.value) { Ok(()) } else { Err(CommandError::Forbidden) }
             }
         }
     }
 }
 
-fn origin(request: &Request) -> Origin {
+/// The address of a user in its canonical form.
+pub(super) fn stored_address(user: &User) -> Result<EmailAddress, CommandError> {
+    EmailAddress::parse(&user.email)
+        .map_err(|error| CommandError::Internal(format!("stored address: {error}")))
+}
+
+pub(super) fn origin(request: &Request) -> Origin {
     Origin {
         actor: request.actor,
         command_id: CommandId::from_uuid(ambient::new_uuid()),
@@ -198,7 +260,7 @@ fn origin(request: &Request) -> Origin {
     }
 }
 
-fn decided(
+pub(super) fn decided(
     user: UserId,
     state: &UserState,
     command: &Command,
@@ -209,7 +271,7 @@ fn decided(
         .map_err(|error| CommandError::Internal(error.to_string()))
 }
 
-fn done(state: &UserState, position: Position) -> Result<Done, CommandError> {
+pub(super) fn done(state: &UserState, position: Position) -> Result<Done, CommandError> {
     let user = match state.snapshot() {
         Some(Snapshot::Present(user)) => Some(user),
         Some(Snapshot::Deleted(_)) => None,

@@ -2,8 +2,10 @@
 
 mod admins;
 mod fields;
+mod session;
 mod user;
 
 pub use admins::Admins;
 pub use fields::{FullName, Password, PasswordRules, Roles, metadata};
-pub use user::{Change, Command, Origin, Register, Rejection, decide, record};
+pub use session::{Device, Refresh, SessionRules, end};
+pub use user::{Change, Command, Origin, Register, Rejection, decide, record, revocation};

@@ -1,8 +1,8 @@
 //! Decisions about a user.
 
 use events::{
-    Actor, CommandId, EmailAddress, Event, FoldError, Metadata, ROLE_USER, Revision, Status,
-    Timestamp, UserFact, UserId, UserState,
+    Actor, CommandId, Cutoff, EmailAddress, Event, FoldError, Metadata, ROLE_USER, Revision,
+    Status, Timestamp, UserFact, UserId, UserRevocation, UserState,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,6 +18,15 @@ pub enum Command {
     Change(Change),
     /// Go for ever; with the revisions the caller believes to delete.
     Delete(Option<Vec<Revision>>),
+    /// Have another password; whoever chose it by a link in a mail has shown that the address is theirs.
+    ChangePassword {
+        /// Whether it was chosen by a link.
+        by_link: bool,
+    },
+    /// Have shown that the address is theirs.
+    VerifyEmail,
+    /// Have another address, shown to be theirs.
+    ChangeEmail(EmailAddress),
 }
 
 /// The members of a registration.
@@ -86,9 +95,42 @@ pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rej
             check_revision(user, expected.as_deref())?;
             Ok(vec![UserFact::Deleted])
         }
+        (UserState::Present(user), Command::ChangePassword { by_link }) => {
+            let mut facts = vec![UserFact::PasswordChanged];
+            if *by_link && !user.email_verified {
+                facts.push(UserFact::EmailVerified);
+            }
+            Ok(facts)
+        }
+        (UserState::Present(user), Command::VerifyEmail) => {
+            Ok(if user.email_verified { Vec::new() } else { vec![UserFact::EmailVerified] })
+        }
+        (UserState::Present(_), Command::ChangeEmail(email)) => {
+            Ok(vec![UserFact::EmailChanged { email: email.as_given().to_owned() }])
+        }
         (UserState::Deleted(_), Command::Delete(_)) => Ok(Vec::new()),
-        (UserState::Absent, Command::Change(_) | Command::Delete(_))
-        | (UserState::Deleted(_), Command::Change(_)) => Err(Rejection::NoSuchUser),
+        (UserState::Absent | UserState::Deleted(_), _) => Err(Rejection::NoSuchUser),
+    }
+}
+
+/// What a change of state ends, as the revocation behind the user's last one; nothing for most changes.
+pub fn revocation(
+    before: &UserState,
+    after: &UserState,
+    cutoff: &Cutoff,
+) -> Option<UserRevocation> {
+    match (before, after) {
+        (UserState::Present(before), UserState::Present(after)) => {
+            if before.status == Status::Active && after.status == Status::Disabled {
+                Some(cutoff.all())
+            } else if before.roles != after.roles {
+                Some(cutoff.tokens())
+            } else {
+                None
+            }
+        }
+        (UserState::Present(_), UserState::Deleted(_)) => Some(cutoff.all()),
+        (UserState::Absent | UserState::Deleted(_) | UserState::Present(_), _) => None,
     }
 }
 
@@ -319,6 +361,46 @@ mod tests {
         assert_eq!(given(&[]).when(&Command::Delete(None)), Err(Rejection::NoSuchUser));
         let stale = Command::Delete(Some(vec![Revision(7)]));
         assert_eq!(given(&[registered()]).when(&stale), Err(Rejection::Stale));
+    }
+
+    #[test]
+    fn passwords_and_addresses() {
+        let user = given(&[registered()]);
+        let by_link = Command::ChangePassword { by_link: true };
+        let changed = UserFact::PasswordChanged;
+        assert_eq!(user.when(&by_link), Ok(vec![changed.clone(), UserFact::EmailVerified]));
+        let by_hand = Command::ChangePassword { by_link: false };
+        assert_eq!(user.when(&by_hand), Ok(vec![changed.clone()]));
+        assert_eq!(user.when(&Command::VerifyEmail), Ok(vec![UserFact::EmailVerified]));
+        let verified = given(&[registered(), UserFact::EmailVerified]);
+        assert_eq!(verified.when(&by_link), Ok(vec![changed]));
+        assert_eq!(verified.when(&Command::VerifyEmail), Ok(Vec::new()));
+        let move_to = Command::ChangeEmail(EmailAddress::parse("New@example.com").unwrap());
+        let moved = UserFact::EmailChanged { email: "New@example.com".to_owned() };
+        assert_eq!(user.when(&move_to), Ok(vec![moved]));
+        for gone in [given(&[]), given(&[registered(), UserFact::Deleted])] {
+            for command in [&by_link, &Command::VerifyEmail, &move_to] {
+                assert_eq!(gone.when(command), Err(Rejection::NoSuchUser));
+            }
+        }
+    }
+
+    #[test]
+    fn what_ends_access() {
+        let cutoff = Cutoff::default();
+        let ends = |facts: &[UserFact], fact: UserFact| {
+            let before = given(facts).0;
+            let after = before.clone().evolve(user_id(), &fact, time()).unwrap();
+            revocation(&before, &after, &cutoff)
+        };
+        let roles = UserFact::RolesChanged { roles: vec!["admin".to_owned()] };
+        assert_eq!(ends(&[registered()], UserFact::Disabled), Some(cutoff.all()));
+        assert_eq!(ends(&[registered()], UserFact::Deleted), Some(cutoff.all()));
+        assert_eq!(ends(&[registered()], roles), Some(cutoff.tokens()));
+        let renamed = UserFact::ProfileChanged { full_name: Some(None), metadata: None };
+        assert_eq!(ends(&[registered()], renamed), None);
+        assert_eq!(ends(&[registered(), UserFact::Disabled], UserFact::Enabled), None);
+        assert_eq!(ends(&[], registered()), None);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Answers to commands: the position they reached, and whether the views have it.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header::ETAG};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header::ETAG};
 use axum::response::{IntoResponse, Response};
 use events::Position;
 use serde::Serialize;
-use service_kit::http::{PENDING, POSITION};
+use service_kit::http::{PENDING, POSITION, SESSION_POSITION};
 use service_kit::user_read::{UserRead, etag};
 
 use super::AppState;
 use crate::application::Done;
+use crate::ports::Views;
 
 impl AppState {
     /// Answers with a user (or nothing after a deletion) once the views have the position, or says that
@@ -40,16 +41,38 @@ impl AppState {
         response
     }
 
+    /// Answers with nothing, once the views have what was done.
+    pub async fn answer_nothing(&self, position: Position, respond_async: bool) -> Response {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        self.reflect(&mut response, position, respond_async).await;
+        response
+    }
+
     async fn reflect(&self, response: &mut Response, position: Position, respond_async: bool) {
-        let caught_up = if respond_async || self.views_wait.is_zero() {
-            false
-        } else {
-            self.views.have(position, self.views_wait).await
-        };
-        let headers = response.headers_mut();
-        headers.insert(POSITION, position.0.into());
-        if !caught_up {
-            headers.insert(PENDING, HeaderValue::from_static("true"));
-        }
+        let caught_up = self.has(self.user_views.as_ref(), position, respond_async).await;
+        said(response, POSITION, position, caught_up);
+    }
+
+    /// Says which position in the log of sessions an answer reflects, and waits for it.
+    pub async fn reflect_session(
+        &self,
+        response: &mut Response,
+        position: Position,
+        respond_async: bool,
+    ) {
+        let caught_up = self.has(self.session_views.as_ref(), position, respond_async).await;
+        said(response, SESSION_POSITION, position, caught_up);
+    }
+
+    async fn has(&self, views: &dyn Views, position: Position, respond_async: bool) -> bool {
+        !respond_async && !self.views_wait.is_zero() && views.have(position, self.views_wait).await
+    }
+}
+
+fn said(response: &mut Response, name: HeaderName, position: Position, caught_up: bool) {
+    let headers = response.headers_mut();
+    headers.insert(name, position.0.into());
+    if !caught_up {
+        headers.insert(PENDING, HeaderValue::from_static("true"));
     }
 }

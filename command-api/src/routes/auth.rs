@@ -2,30 +2,30 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
+use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::{Actor, EmailAddress, User};
+use events::{Actor, EmailAddress};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::ambient;
-use service_kit::http::{Fault, JsonObject, Object, POSITION, nullable_string, string};
+use service_kit::http::{Fault, JsonObject, Object, nullable_string, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::user_read::{UserRead, etag};
 
 use super::AppState;
-use super::request::Context;
+use super::request::{Context, From};
+use crate::application::Granted;
 use crate::domain::{FullName, Password, Register, metadata};
 
-/// How long a key set may be cached, in seconds.
-const JWKS_CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
-
-/// `Token` of the contract, as far as there are no sessions yet: no refresh token.
+/// `Token` of the contract.
 #[derive(Serialize)]
 struct Token {
     access_token: String,
     token_type: &'static str,
     expires_in: u32,
+    refresh_token: String,
+    refresh_expires_in: i64,
 }
 
 #[derive(Serialize)]
@@ -37,6 +37,7 @@ struct UserWithToken {
 pub async fn register(
     State(state): State<AppState>,
     context: Context,
+    From(device): From,
     RawQuery(query): RawQuery,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -67,8 +68,13 @@ pub async fn register(
     let location = format!("/api/v1/users/{}", user.id);
     let tag = etag(done.revision);
     let mut response = if with_token {
-        let body = UserWithToken { token: token(&state, &user)?, user: UserRead::new(user, None) };
-        state.answer_with(StatusCode::CREATED, body, done.position, respond_async).await
+        let granted = state.users.first_session(user.clone(), device).await?;
+        let (token, session) = (token(&state, &granted)?, granted.position);
+        let body = UserWithToken { token, user: UserRead::new(user, None) };
+        let created = StatusCode::CREATED;
+        let mut response = state.answer_with(created, body, done.position, respond_async).await;
+        state.reflect_session(&mut response, session, respond_async).await;
+        response
     } else {
         state.answer(StatusCode::CREATED, done, respond_async).await
     };
@@ -81,6 +87,8 @@ pub async fn register(
 
 pub async fn login(
     State(state): State<AppState>,
+    context: Context,
+    From(device): From,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let email = body.required("email", string);
@@ -88,23 +96,45 @@ pub async fn login(
     let (email, password) = body.finish(|| Some((email?, password?)))?;
     // A string that cannot be an address is nobody's address: 401 as for any other.
     let email = EmailAddress::parse(&email).ok();
-    let user = state.users.login(email, Password::given(&password)).await?;
-    let mut response = Json(token(&state, &user.user)?).into_response();
-    response.headers_mut().insert(POSITION, user.position.0.into());
+    let granted = state.users.login(email, Password::given(&password), device).await?;
+    answer(&state, &granted, &context).await
+}
+
+pub async fn refresh(
+    State(state): State<AppState>,
+    context: Context,
+    JsonObject(mut body): JsonObject,
+) -> Result<Response, Problem> {
+    let token = body.required("refresh_token", string);
+    let token = body.finish(|| token)?;
+    let granted = state.users.refresh(token).await?;
+    answer(&state, &granted, &context).await
+}
+
+async fn answer(
+    state: &AppState,
+    granted: &Granted,
+    context: &Context,
+) -> Result<Response, Problem> {
+    let mut response = Json(token(state, granted)?).into_response();
+    state.reflect_session(&mut response, granted.position, context.respond_async).await;
     Ok(response)
 }
 
-pub async fn jwks(State(state): State<AppState>) -> Response {
-    ([(CACHE_CONTROL, JWKS_CACHE)], Json(state.key_set.as_ref())).into_response()
-}
-
-fn token(state: &AppState, user: &User) -> Result<Token, Problem> {
-    let session = ambient::new_uuid();
+fn token(state: &AppState, granted: &Granted) -> Result<Token, Problem> {
+    let (user, session) = (&granted.user, &granted.session);
     let access_token = state
         .issuer
-        .issue(user.id, session, &user.roles)
+        .issue(user.id, session.id, granted.epoch, &user.roles)
         .map_err(|error| Problem::internal(&error))?;
-    Ok(Token { access_token, token_type: "Bearer", expires_in: state.issuer.lifetime_s() })
+    let left = session.expires_at.as_datetime() - ambient::now().as_datetime();
+    Ok(Token {
+        access_token,
+        token_type: "Bearer",
+        expires_in: state.issuer.lifetime_s(),
+        refresh_token: granted.refresh_token.clone(),
+        refresh_expires_in: left.num_seconds().max(0),
+    })
 }
 
 fn with_token(query: Option<&str>) -> Result<bool, Problem> {
@@ -127,7 +157,7 @@ pub fn without_secrets(body: &Object, secrets: &[&str]) -> String {
     Value::Object(kept).to_string()
 }
 
-fn email(value: Value) -> Result<EmailAddress, Fault> {
+pub fn email(value: Value) -> Result<EmailAddress, Fault> {
     EmailAddress::parse(&string(value)?).map_err(|why| ("email", why.to_string()))
 }
 

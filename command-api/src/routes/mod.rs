@@ -1,9 +1,12 @@
 //! HTTP: extract, build the command, call the application, answer.
 
+mod account;
 mod answer;
 mod auth;
+mod links;
 mod problems;
 mod request;
+mod sessions;
 mod users;
 
 use std::sync::Arc;
@@ -11,8 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{get, patch, post};
-use service_kit::keys::KeySet;
+use axum::routing::{delete, get, patch, post};
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 
 use crate::application::Users;
@@ -22,11 +24,11 @@ use crate::ports::Views;
 #[derive(Clone)]
 pub struct AppState {
     pub users: Users,
-    pub views: Arc<dyn Views>,
+    pub user_views: Arc<dyn Views>,
+    pub session_views: Arc<dyn Views>,
     pub views_wait: Duration,
     pub issuer: TokenIssuer,
     pub verifier: TokenVerifier,
-    pub key_set: Arc<KeySet>,
 }
 
 impl FromRef<AppState> for TokenVerifier {
@@ -37,10 +39,28 @@ impl FromRef<AppState> for TokenVerifier {
 
 /// All routes of the command side.
 pub fn routes(state: AppState) -> Router {
+    let auth = Router::new()
+        .route("/register", post(auth::register))
+        .route("/login", post(auth::login))
+        .route("/refresh", post(auth::refresh))
+        .route("/logout", post(sessions::logout))
+        .route("/logout-all", post(sessions::logout_all))
+        .route("/sessions/{session_id}", delete(sessions::end))
+        .route("/password-reset-request", post(account::password_reset_request))
+        .route("/password-reset-confirm", post(account::password_reset_confirm))
+        .route("/change-password", post(account::change_password))
+        .route("/verify-email-request", post(account::verify_email_request))
+        .route("/verify-email-confirm", post(account::verify_email_confirm))
+        .route("/change-email", post(account::change_email))
+        .route("/change-email-confirm", post(account::change_email_confirm))
+        .route("/change-email-abort", post(account::change_email_abort))
+        .route("/me", patch(account::change_me).delete(account::delete_me));
     Router::new()
-        .route("/api/v1/auth/register", post(auth::register))
-        .route("/api/v1/auth/login", post(auth::login))
+        .nest("/api/v1/auth", auth)
+        .route("/api/v1/users", post(users::create))
         .route("/api/v1/users/{user_id}", patch(users::change).delete(users::delete))
-        .route("/.well-known/jwks.json", get(auth::jwks))
+        .route("/api/v1/users/{user_id}/logout-all", post(users::logout_all))
+        .route("/api/v1/users/{user_id}/password-reset", post(users::password_reset))
+        .route("/links/{path}", get(links::page).post(links::follow))
         .with_state(state)
 }

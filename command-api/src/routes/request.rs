@@ -1,6 +1,10 @@
 //! What a request says about itself beside its body.
 
-use axum::extract::FromRequestParts;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Uri};
 use events::Actor;
@@ -8,6 +12,7 @@ use service_kit::http::{IDEMPOTENCY_KEY, PREFER, RequestId};
 use service_kit::problem::{Code, Problem};
 
 use crate::application::{Request, Users};
+use crate::domain::Device;
 
 /// Longest idempotency key in characters.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
@@ -54,6 +59,23 @@ impl Context {
             users.idempotency_key(caller, key, &parts.map(str::as_bytes))
         });
         Request { actor, correlation_id: self.correlation_id, traceparent: self.traceparent, key }
+    }
+}
+
+/// Where the client is and what it calls itself.
+#[derive(Debug, Clone)]
+pub struct From(pub Device);
+
+/// Longest name of a client that is kept, in characters.
+const USER_AGENT_MAX: usize = 256;
+
+impl<S: Send + Sync> FromRequestParts<S> for From {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let ip = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
+        Ok(Self(Device { ip: ip.map(|ip| ip.to_string()), user_agent }))
     }
 }
 

@@ -1,20 +1,75 @@
 //! `/api/v1/users/{user_id}`: the writes.
 
 use axum::extract::{Path, State};
-use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::header::{IF_MATCH, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use events::{Actor, Status, UserId};
 use serde_json::Value;
-use service_kit::http::{Fault, MergePatch, string};
+use service_kit::http::{Fault, JsonObject, MergePatch, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
 use service_kit::user_read::revisions;
 
 use super::AppState;
-use super::auth::{full_name, without_secrets};
+use super::auth::{email, full_name, without_secrets};
 use super::request::Context;
-use crate::domain::{Change, Roles};
+use crate::domain::{Change, Password, Register, Roles, metadata};
+
+pub async fn create(
+    State(state): State<AppState>,
+    Administrator(caller): Administrator,
+    context: Context,
+    JsonObject(mut body): JsonObject,
+) -> Result<Response, Problem> {
+    let fingerprint = without_secrets(&body, &["password"]);
+    let rules = state.users.password_rules();
+    let email = body.required("email", email);
+    let password = body.optional("password", |value| Password::new(&string(value)?, rules));
+    let full_name = body.optional("full_name", full_name);
+    let roles = body.optional("roles", roles);
+    let metadata = body.optional("metadata", metadata);
+    let email_verified = body.optional("email_verified", boolean);
+    let register = body.finish(|| {
+        Some(Register {
+            email: email?,
+            full_name: full_name.flatten(),
+            metadata: metadata.unwrap_or_default(),
+            roles,
+            email_verified: email_verified.unwrap_or(false),
+        })
+    })?;
+    let respond_async = context.respond_async;
+    let scope = caller.user.to_string();
+    let request = context.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
+    let done = state.users.create(register, password, request).await?;
+    let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
+    let mut response = state.answer(StatusCode::CREATED, done, respond_async).await;
+    if let Some(location) = location.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+pub async fn logout_all(
+    State(state): State<AppState>,
+    Administrator(caller): Administrator,
+    Path(user): Path<String>,
+    context: Context,
+) -> Result<Response, Problem> {
+    state.users.administrator(Actor::User(caller.user)).await?;
+    let done = state.users.end_all_sessions(user_id(&user)?).await?;
+    Ok(state.answer(StatusCode::OK, done, context.respond_async).await)
+}
+
+pub async fn password_reset(
+    State(state): State<AppState>,
+    Administrator(caller): Administrator,
+    Path(user): Path<String>,
+) -> Result<Response, Problem> {
+    state.users.send_password_link(Actor::User(caller.user), user_id(&user)?).await?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
 
 pub async fn change(
     State(state): State<AppState>,
@@ -62,13 +117,17 @@ fn user_id(text: &str) -> Result<UserId, Problem> {
 }
 
 /// A merge patch on an object: an object, or `null` for an empty one.
-fn patch_object(value: Value) -> Result<Value, Fault> {
+pub fn patch_object(value: Value) -> Result<Value, Fault> {
     match value {
         Value::Object(_) | Value::Null => Ok(value),
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Err(("type", "must be an object or null".to_owned()))
         }
     }
+}
+
+fn boolean(value: Value) -> Result<bool, Fault> {
+    value.as_bool().ok_or_else(|| ("type", "must be true or false".to_owned()))
 }
 
 fn roles(value: Value) -> Result<Roles, Fault> {

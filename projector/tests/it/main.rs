@@ -5,13 +5,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use events::{
-    DeletedUser, Metadata, Position, Revision, Snapshot, Status, Timestamp, User, UserId,
+    Cutoff, DeletedUser, Metadata, Position, Revision, Session, SessionFact, SessionId,
+    SessionSeed, Snapshot, Status, Timestamp, User, UserId, evolve_session,
 };
 use futures::TryStreamExt;
 use mongodb::bson::doc;
-use projector::store::{Batch, checkpoint, prepare, write};
+use projector::fold::{Sessions, Users};
+use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
-use views::{UserDocument, Views};
+use views::{UserDocument, UserView, Views};
 
 async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -48,10 +50,10 @@ fn deleted(n: u128, revision: u64) -> Snapshot {
     Snapshot::Deleted(DeletedUser { id: id(n), revision: Revision(revision), deleted_at: time() })
 }
 
-fn batch(events: &[(u64, Snapshot)]) -> Batch {
-    let mut batch = Batch::default();
+fn batch(events: &[(u64, Snapshot)]) -> Users {
+    let mut batch = Users::default();
     for (position, after) in events {
-        batch.add(Position(*position), after.clone());
+        batch.state(Position(*position), after.clone());
     }
     batch
 }
@@ -88,11 +90,12 @@ async fn a_batch_is_the_last_state_of_each_user() {
 
 #[tokio::test]
 async fn the_checkpoint_never_goes_back() {
+    const NAME: &str = "some_1";
     let views = views().await;
-    assert_eq!(views.position().await.unwrap(), Position(0), "nothing yet");
+    assert_eq!(views.position(NAME).await.unwrap(), Position(0), "nothing yet");
     for (moved, expected) in [(12, 12), (7, 12), (13, 13)] {
-        checkpoint(&views, Position(moved)).await.unwrap();
-        assert_eq!(views.position().await.unwrap(), Position(expected));
+        checkpoint(&views, NAME, Position(moved)).await.unwrap();
+        assert_eq!(views.position(NAME).await.unwrap(), Position(expected));
     }
 }
 
@@ -112,6 +115,82 @@ async fn any_prefix_applied_again_changes_nothing() {
             write(&views, &batch(&history()[..cut])).await.unwrap();
         }
         assert_eq!(documents(&views).await, expected, "prefix of {cut}");
+    }
+}
+
+/// A session of user `n`, begun at that second.
+fn session(n: u128, began: i64) -> Session {
+    let seed = SessionSeed::from_bytes([1; 16]);
+    let began = Timestamp::from_unix_seconds(began).unwrap();
+    let ends_at = began.plus_seconds(100);
+    let (user_agent, ip) = (Some("curl".to_owned()), None);
+    let started = SessionFact::Started {
+        epoch: Position(0),
+        seed,
+        expires_at: ends_at,
+        ends_at,
+        user_agent,
+        ip,
+    };
+    let id = SessionId::from_uuid(Uuid::from_u128(
+        (n << 64) | u128::from(began.as_datetime().timestamp().unsigned_abs()),
+    ));
+    evolve_session(None, self::id(n), id, &started, began).unwrap()
+}
+
+/// Logins and revocations are read from other messages than the user's events, and may come before or
+/// after them.
+#[tokio::test]
+async fn logins_and_revocations_meet_the_user_in_any_order() {
+    let cutoff = |position| Cutoff { position: Position(position), ..Cutoff::default() };
+    let users = |states: &[(u64, Snapshot)], cutoffs: &[u64]| {
+        let mut users = batch(states);
+        for position in cutoffs {
+            users.cutoff(id(1), cutoff(*position));
+        }
+        users
+    };
+    let logins = |seconds: &[i64]| {
+        let mut sessions = Sessions::default();
+        for (n, second) in (1..).zip(seconds) {
+            sessions.state(Position(n), session(1, *second));
+        }
+        sessions
+    };
+    let expected = |document: UserDocument| {
+        let UserView::Living(view) = document.view().unwrap() else { panic!("a living user") };
+        (view.user.full_name, view.last_login_at, view.cutoff.position)
+    };
+    let wanted =
+        (Some("Ada L.".to_owned()), Timestamp::from_unix_seconds(1_900_000_005), Position(8));
+    for order in 0..6 {
+        let views = views().await;
+        let mut steps: Vec<u8> = vec![0, 1, 2];
+        steps.rotate_left(order % 3);
+        if order >= 3 {
+            steps.swap(0, 1);
+        }
+        for step in steps {
+            match step {
+                0 => {
+                    let states = [(3, living(1, 1, "Ada")), (9, living(1, 2, "Ada L."))];
+                    write(&views, &users(&states, &[])).await.unwrap();
+                }
+                1 => write(&views, &users(&[], &[8, 5])).await.unwrap(),
+                _ => {
+                    write(&views, &logins(&[1_900_000_005])).await.unwrap();
+                    write(&views, &logins(&[1_900_000_000])).await.unwrap();
+                }
+            }
+        }
+        let found = documents(&views).await.remove(0);
+        assert_eq!(expected(found), wanted, "order {order}");
+
+        // A deletion takes all of it along, and nothing that is late brings any of it back.
+        write(&views, &batch(&[(12, deleted(1, 3))])).await.unwrap();
+        write(&views, &logins(&[1_900_000_009])).await.unwrap();
+        write(&views, &users(&[], &[13])).await.unwrap();
+        assert_eq!(documents(&views).await, projected(&[(12, deleted(1, 3))]));
     }
 }
 

@@ -1,6 +1,7 @@
 //! HTTP: who asks, from which position on, and the answer.
 
 mod freshness;
+mod sessions;
 mod users;
 
 use std::time::Duration;
@@ -9,10 +10,12 @@ use axum::Router;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use axum::routing::get;
-use events::{ROLE_ADMIN, ROLE_OPERATOR, Status, User};
+use events::{ROLE_ADMIN, ROLE_OPERATOR, SessionId, Status};
 use service_kit::keys::SecretKey;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, TokenVerifier};
+
+use views::LivingUser;
 
 use crate::reader::{Found, ReadError, Reader};
 use freshness::fresh;
@@ -36,6 +39,7 @@ impl FromRef<AppState> for TokenVerifier {
 pub fn routes(state: AppState) -> Router {
     Router::new()
         .route("/api/v1/auth/me", get(users::me))
+        .route("/api/v1/auth/sessions", get(sessions::list))
         .route("/api/v1/users", get(users::list))
         .route("/api/v1/users/{user_id}", get(users::by_id))
         .with_state(state)
@@ -61,7 +65,9 @@ impl From<ReadError> for Problem {
 #[derive(Debug, Clone)]
 pub struct Viewer {
     /// The caller.
-    pub user: User,
+    pub user: LivingUser,
+    /// The session of the caller's token.
+    pub session: SessionId,
     /// The position that the answer reflects.
     pub position: events::Position,
 }
@@ -69,7 +75,7 @@ pub struct Viewer {
 impl Viewer {
     /// Whether the caller may see users other than itself.
     pub fn sees_everyone(&self) -> bool {
-        self.user.has_role(ROLE_ADMIN) || self.user.has_role(ROLE_OPERATOR)
+        self.user.user.has_role(ROLE_ADMIN) || self.user.user.has_role(ROLE_OPERATOR)
     }
 }
 
@@ -79,8 +85,12 @@ impl FromRequestParts<AppState> for Viewer {
         let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
         fresh(parts, state).await?;
         match state.reader.user(caller.user).await? {
-            Found::Living(user, position) if user.status == Status::Active => {
-                Ok(Self { user: *user, position })
+            Found::Living(user, position) if user.user.status == Status::Active => {
+                let viewer = Self { user: *user, session: caller.session, position };
+                if viewer.sees_everyone() {
+                    state.verifier.check_current()?;
+                }
+                Ok(viewer)
             }
             Found::Living(..) | Found::Tombstone(_) => Err(Problem::new(Code::Unauthorized)),
             // A valid token for nobody: registered a moment ago, and the views are behind.

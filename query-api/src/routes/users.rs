@@ -5,11 +5,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use events::{Position, User, UserId};
+use events::{Position, UserId};
 use serde::Serialize;
 use service_kit::http::POSITION;
 use service_kit::problem::{Code, Problem};
 use service_kit::user_read::{UserRead, etag, revisions};
+
+use views::LivingUser;
 
 use super::{AppState, Viewer};
 use crate::cursor::Place;
@@ -39,7 +41,7 @@ pub async fn by_id(
     // What may not be seen looks as if it did not exist.
     let nobody = || Problem::new(Code::NotFound);
     let id: UserId = id.parse().map_err(|_| nobody())?;
-    if id == viewer.user.id {
+    if id == viewer.user.user.id {
         return one(viewer.user, viewer.position, &headers);
     }
     if !viewer.sees_everyone() {
@@ -66,11 +68,13 @@ pub async fn list(
     let mut users = state.reader.users(list.filter(), list.sort(), list.page_size + 1).await?;
     let more = users.len() > list.page_size;
     users.truncate(list.page_size);
-    let next_cursor =
-        users.last().filter(|_| more).map(|last| list.cursor(Place::of(last), &state.cursor_key));
+    let next_cursor = users
+        .last()
+        .filter(|_| more)
+        .map(|last| list.cursor(Place::of(&last.user), &state.cursor_key));
 
     let link = next_cursor.as_deref().map(|cursor| list.next_link(uri.path(), cursor));
-    let items = users.into_iter().map(|user| UserRead::new(user, None)).collect();
+    let items = users.into_iter().map(shown).collect();
     let mut response = Json(Page { items, next_cursor }).into_response();
     response.headers_mut().insert(POSITION, position.0.into());
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
@@ -79,17 +83,22 @@ pub async fn list(
     Ok(response)
 }
 
-fn one(user: User, position: Position, headers: &HeaderMap) -> Result<Response, Problem> {
-    let tag = etag(user.revision);
+fn shown(user: LivingUser) -> UserRead {
+    UserRead::new(user.user, user.last_login_at)
+}
+
+fn one(user: LivingUser, position: Position, headers: &HeaderMap) -> Result<Response, Problem> {
+    let revision = user.user.revision;
+    let tag = etag(revision);
     let same = match revisions(headers, IF_NONE_MATCH)? {
-        Some(known) => known.contains(&user.revision),
+        Some(known) => known.contains(&revision),
         // `*` is "whatever you have".
         None => headers.contains_key(IF_NONE_MATCH),
     };
     let mut response = if same {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        Json(UserRead::new(user, None)).into_response()
+        Json(shown(user)).into_response()
     };
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().insert(POSITION, position.0.into());

@@ -11,8 +11,9 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::{self};
 use bytes::Bytes;
-use events::Position;
-use futures::{Stream, StreamExt, future, stream};
+use events::{Position, Timestamp};
+use futures::stream::BoxStream;
+use futures::{StreamExt, future, stream};
 
 use super::EventLog;
 use crate::ambient;
@@ -27,11 +28,34 @@ const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long the server keeps a consumer that nobody pulls from any more.
 const ABANDONED_AFTER: Duration = Duration::from_secs(30);
 
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Behind this position.
+    Behind(Position),
+    /// With the first message that was stored at this time or later.
+    Since(Timestamp),
+}
+
+/// Messages in order, without end. Over after the first error.
+pub struct Following {
+    /// How many messages there were when it began.
+    pub pending: u64,
+    /// The messages.
+    pub messages: BoxStream<'static, Result<Followed, FollowError>>,
+}
+
 /// A message as it is read in order.
 #[derive(Debug, Clone)]
 pub struct Followed {
+    /// Its subject.
+    pub subject: String,
     /// Its place in the log.
     pub position: Position,
+    /// When the server stored it.
+    pub stored_at: Timestamp,
+    /// How many there are behind it.
+    pub pending: u64,
     /// What was written.
     pub payload: Bytes,
 }
@@ -59,28 +83,30 @@ impl FollowError {
 }
 
 impl EventLog {
-    /// The messages on `filter` behind a position, in order, without end. The stream is over after its
-    /// first error.
+    /// The messages on `filters` from `start` on.
     ///
     /// # Errors
     /// [`FollowError::Disturbed`] when the server makes no consumer.
-    pub async fn follow(
-        &self,
-        filter: &str,
-        after: Position,
-    ) -> Result<impl Stream<Item = Result<Followed, FollowError>> + Send + 'static, FollowError>
-    {
+    pub async fn follow(&self, filters: &[&str], start: Start) -> Result<Following, FollowError> {
         let log = jetstream::new(self.client.clone());
         let log = log.get_stream_no_info(&*self.stream).await.map_err(FollowError::disturbed)?;
+        let deliver_policy = match start {
+            Start::Behind(position) => {
+                DeliverPolicy::ByStartSequence { start_sequence: position.0.saturating_add(1) }
+            }
+            Start::Since(time) => DeliverPolicy::ByStartTime { start_time: time.as_datetime() },
+        };
+        // One filter stands in the subject of the request too, which is what permissions can name.
+        let (filter_subject, filter_subjects) = match filters {
+            [one] => ((*one).to_owned(), Vec::new()),
+            many => (String::new(), many.iter().map(|filter| (*filter).to_owned()).collect()),
+        };
         let consumer = log
             .create_consumer(Config {
-                // A name of its own puts the stream into the subject of the request, which is what the
-                // permissions of a service name.
                 name: Some(format!("follow-{}", ambient::new_uuid().simple())),
-                filter_subject: filter.to_owned(),
-                deliver_policy: DeliverPolicy::ByStartSequence {
-                    start_sequence: after.0.saturating_add(1),
-                },
+                filter_subject,
+                filter_subjects,
+                deliver_policy,
                 ack_policy: AckPolicy::None,
                 memory_storage: true,
                 num_replicas: 1,
@@ -89,6 +115,7 @@ impl EventLog {
             })
             .await
             .map_err(FollowError::disturbed)?;
+        let pending = consumer.cached_info().num_pending;
         let messages = consumer
             .stream()
             .max_messages_per_batch(PULL_MESSAGES_MAX)
@@ -106,14 +133,18 @@ impl EventLog {
             if info.consumer_sequence != expected {
                 return Err(FollowError::Gap { expected, found: info.consumer_sequence });
             }
-            let position = Position(info.stream_sequence);
-            Ok(Followed { position, payload: message.message.payload })
+            let (position, pending) = (Position(info.stream_sequence), info.pending);
+            let stored_at = Timestamp::from_datetime(info.published);
+            let message = message.message;
+            let subject = message.subject.to_string();
+            Ok(Followed { subject, position, stored_at, pending, payload: message.payload })
         });
         let ended = stream::once(future::ready(Err(FollowError::disturbed("the server ended it"))));
-        Ok(checked.chain(ended).scan(false, |over, next| {
+        let messages = checked.chain(ended).scan(false, |over, next| {
             let next = (!*over).then_some(next);
             *over = next.as_ref().is_none_or(Result::is_err);
             future::ready(next)
-        }))
+        });
+        Ok(Following { pending, messages: messages.boxed() })
     }
 }

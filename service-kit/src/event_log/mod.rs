@@ -39,7 +39,7 @@ use tokio::sync::Semaphore;
 use crate::config::Settings;
 
 pub use append::{Append, Guard, Outcome, Write};
-pub use follow::{FollowError, Followed};
+pub use follow::{FollowError, Followed, Following, Start};
 pub use provision::{ProvisionError, StreamSpec, mails_stream, sessions_stream, users_stream};
 pub use read::{ReadError, Stored};
 

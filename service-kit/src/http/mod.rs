@@ -12,6 +12,8 @@ use http::HeaderName;
 
 /// The position in the event log that an answer reflects.
 pub const POSITION: HeaderName = HeaderName::from_static("roster-position");
+/// The position in the log of sessions that an answer reflects.
+pub const SESSION_POSITION: HeaderName = HeaderName::from_static("roster-session-position");
 /// `true` when a command answers before the views have reached its position.
 pub const PENDING: HeaderName = HeaderName::from_static("roster-pending");
 /// Names a request so that a repetition has the same outcome.

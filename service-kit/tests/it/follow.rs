@@ -7,7 +7,7 @@ use events::Position;
 use futures::StreamExt;
 use local_stack::{DataDir, NatsOptions, NatsServer};
 use nats_access::Role;
-use service_kit::event_log::{Append, Guard, Outcome, Write};
+use service_kit::event_log::{Append, Guard, Outcome, Start, Write};
 use tokio::time::timeout;
 
 use crate::support::{command, connect, log, provisioned, spec};
@@ -29,8 +29,9 @@ async fn messages_come_in_order_from_behind_the_position() {
     for subject in ["ev.user.a", "sec.user.a", "ev.user.b", "ev.user.a"] {
         append(&writer, subject).await;
     }
-    let messages = reader.follow("ev.user.*", Position(1)).await.unwrap();
-    let mut messages = Box::pin(messages);
+    let messages = reader.follow(&["ev.user.*"], Start::Behind(Position(1))).await.unwrap();
+    assert_eq!(messages.pending, 2);
+    let mut messages = messages.messages;
     let next = async |n: u64| {
         let message = timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap();
         assert_eq!(message.position, Position(n));
@@ -59,7 +60,8 @@ async fn a_server_that_restarts_ends_it() {
     let log = log(async_nats::connect(server.url()).await.unwrap());
     log.provision(&spec()).await.unwrap();
     append(&log, "ev.user.a").await;
-    let mut idle = Box::pin(log.follow("ev.user.*", Position(1)).await.unwrap());
+    let start = Start::Behind(Position(1));
+    let mut idle = log.follow(&["ev.user.*"], start).await.unwrap().messages;
     server.kill().unwrap();
     server.restart().unwrap();
     let ended = timeout(WAIT_MAX, idle.next()).await.unwrap();
@@ -72,7 +74,8 @@ async fn a_consumer_that_is_deleted_ends_it() {
     let (writer, account) = provisioned().await;
     append(&writer, "ev.user.a").await;
     let reader = log(connect(account, Role::Projector).await);
-    let mut messages = Box::pin(reader.follow("ev.user.*", Position(0)).await.unwrap());
+    let start = Start::Behind(Position(0));
+    let mut messages = reader.follow(&["ev.user.*"], start).await.unwrap().messages;
     timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap();
     let operator = jetstream::new(connect(account, Role::Operator).await);
     let stream = operator.get_stream("USERS").await.unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use events::Position;
+use events::subjects::USER_VIEWS_POSITION;
 use nats_access::Role;
 use service_kit::views_position::{Announcer, ViewsPosition, Waited};
 use tokio_util::sync::CancellationToken;
@@ -15,9 +16,10 @@ const SHORT: Duration = Duration::from_millis(50);
 #[tokio::test]
 async fn a_wait_ends_with_the_position_or_with_its_time() {
     let account = account();
-    let announcer = Announcer::new(connect(account, Role::Projector).await);
+    let announcer = Announcer::new(connect(account, Role::Projector).await, USER_VIEWS_POSITION);
     let client = connect(account, Role::CommandApi).await;
-    let views = ViewsPosition::follow(client.clone(), CancellationToken::new()).await.unwrap();
+    let stop = CancellationToken::new();
+    let views = ViewsPosition::follow(&client, USER_VIEWS_POSITION, stop).await.unwrap();
     client.flush().await.unwrap();
 
     assert_eq!(views.wait_for(Position(1), LONG).await, Waited::ProjectorDown, "nothing heard");

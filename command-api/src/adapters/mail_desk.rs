@@ -1,0 +1,30 @@
+//! Asking for mails: orders in the stream that the mailer works off.
+
+use async_trait::async_trait;
+use service_kit::ambient;
+use service_kit::event_log::EventLog;
+use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+
+use super::user_log::outcome;
+use crate::ports::{Appended, MailDesk};
+
+/// The real desk.
+pub struct NatsMailDesk {
+    mails: EventLog,
+    orders: MailOrders,
+}
+
+impl NatsMailDesk {
+    /// Uses a verified stream.
+    pub const fn new(mails: EventLog, orders: MailOrders) -> Self {
+        Self { mails, orders }
+    }
+}
+
+#[async_trait]
+impl MailDesk for NatsMailDesk {
+    async fn order(&self, mail: Mail) -> Appended {
+        let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
+        outcome(self.orders.place(&self.mails, &order).await)
+    }
+}

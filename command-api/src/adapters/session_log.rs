@@ -1,0 +1,60 @@
+//! The log of sessions in NATS.
+
+use async_trait::async_trait;
+use events::{Fact, Session, SessionEvent, SessionId, UserId, subjects};
+use service_kit::event_log::{Append, EventLog, Guard, Write};
+
+use super::user_log::{empty, outcome};
+use crate::ports::{Appended, Loaded, LogError, SessionLog};
+
+/// The real log.
+pub struct NatsSessionLog {
+    log: EventLog,
+}
+
+impl NatsSessionLog {
+    /// Uses a verified stream.
+    pub const fn new(log: EventLog) -> Self {
+        Self { log }
+    }
+
+    async fn append_of(&self, event: &SessionEvent, guard: Guard) -> Result<Append, Appended> {
+        let (user, session) = (event.after.user_id, event.after.id);
+        let refused = |error: serde_json::Error| Appended::Refused(error.to_string());
+        let payload = event.to_json().map_err(refused)?;
+        let write = Write::new(subjects::session_events(user, session), guard, payload)
+            .event(event.id, event.fact.wire_type());
+        let append = Append::new(event.command_id, write);
+        if event.after.ended.is_none() {
+            return Ok(append);
+        }
+        let subject = subjects::session_revocation(session);
+        let last = self.log.last(&subject).await.map_err(|_| Appended::Unavailable)?;
+        let guard = last.map_or(Guard::absent(), |stored| stored.guard());
+        Ok(append.with(Write::new(subject, guard, "{}")))
+    }
+}
+
+#[async_trait]
+impl SessionLog for NatsSessionLog {
+    async fn load(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<Loaded<Option<Session>>, LogError> {
+        let subject = subjects::session_events(user, session);
+        let last = self.log.last(&subject).await.map_err(LogError::Unavailable)?;
+        let Some(stored) = last else { return Ok(empty(None)) };
+        let event = SessionEvent::from_json(&stored.payload)
+            .map_err(|error| LogError::Damaged { subject, reason: error.to_string() })?;
+        let (guard, position) = (stored.guard(), stored.position);
+        Ok(Loaded { value: Some(event.after), guard, position })
+    }
+
+    async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended {
+        match self.append_of(event, guard).await {
+            Ok(append) => outcome(self.log.append(&append).await),
+            Err(appended) => appended,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Addresses: shown to be one's own, and changed.
+
+use events::{Actor, EmailAddress, LinkPurpose, UserId, UserState};
+use service_kit::links::LinkKind;
+use service_kit::mail_orders::Mail;
+
+use super::users::{decided, done, origin, stored_address};
+use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
+use crate::domain::{Command, Password, Rejection};
+use crate::ports::{self, ClaimChange};
+
+impl Users {
+    /// Asks for a link to verify the caller's address; nothing when it is verified.
+    pub async fn request_verification(&self, user: UserId) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            match users.log().load(user).await?.value {
+                UserState::Present(state) if state.email_verified => Ok(()),
+                UserState::Present(_) => users.mail(Mail::VerifyEmail { user }).await,
+                UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
+            }
+        })
+        .await
+    }
+
+    /// Takes the address as verified. Sessions from before end: whoever registered with an address that
+    /// is not theirs must not stay inside when its owner confirms it.
+    pub async fn verify_email(
+        &self,
+        token: String,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            for _ in 0..ATTEMPTS_MAX {
+                if let Some(done) = users.earlier(request.key.as_ref()).await? {
+                    return Ok(done);
+                }
+                let followed = users.follow_link(&token, &[LinkKind::VerifyEmail]).await?;
+                let user = followed.user.id;
+                let cutoff = users.log().cutoff(user).await?;
+                let request = Request { actor: Actor::User(user), ..request.clone() };
+                let state = &followed.state;
+                let (events, after) =
+                    decided(user, &state.value, &Command::VerifyEmail, &origin(&request))?;
+                let mut change = ports::Change::of(user, state.guard);
+                change.link = Some((LinkPurpose::Verify, followed.record));
+                // Verified by another way meanwhile: the link is used up, and that is all.
+                if !events.is_empty() {
+                    change.revocation = Some((cutoff.value.all(), cutoff.guard));
+                    change.key.clone_from(&request.key);
+                }
+                change.events = events;
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return done(&after, position);
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+
+    /// Asks for the links of a change of address. Nothing changes yet, and whether the address is free
+    /// is decided when it is confirmed.
+    pub async fn request_email_change(
+        &self,
+        user: UserId,
+        new_email: EmailAddress,
+        password: Option<Password>,
+    ) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            let UserState::Present(state) = users.log().load(user).await?.value else {
+                return Err(Rejection::NoSuchUser.into());
+            };
+            if !state.email_verified {
+                return Err(CommandError::Unverified);
+            }
+            users.check_password(user, password).await?;
+            let new_email = new_email.as_given().to_owned();
+            users.mail(Mail::EmailChange { user, new_email }).await
+        })
+        .await
+    }
+
+    /// Takes the new address, if nobody else has it by now.
+    pub async fn confirm_email_change(
+        &self,
+        token: String,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            for _ in 0..ATTEMPTS_MAX {
+                if let Some(done) = users.earlier(request.key.as_ref()).await? {
+                    return Ok(done);
+                }
+                let followed = users.follow_link(&token, &[LinkKind::ConfirmEmail]).await?;
+                let user = &followed.user;
+                let new_email = followed.link.new_email.as_deref().unwrap_or_default();
+                let new_email =
+                    EmailAddress::parse(new_email).map_err(|_| CommandError::InvalidLink)?;
+                let mut claims = Vec::new();
+                // Another spelling of the same address has the same claim.
+                if new_email.canonical() != stored_address(user)?.canonical() {
+                    let claim = users.log().claim(&new_email).await?;
+                    if claim.value.is_some_and(|holder| holder != user.id) {
+                        return Err(CommandError::EmailTaken);
+                    }
+                    claims.extend(users.release(user).await?);
+                    claims.push(ClaimChange::Hold(new_email.clone(), claim.guard));
+                }
+                let request = Request { actor: Actor::User(user.id), ..request.clone() };
+                let command = Command::ChangeEmail(new_email);
+                let (events, after) =
+                    decided(user.id, &followed.state.value, &command, &origin(&request))?;
+                let mut change = ports::Change::of(user.id, followed.state.guard);
+                change.claims = claims;
+                change.link = Some((LinkPurpose::Email, followed.record));
+                change.events = events;
+                change.key.clone_from(&request.key);
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return done(&after, position);
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+
+    /// Calls a change of address off.
+    pub async fn abort_email_change(&self, token: String) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            for _ in 0..ATTEMPTS_MAX {
+                let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;
+                let mut change = ports::Change::of(followed.user.id, followed.state.guard);
+                change.link = Some((LinkPurpose::Email, followed.record));
+                if settled(users.log().append(&change).await)?.is_some() {
+                    return Ok(());
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+}

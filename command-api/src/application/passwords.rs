@@ -1,0 +1,177 @@
+//! Passwords: changed by who knows the old one, or chosen anew by who has the link from a mail.
+
+use events::{Actor, EmailAddress, LinkPurpose, Status, User, UserId, UserState};
+use service_kit::ambient;
+use service_kit::links::{Binding, Link, LinkKind, Links};
+use service_kit::mail_orders::Mail;
+use service_kit::tokens::Caller;
+
+use super::users::{decided, done, origin, stored_address};
+use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
+use crate::domain::{Command, Password, Rejection};
+use crate::ports::{self, CredentialChange, Loaded, PasswordHash};
+
+/// A link that is good, and what has to be there still when it is used.
+pub(super) struct Followed {
+    pub link: Link,
+    pub user: User,
+    pub state: Loaded<UserState>,
+    pub credential: Loaded<Option<PasswordHash>>,
+    pub record: service_kit::event_log::Guard,
+}
+
+impl Users {
+    /// Replaces the caller's password. The caller's session goes on, every other one ends.
+    pub async fn change_password(
+        &self,
+        caller: Caller,
+        current: Option<Password>,
+        new: Password,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            let user = caller.user;
+            let mut hash: Option<PasswordHash> = None;
+            for _ in 0..ATTEMPTS_MAX {
+                if let Some(done) = users.earlier(request.key.as_ref()).await? {
+                    return Ok(done);
+                }
+                let credential = users.check_password(user, current.clone()).await?;
+                let hash = match &hash {
+                    Some(hash) => hash.clone(),
+                    None => hash.insert(users.parts.hasher.hash(new.clone()).await?).clone(),
+                };
+                let loaded = users.log().load(user).await?;
+                let cutoff = users.log().cutoff(user).await?;
+                let command = Command::ChangePassword { by_link: false };
+                let (events, state) = decided(user, &loaded.value, &command, &origin(&request))?;
+                let mut change = ports::Change::of(user, loaded.guard);
+                change.credential = Some(CredentialChange::Set(hash, credential.guard));
+                change.revocation = Some((cutoff.value.all_but(caller.session), cutoff.guard));
+                change.events = events;
+                change.key.clone_from(&request.key);
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return done(&state, position);
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+
+    /// That the caller knows the password; the credential it was compared with.
+    pub(super) async fn check_password(
+        &self,
+        user: UserId,
+        password: Option<Password>,
+    ) -> Result<Loaded<Option<PasswordHash>>, CommandError> {
+        let Some(password) = password else { return Err(CommandError::WrongPassword) };
+        let credential = self.log().credential(user).await?;
+        if self.parts.hasher.verify(password, credential.value.clone()).await?.matches {
+            Ok(credential)
+        } else {
+            Err(CommandError::WrongPassword)
+        }
+    }
+
+    /// Asks for a link to a new password. Whether anybody has the address is for the mailer to find out:
+    /// here every address costs the same.
+    pub async fn request_password_reset(&self, email: EmailAddress) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            let claim = users.log().claim_key(&email);
+            users.mail(Mail::ResetPassword { claim }).await
+        })
+        .await
+    }
+
+    /// Asks for a link to a first or new password of a user, as an administrator.
+    pub async fn send_password_link(&self, actor: Actor, user: UserId) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            users.administrator(actor).await?;
+            match users.log().load(user).await?.value {
+                UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
+                UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
+            }
+        })
+        .await
+    }
+
+    /// Sets the password by a link from a mail. Every session ends; none begins.
+    pub async fn reset_password(
+        &self,
+        token: String,
+        new: Password,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            let kinds = [LinkKind::ResetPassword, LinkKind::SetPassword];
+            let mut hash: Option<PasswordHash> = None;
+            for _ in 0..ATTEMPTS_MAX {
+                if let Some(done) = users.earlier(request.key.as_ref()).await? {
+                    return Ok(done);
+                }
+                let followed = users.follow_link(&token, &kinds).await?;
+                let hash = match &hash {
+                    Some(hash) => hash.clone(),
+                    None => hash.insert(users.parts.hasher.hash(new.clone()).await?).clone(),
+                };
+                let user = followed.user.id;
+                let cutoff = users.log().cutoff(user).await?;
+                let command = Command::ChangePassword { by_link: true };
+                let request = Request { actor: Actor::User(user), ..request.clone() };
+                let (events, state) =
+                    decided(user, &followed.state.value, &command, &origin(&request))?;
+                let mut change = ports::Change::of(user, followed.state.guard);
+                change.credential = Some(CredentialChange::Set(hash, followed.credential.guard));
+                change.link = Some((LinkPurpose::Password, followed.record));
+                change.revocation = Some((cutoff.value.all(), cutoff.guard));
+                change.events = events;
+                change.key.clone_from(&request.key);
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return done(&state, position);
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+
+    /// Whose link a token is, if it is good: what the page behind it shows.
+    pub async fn link_owner(&self, token: String, kind: LinkKind) -> Result<User, CommandError> {
+        self.to_the_end(|users| async move {
+            users.follow_link(&token, &[kind]).await.map(|followed| followed.user)
+        })
+        .await
+    }
+
+    /// Checks a link against everything that may have changed since it was sent.
+    pub(super) async fn follow_link(
+        &self,
+        token: &str,
+        kinds: &[LinkKind],
+    ) -> Result<Followed, CommandError> {
+        let refused = || CommandError::InvalidLink;
+        let unverified = Links::read(token).ok_or_else(refused)?;
+        if !kinds.contains(&unverified.kind()) {
+            return Err(refused());
+        }
+        let (id, purpose) = (unverified.user(), unverified.kind().purpose());
+        let record = self.log().link(purpose, id).await?;
+        let state = self.log().load(id).await?;
+        let credential = self.log().credential(id).await?;
+        let UserState::Present(user) = &state.value else { return Err(refused()) };
+        if user.status != Status::Active {
+            return Err(refused());
+        }
+        let email = stored_address(user)?;
+        let binding = Binding { email: email.canonical(), credential: credential.position };
+        let link = self
+            .parts
+            .links
+            .verify(unverified, &binding, ambient::now())
+            .filter(|link| record.value.is_some_and(|r| r.serial == Some(link.serial)))
+            .ok_or_else(refused)?;
+        let user = user.clone();
+        Ok(Followed { link, user, state, credential, record: record.guard })
+    }
+}

@@ -1,0 +1,210 @@
+//! Sessions: start, refresh, end.
+
+use std::sync::Arc;
+
+use events::{
+    Actor, CommandId, Cutoff, EndReason, Position, Session, SessionEvent, SessionFact, SessionId,
+    SessionSeed, User, UserId, UserState, evolve_session,
+};
+use service_kit::ambient;
+
+use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Users, settled};
+use crate::domain::{self, Device, Refresh, Rejection};
+use crate::ports::{self, Loaded};
+
+/// Where seeds of sessions come from. They are data, as ids are.
+pub type Seeds = Arc<dyn Fn() -> Result<SessionSeed, String> + Send + Sync>;
+
+/// What a login or a refresh gives.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The user of now.
+    pub user: User,
+    /// The session.
+    pub session: Session,
+    /// For the access token: the user's last revocation that was known before anything was decided.
+    pub epoch: Position,
+    /// The refresh token that is good now.
+    pub refresh_token: String,
+    /// Position of the session's last event.
+    pub position: Position,
+}
+
+impl Users {
+    /// Starts a session of a user who has proved who they are, `cutoff` having been read before that.
+    pub(super) async fn start_session(
+        &self,
+        user: User,
+        cutoff: &Cutoff,
+        device: &Device,
+    ) -> Result<Granted, CommandError> {
+        let seed = (self.parts.seeds)().map_err(CommandError::Internal)?;
+        let id = SessionId::from_uuid(ambient::new_uuid());
+        let rules = self.parts.session_rules;
+        let fact = rules.start(cutoff.position, seed, device, ambient::now());
+        let nothing = Loaded {
+            value: None,
+            guard: service_kit::event_log::Guard::absent(),
+            position: Position(0),
+        };
+        match self.append_session(user.id, id, &nothing, fact).await? {
+            Some((session, position)) => Ok(self.granted(user, session, cutoff, position)),
+            None => Err(CommandError::Internal("a new session id was in use".to_owned())),
+        }
+    }
+
+    /// Starts a session of a user who has just been registered.
+    pub async fn first_session(&self, user: User, device: Device) -> Result<Granted, CommandError> {
+        self.to_the_end(|users| async move {
+            let cutoff = users.log().cutoff(user.id).await?.value;
+            users.start_session(user, &cutoff, &device).await
+        })
+        .await
+    }
+
+    /// Replaces a refresh token by the next one.
+    pub async fn refresh(&self, token: String) -> Result<Granted, CommandError> {
+        self.to_the_end(|users| async move { users.refresh_now(&token).await }).await
+    }
+
+    async fn refresh_now(&self, token: &str) -> Result<Granted, CommandError> {
+        let refused = CommandError::InvalidRefreshToken;
+        let Some(presented) = RefreshTokens::read(token) else { return Err(refused) };
+        let (user, id) = (presented.user, presented.session);
+        for _ in 0..ATTEMPTS_MAX {
+            let loaded = self.parts.sessions.load(user, id).await?;
+            let Some(session) = &loaded.value else { return Err(refused) };
+            if !self.parts.refresh_tokens.made(&presented, session) {
+                return Err(refused);
+            }
+            let cutoff = self.log().cutoff(user).await?.value;
+            let state = self.log().load(user).await?.value;
+            let rules = self.parts.session_rules;
+            let generation = presented.generation;
+            match rules.refresh(session, generation, &state, &cutoff, ambient::now()) {
+                Refresh::Rotated(fact, user) => {
+                    let appended = self.append_session(user.id, id, &loaded, fact).await?;
+                    if let Some((session, position)) = appended {
+                        return Ok(self.granted(user, session, &cutoff, position));
+                    }
+                }
+                Refresh::Repeated(user) => {
+                    let session = session.clone();
+                    return Ok(self.granted(user, session, &cutoff, loaded.position));
+                }
+                Refresh::Stolen(fact) => {
+                    tracing::warn!(%user, session = %id, "a replaced refresh token came back");
+                    if self.append_session(user, id, &loaded, fact).await?.is_some() {
+                        return Err(refused);
+                    }
+                }
+                Refresh::Refused => return Err(refused),
+            }
+        }
+        Err(CommandError::Overloaded)
+    }
+
+    /// Ends the session of a refresh token, whichever of its tokens it is.
+    pub async fn logout_with(&self, token: String) -> Result<Position, CommandError> {
+        self.to_the_end(|users| async move {
+            let refused = CommandError::InvalidRefreshToken;
+            let Some(presented) = RefreshTokens::read(&token) else { return Err(refused) };
+            let loaded = users.parts.sessions.load(presented.user, presented.session).await?;
+            let session = loaded.value.as_ref();
+            if !session.is_some_and(|session| users.parts.refresh_tokens.made(&presented, session))
+            {
+                return Err(refused);
+            }
+            let ended = users.end(presented.user, presented.session, EndReason::Logout).await?;
+            Ok(ended.unwrap_or(loaded.position))
+        })
+        .await
+    }
+
+    /// Ends a session of a user. `None` when there is no such session.
+    pub async fn end_session(
+        &self,
+        user: UserId,
+        session: SessionId,
+        reason: EndReason,
+    ) -> Result<Option<Position>, CommandError> {
+        self.to_the_end(|users| async move { users.end(user, session, reason).await }).await
+    }
+
+    async fn end(
+        &self,
+        user: UserId,
+        id: SessionId,
+        reason: EndReason,
+    ) -> Result<Option<Position>, CommandError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let loaded = self.parts.sessions.load(user, id).await?;
+            let Some(session) = &loaded.value else { return Ok(None) };
+            let Some(fact) = domain::end(session, reason) else {
+                return Ok(Some(loaded.position));
+            };
+            if let Some((_, position)) = self.append_session(user, id, &loaded, fact).await? {
+                return Ok(Some(position));
+            }
+        }
+        Err(CommandError::Overloaded)
+    }
+
+    /// Ends every session of a user and all access that came of them. No event of the user tells of it;
+    /// the position is that of the revocation.
+    pub async fn end_all_sessions(&self, user: UserId) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            for _ in 0..ATTEMPTS_MAX {
+                let loaded = users.log().load(user).await?;
+                let UserState::Present(state) = loaded.value else {
+                    return Err(Rejection::NoSuchUser.into());
+                };
+                let cutoff = users.log().cutoff(user).await?;
+                let mut change = ports::Change::of(user, loaded.guard);
+                change.revocation = Some((cutoff.value.all(), cutoff.guard));
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return Ok(Done { revision: state.revision, user: Some(state), position });
+                }
+            }
+            Err(CommandError::Overloaded)
+        })
+        .await
+    }
+
+    fn granted(
+        &self,
+        user: User,
+        session: Session,
+        cutoff: &Cutoff,
+        position: Position,
+    ) -> Granted {
+        let refresh_token = self.parts.refresh_tokens.current(&session);
+        Granted { user, session, epoch: cutoff.position, refresh_token, position }
+    }
+
+    /// Stores what happened to a session. `None` when something else happened first.
+    async fn append_session(
+        &self,
+        user: UserId,
+        id: SessionId,
+        before: &Loaded<Option<Session>>,
+        fact: SessionFact,
+    ) -> Result<Option<(Session, Position)>, CommandError> {
+        let time = ambient::now();
+        let after = evolve_session(before.value.clone(), user, id, &fact, time)
+            .map_err(|error| CommandError::Internal(error.to_string()))?;
+        let event = SessionEvent {
+            id: ambient::new_uuid(),
+            time,
+            actor: Actor::User(user),
+            command_id: CommandId::from_uuid(ambient::new_uuid()),
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            fact,
+            after,
+        };
+        let appended = self.parts.sessions.append(&event, before.guard).await;
+        Ok(settled(appended)?.map(|position| (event.after, position)))
+    }
+}

@@ -1,0 +1,221 @@
+//! Decisions about a session.
+
+use events::{
+    Cutoff, EndReason, Position, Session, SessionFact, SessionSeed, Status, Timestamp, User,
+    UserState,
+};
+
+/// How long sessions live.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionRules {
+    /// Longest pause between two refreshes, in seconds.
+    pub idle_s: u64,
+    /// Longest life, in seconds.
+    pub absolute_s: u64,
+    /// How long a replaced refresh token gets the same successor, in seconds.
+    pub reuse_window_s: u64,
+}
+
+/// Where a client is and what it calls itself, as shown to the owner of the session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Device {
+    /// Address.
+    pub ip: Option<String>,
+    /// What it calls itself.
+    pub user_agent: Option<String>,
+}
+
+impl SessionRules {
+    /// A new session.
+    #[must_use]
+    pub fn start(
+        &self,
+        epoch: Position,
+        seed: SessionSeed,
+        device: &Device,
+        now: Timestamp,
+    ) -> SessionFact {
+        let ends_at = now.plus_seconds(self.absolute_s);
+        SessionFact::Started {
+            epoch,
+            seed,
+            expires_at: now.plus_seconds(self.idle_s).min(ends_at),
+            ends_at,
+            user_agent: device.user_agent.clone(),
+            ip: device.ip.clone(),
+        }
+    }
+
+    /// What becomes of a session whose refresh token of that generation was presented. The user is the
+    /// one of now, not the one of the login.
+    #[must_use]
+    pub fn refresh(
+        &self,
+        session: &Session,
+        generation: u32,
+        user: &UserState,
+        cutoff: &Cutoff,
+        now: Timestamp,
+    ) -> Refresh {
+        let Some(user) = is_alive(session, user, cutoff, now) else { return Refresh::Refused };
+        if generation == session.generation {
+            let expires_at = now.plus_seconds(self.idle_s).min(session.ends_at);
+            let fact = SessionFact::Refreshed { epoch: cutoff.position, expires_at };
+            return Refresh::Rotated(fact, user.clone());
+        }
+        if generation > session.generation {
+            return Refresh::Refused;
+        }
+        let in_time = now <= session.refreshed_at.plus_seconds(self.reuse_window_s);
+        if generation + 1 == session.generation && in_time {
+            return Refresh::Repeated(user.clone());
+        }
+        Refresh::Stolen(SessionFact::TheftDetected)
+    }
+}
+
+/// What a refresh leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refresh {
+    /// The next refresh token.
+    Rotated(SessionFact, User),
+    /// The refresh token that is good already: the answer was lost, or another tab was faster.
+    Repeated(User),
+    /// Nobody who has a replaced token may be trusted, and nobody who has the newest one either.
+    Stolen(SessionFact),
+    /// Nothing.
+    Refused,
+}
+
+/// The user of a session that is alive.
+fn is_alive<'a>(
+    session: &Session,
+    user: &'a UserState,
+    cutoff: &Cutoff,
+    now: Timestamp,
+) -> Option<&'a User> {
+    let UserState::Present(user) = user else { return None };
+    let alive = session.ended.is_none()
+        && now < session.expires_at
+        && now < session.ends_at
+        && user.status == Status::Active
+        && cutoff.spares(session.id, session.epoch);
+    alive.then_some(user)
+}
+
+/// Ends a session; nothing when it has ended.
+#[must_use]
+pub fn end(session: &Session, reason: EndReason) -> Option<SessionFact> {
+    session.ended.is_none().then_some(SessionFact::Ended { reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use events::{Metadata, SessionId, UserFact, UserId, UserRevocation, evolve_session};
+
+    const RULES: SessionRules = SessionRules { idle_s: 100, absolute_s: 250, reuse_window_s: 10 };
+
+    fn user_id() -> UserId {
+        "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()
+    }
+
+    fn session_id() -> SessionId {
+        "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5c".parse().unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap()
+    }
+
+    fn user(facts: &[UserFact]) -> UserState {
+        let registered = UserFact::Registered {
+            email: "ada@example.com".to_owned(),
+            email_verified: false,
+            full_name: None,
+            roles: vec!["user".to_owned()],
+            metadata: Metadata::new(),
+        };
+        let fold = |state: UserState, fact| state.evolve(user_id(), fact, at(0)).unwrap();
+        [registered].iter().chain(facts).fold(UserState::Absent, fold)
+    }
+
+    /// A session started at 0 and refreshed at those seconds.
+    fn session(refreshed_at: &[i64]) -> Session {
+        let seed = SessionSeed::from_bytes([1; 16]);
+        let started = RULES.start(Position(0), seed, &Device::default(), at(0));
+        let start = evolve_session(None, user_id(), session_id(), &started, at(0)).unwrap();
+        refreshed_at.iter().fold(start, |session, second| {
+            let generation = session.generation;
+            let refreshed =
+                RULES.refresh(&session, generation, &user(&[]), &Cutoff::default(), at(*second));
+            let Refresh::Rotated(fact, _) = refreshed else { panic!("{refreshed:?}") };
+            evolve_session(Some(session), user_id(), session_id(), &fact, at(*second)).unwrap()
+        })
+    }
+
+    fn present(session: &Session, generation: u32, second: i64) -> Refresh {
+        RULES.refresh(session, generation, &user(&[]), &Cutoff::default(), at(second))
+    }
+
+    #[test]
+    fn the_good_token_is_replaced_and_the_one_before_repeated_for_a_while() {
+        let session = session(&[50]);
+        assert_eq!(session.generation, 2);
+        assert!(matches!(present(&session, 2, 60), Refresh::Rotated(..)));
+        assert!(matches!(present(&session, 1, 60), Refresh::Repeated(_)));
+        assert!(matches!(present(&session, 1, 61), Refresh::Stolen(_)));
+        assert!(matches!(present(&session, 3, 60), Refresh::Refused));
+    }
+
+    #[test]
+    fn an_ancestor_is_theft_at_any_time() {
+        let session = session(&[50, 51]);
+        assert!(matches!(present(&session, 2, 51), Refresh::Repeated(_)));
+        assert!(matches!(present(&session, 1, 51), Refresh::Stolen(_)));
+    }
+
+    #[test]
+    fn a_session_ends_when_idle_and_in_any_case() {
+        assert!(matches!(present(&session(&[]), 1, 99), Refresh::Rotated(..)));
+        assert!(matches!(present(&session(&[]), 1, 100), Refresh::Refused));
+        let kept = session(&[90, 180]);
+        assert_eq!(kept.expires_at, at(250), "refreshing does not move the end");
+        assert!(matches!(present(&kept, 3, 249), Refresh::Rotated(..)));
+        assert!(matches!(present(&kept, 3, 250), Refresh::Refused));
+        // Nothing of a dead session is theft: there is nothing left to protect.
+        assert!(matches!(present(&kept, 1, 250), Refresh::Refused));
+    }
+
+    #[test]
+    fn the_user_of_now_decides() {
+        let session = session(&[]);
+        let refresh =
+            |state: &UserState, cutoff: &Cutoff| RULES.refresh(&session, 1, state, cutoff, at(1));
+        let roles = vec!["admin".to_owned()];
+        let promoted = user(&[UserFact::RolesChanged { roles: roles.clone() }]);
+        let Refresh::Rotated(_, now) = refresh(&promoted, &Cutoff::default()) else { panic!() };
+        assert_eq!(now.roles, roles);
+        for gone in [UserState::Absent, user(&[UserFact::Disabled]), user(&[UserFact::Deleted])] {
+            assert_eq!(refresh(&gone, &Cutoff::default()), Refresh::Refused);
+        }
+        let cutoff =
+            |next: fn(&Cutoff) -> UserRevocation| Cutoff::of(next(&Cutoff::default()), Position(9));
+        assert_eq!(refresh(&user(&[]), &cutoff(|c| c.all())), Refresh::Refused);
+        let Refresh::Rotated(SessionFact::Refreshed { epoch, .. }, _) =
+            refresh(&user(&[]), &cutoff(|c| c.tokens()))
+        else {
+            panic!("only access tokens end")
+        };
+        assert_eq!(epoch, Position(9), "the session has taken note");
+    }
+
+    #[test]
+    fn an_end_happens_once() {
+        let session = session(&[]);
+        let fact = end(&session, EndReason::Logout).unwrap();
+        let ended = evolve_session(Some(session), user_id(), session_id(), &fact, at(5)).unwrap();
+        assert_eq!(end(&ended, EndReason::Revoked), None);
+        assert!(matches!(present(&ended, 1, 6), Refresh::Refused));
+    }
+}

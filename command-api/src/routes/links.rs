@@ -1,0 +1,222 @@
+//! The pages behind the links in mails, for products that have none of their own: they ask, and then do
+//! what the link is for. Opening a page changes nothing, since mail programs open links by themselves.
+//!
+//! No script: a form that is posted back. The token travels in the body from there on, and the pages ask
+//! browsers to tell nobody where they were.
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use events::{Actor, User};
+use service_kit::links::LinkKind;
+use service_kit::problem::{Code, Problem};
+
+use super::AppState;
+use crate::application::{CommandError, Request};
+use crate::domain::Password;
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+);
+const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
+/// Largest form: a token and two passwords, escaped.
+const FORM_BYTES_MAX: usize = 8 * 1024;
+
+struct Words {
+    title: &'static str,
+    button: &'static str,
+    done: &'static str,
+}
+
+const fn words(kind: LinkKind) -> Words {
+    match kind {
+        LinkKind::ResetPassword => Words {
+            title: "Choose a new password",
+            button: "Set the password",
+            done: "The password is set. You are logged out everywhere; log in with the new one.",
+        },
+        LinkKind::SetPassword => Words {
+            title: "Choose your password",
+            button: "Set the password",
+            done: "The password is set. You can log in now.",
+        },
+        LinkKind::VerifyEmail => Words {
+            title: "Confirm your address",
+            button: "This is my account",
+            done: "The address is confirmed. Log in again where you were logged in.",
+        },
+        LinkKind::ConfirmEmail => Words {
+            title: "Confirm your new address",
+            button: "Use this address",
+            done: "The new address is in use.",
+        },
+        LinkKind::AbortEmail => Words {
+            title: "Stop the change of your address",
+            button: "Keep my address",
+            done: "Your address stays as it is. If you did not ask for the change, change your password.",
+        },
+    }
+}
+
+/// Shows what the link is for and whose account it opens.
+pub async fn page(
+    State(state): State<AppState>,
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let kind = kind_of(&path)?;
+    let token = field(query.unwrap_or_default().as_bytes(), "token").unwrap_or_default();
+    match state.users.link_owner(token.clone(), kind).await {
+        Ok(user) => Ok(html(StatusCode::OK, kind, &form(kind, &token, &user, None))),
+        Err(CommandError::InvalidLink) => Ok(over(kind)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Does what the link is for.
+pub async fn follow(
+    State(state): State<AppState>,
+    Path(path): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let kind = kind_of(&path)?;
+    if body.len() > FORM_BYTES_MAX {
+        return Err(Problem::new(Code::BodyTooLarge));
+    }
+    let token = field(&body, "token").unwrap_or_default();
+    let request =
+        Request { actor: Actor::Anonymous, correlation_id: None, traceparent: None, key: None };
+    let result = match kind {
+        LinkKind::ResetPassword | LinkKind::SetPassword => {
+            let text = field(&body, "new_password").unwrap_or_default();
+            match Password::new(&text, state.users.password_rules()) {
+                Ok(password) => {
+                    state.users.reset_password(token, password, request).await.map(drop)
+                }
+                Err((_, why)) => return again(&state, kind, token, &why).await,
+            }
+        }
+        LinkKind::VerifyEmail => state.users.verify_email(token, request).await.map(drop),
+        LinkKind::ConfirmEmail => state.users.confirm_email_change(token, request).await.map(drop),
+        LinkKind::AbortEmail => state.users.abort_email_change(token).await,
+    };
+    match result {
+        Ok(()) => Ok(html(StatusCode::OK, kind, &format!("<p>{}</p>", words(kind).done))),
+        Err(CommandError::InvalidLink) => Ok(over(kind)),
+        Err(CommandError::EmailTaken) => {
+            let text = "<p>Somebody else uses this address by now. Nothing was changed.</p>";
+            Ok(html(StatusCode::CONFLICT, kind, text))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn again(
+    state: &AppState,
+    kind: LinkKind,
+    token: String,
+    why: &str,
+) -> Result<Response, Problem> {
+    match state.users.link_owner(token.clone(), kind).await {
+        Ok(user) => {
+            let form = form(kind, &token, &user, Some(why));
+            Ok(html(StatusCode::UNPROCESSABLE_ENTITY, kind, &form))
+        }
+        Err(CommandError::InvalidLink) => Ok(over(kind)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn kind_of(path: &str) -> Result<LinkKind, Problem> {
+    LinkKind::ALL
+        .into_iter()
+        .find(|kind| kind.path() == path)
+        .ok_or_else(|| Problem::new(Code::NotFound))
+}
+
+fn field(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+fn over(kind: LinkKind) -> Response {
+    let text =
+        "<p>This link is not valid any more: it was used, it is over, or a newer one was sent.</p>";
+    html(StatusCode::BAD_REQUEST, kind, text)
+}
+
+fn form(kind: LinkKind, token: &str, user: &User, fault: Option<&str>) -> String {
+    let words = words(kind);
+    let since = user.created_at.as_datetime().format("%Y-%m-%d");
+    let fault = fault.map_or_else(String::new, |why| {
+        format!("<p role=\"alert\">The password {}.</p>", escaped(why))
+    });
+    let password = match kind {
+        LinkKind::ResetPassword | LinkKind::SetPassword => {
+            "<label>New password <input type=\"password\" name=\"new_password\" \
+             autocomplete=\"new-password\" required></label>"
+        }
+        LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => "",
+    };
+    let advice = match kind {
+        LinkKind::VerifyEmail => {
+            "<p>If you did not register, somebody else did with your address. Do not confirm; ask for a \
+             new password instead, and the account is yours alone.</p>"
+        }
+        LinkKind::ResetPassword
+        | LinkKind::SetPassword
+        | LinkKind::ConfirmEmail
+        | LinkKind::AbortEmail => "",
+    };
+    format!(
+        "<p>This is about the account of <strong>{email}</strong>, registered on {since}.</p>{fault}{advice}\
+         <form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{password}\
+         <button>{button}</button></form>",
+        email = escaped(&user.email),
+        token = escaped(token),
+        button = words.button,
+    )
+}
+
+fn html(status: StatusCode, kind: LinkKind, content: &str) -> Response {
+    let title = words(kind).title;
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+         <style>body{{font:1rem/1.5 sans-serif;max-width:34rem;margin:3rem auto;padding:0 1rem}}\
+         label,input,button{{display:block;margin:.5rem 0;font:inherit}}</style></head>\
+         <body><h1>{title}</h1>{content}</body></html>"
+    );
+    let headers =
+        [(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, NO_REFERRER)];
+    (status, headers, page).into_response()
+}
+
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_given_becomes_markup() {
+        assert_eq!(escaped("<a href=\"x\">'&"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;");
+        assert_eq!(field(b"token=a%26b&token=c", "token").unwrap(), "a&b");
+        assert!(kind_of("verify-email").is_ok() && kind_of("other").is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! Ending sessions: one's own from here, from elsewhere, all of them.
+
+use axum::body::HttpBody;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::response::{IntoResponse, Response};
+use events::EndReason;
+use service_kit::http::{JsonObject, string};
+use service_kit::problem::{Code, Problem};
+use service_kit::tokens::{Authenticated, bearer};
+
+use super::AppState;
+use super::request::Context;
+
+/// With a refresh token in the body, or with a bearer and no body. Either is checked for itself alone:
+/// ending a session that has ended is no error.
+pub async fn logout(
+    State(state): State<AppState>,
+    context: Context,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let position = if body.is_end_stream() && parts.headers.contains_key(AUTHORIZATION) {
+        let caller = state.verifier.verify_signature(bearer(&parts)?)?;
+        state.users.end_session(caller.user, caller.session, EndReason::Logout).await?
+    } else {
+        let request = Request::from_parts(parts, body);
+        let JsonObject(mut body) = JsonObject::from_request(request, &state).await?;
+        let token = body.required("refresh_token", string);
+        let token = body.finish(|| token)?;
+        Some(state.users.logout_with(token).await?)
+    };
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Some(position) = position {
+        state.reflect_session(&mut response, position, context.respond_async).await;
+    }
+    Ok(response)
+}
+
+pub async fn logout_all(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    context: Context,
+) -> Result<Response, Problem> {
+    let done = state.users.end_all_sessions(caller.user).await?;
+    Ok(state.answer_nothing(done.position, context.respond_async).await)
+}
+
+pub async fn end(
+    State(state): State<AppState>,
+    Authenticated(caller): Authenticated,
+    Path(session): Path<String>,
+    context: Context,
+) -> Result<Response, Problem> {
+    let nobody = || Problem::new(Code::NotFound);
+    let session = session.parse().map_err(|_| nobody())?;
+    let ended = state.users.end_session(caller.user, session, EndReason::Revoked).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let position = ended.ok_or_else(nobody)?;
+    state.reflect_session(&mut response, position, context.respond_async).await;
+    Ok(response)
+}

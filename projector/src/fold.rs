@@ -1,0 +1,202 @@
+//! Folding what was read into the writes it leads to: pure.
+
+use std::collections::HashMap;
+
+use events::{
+    Cutoff, DecodeError, Event, Position, Session, SessionEvent, SessionId, Snapshot, Timestamp,
+    UserId, subjects,
+};
+use mongodb::bson::error::Error as BsonError;
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use service_kit::event_log::Followed;
+use views::{
+    CutoffDocument, SessionDocument, UserDocument, sessions_checkpoint, sessions_collection,
+    user_key, users_checkpoint, users_collection,
+};
+
+/// The messages of one stream, folded to one write per document, whatever their number.
+pub trait Fold: Default + Send + Sync + 'static {
+    /// The stream.
+    const STREAM: &'static str;
+    /// What of it is read. The first are the events, by which the age of what is missing is told.
+    const FILTERS: &'static [&'static str];
+    /// Where the position of the views is announced.
+    const ANNOUNCED_ON: &'static str;
+
+    /// The checkpoint in the database.
+    fn checkpoint() -> String;
+
+    /// Takes in the next message. An older one than what is there changes nothing.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: the message cannot be understood, and nothing behind it may be taken.
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError>;
+
+    /// Position of the last message; `None` when there is none.
+    fn end(&self) -> Option<Position>;
+
+    /// The writes: a collection and its updates, in order.
+    ///
+    /// # Errors
+    /// Never for states that were read from the log.
+    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
+}
+
+/// Users: the last state of each, and what ended their access last.
+#[derive(Debug, Default, PartialEq)]
+pub struct Users {
+    states: HashMap<UserId, (Position, Snapshot)>,
+    cutoffs: HashMap<UserId, Cutoff>,
+    end: Option<Position>,
+}
+
+impl Users {
+    /// Takes in the state after an event.
+    pub fn state(&mut self, position: Position, after: Snapshot) {
+        self.end = self.end.max(Some(position));
+        let slot = self.states.entry(after.user_id()).or_insert_with(|| (position, after.clone()));
+        if slot.0 < position {
+            *slot = (position, after);
+        }
+    }
+
+    /// Takes in a revocation.
+    pub fn cutoff(&mut self, user: UserId, cutoff: Cutoff) {
+        self.end = self.end.max(Some(cutoff.position));
+        let slot = self.cutoffs.entry(user).or_insert(cutoff);
+        if slot.position < cutoff.position {
+            *slot = cutoff;
+        }
+    }
+}
+
+impl Fold for Users {
+    const STREAM: &'static str = subjects::USERS_STREAM;
+    const FILTERS: &'static [&'static str] =
+        &[subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER];
+    const ANNOUNCED_ON: &'static str = subjects::USER_VIEWS_POSITION;
+
+    fn checkpoint() -> String {
+        users_checkpoint()
+    }
+
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+        let Some(user) = message.subject.strip_prefix("rv.user.") else {
+            let event = Event::from_json(&message.payload)?;
+            self.state(message.position, event.after);
+            return Ok(());
+        };
+        let user =
+            user.parse().map_err(|_| DecodeError::Inconsistent("the subject names nobody"))?;
+        let revocation = serde_json::from_slice(&message.payload)?;
+        self.cutoff(user, Cutoff::of(revocation, message.position));
+        Ok(())
+    }
+
+    fn end(&self) -> Option<Position> {
+        self.end
+    }
+
+    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
+        let mut updates = Vec::with_capacity(self.states.len() + self.cutoffs.len());
+        for (position, after) in self.states.values() {
+            let document = UserDocument::project(after, *position);
+            let content = match after {
+                // What comes from sessions and revocations stays; a tombstone keeps nothing.
+                Snapshot::Present(_) => doc! {"$mergeObjects": [
+                    {"$literal": document.to_bson()?},
+                    {"last_login_at": "$last_login_at", "cutoff": "$cutoff"},
+                ]},
+                Snapshot::Deleted(_) => doc! {"$literal": document.to_bson()?},
+            };
+            updates.push(replacement(document.id.into(), document.position, content));
+        }
+        for (user, cutoff) in &self.cutoffs {
+            let document = CutoffDocument::project(cutoff);
+            let newer =
+                doc! {"$lt": [{"$ifNull": ["$cutoff.position", -1_i64]}, document.position]};
+            let new = doc! {"$cond": [newer, {"$literal": document.to_bson()?}, "$cutoff"]};
+            updates.push(addition(user_key(*user).into(), "cutoff", new));
+        }
+        Ok(vec![(users_collection(), updates)])
+    }
+}
+
+/// Sessions: the last state of each, and the last login of each user.
+#[derive(Debug, Default, PartialEq)]
+pub struct Sessions {
+    states: HashMap<SessionId, (Position, Session)>,
+    logins: HashMap<UserId, Timestamp>,
+    end: Option<Position>,
+}
+
+impl Sessions {
+    /// Takes in the state after an event.
+    pub fn state(&mut self, position: Position, after: Session) {
+        self.end = self.end.max(Some(position));
+        let login = self.logins.entry(after.user_id).or_insert(after.created_at);
+        *login = (*login).max(after.created_at);
+        let slot = self.states.entry(after.id).or_insert_with(|| (position, after.clone()));
+        if slot.0 < position {
+            *slot = (position, after);
+        }
+    }
+}
+
+impl Fold for Sessions {
+    const STREAM: &'static str = subjects::SESSIONS_STREAM;
+    const FILTERS: &'static [&'static str] = &[subjects::SESSION_EVENTS_FILTER];
+    const ANNOUNCED_ON: &'static str = subjects::SESSION_VIEWS_POSITION;
+
+    fn checkpoint() -> String {
+        sessions_checkpoint()
+    }
+
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+        let event = SessionEvent::from_json(&message.payload)?;
+        self.state(message.position, event.after);
+        Ok(())
+    }
+
+    fn end(&self) -> Option<Position> {
+        self.end
+    }
+
+    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
+        let mut sessions = Vec::with_capacity(self.states.len());
+        for (position, after) in self.states.values() {
+            let document = SessionDocument::project(after, *position);
+            let content = doc! {"$literal": document.to_bson()?};
+            sessions.push(replacement(document.id.into(), document.position, content));
+        }
+        let logins = self.logins.iter().map(|(user, at)| {
+            let at = DateTime::from_millis(at.as_datetime().timestamp_millis());
+            let latest = doc! {"$max": ["$last_login_at", at]};
+            addition(user_key(*user).into(), "last_login_at", latest)
+        });
+        Ok(vec![(sessions_collection(), sessions), (users_collection(), logins.collect())])
+    }
+}
+
+/// Replaces a document unless it comes from the same or a later position. As a pipeline, so that the
+/// comparison is part of the write and an existing newer document is no duplicate-key error; `$literal`
+/// in the content, because a name may begin with `$`.
+fn replacement(id: Bson, position: i64, content: Document) -> Document {
+    let newer = doc! {"$lt": [{"$ifNull": ["$position", -1_i64]}, position]};
+    doc! {
+        "q": {"_id": id},
+        "u": [{"$replaceWith": {"$cond": [newer, content, "$$ROOT"]}}],
+        "upsert": true,
+    }
+}
+
+/// Sets one member of a user's document, and of no tombstone. A document that is not there yet begins
+/// with this member and has no `position`: readers pass it over until the user's event fills it.
+fn addition(id: Bson, member: &str, value: Document) -> Document {
+    let is_tombstone = doc! {"$gt": ["$deleted_at", Bson::Null]};
+    doc! {
+        "q": {"_id": id},
+        "u": [{"$set": {member: {"$cond": [is_tombstone, "$$REMOVE", value]}}}],
+        "upsert": true,
+    }
+}

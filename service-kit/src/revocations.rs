@@ -1,0 +1,276 @@
+//! Which access tokens are dead before their time, known in memory in every process that checks tokens.
+//!
+//! What ends access writes a small message to the log: `rv.user.<id>` for a user (disabled, deleted,
+//! another password or role, logged out everywhere), `rv.session.<id>` for one session. Every process
+//! follows both from a little more than the life of an access token ago, and keeps what it heard for
+//! that long: an older token is over anyway. So a check costs two look-ups in memory and no request, a
+//! logout is known everywhere within milliseconds, and a restart begins with the same knowledge.
+//!
+//! # When the bus is away
+//! A process that does not hear the feed cannot know what ended. It goes on believing access tokens,
+//! whose life bounds the harm, but takes nobody for an administrator or operator any more
+//! ([`Revocations::is_current`]) once the silence has lasted for `revocations.silence_max_ms`, and is not
+//! ready. What was missed is read first when the bus is back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use events::{Position, SessionId, Timestamp, UserId, subjects};
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::ambient;
+use crate::config::Settings;
+use crate::event_log::{EventLog, FollowError, Followed, Limits, Start};
+use crate::health::Readiness;
+
+/// How much further back than the life of a token is read: clocks differ.
+const CLOCKS_MARGIN_S: u64 = 60;
+/// Pause before the feed is followed again after a disturbance.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long the feed may have been silent when the disturbance is noticed: two missed heartbeats.
+const NOTICED_AFTER: Duration = Duration::from_secs(2);
+/// Entries from which on old ones are looked for.
+const PRUNE_FROM: usize = 1_024;
+
+/// One of the two feeds.
+#[derive(Clone, Copy)]
+enum Feed {
+    Users,
+    Sessions,
+}
+
+impl Feed {
+    const fn stream(self) -> &'static str {
+        match self {
+            Self::Users => subjects::USERS_STREAM,
+            Self::Sessions => subjects::SESSIONS_STREAM,
+        }
+    }
+
+    const fn filter(self) -> &'static str {
+        match self {
+            Self::Users => subjects::USER_REVOCATIONS_FILTER,
+            Self::Sessions => subjects::SESSION_REVOCATIONS_FILTER,
+        }
+    }
+}
+
+/// How a feed is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Heard {
+    /// It has not been read to its end yet.
+    Behind,
+    /// Everything there is has been read, and the server says so every second.
+    Live,
+    /// Nothing has come since.
+    SilentSince(Instant),
+}
+
+/// What is dead, with the time from which on nobody can have it any more.
+#[derive(Default)]
+struct Denied {
+    users: HashMap<UserId, (Position, Timestamp)>,
+    sessions: HashMap<SessionId, Timestamp>,
+    prune_at: usize,
+}
+
+/// What ended. Cheap to clone.
+#[derive(Clone)]
+pub struct Revocations {
+    denied: Arc<RwLock<Denied>>,
+    users: watch::Receiver<Heard>,
+    sessions: watch::Receiver<Heard>,
+    silence_max: Duration,
+}
+
+impl Revocations {
+    /// Follows both feeds until `stop`.
+    #[must_use]
+    pub fn follow(
+        client: &async_nats::Client,
+        settings: &Settings,
+        stop: &CancellationToken,
+    ) -> Self {
+        let denied = Arc::new(RwLock::new(Denied::default()));
+        let kept_s = u64::from(settings.tokens.access_lifetime_s) + CLOCKS_MARGIN_S;
+        let start = |feed: Feed| {
+            let (tell, heard) = watch::channel(Heard::Behind);
+            let follower = Follower {
+                log: EventLog::new(client.clone(), feed.stream(), Limits::of(settings)),
+                feed,
+                denied: Arc::clone(&denied),
+                tell,
+                kept_s,
+            };
+            let stop = stop.clone();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "ends with its stop token, which every caller has"
+            )]
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = follower.run() => {}
+                }
+            });
+            heard
+        };
+        let (users, sessions) = (start(Feed::Users), start(Feed::Sessions));
+        let silence_max = Duration::from_millis(settings.revocations.silence_max_ms);
+        Self { denied, users, sessions, silence_max }
+    }
+
+    /// Waits until both feeds have been read to their end; `false` when that takes longer than `limit`.
+    pub async fn caught_up(&self, limit: Duration) -> bool {
+        let live = async |feed: &watch::Receiver<Heard>| {
+            let mut feed = feed.clone();
+            feed.wait_for(|heard| *heard == Heard::Live).await.is_ok()
+        };
+        timeout(limit, async { live(&self.users).await && live(&self.sessions).await })
+            .await
+            .unwrap_or(false)
+    }
+
+    fn is_live(&self) -> bool {
+        self.feeds().all(|heard| heard == Heard::Live)
+    }
+
+    /// Adds the check that both feeds are live.
+    #[must_use]
+    pub fn check(&self, readiness: Readiness) -> Readiness {
+        let revocations = self.clone();
+        readiness.with("revocations", move || {
+            let live = revocations.is_live();
+            let silent = "the feed of revocations is silent".to_owned();
+            async move { if live { Ok(()) } else { Err(silent) } }
+        })
+    }
+
+    /// Whether what is known here is recent enough for those who may do harm to others.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.feeds().all(|heard| match heard {
+            Heard::Behind => false,
+            Heard::Live => true,
+            Heard::SilentSince(since) => since.elapsed() < self.silence_max,
+        })
+    }
+
+    /// Whether an access token is dead: its session ended, or its user's access did after `epoch`.
+    #[must_use]
+    pub fn denies(&self, user: UserId, session: SessionId, epoch: Position) -> bool {
+        let denied = read(&self.denied);
+        denied.sessions.contains_key(&session)
+            || denied.users.get(&user).is_some_and(|(cutoff, _)| epoch < *cutoff)
+    }
+
+    fn feeds(&self) -> impl Iterator<Item = Heard> {
+        [*self.users.borrow(), *self.sessions.borrow()].into_iter()
+    }
+}
+
+struct Follower {
+    log: EventLog,
+    feed: Feed,
+    denied: Arc<RwLock<Denied>>,
+    tell: watch::Sender<Heard>,
+    kept_s: u64,
+}
+
+impl Follower {
+    async fn run(self) {
+        let mut start = Start::Since(ambient::now().minus_seconds(self.kept_s));
+        loop {
+            let Err(error) = self.follow(&mut start).await;
+            tracing::warn!(stream = self.feed.stream(), %error, "the feed of revocations is silent");
+            self.tell.send_if_modified(|heard| {
+                let was_live = *heard == Heard::Live;
+                if was_live {
+                    let since = Instant::now().checked_sub(NOTICED_AFTER);
+                    *heard = Heard::SilentSince(since.unwrap_or_else(Instant::now));
+                }
+                was_live
+            });
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows until the feed is disturbed.
+    async fn follow(&self, start: &mut Start) -> Result<std::convert::Infallible, FollowError> {
+        let mut following = self.log.follow(&[self.feed.filter()], *start).await?;
+        if following.pending == 0 {
+            self.tell.send_replace(Heard::Live);
+        }
+        while let Some(message) = following.messages.next().await {
+            let message = message?;
+            self.take(&message);
+            *start = Start::Behind(message.position);
+            if message.pending == 0 {
+                self.tell.send_replace(Heard::Live);
+            }
+        }
+        Err(FollowError::Disturbed("the server ended it".to_owned()))
+    }
+
+    fn take(&self, message: &Followed) {
+        let name = message.subject.rsplit('.').next().unwrap_or_default();
+        let until = message.stored_at.plus_seconds(self.kept_s);
+        let mut denied = write(&self.denied);
+        match self.feed {
+            Feed::Users => {
+                if let Ok(user) = name.parse() {
+                    denied.users.insert(user, (message.position, until));
+                }
+            }
+            Feed::Sessions => {
+                if let Ok(session) = name.parse() {
+                    denied.sessions.insert(session, until);
+                }
+            }
+        }
+        denied.prune(ambient::now());
+    }
+}
+
+impl Denied {
+    /// Forgets what no token can refer to any more, whenever there is twice as much as after the last
+    /// time.
+    fn prune(&mut self, now: Timestamp) {
+        if self.users.len() + self.sessions.len() < self.prune_at.max(PRUNE_FROM) {
+            return;
+        }
+        self.users.retain(|_, (_, until)| *until > now);
+        self.sessions.retain(|_, until| *until > now);
+        self.prune_at = 2 * (self.users.len() + self.sessions.len());
+    }
+}
+
+fn read(denied: &RwLock<Denied>) -> RwLockReadGuard<'_, Denied> {
+    denied.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write(denied: &RwLock<Denied>) -> RwLockWriteGuard<'_, Denied> {
+    denied.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_refer_to_is_forgotten() {
+        let now = ambient::now();
+        let mut denied = Denied::default();
+        for n in 0..PRUNE_FROM {
+            let until = if n % 2 == 0 { now.minus_seconds(1) } else { now.plus_seconds(60) };
+            denied.sessions.insert(SessionId::from_uuid(ambient::new_uuid()), until);
+        }
+        denied.prune(now);
+        assert_eq!(denied.sessions.len(), PRUNE_FROM / 2);
+        assert!(denied.sessions.values().all(|until| *until > now));
+    }
+}
