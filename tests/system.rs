@@ -236,6 +236,8 @@ impl Environment {
             ("ROSTER_SECRETS_DIR", file(self.dir.join("secrets").join(role))),
             ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
             ("ROSTER_LOG_REPLICAS", self.replicas.to_string()),
+            // All clients of a test come from one address.
+            ("ROSTER_THROTTLE_ENABLED", "false".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()

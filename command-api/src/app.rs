@@ -6,9 +6,10 @@ use std::time::Duration;
 use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, SessionSeed, subjects};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, StreamSpec, mails_stream, sessions_stream, users_stream,
+    EventLog, Limits, StreamSpec, mails_stream, sessions_stream, throttle_stream, users_stream,
 };
 use service_kit::health::Readiness;
+use service_kit::http::TrustedProxies;
 use service_kit::keys::{
     APPLICATION_KEY_FILE, JWKS_FILE, KeySet, SIGNING_KEY_FILE, SecretKey, SigningKey, random,
 };
@@ -21,9 +22,9 @@ use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsUserLog};
+use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
 use crate::application::{CommandError, Parts, RefreshTokens, Request, Users};
-use crate::domain::{Password, PasswordRules, Register, Roles, SessionRules};
+use crate::domain::{Password, PasswordContext, PasswordRules, Register, Roles, SessionRules};
 use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
@@ -53,6 +54,9 @@ pub enum StartError {
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
+    /// The networks of trusted proxies are not valid.
+    #[error("http.trusted_proxies: {0}")]
+    TrustedProxies(String),
     /// What has ended is not known.
     #[error("the feed of revocations cannot be read to its end")]
     Revocations,
@@ -101,6 +105,10 @@ impl App {
         let users_log = open(users_stream(&settings.log)).await?;
         let sessions_log = open(sessions_stream(&settings.log, &settings.sessions)).await?;
         let mails = open(mails_stream(&settings.log)).await?;
+        let bucket = open(throttle_stream(&settings.log)).await?;
+        let throttle = NatsThrottle::new(bucket, &application_key, &settings.throttle);
+        let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
+            .map_err(StartError::TrustedProxies)?;
         let revocations = Revocations::follow(&client, settings, &stop);
         if !revocations.caught_up(REVOCATIONS_WAIT).await {
             return Err(StartError::Revocations);
@@ -122,9 +130,14 @@ impl App {
         let users = Users::new(Parts {
             log: Arc::new(user_log),
             sessions: Arc::new(NatsSessionLog::new(sessions_log)),
+            throttle: Arc::new(throttle),
             desk: Arc::new(NatsMailDesk::new(mails, orders)),
             hasher: Arc::new(hasher),
-            rules: PasswordRules { length_min: settings.passwords.length_min },
+            rules: PasswordRules {
+                length_min: settings.passwords.length_min,
+                strength_min: settings.passwords.strength_min,
+                context_words: settings.passwords.context_words(),
+            },
             session_rules: SessionRules {
                 idle_s: settings.sessions.idle_s,
                 absolute_s: settings.sessions.absolute_s,
@@ -144,6 +157,7 @@ impl App {
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
             issuer: TokenIssuer::new(signing_key, settings.tokens.clone()),
             verifier: verifier.with_revocations(revocations),
+            trusted_proxies,
         });
         Ok(Self { users, router, key_set, readiness, tasks })
     }
@@ -178,7 +192,8 @@ impl App {
     pub async fn create_administrator(&self, email: &str, password: &str) -> Result<bool, String> {
         let email =
             EmailAddress::parse(email).map_err(|why| format!("the e-mail address {why}"))?;
-        let password = Password::new(password, self.users.password_rules())
+        let context = PasswordContext { email: Some(&email), full_name: None };
+        let password = Password::new(password, self.users.password_rules(), &context)
             .map_err(|(_, why)| format!("the password {why}"))?;
         let roles = Roles::parse(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])
             .map_err(|(_, why)| why)?;
@@ -191,7 +206,7 @@ impl App {
         };
         let request =
             Request { actor: Actor::System, correlation_id: None, traceparent: None, key: None };
-        match self.users.register(register, password, request).await {
+        match self.users.install(register, password, request).await {
             Ok(_) => Ok(true),
             Err(CommandError::EmailTaken) => Ok(false),
             Err(error) => Err(error.to_string()),

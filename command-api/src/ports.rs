@@ -1,5 +1,7 @@
 //! What the application needs from the world, in its own words. Adapters fill these in.
 
+pub mod throttle;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +12,7 @@ use events::{
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 
-use crate::domain::{Admins, Password};
+use crate::domain::{Admins, Broken, Password};
 
 /// Something with the guard that a later write on it needs.
 #[derive(Debug, Clone)]
@@ -216,7 +218,8 @@ pub enum HashError {
 pub struct Verified {
     /// Whether it is the password.
     pub matches: bool,
-    /// Whether the hash was made with weaker parameters than today's.
+    /// Whether the hash is of another kind or has other parameters than new ones: to be replaced while
+    /// the password is at hand.
     pub outdated: bool,
 }
 
@@ -231,6 +234,8 @@ pub trait PasswordHasher: Send + Sync {
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, HashError>;
+    /// Whether a hash that another system made can be stored and will verify.
+    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken>;
 }
 
 /// How far the views of one stream are.

@@ -132,6 +132,9 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads from the leader; the projector compares its position with the log"),
     row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "the same for sessions"),
     row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
+    row(&[CommandApi], Publish, "$KV.THROTTLE.>", "counts attempts, so that passwords cannot be guessed"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the attempts from the leader"),
 
     // The client leaves the naming to the server unless told otherwise, on a subject of its own.
     // It allows nothing that the next row does not: both take any configuration.
@@ -194,6 +197,7 @@ mod tests {
                     "STREAM.CREATE",
                     "STREAM.UPDATE",
                     "DELETE.USERS",
+                    "DELETE.KV_THROTTLE",
                     "PURGE",
                     "RESTORE",
                     "SNAPSHOT",

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use command_api::App;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, mails_stream, sessions_stream, users_stream};
+use service_kit::event_log::{
+    EventLog, Limits, mails_stream, sessions_stream, throttle_stream, users_stream,
+};
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +64,7 @@ pub async fn log(settings: &Settings) -> anyhow::Result<()> {
         users_stream(&settings.log),
         sessions_stream(&settings.log, &settings.sessions),
         mails_stream(&settings.log),
+        throttle_stream(&settings.log),
     ] {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
         let name = spec.name();

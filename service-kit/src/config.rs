@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::http::TrustedProxies;
+
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
@@ -54,6 +56,8 @@ section! {
         revocations: Revocations,
         /// Password rules and hashing.
         passwords: Passwords,
+        /// Limits on attempts.
+        throttle: Throttle,
         /// Read your writes.
         views: Views,
         /// The projector.
@@ -71,6 +75,8 @@ section! {
         listen: SocketAddr,
         /// Private listener.
         private_listen: SocketAddr,
+        /// Networks of trusted proxies, separated by commas.
+        trusted_proxies: String,
     }
 }
 section! {
@@ -153,6 +159,10 @@ section! {
     Passwords {
         /// Shortest password in code points.
         length_min: usize,
+        /// Least estimate of strength, 0 to 4.
+        strength_min: u8,
+        /// Words that a password must not consist of, separated by commas.
+        context_words: String,
         /// Argon2id memory in KiB.
         memory_kib: u32,
         /// Argon2id passes.
@@ -161,6 +171,35 @@ section! {
         threads: usize,
         /// Hashes that may wait.
         queue_max: usize,
+    }
+}
+section! {
+    /// `[throttle]`
+    Throttle {
+        /// Whether there are limits at all.
+        enabled: bool,
+        /// Wrong passwords of one account before there are delays.
+        account_failures_free: u32,
+        /// Longest delay of an account in seconds.
+        account_delay_max_s: u64,
+        /// Wrong passwords of one account in a row before its password is closed.
+        account_failures_max: u32,
+        /// Wrong passwords from one address before there are delays.
+        address_failures_free: u32,
+        /// Longest delay of an address in seconds.
+        address_delay_max_s: u64,
+        /// Time in which the failures of an address halve, in seconds.
+        address_halving_s: u64,
+        /// How long an attempt waits for others under way, in milliseconds.
+        wait_max_ms: u64,
+        /// Mails to one account within `mails_window_s`.
+        mails_max: u32,
+        /// In seconds.
+        mails_window_s: u64,
+        /// Registrations from one address within `requests_window_s`, and as many reset requests.
+        requests_max: u32,
+        /// In seconds.
+        requests_window_s: u64,
     }
 }
 section! {
@@ -224,6 +263,19 @@ pub enum MailTransport {
     Smtp,
     /// As files, for development.
     Folder,
+}
+
+impl Passwords {
+    /// The words that a password must not consist of.
+    #[must_use]
+    pub fn context_words(&self) -> Vec<String> {
+        listed(&self.context_words).map(str::to_owned).collect()
+    }
+}
+
+/// The items of a list in one string, separated by commas.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 /// How log lines look.
@@ -293,7 +345,9 @@ impl Settings {
                 None => faults.push(format!("unknown variable {name}")),
                 Some((key, slot)) => match typed(slot, &text) {
                     Some(value) => *slot = value,
-                    None => faults.push(format!("{name} ({key}) must be a number, not {text:?}")),
+                    None => {
+                        faults.push(format!("{name} ({key}) must be {}, not {text:?}", kind(slot)))
+                    }
                 },
             }
         }
@@ -342,10 +396,28 @@ impl Settings {
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
         bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
         bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);
+        bound("passwords.strength_min", self.passwords.strength_min.into(), 0, 4);
         bound("passwords.memory_kib", self.passwords.memory_kib.into(), 19_456, 4_194_304);
         bound("passwords.passes", self.passwords.passes.into(), 2, 100);
         bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
         bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
+        let throttle = &self.throttle;
+        bound(
+            "throttle.account_failures_free",
+            throttle.account_failures_free.into(),
+            1,
+            u64::from(throttle.account_failures_max).saturating_sub(1).max(1),
+        );
+        bound("throttle.account_delay_max_s", throttle.account_delay_max_s, 1, 86_400);
+        bound("throttle.account_failures_max", throttle.account_failures_max.into(), 2, 100);
+        bound("throttle.address_failures_free", throttle.address_failures_free.into(), 1, 1_000);
+        bound("throttle.address_delay_max_s", throttle.address_delay_max_s, 1, 3_600);
+        bound("throttle.address_halving_s", throttle.address_halving_s, 1, 86_400);
+        bound("throttle.wait_max_ms", throttle.wait_max_ms, 0, 5_000);
+        bound("throttle.mails_max", throttle.mails_max.into(), 1, 1_000);
+        bound("throttle.mails_window_s", throttle.mails_window_s, 1, 86_400);
+        bound("throttle.requests_max", throttle.requests_max.into(), 1, 100_000);
+        bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
         bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
@@ -355,6 +427,9 @@ impl Settings {
         }
         if self.http.listen == self.http.private_listen && self.http.listen.port() != 0 {
             faults.push("http.listen and http.private_listen must differ".to_owned());
+        }
+        if let Err(why) = TrustedProxies::parse(&self.http.trusted_proxies) {
+            faults.push(format!("http.trusted_proxies: {why}"));
         }
         if self.tokens.issuer.is_empty() || self.tokens.audience.is_empty() {
             faults.push("tokens.issuer and tokens.audience must not be empty".to_owned());
@@ -409,9 +484,16 @@ fn slot<'a>(table: &'a mut Table, variable: &str) -> Option<(String, &'a mut Val
 fn typed(default: &Value, text: &str) -> Option<Value> {
     if default.is_integer() {
         text.parse().ok().map(Value::Integer)
+    } else if default.is_bool() {
+        text.parse().ok().map(Value::Boolean)
     } else {
         Some(Value::String(text.to_owned()))
     }
+}
+
+/// What [`typed`] wants, in words.
+fn kind(default: &Value) -> &'static str {
+    if default.is_bool() { "true or false" } else { "a number" }
 }
 
 #[cfg(test)]
@@ -430,6 +512,9 @@ mod tests {
         assert_eq!(settings.nats.url, "nats://env:1");
         assert_eq!(settings.views.command_wait_ms, 7);
         assert_eq!(settings.views.query_wait_ms, 5000);
+        assert!(settings.throttle.enabled);
+        let open = variables(&[("ROSTER_THROTTLE_ENABLED", "false")]);
+        assert!(!Settings::merge("", open).unwrap().throttle.enabled);
     }
 
     #[test]
@@ -439,6 +524,9 @@ mod tests {
             ("ROSTER_NATS_URLL", "x"),
             ("ROSTER_PASSWORDS_QUEUE_MAX", "many"),
             ("ROSTER_PASSWORDS_MEMORY_KIB", "1"),
+            ("ROSTER_HTTP_TRUSTED_PROXIES", "10.0.0.0/8,everyone"),
+            ("ROSTER_THROTTLE_ENABLED", "yes"),
+            ("ROSTER_THROTTLE_ACCOUNT_FAILURES_FREE", "100"),
             ("ROSTER_ADMIN_EMAIL", "a@example.com"),
         ]);
         let text = Settings::merge(file, given).unwrap_err().to_string();
@@ -448,7 +536,10 @@ mod tests {
             "unknown variable ROSTER_NATS_URLL",
             "ROSTER_PASSWORDS_QUEUE_MAX",
             "passwords.memory_kib is 1",
+            "http.trusted_proxies: \"everyone\"",
             "log.replicas is 2",
+            "ROSTER_THROTTLE_ENABLED (throttle.enabled) must be true or false",
+            "throttle.account_failures_free is 100 and must be in 1..99",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -5,6 +5,8 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::http::RateLimit;
+
 /// Media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -89,6 +91,8 @@ codes! {
     ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body breaks a rule";
     /// The idempotency key was used for another request.
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
+    /// Too many attempts or requests.
+    TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many attempts";
     /// A fault of Roster.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     /// Too much to do right now; nothing was done.
@@ -119,6 +123,8 @@ pub struct Problem {
     detail: Option<String>,
     errors: Vec<FieldError>,
     retry_after_s: Option<u64>,
+    /// Boxed: few problems have one, and every fallible function returns a problem.
+    rate_limit: Option<Box<RateLimit>>,
 }
 
 #[derive(Serialize)]
@@ -136,20 +142,32 @@ struct Body<'a> {
     instance: Option<&'a str>,
 }
 
-/// What a 503 without a better estimate asks the client to wait.
+/// What a 429 or 503 without a better estimate asks the client to wait.
 const RETRY_AFTER_DEFAULT_S: u64 = 1;
 
 impl Problem {
     /// A problem with no more to say than its code does.
     #[must_use]
     pub fn new(code: Code) -> Self {
-        let retry = code.status() == StatusCode::SERVICE_UNAVAILABLE;
+        let retry = matches!(
+            code.status(),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
         Self {
             code,
             detail: None,
             errors: Vec::new(),
             retry_after_s: retry.then_some(RETRY_AFTER_DEFAULT_S),
+            rate_limit: None,
         }
+    }
+
+    /// A request that ran into a limit, with the header fields that tell of it.
+    #[must_use]
+    pub fn too_many_requests(limit: RateLimit) -> Self {
+        let seconds = limit.retry_after_s();
+        Self { rate_limit: Some(Box::new(limit)), ..Self::new(Code::TooManyRequests) }
+            .detail(format!("try again in {seconds} s"))
     }
 
     /// Adds public text about this occurrence.
@@ -216,6 +234,9 @@ impl Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        if let Some(limit) = &self.rate_limit {
+            headers.extend(limit.headers());
+        }
         response
     }
 }
@@ -250,7 +271,10 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::http::{RATE_LIMIT, RATE_LIMIT_POLICY};
 
     /// The page that `type` points to has every code with its status, and no other.
     #[test]
@@ -273,14 +297,33 @@ mod tests {
     }
 
     #[test]
-    fn a_503_says_when_to_come_back_and_a_401_how_to_come_in() {
+    fn a_429_and_a_503_say_when_to_come_back_and_a_401_how_to_come_in() {
         for code in Code::ALL {
             let response = Problem::new(*code).into_response();
             let has = |name| response.headers().contains_key(name);
-            assert_eq!(has(RETRY_AFTER), code.status() == StatusCode::SERVICE_UNAVAILABLE);
+            let later = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+            assert_eq!(has(RETRY_AFTER), later.contains(&code.status()));
             assert_eq!(has(WWW_AUTHENTICATE), code.status() == StatusCode::UNAUTHORIZED);
             assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
             assert_eq!(response.status(), code.status());
+        }
+    }
+
+    #[test]
+    fn a_limit_is_told_in_every_field_also_when_it_is_rendered_again() {
+        let limit = RateLimit {
+            policy: "password",
+            quota: 5,
+            window: Duration::from_mins(15),
+            retry_after: Duration::from_millis(6_500),
+        };
+        let problem = Problem::too_many_requests(limit);
+        assert_eq!(problem.detail.as_deref(), Some("try again in 7 s"));
+        for response in [problem.clone().into_response(), problem.render(Some("id"))] {
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[RETRY_AFTER], "7");
+            assert_eq!(response.headers()[RATE_LIMIT], "\"password\";r=0;t=7");
+            assert_eq!(response.headers()[RATE_LIMIT_POLICY], "\"password\";q=5;w=900");
         }
     }
 }

@@ -4,6 +4,7 @@ mod hashing;
 mod mail_desk;
 mod sealing;
 mod session_log;
+mod throttle;
 mod user_log;
 mod views;
 
@@ -11,4 +12,5 @@ pub use hashing::HashPool;
 pub use mail_desk::NatsMailDesk;
 pub use sealing::CredentialSealer;
 pub use session_log::NatsSessionLog;
+pub use throttle::NatsThrottle;
 pub use user_log::NatsUserLog;

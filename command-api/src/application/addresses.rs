@@ -7,6 +7,7 @@ use service_kit::mail_orders::Mail;
 use super::users::{decided, done, origin, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
+use crate::ports::throttle::Counted;
 use crate::ports::{self, ClaimChange};
 
 impl Users {
@@ -15,7 +16,10 @@ impl Users {
         self.to_the_end(|users| async move {
             match users.log().load(user).await?.value {
                 UserState::Present(state) if state.email_verified => Ok(()),
-                UserState::Present(_) => users.mail(Mail::VerifyEmail { user }).await,
+                UserState::Present(state) => {
+                    users.count(Counted::MailTo(&stored_address(&state)?)).await?;
+                    users.mail(Mail::VerifyEmail { user }).await
+                }
                 UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
             }
         })
@@ -74,6 +78,9 @@ impl Users {
                 return Err(CommandError::Unverified);
             }
             users.check_password(user, password).await?;
+            // Both addresses get a mail.
+            users.count(Counted::MailTo(&stored_address(&state)?)).await?;
+            users.count(Counted::MailTo(&new_email)).await?;
             let new_email = new_email.as_given().to_owned();
             users.mail(Mail::EmailChange { user, new_email }).await
         })

@@ -5,6 +5,7 @@ use service_kit::ambient;
 
 use super::{CommandError, Granted, Users};
 use crate::domain::{Device, Password};
+use crate::ports::throttle::Watched;
 
 impl Users {
     /// Checks e-mail and password against the log and starts a session. `None` for a string that is
@@ -19,7 +20,9 @@ impl Users {
             let (Some(email), Some(password)) = (email, password) else {
                 return Err(CommandError::InvalidCredentials);
             };
-            let (user, cutoff) = users.authenticate(&email, password).await?;
+            let watched = [Watched::Address(device.ip), Watched::Account(&email)];
+            let authenticating = users.authenticate(&email, password);
+            let (user, cutoff) = users.attempt(&watched, authenticating).await?;
             users.start_session(user, &cutoff, &device).await
         })
         .await

@@ -11,11 +11,15 @@ mod users;
 use std::sync::Arc;
 
 use events::{Actor, Position, Revision, User};
+use service_kit::ambient;
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{PasswordRules, Rejection, SessionRules};
+use crate::domain::{Password, PasswordContext, PasswordRules, Rejection, SessionRules};
+use crate::ports::throttle::{
+    Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
+};
 use crate::ports::{
     Appended, HashError, IdempotencyKey, LogError, MailDesk, PasswordHasher, SessionLog, UserLog,
 };
@@ -35,6 +39,8 @@ pub struct Parts {
     pub sessions: Arc<dyn SessionLog>,
     /// Mails.
     pub desk: Arc<dyn MailDesk>,
+    /// Limits on attempts.
+    pub throttle: Arc<dyn Throttle>,
     /// Passwords.
     pub hasher: Arc<dyn PasswordHasher>,
     /// What a new password must fulfil.
@@ -115,6 +121,9 @@ pub enum CommandError {
     /// The same request is still running.
     #[error("idempotency key in flight")]
     KeyInFlight,
+    /// Tried too often.
+    #[error("too many attempts: {}", .0.policy)]
+    TooMany(Refusal),
     /// Too much to do; nothing was done.
     #[error("overloaded")]
     Overloaded,
@@ -141,6 +150,12 @@ impl From<LogError> for CommandError {
             LogError::Unavailable(_) => Self::Unavailable(service_kit::problem::chain(&error)),
             LogError::Damaged { .. } => Self::Internal(error.to_string()),
         }
+    }
+}
+
+impl From<ThrottleError> for CommandError {
+    fn from(error: ThrottleError) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 
@@ -177,8 +192,8 @@ impl Users {
     }
 
     /// What a new password must fulfil.
-    pub fn password_rules(&self) -> PasswordRules {
-        self.parts.rules
+    pub fn password_rules(&self) -> &PasswordRules {
+        &self.parts.rules
     }
 
     /// Keyed hashes for a caller's `Idempotency-Key`.
@@ -188,6 +203,41 @@ impl Users {
 
     fn log(&self) -> &dyn UserLog {
         self.parts.log.as_ref()
+    }
+
+    /// Compares a secret, as often as that is allowed. Nothing is told before it is counted: an answer
+    /// that was not counted would be a free guess.
+    async fn attempt<T>(
+        &self,
+        watched: &[Watched<'_>],
+        compare: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        let throttle = &self.parts.throttle;
+        let ticket = match throttle.begin(watched, ambient::now()).await? {
+            Admission::Go(ticket) => ticket,
+            Admission::Refused(refusal) => return Err(CommandError::TooMany(refusal)),
+        };
+        let compared = compare.await;
+        let verdict = match &compared {
+            Ok(_) => Verdict::Right,
+            Err(CommandError::InvalidCredentials | CommandError::WrongPassword) => Verdict::Wrong,
+            Err(_) => Verdict::Undecided,
+        };
+        throttle.finish(ticket, verdict, ambient::now()).await?;
+        compared
+    }
+
+    /// Counts what is limited by number alone.
+    async fn count(&self, counted: Counted<'_>) -> Result<(), CommandError> {
+        self.parts.throttle.allow(counted, ambient::now()).await?.map_err(CommandError::TooMany)
+    }
+
+    /// Judges a new password of a user.
+    fn judge(&self, text: &str, user: &User) -> Result<Password, CommandError> {
+        let email = users::stored_address(user)?;
+        let context = PasswordContext { email: Some(&email), full_name: user.full_name.as_deref() };
+        Password::new(text, &self.parts.rules, &context)
+            .map_err(|(code, why)| Rejection::Invalid("new_password", code, why).into())
     }
 
     /// Asks for a mail.

@@ -1,5 +1,7 @@
 //! Passwords: changed by who knows the old one, or chosen anew by who has the link from a mail.
 
+use std::net::IpAddr;
+
 use events::{Actor, EmailAddress, LinkPurpose, Status, User, UserId, UserState};
 use service_kit::ambient;
 use service_kit::links::{Binding, Link, LinkKind, Links};
@@ -9,6 +11,7 @@ use service_kit::tokens::Caller;
 use super::users::{decided, done, origin, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
+use crate::ports::throttle::{Counted, Watched};
 use crate::ports::{self, CredentialChange, Loaded, PasswordHash};
 
 /// A link that is good, and what has to be there still when it is used.
@@ -26,7 +29,7 @@ impl Users {
         &self,
         caller: Caller,
         current: Option<Password>,
-        new: Password,
+        new: String,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
@@ -37,11 +40,15 @@ impl Users {
                     return Ok(done);
                 }
                 let credential = users.check_password(user, current.clone()).await?;
+                let loaded = users.log().load(user).await?;
+                let UserState::Present(state) = &loaded.value else {
+                    return Err(Rejection::NoSuchUser.into());
+                };
+                let new = users.judge(&new, state)?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(new.clone()).await?).clone(),
+                    None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
                 };
-                let loaded = users.log().load(user).await?;
                 let cutoff = users.log().cutoff(user).await?;
                 let command = Command::ChangePassword { by_link: false };
                 let (events, state) = decided(user, &loaded.value, &command, &origin(&request))?;
@@ -66,18 +73,31 @@ impl Users {
         password: Option<Password>,
     ) -> Result<Loaded<Option<PasswordHash>>, CommandError> {
         let Some(password) = password else { return Err(CommandError::WrongPassword) };
-        let credential = self.log().credential(user).await?;
-        if self.parts.hasher.verify(password, credential.value.clone()).await?.matches {
-            Ok(credential)
-        } else {
-            Err(CommandError::WrongPassword)
-        }
+        self.attempt(&[Watched::Caller(user)], async {
+            let credential = self.log().credential(user).await?;
+            if self.parts.hasher.verify(password, credential.value.clone()).await?.matches {
+                Ok(credential)
+            } else {
+                Err(CommandError::WrongPassword)
+            }
+        })
+        .await
     }
 
     /// Asks for a link to a new password. Whether anybody has the address is for the mailer to find out:
     /// here every address costs the same.
-    pub async fn request_password_reset(&self, email: EmailAddress) -> Result<(), CommandError> {
+    pub async fn request_password_reset(
+        &self,
+        email: EmailAddress,
+        from: IpAddr,
+    ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
+            users.count(Counted::ResetRequestFrom(from)).await?;
+            // An account has had enough mails: the last of them is good, and the answer stays the same.
+            match users.count(Counted::MailTo(&email)).await {
+                Err(CommandError::TooMany(_)) => return Ok(()),
+                counted => counted?,
+            }
             let claim = users.log().claim_key(&email);
             users.mail(Mail::ResetPassword { claim }).await
         })
@@ -100,7 +120,7 @@ impl Users {
     pub async fn reset_password(
         &self,
         token: String,
-        new: Password,
+        new: String,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
@@ -111,9 +131,10 @@ impl Users {
                     return Ok(done);
                 }
                 let followed = users.follow_link(&token, &kinds).await?;
+                let new = users.judge(&new, &followed.user)?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(new.clone()).await?).clone(),
+                    None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
                 };
                 let user = followed.user.id;
                 let cutoff = users.log().cutoff(user).await?;
@@ -128,6 +149,11 @@ impl Users {
                 change.events = events;
                 change.key.clone_from(&request.key);
                 if let Some(position) = settled(users.log().append(&change).await)? {
+                    // Whoever has the mailbox is the owner, whatever others have tried meanwhile.
+                    let email = stored_address(&followed.user)?;
+                    if let Err(error) = users.parts.throttle.clear(&email).await {
+                        tracing::warn!(%error, "failed logins are still counted after a reset");
+                    }
                     return done(&state, position);
                 }
             }

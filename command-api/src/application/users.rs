@@ -1,5 +1,7 @@
 //! Register, change, delete.
 
+use std::net::IpAddr;
+
 use events::{
     Actor, CommandId, EmailAddress, Event, Position, Revision, Snapshot, User, UserId, UserState,
 };
@@ -11,6 +13,7 @@ use crate::domain::{
     Admins, Change as ChangeUser, Command, Origin, Password, Register, Rejection, decide, record,
     revocation,
 };
+use crate::ports::throttle::Counted;
 use crate::ports::{self, ClaimChange, CredentialChange, Loaded, PasswordHash};
 
 impl Users {
@@ -19,9 +22,11 @@ impl Users {
         &self,
         register: Register,
         password: Password,
+        from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
+            users.count(Counted::RegistrationFrom(from)).await?;
             users.register_now(&register, Some(password), &request).await
         })
         .await
@@ -101,6 +106,19 @@ impl Users {
     /// That the caller is an administrator now.
     pub async fn administrator(&self, actor: Actor) -> Result<(), CommandError> {
         self.check_administrator(actor).await
+    }
+
+    /// Makes a user as the operator.
+    pub async fn install(
+        &self,
+        register: Register,
+        password: Password,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            users.register_now(&register, Some(password), &request).await
+        })
+        .await
     }
 
     /// Whether any active administrator exists.

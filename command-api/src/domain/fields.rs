@@ -1,18 +1,13 @@
 //! Values that are checked once, at the edge, and trusted from there on.
 
-use std::fmt;
-
 use events::Metadata;
 use serde_json::{Number, Value};
-use unicode_normalization::UnicodeNormalization;
 
 /// A broken rule: a stable code and the rule in words.
 pub type Broken = (&'static str, String);
 
 /// Longest name in code points.
 const FULL_NAME_CHARS_MAX: usize = 200;
-/// Longest password in code points. Long enough for every passphrase, short enough to hash whole.
-const PASSWORD_CHARS_MAX: usize = 256;
 /// Most roles of one user.
 const ROLES_MAX: usize = 16;
 /// Largest metadata as JSON, in bytes.
@@ -37,6 +32,10 @@ impl FullName {
             return Err(("control-character", "contains a control character".to_owned()));
         }
         Ok(Self(text))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     pub fn into_string(self) -> String {
@@ -146,51 +145,6 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// What a new password must fulfil.
-#[derive(Debug, Clone, Copy)]
-pub struct PasswordRules {
-    /// Fewest code points.
-    pub length_min: usize,
-}
-
-/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown.
-#[derive(Clone)]
-pub struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(…)")
-    }
-}
-
-impl Password {
-    /// Checks a new password.
-    pub fn new(text: &str, rules: PasswordRules) -> Result<Self, Broken> {
-        let password = Self::given(text).ok_or_else(|| {
-            ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters"))
-        })?;
-        if password.0.chars().count() < rules.length_min {
-            return Err(("too-short", format!("has fewer than {} characters", rules.length_min)));
-        }
-        Ok(password)
-    }
-
-    /// Takes a password that is to be compared. `None` when it is too long to be anyone's.
-    pub fn given(text: &str) -> Option<Self> {
-        // Bounded before the work of normalisation: a code point has at most 4 bytes, and composing
-        // makes at most three out of one.
-        if text.len() > PASSWORD_CHARS_MAX * 4 * 3 {
-            return None;
-        }
-        let composed: String = text.nfc().collect();
-        (composed.chars().count() <= PASSWORD_CHARS_MAX).then_some(Self(composed))
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,19 +213,5 @@ mod tests {
             let Value::Object(target) = target else { panic!("an object") };
             assert_eq!(Value::Object(merge_metadata(&target, &patch).unwrap()), result);
         }
-    }
-
-    #[test]
-    fn passwords_are_counted_in_code_points_and_never_cut() {
-        let rules = PasswordRules { length_min: 8 };
-        assert!(Password::new("日本語日本語日本", rules).is_ok());
-        assert_eq!(Password::new("日本語日本語日", rules).unwrap_err().0, "too-short");
-        assert!(Password::new(&"x".repeat(256), rules).is_ok());
-        assert_eq!(Password::new(&"x".repeat(257), rules).unwrap_err().0, "too-long");
-        assert_eq!(Password::new(&"x".repeat(100_000), rules).unwrap_err().0, "too-long");
-        let composed = Password::new("p\u{e9}rfectly", rules).unwrap();
-        let decomposed = Password::new("pe\u{301}rfectly", rules).unwrap();
-        assert_eq!(composed.as_bytes(), decomposed.as_bytes());
-        assert_eq!(Password::new("  spaces  ", rules).unwrap().as_bytes(), b"  spaces  ");
     }
 }

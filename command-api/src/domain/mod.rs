@@ -2,10 +2,14 @@
 
 mod admins;
 mod fields;
+mod password;
 mod session;
+mod throttle;
 mod user;
 
 pub use admins::Admins;
-pub use fields::{FullName, Password, PasswordRules, Roles, metadata};
+pub use fields::{Broken, FullName, Roles, metadata};
+pub use password::{Password, PasswordContext, PasswordRules};
 pub use session::{Device, Refresh, SessionRules, end};
+pub use throttle::{Attempts, Begin, Policy, Verdict, Window};
 pub use user::{Change, Command, Origin, Register, Rejection, decide, record, revocation};

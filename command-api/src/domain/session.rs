@@ -1,5 +1,7 @@
 //! Decisions about a session.
 
+use std::net::IpAddr;
+
 use events::{
     Cutoff, EndReason, Position, Session, SessionFact, SessionSeed, Status, Timestamp, User,
     UserState,
@@ -17,10 +19,10 @@ pub struct SessionRules {
 }
 
 /// Where a client is and what it calls itself, as shown to the owner of the session.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Address.
-    pub ip: Option<String>,
+    pub ip: IpAddr,
     /// What it calls itself.
     pub user_agent: Option<String>,
 }
@@ -42,7 +44,7 @@ impl SessionRules {
             expires_at: now.plus_seconds(self.idle_s).min(ends_at),
             ends_at,
             user_agent: device.user_agent.clone(),
-            ip: device.ip.clone(),
+            ip: Some(device.ip.to_string()),
         }
     }
 
@@ -143,7 +145,8 @@ mod tests {
     /// A session started at 0 and refreshed at those seconds.
     fn session(refreshed_at: &[i64]) -> Session {
         let seed = SessionSeed::from_bytes([1; 16]);
-        let started = RULES.start(Position(0), seed, &Device::default(), at(0));
+        let device = Device { ip: IpAddr::from([192, 0, 2, 1]), user_agent: None };
+        let started = RULES.start(Position(0), seed, &device, at(0));
         let start = evolve_session(None, user_id(), session_id(), &started, at(0)).unwrap();
         refreshed_at.iter().fold(start, |session, second| {
             let generation = session.generation;

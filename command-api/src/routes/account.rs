@@ -5,7 +5,7 @@ use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::Actor;
-use service_kit::http::{JsonObject, MergePatch, Object, string};
+use service_kit::http::{ClientAddress, JsonObject, MergePatch, Object, string};
 use service_kit::problem::Problem;
 use service_kit::tokens::Authenticated;
 use service_kit::user_read::revisions;
@@ -19,11 +19,12 @@ use crate::domain::{Change, Password};
 /// The same answer for every address: 202, and nothing more.
 pub async fn password_reset_request(
     State(state): State<AppState>,
+    ClientAddress(from): ClientAddress,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let email = body.required("email", email);
     let email = body.finish(|| email)?;
-    state.users.request_password_reset(email).await?;
+    state.users.request_password_reset(email, from).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -32,9 +33,8 @@ pub async fn password_reset_confirm(
     context: Context,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
-    let rules = state.users.password_rules();
     let token = body.required("token", string);
-    let password = body.required("new_password", |value| Password::new(&string(value)?, rules));
+    let password = body.required("new_password", string);
     let (token, password) = body.finish(|| Some((token?, password?)))?;
     let respond_async = context.respond_async;
     let request = context.request(&state.users, Actor::Anonymous, &token, "");
@@ -48,9 +48,8 @@ pub async fn change_password(
     context: Context,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
-    let rules = state.users.password_rules();
     let current = body.required("current_password", string);
-    let new = body.required("new_password", |value| Password::new(&string(value)?, rules));
+    let new = body.required("new_password", string);
     let (current, new) = body.finish(|| Some((current?, new?)))?;
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();

@@ -16,7 +16,7 @@ use service_kit::user_read::{UserRead, etag};
 use super::AppState;
 use super::request::{Context, From};
 use crate::application::Granted;
-use crate::domain::{FullName, Password, Register, metadata};
+use crate::domain::{FullName, Password, PasswordContext, Register, metadata};
 
 /// `Token` of the contract.
 #[derive(Serialize)]
@@ -45,8 +45,12 @@ pub async fn register(
     let fingerprint = without_secrets(&body, &["password"]);
     let rules = state.users.password_rules();
     let email = body.required("email", email);
-    let password = body.required("password", |value| Password::new(&string(value)?, rules));
     let full_name = body.optional("full_name", full_name);
+    let password = body.required("password", |value| {
+        let full_name = full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str);
+        let context = PasswordContext { email: email.as_ref(), full_name };
+        Password::new(&string(value)?, rules, &context)
+    });
     let metadata = body.optional("metadata", metadata);
     let (register, password) = body.finish(|| {
         let register = Register {
@@ -62,7 +66,7 @@ pub async fn register(
     let caller = register.email.canonical().to_owned();
     let respond_async = context.respond_async;
     let request = context.request(&state.users, Actor::Anonymous, &caller, &fingerprint);
-    let done = state.users.register(register, password, request).await?;
+    let done = state.users.register(register, password, device.ip, request).await?;
 
     let Some(user) = done.user.clone() else { return Err(Problem::new(Code::NotFound)) };
     let location = format!("/api/v1/users/{}", user.id);

@@ -15,7 +15,7 @@ use service_kit::problem::{Code, Problem};
 
 use super::AppState;
 use crate::application::{CommandError, Request};
-use crate::domain::Password;
+use crate::domain::Rejection;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -92,11 +92,11 @@ pub async fn follow(
     let result = match kind {
         LinkKind::ResetPassword | LinkKind::SetPassword => {
             let text = field(&body, "new_password").unwrap_or_default();
-            match Password::new(&text, state.users.password_rules()) {
-                Ok(password) => {
-                    state.users.reset_password(token, password, request).await.map(drop)
+            match state.users.reset_password(token.clone(), text, request).await {
+                Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {
+                    return again(&state, kind, token, &why).await;
                 }
-                Err((_, why)) => return again(&state, kind, token, &why).await,
+                result => result.map(drop),
             }
         }
         LinkKind::VerifyEmail => state.users.verify_email(token, request).await.map(drop),

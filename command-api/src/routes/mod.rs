@@ -15,6 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{delete, get, patch, post};
+use service_kit::http::TrustedProxies;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 
 use crate::application::Users;
@@ -29,6 +30,13 @@ pub struct AppState {
     pub views_wait: Duration,
     pub issuer: TokenIssuer,
     pub verifier: TokenVerifier,
+    pub trusted_proxies: TrustedProxies,
+}
+
+impl FromRef<AppState> for TrustedProxies {
+    fn from_ref(state: &AppState) -> Self {
+        state.trusted_proxies.clone()
+    }
 }
 
 impl FromRef<AppState> for TokenVerifier {

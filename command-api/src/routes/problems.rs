@@ -18,6 +18,7 @@ impl From<CommandError> for Problem {
             CommandError::Forbidden => Self::new(Code::Forbidden),
             CommandError::KeyReused => Self::new(Code::IdempotencyKeyReused),
             CommandError::KeyInFlight => Self::new(Code::IdempotencyKeyInFlight),
+            CommandError::TooMany(refusal) => Self::too_many_requests(refusal.into()),
             CommandError::Overloaded => {
                 Self::new(Code::Overloaded).detail("nothing was done; try again")
             }

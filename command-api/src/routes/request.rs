@@ -1,14 +1,11 @@
 //! What a request says about itself beside its body.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, Uri};
 use events::Actor;
-use service_kit::http::{IDEMPOTENCY_KEY, PREFER, RequestId};
+use service_kit::http::{ClientAddress, IDEMPOTENCY_KEY, PREFER, RequestId, TrustedProxies};
 use service_kit::problem::{Code, Problem};
 
 use crate::application::{Request, Users};
@@ -69,13 +66,17 @@ pub struct From(pub Device);
 /// Longest name of a client that is kept, in characters.
 const USER_AGENT_MAX: usize = 256;
 
-impl<S: Send + Sync> FromRequestParts<S> for From {
-    type Rejection = Infallible;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let ip = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+impl<S> FromRequestParts<S> for From
+where
+    S: Send + Sync,
+    TrustedProxies: FromRef<S>,
+{
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let ClientAddress(ip) = ClientAddress::from_request_parts(parts, state).await?;
         let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
         let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
-        Ok(Self(Device { ip: ip.map(|ip| ip.to_string()), user_agent }))
+        Ok(Self(Device { ip, user_agent }))
     }
 }
 

@@ -14,19 +14,24 @@ use service_kit::user_read::revisions;
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::request::Context;
-use crate::domain::{Change, Password, Register, Roles, metadata};
+use crate::domain::{Change, FullName, Password, PasswordContext, Register, Roles, metadata};
 
 pub async fn create(
     State(state): State<AppState>,
     Administrator(caller): Administrator,
-    context: Context,
+    asked: Context,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = without_secrets(&body, &["password"]);
     let rules = state.users.password_rules();
     let email = body.required("email", email);
-    let password = body.optional("password", |value| Password::new(&string(value)?, rules));
     let full_name = body.optional("full_name", full_name);
+    let context = PasswordContext {
+        email: email.as_ref(),
+        full_name: full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str),
+    };
+    let password =
+        body.optional("password", |value| Password::new(&string(value)?, rules, &context));
     let roles = body.optional("roles", roles);
     let metadata = body.optional("metadata", metadata);
     let email_verified = body.optional("email_verified", boolean);
@@ -39,9 +44,9 @@ pub async fn create(
             email_verified: email_verified.unwrap_or(false),
         })
     })?;
-    let respond_async = context.respond_async;
+    let respond_async = asked.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
+    let request = asked.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
     let done = state.users.create(register, password, request).await?;
     let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
     let mut response = state.answer(StatusCode::CREATED, done, respond_async).await;

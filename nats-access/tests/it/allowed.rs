@@ -60,6 +60,32 @@ async fn command_api_appends_and_reads_back() {
 }
 
 #[tokio::test]
+async fn command_api_counts_attempts() {
+    let account = account(Of::Throttle);
+    let operator = Peer::connect(account, Role::Operator).await;
+    let bucket = r#"{"name":"KV_THROTTLE","subjects":["$KV.THROTTLE.>"],"max_msgs_per_subject":1}"#;
+    let made = operator.request("$JS.API.STREAM.CREATE.KV_THROTTLE", headers(&[]), bucket).await;
+    assert!(text(&made).contains(r#""created""#), "{}", text(&made));
+
+    let mut command_api = Peer::connect(account, Role::CommandApi).await;
+    let info = "$JS.API.STREAM.INFO.KV_THROTTLE";
+    let info = command_api.request(info, headers(&[]), "").await;
+    assert!(text(&info).contains(r#""name":"KV_THROTTLE""#), "{}", text(&info));
+    let guard = headers(&[("Nats-Expected-Last-Subject-Sequence", "0")]);
+    let stored = command_api.request("$KV.THROTTLE.account.x", guard, "1").await;
+    assert!(text(&stored).contains(r#""seq":1"#), "{}", text(&stored));
+    let found = command_api
+        .request(
+            "$JS.API.STREAM.MSG.GET.KV_THROTTLE",
+            headers(&[]),
+            r#"{"last_by_subj":"$KV.THROTTLE.account.x"}"#,
+        )
+        .await;
+    assert!(text(&found).contains(r#""seq":1"#), "{}", text(&found));
+    command_api.has_no_report().await;
+}
+
+#[tokio::test]
 async fn projector_reads_the_facts_in_order() {
     let account = account(Of::Projector);
     let operator = operator_with_stream(account).await;

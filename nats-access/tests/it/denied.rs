@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::support::{Of, Peer, STREAM, WAIT_MAX, account, headers, operator_with_stream};
 
 /// What no service may do to any stream.
-const DESTRUCTIVE: [&str; 9] = [
+const DESTRUCTIVE: [&str; 14] = [
     "$JS.API.STREAM.CREATE.USERS",
     "$JS.API.STREAM.UPDATE.USERS",
     "$JS.API.STREAM.DELETE.USERS",
@@ -16,6 +16,11 @@ const DESTRUCTIVE: [&str; 9] = [
     "$JS.API.STREAM.MSG.DELETE.USERS",
     "$JS.API.STREAM.SNAPSHOT.USERS",
     "$JS.API.STREAM.RESTORE.USERS",
+    "$JS.API.STREAM.UPDATE.KV_THROTTLE",
+    "$JS.API.STREAM.DELETE.KV_THROTTLE",
+    "$JS.API.STREAM.PURGE.KV_THROTTLE",
+    "$JS.API.STREAM.MSG.DELETE.KV_THROTTLE",
+    "$KV.OTHER.key",
     "$JS.API.STREAM.INFO.OTHER",
     "$JS.API.STREAM.MSG.GET.OTHER",
 ];
@@ -41,6 +46,8 @@ async fn command_api_cannot_touch_the_stream_nor_listen() {
         "$JS.API.CONSUMER.DELETE.USERS.mine",
         "$JS.API.CONSUMER.MSG.NEXT.USERS.mine",
         "$JS.API.DIRECT.GET.USERS",
+        "$JS.API.DIRECT.GET.KV_THROTTLE",
+        "$JS.API.CONSUMER.CREATE.KV_THROTTLE",
         "$JS.API.STREAM.NAMES",
         "$JS.API.INFO",
         "ev.user.one.deeper",
@@ -61,6 +68,8 @@ async fn projector_cannot_write_nor_listen() {
         "uq.email.x",
         "ik.x",
         "rv.user.x",
+        "$KV.THROTTLE.account.x",
+        "$JS.API.STREAM.MSG.GET.KV_THROTTLE",
         "$JS.API.CONSUMER.CREATE.OTHER.mine",
         "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mine",
         "$JS.API.CONSUMER.LIST.USERS",
@@ -78,6 +87,9 @@ async fn query_api_cannot_publish_at_all() {
     let publish = [
         "ev.user.x",
         "rv.user.x",
+        "$KV.THROTTLE.account.x",
+        "$JS.API.STREAM.INFO.KV_THROTTLE",
+        "$JS.API.STREAM.MSG.GET.KV_THROTTLE",
         "roster.position.users",
         "$JS.API.STREAM.INFO.USERS",
         "$JS.API.STREAM.MSG.GET.USERS",

@@ -19,6 +19,7 @@ const REPORTS_MAX: usize = 1_000;
 #[derive(Clone, Copy)]
 pub enum Of {
     CommandApi,
+    Throttle,
     Projector,
     ProjectorRecovery,
     QueryApi,

@@ -67,7 +67,8 @@ impl Write {
         self
     }
 
-    /// Lets the server drop the message after a while (whole seconds). Only idempotency records do.
+    /// Lets the server drop the message after a while (whole seconds). Idempotency records do, and the
+    /// records of the throttle.
     #[must_use]
     pub const fn expiring_after(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

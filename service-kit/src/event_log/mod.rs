@@ -40,7 +40,10 @@ use crate::config::Settings;
 
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
-pub use provision::{ProvisionError, StreamSpec, mails_stream, sessions_stream, users_stream};
+pub use provision::{
+    ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE, THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX,
+    mails_stream, sessions_stream, throttle_stream, users_stream,
+};
 pub use read::{ReadError, Stored};
 
 /// Header that names the command on everything it wrote.

@@ -26,6 +26,16 @@ const SESSION_LIFE_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 const SESSION_MESSAGES_KEPT: u32 = 16;
 /// How long a mail that was parked waits for somebody.
 const MAIL_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The stream behind the bucket `THROTTLE`: how often something was tried. The name and the subjects are
+/// those of a key-value bucket, so that the tools of NATS can show it.
+pub const THROTTLE_STREAM: &str = "KV_THROTTLE";
+/// Before the key in a subject of [`THROTTLE_STREAM`].
+pub const THROTTLE_SUBJECT_PREFIX: &str = "$KV.THROTTLE.";
+/// Longest life of a record in [`THROTTLE_STREAM`].
+pub const THROTTLE_RECORD_LIFE: Duration = Duration::from_hours(30 * 24);
+/// Bound of [`THROTTLE_STREAM`]: about a million records. Beyond it the oldest give way, so that nobody
+/// is kept from logging in by a full bucket.
+const THROTTLE_BYTES_MAX: u64 = 256 << 20;
 
 /// How a stream must be configured. Members that are absent from the server's answer count as
 /// `false` or 0, as the server leaves them out.
@@ -89,6 +99,24 @@ pub fn mails_stream(log: &Log) -> StreamSpec {
         .with("subjects", json!(subjects::MAILS_STREAM_SUBJECTS))
         .with("retention", json!("workqueue"))
         .with("max_age", nanoseconds(MAIL_KEPT))
+}
+
+/// The bucket of the throttle. One message a key: the log of attempts is of no use, and a guard on the
+/// last one is all that a record needs.
+#[must_use]
+pub fn throttle_stream(log: &Log) -> StreamSpec {
+    let description = "how often something was tried";
+    StreamSpec::log(THROTTLE_STREAM, description, log.replicas, THROTTLE_BYTES_MAX)
+        .with("subjects", json!([format!("{THROTTLE_SUBJECT_PREFIX}>")]))
+        .with("discard", json!("old"))
+        .with("max_msgs_per_subject", json!(1))
+        .with("max_age", nanoseconds(THROTTLE_RECORD_LIFE))
+        .with("compression", json!("none"))
+        // Readers ask the leader: a follower may not know the last attempt yet.
+        .with("allow_direct", json!(false))
+        .with("allow_atomic", json!(false))
+        // The operator may open everything again.
+        .with("deny_purge", json!(false))
 }
 
 fn nanoseconds(time: Duration) -> Value {

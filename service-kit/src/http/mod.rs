@@ -1,11 +1,15 @@
 //! HTTP as every service does it: bodies, layers, the listener, and the headers of the contract.
 
 mod body;
+mod client_address;
 mod layers;
+mod rate_limit;
 mod serve;
 
 pub use body::{BODY_BYTES_MAX, Fault, JsonObject, MergePatch, Object, nullable_string, string};
+pub use client_address::{ClientAddress, TrustedProxies};
 pub use layers::{RequestId, public};
+pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, bind, serve};
 
 use http::HeaderName;

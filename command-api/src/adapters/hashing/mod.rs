@@ -1,0 +1,368 @@
+//! Argon2id on a few threads of its own.
+//!
+//! A hash takes 16 ms and 19 MiB. On the async threads it would stop every other request; without a
+//! bound, a burst of logins would take all memory. So: as many threads as cores, each with memory it
+//! uses again and again (a third faster than fresh memory), and a queue with an end.
+//!
+//! New hashes are Argon2id with the configured numbers. Stored ones may be of other kinds and numbers
+//! ([`stored`]); they count as outdated, and the next login replaces them.
+
+mod stored;
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash as Phc, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use async_trait::async_trait;
+use service_kit::config::Passwords;
+use service_kit::keys::random;
+use tokio::sync::oneshot;
+
+use crate::domain::{Broken, Password};
+use crate::ports::{HashError, PasswordHash, PasswordHasher, Verified};
+pub use stored::check_foreign_hash;
+use stored::{Kind, Stored, bcrypt_output, pbkdf2_output};
+
+/// Bytes of salt, as RFC 9106 recommends.
+const SALT_BYTES: usize = 16;
+/// Bytes of the hash.
+const OUTPUT_BYTES: usize = 32;
+
+enum Work {
+    Hash(Password, oneshot::Sender<Result<PasswordHash, HashError>>),
+    Verify(Password, PasswordHash, oneshot::Sender<Result<Verified, HashError>>),
+}
+
+/// The pool. Its threads end when it is dropped.
+pub struct HashPool {
+    queue: SyncSender<Work>,
+    /// What the password of nobody is compared with.
+    nobody: PasswordHash,
+}
+
+impl HashPool {
+    /// Starts the threads.
+    pub fn start(settings: &Passwords) -> Result<Self, HashError> {
+        let params = Params::new(settings.memory_kib, settings.passes, 1, Some(OUTPUT_BYTES))
+            .map_err(failed)?;
+        let threads = match settings.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let (queue, work) = sync_channel(settings.queue_max);
+        let work = Arc::new(Mutex::new(work));
+        let large = Arc::new(Mutex::new(()));
+        for n in 0..threads {
+            let work = Arc::clone(&work);
+            let hasher = Hasher::new(&params, &large);
+            thread::Builder::new()
+                .name(format!("argon2-{n}"))
+                .spawn(move || hash_until_closed(&work, hasher))
+                .map_err(failed)?;
+        }
+        let noise = random::<32>().map_err(failed)?;
+        let nobody = Hasher::new(&params, &large).hash(&noise)?;
+        Ok(Self { queue, nobody })
+    }
+
+    async fn ask<T>(
+        &self,
+        work: Work,
+        answer: oneshot::Receiver<Result<T, HashError>>,
+    ) -> Result<T, HashError> {
+        match self.queue.try_send(work) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(failed("a hashing thread ended"))),
+            Err(TrySendError::Full(_)) => Err(HashError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(failed("the hashing threads ended")),
+        }
+    }
+}
+
+#[async_trait]
+impl PasswordHasher for HashPool {
+    async fn hash(&self, password: Password) -> Result<PasswordHash, HashError> {
+        let (tell, answer) = oneshot::channel();
+        self.ask(Work::Hash(password, tell), answer).await
+    }
+
+    async fn verify(
+        &self,
+        password: Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<Verified, HashError> {
+        let known = hash.is_some();
+        let (tell, answer) = oneshot::channel();
+        let hash = hash.unwrap_or_else(|| self.nobody.clone());
+        let verified = self.ask(Work::Verify(password, hash, tell), answer).await?;
+        Ok(Verified { matches: verified.matches && known, outdated: verified.outdated && known })
+    }
+
+    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken> {
+        check_foreign_hash(&hash.0)
+    }
+}
+
+fn hash_until_closed(work: &Mutex<Receiver<Work>>, mut hasher: Hasher) {
+    loop {
+        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        // A caller that went away while it waited is not worth 16 ms.
+        match next {
+            Ok(Work::Hash(password, tell)) if !tell.is_closed() => {
+                let _ = tell.send(hasher.hash(password.as_bytes()));
+            }
+            Ok(Work::Verify(password, hash, tell)) if !tell.is_closed() => {
+                let _ = tell.send(hasher.verify(password.as_bytes(), &hash));
+            }
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// One thread's hasher with the memory it reuses.
+struct Hasher {
+    params: Params,
+    memory: Vec<Block>,
+    /// Held while a hash is compared that takes more memory than ours: one at a time in the process, so
+    /// that hashes from elsewhere cannot take all memory together.
+    large: Arc<Mutex<()>>,
+}
+
+impl Hasher {
+    fn new(params: &Params, large: &Arc<Mutex<()>>) -> Self {
+        Self { params: params.clone(), memory: Vec::new(), large: Arc::clone(large) }
+    }
+
+    fn raw(
+        &mut self,
+        argon2: &Argon2<'_>,
+        password: &[u8],
+        salt: &[u8],
+        output_bytes: usize,
+    ) -> Result<Vec<u8>, HashError> {
+        let blocks = argon2.params().block_count();
+        if self.memory.len() < blocks {
+            self.memory.resize(blocks, Block::default());
+        }
+        let mut output = vec![0; output_bytes];
+        let memory = self.memory.get_mut(..blocks).unwrap_or_default();
+        argon2
+            .hash_password_into_with_memory(password, salt, &mut output, memory)
+            .map_err(failed)?;
+        Ok(output)
+    }
+
+    fn hash(&mut self, password: &[u8]) -> Result<PasswordHash, HashError> {
+        let salt = random::<SALT_BYTES>().map_err(failed)?;
+        let params = self.params.clone();
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+        let output = self.raw(&argon2, password, &salt, OUTPUT_BYTES)?;
+        let phc = Phc {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).map_err(failed)?,
+            salt: Some(Salt::new(&salt).map_err(failed)?),
+            hash: Some(Output::new(&output).map_err(failed)?),
+        };
+        Ok(PasswordHash(phc.to_string()))
+    }
+
+    fn verify(&mut self, password: &[u8], hash: &PasswordHash) -> Result<Verified, HashError> {
+        let stored = Stored::parse(&hash.0).map_err(refused)?;
+        let outdated = !stored.is_made_with(&self.params, OUTPUT_BYTES);
+        if outdated {
+            stored.check_cost().map_err(refused)?;
+        }
+        let large = Arc::clone(&self.large);
+        let ours = u64::from(self.params.m_cost());
+        let _alone = (stored.memory_kib() > ours)
+            .then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
+        let output = self.output(password, &stored)?;
+        // What another system's hash took beyond our own need is given back.
+        let blocks = self.params.block_count();
+        if self.memory.len() > blocks {
+            self.memory.truncate(blocks);
+            self.memory.shrink_to_fit();
+        }
+        let matches = output.is_some_and(|output| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(&output, &stored.expected).is_ok()
+        });
+        Ok(Verified { matches, outdated })
+    }
+
+    /// What the stored hash would be if it were of this password; `None` when it cannot be.
+    fn output(&mut self, password: &[u8], stored: &Stored) -> Result<Option<Vec<u8>>, HashError> {
+        let (salt, bytes) = (&stored.salt, stored.expected.len());
+        Ok(match &stored.kind {
+            Kind::Argon2(algorithm, version, params) => {
+                let argon2 = Argon2::new(*algorithm, *version, params.clone());
+                Some(self.raw(&argon2, password, salt, bytes)?)
+            }
+            Kind::Scrypt(cost) => Some(cost.output(password, salt, bytes).map_err(failed)?),
+            Kind::Pbkdf2(algorithm, iterations) => {
+                Some(pbkdf2_output(*algorithm, *iterations, password, salt, bytes))
+            }
+            Kind::Bcrypt(cost) => bcrypt_output(*cost, password, salt),
+        })
+    }
+}
+
+fn refused((_, why): Broken) -> HashError {
+    HashError::Failed(format!("a stored hash {why}"))
+}
+
+fn failed(error: impl ToString) -> HashError {
+    HashError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(queue_max: usize) -> Passwords {
+        let settings = service_kit::config::Settings::merge("", []).unwrap();
+        Passwords { threads: 1, queue_max, ..settings.passwords }
+    }
+
+    fn password(text: &str) -> Password {
+        Password::given(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_password_is_known_again_and_no_other() {
+        let pool = HashPool::start(&settings(8)).unwrap();
+        let hash = pool.hash(password("correct horse")).await.unwrap();
+        assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
+        let verify = |text: &str, hash: Option<PasswordHash>| pool.verify(password(text), hash);
+        let good = verify("correct horse", Some(hash.clone())).await.unwrap();
+        assert_eq!(good, Verified { matches: true, outdated: false });
+        for wrong in ["Correct horse", "correct horse ", ""] {
+            assert!(!verify(wrong, Some(hash.clone())).await.unwrap().matches);
+        }
+        assert!(!verify("correct horse", None).await.unwrap().matches);
+        assert_ne!(hash, pool.hash(password("correct horse")).await.unwrap(), "own salt each");
+    }
+
+    /// Made by the reference implementation (argon2-cffi), OpenSSL (hashlib of Python), passlib and
+    /// bcrypt of the Python Cryptographic Authority. All of "correct horse".
+    const FOREIGN: [&str; 11] = [
+        "$argon2i$v=16$m=256,t=2,p=4$c2FsdHNhbHRzYWx0c2FsdA$9eK9SimEgTZJGJMEDzNJUXxQARsUSOxkoi51B7KZdm4",
+        "$argon2i$v=19$m=256,t=2,p=4$c2FsdHNhbHRzYWx0c2FsdA$bpP1dxvb7VRN8POyXp97l49bj7z7ThHNmFAU9i/FfD0",
+        "$argon2id$m=256,t=2,p=4$c2FsdHNhbHRzYWx0c2FsdA$aD/wozI5i1oAgkEFMwQadkOCrd3e/RiH2oSnBt3LNac",
+        "$argon2id$v=19$m=256,t=2,p=4$c2FsdHNhbHRzYWx0c2FsdA$or7UQIfreo80CHrs2AmlBnx8rS7V6PjKEY176PKL2cc",
+        "$argon2id$v=19$m=64,t=3,p=1$c2FsdHNhbHRzYWx0c2FsdA$rbM5aiptZnO4PP51qx7n5+i56mA0sqk60dw2fwnlnN9MUeikLBTjOORVA9FHi9Ee01ILfqHg210N7CttBLgODw",
+        "$scrypt$ln=10,r=8,p=2$MDEyMzQ1Njc4OWFiY2RlZg$I4YuHpx/6xJJ4+sk74hQU+KhW++gPE8aHzXbHijxgzhet4gKwegovoqCb9QsHkDEaosVKghxVfzE3nyq3Ska2w",
+        "$scrypt$ln=10,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$6g3umF+uVrJsObaTZhIbbTlgrvOEFcCItdwSjtPF67M",
+        "$pbkdf2-sha256$i=29000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$uHVoxjLD1v3uqpdY8ehNPGUYMiKj8ROQSRwMSE033NY",
+        "$pbkdf2-sha512$i=1000$MDEyMzQ1Njc4OWFiY2RlZg$OM0FAoIqCVK1sWtxDiffVlBejtLa+ks4TP71JiecwuSZCG8iLbnlIEPOMoVX+i2B2wkSxjQ8CRGR9OkNGuIPMQ",
+        "$2a$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2",
+        "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2",
+    ];
+
+    async fn verify(pool: &HashPool, text: &str, hash: &str) -> Verified {
+        pool.verify(password(text), Some(PasswordHash(hash.to_owned()))).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn hashes_of_other_systems_are_known_and_to_be_replaced() {
+        let pool = HashPool::start(&settings(8)).unwrap();
+        for hash in FOREIGN {
+            assert_eq!(check_foreign_hash(hash), Ok(()), "{hash}");
+            let good = verify(&pool, "correct horse", hash).await;
+            assert_eq!(good, Verified { matches: true, outdated: true }, "{hash}");
+            for wrong in ["Correct horse", "correct horse ", "correct hors", ""] {
+                assert!(!verify(&pool, wrong, hash).await.matches, "{wrong}: {hash}");
+            }
+        }
+        // Its own hash is still its own, whatever was hashed in between.
+        let own = pool.hash(password("correct horse")).await.unwrap();
+        let good = verify(&pool, "correct horse", &own.0).await;
+        assert_eq!(good, Verified { matches: true, outdated: false });
+    }
+
+    #[tokio::test]
+    async fn other_numbers_than_todays_are_outdated() {
+        let today = HashPool::start(&settings(8)).unwrap();
+        let tomorrow = HashPool::start(&Passwords { passes: 3, ..settings(8) }).unwrap();
+        let hash = today.hash(password("correct horse")).await.unwrap();
+        let verified = verify(&tomorrow, "correct horse", &hash.0).await;
+        assert_eq!(verified, Verified { matches: true, outdated: true });
+    }
+
+    /// The hashes are of Python's bcrypt 4.0.1, which cut after 72 bytes without a word.
+    #[tokio::test]
+    async fn bcrypt_sees_72_bytes_and_no_nul() {
+        let pool = HashPool::start(&settings(8)).unwrap();
+        let of_72 = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.ug0A3dTXhy5U.dFjx/qguZ8I4CB77BC";
+        let of_71 = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.mwrsLq6gtszNEQrpvY85c8XKy5rgdwW";
+        let of_none = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.Cg0ly9t/KVBCBYYDfOmZKwry9JuXClC";
+        let of_unicode = "$2y$06$CCCCCCCCCCCCCCCCCCCCC.Nnnej32.e8fn/7CLrky6Q4wVKM77f56";
+        for (text, hash, matches) in [
+            ("x".repeat(72), of_72, true),
+            ("x".repeat(80), of_72, true),
+            ("x".repeat(71), of_72, false),
+            ("x".repeat(71), of_71, true),
+            ("x".repeat(72), of_71, false),
+            (String::new(), of_none, true),
+            // The same key to bcrypt.
+            ("\0".to_owned(), of_none, false),
+            ("pässwörd 日本".to_owned(), of_unicode, true),
+        ] {
+            assert_eq!(verify(&pool, &text, hash).await.matches, matches, "{text:?} {hash}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_taken_over_is_refused_with_a_reason() {
+        let salt = "MDEyMzQ1Njc4OWFiY2RlZg";
+        let hash = "uHVoxjLD1v3uqpdY8ehNPGUYMiKj8ROQSRwMSE033NY";
+        let pool = HashPool::start(&settings(8)).unwrap();
+        for (text, code) in [
+            ("".to_owned(), "hash-malformed"),
+            ("secret".to_owned(), "hash-malformed"),
+            ("$nope$".to_owned(), "hash-malformed"),
+            ("$".repeat(10_000), "hash-malformed"),
+            (format!("$argon2d$v=19$m=256,t=2,p=4${salt}${hash}"), "hash-unknown"),
+            (format!("$md5${salt}${hash}"), "hash-unknown"),
+            (format!("$argon2id$v=17$m=256,t=2,p=4${salt}${hash}"), "hash-malformed"),
+            (format!("$argon2id$v=19$m=256,t=2,p=4${salt}"), "hash-malformed"),
+            (format!("$argon2id$v=19$m=256,t=2,p=4,keyid=AAAA${salt}${hash}"), "hash-malformed"),
+            (format!("$argon2id$v=19$m=1048577,t=1,p=1${salt}${hash}"), "hash-too-costly"),
+            (format!("$argon2id$v=19$m=65536,t=4000000000,p=1${salt}${hash}"), "hash-too-costly"),
+            (format!("$scrypt$ln=10,r=8${salt}${hash}"), "hash-malformed"),
+            (format!("$scrypt$ln=64,r=8,p=1${salt}${hash}"), "hash-malformed"),
+            (format!("$scrypt$ln=10,r=0,p=1${salt}${hash}"), "hash-malformed"),
+            (format!("$scrypt$ln=63,r=8,p=1${salt}${hash}"), "hash-too-costly"),
+            (format!("$scrypt$ln=17,r=8,p=1000${salt}${hash}"), "hash-too-costly"),
+            (format!("$scrypt$ln=1,r=4000000000,p=1${salt}${hash}"), "hash-too-costly"),
+            (format!("$pbkdf2-sha256$i=0,l=32${salt}${hash}"), "hash-malformed"),
+            (format!("$pbkdf2-sha256$i=1000,l=31${salt}${hash}"), "hash-malformed"),
+            (format!("$pbkdf2-sha256$i=4000000000${salt}${hash}"), "hash-too-costly"),
+            (format!("$2x$05${}", "a".repeat(53)), "hash-unknown"),
+            (format!("$2b$5${}", "a".repeat(53)), "hash-malformed"),
+            (format!("$2b$05${}", "a".repeat(52)), "hash-malformed"),
+            (format!("$2b$05${}", "=".repeat(53)), "hash-malformed"),
+            (format!("$2b$05${}ä", "a".repeat(21)), "hash-malformed"),
+            (format!("$2b$05${}$", "a".repeat(53)), "hash-malformed"),
+            (format!("$2b$32${}", "a".repeat(53)), "hash-malformed"),
+            (format!("$2b$16${}", "a".repeat(53)), "hash-too-costly"),
+        ] {
+            let refusal = check_foreign_hash(&text).unwrap_err();
+            assert_eq!(refusal.0, code, "{text:.80}: {}", refusal.1);
+            let verified = pool.verify(password("x"), Some(PasswordHash(text))).await;
+            assert!(matches!(verified, Err(HashError::Failed(_))), "{verified:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_sheds() {
+        let pool = HashPool::start(&settings(1)).unwrap();
+        let results =
+            futures::future::join_all((0..20).map(|_| pool.hash(password("correct horse")))).await;
+        let shed = results.iter().filter(|r| **r == Err(HashError::Overloaded)).count();
+        let done = results.iter().filter(|r| r.is_ok()).count();
+        assert!(shed > 0 && done > 0 && shed + done == 20, "{done} done, {shed} shed");
+    }
+}

@@ -1,0 +1,323 @@
+//! Which passwords are accepted. Register, change and reset all ask [`Password::new`].
+//!
+//! The rules follow NIST SP 800-63B-4: a minimum length, a list of common and breached passwords that
+//! the whole password is compared with, words that an attacker of this very account would try, and no
+//! rule about which kinds of characters there must be. On top of it stands an estimate of the number of
+//! guesses (zxcvbn), because "qwertyuiop1" is on no list.
+//!
+//! The minimum of that estimate is 2 of 4 by default: more than a million guesses. The throttle lets an
+//! attacker make a hundred at one account, so 2 leaves a factor of ten thousand, and 3 would refuse many
+//! a phrase of two words that serves its owner well.
+
+use std::fmt;
+
+use events::EmailAddress;
+use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
+
+use super::Broken;
+
+/// Longest password in code points. Long enough for every passphrase, short enough to hash whole.
+const PASSWORD_CHARS_MAX: usize = 256;
+/// Sorted entries of [`ENTRY_BYTES`] each; `data/README.md` tells where they are from.
+const COMMON_PASSWORDS: &[u8] = include_bytes!("../../data/common-passwords.bin");
+/// Bytes of SHA-256 that an entry keeps.
+const ENTRY_BYTES: usize = 5;
+/// What has to remain of a password, in characters, when the words of its context are taken out.
+const BESIDE_CONTEXT_CHARS_MIN: usize = 8;
+/// Shorter words than this stand in too many good passwords by chance.
+const CONTEXT_WORD_CHARS_MIN: usize = 3;
+/// Most words of a context. A name of 200 characters has no more.
+const CONTEXT_WORDS_MAX: usize = 100;
+/// What of a password is estimated: the work grows faster than the length.
+const ESTIMATED_CHARS_MAX: usize = 48;
+/// Punctuation that zxcvbn reads as letters. It tries all readings together, and their number is a
+/// product: with all of these one estimate takes a second.
+const LEET_PUNCTUATION: &str = "@({[<!|$+%";
+/// Different ones of them that are read so. "p@$$w0rd!" has three; whoever uses more means no letters.
+const LEET_PUNCTUATION_MAX: usize = 3;
+/// The name of this product, which is tried at its users first.
+const PRODUCT: &str = "roster";
+
+/// What a new password must fulfil.
+#[derive(Debug, Clone)]
+pub struct PasswordRules {
+    /// Fewest code points.
+    pub length_min: usize,
+    /// Least estimate of zxcvbn, 0 to 4.
+    pub strength_min: u8,
+    /// Words that say nothing here: the name of the organisation and of what it offers.
+    pub context_words: Vec<String>,
+}
+
+/// Whose password it is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PasswordContext<'a> {
+    /// The address, when it is known.
+    pub email: Option<&'a EmailAddress>,
+    /// The name, when there is one.
+    pub full_name: Option<&'a str>,
+}
+
+/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Password {
+    /// Checks a new password.
+    ///
+    /// # Errors
+    /// The first rule that it breaks: `too-long`, `too-short`, `common-password`, `contains-context` or
+    /// `too-weak`, with a text that helps to choose a better one.
+    pub fn new(
+        text: &str,
+        rules: &PasswordRules,
+        context: &PasswordContext<'_>,
+    ) -> Result<Self, Broken> {
+        let password = Self::given(text).ok_or_else(|| {
+            ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters"))
+        })?;
+        if password.0.chars().count() < rules.length_min {
+            return Err(("too-short", format!("has fewer than {} characters", rules.length_min)));
+        }
+        let folded = normalised(&password.0);
+        if is_common(&folded) {
+            return Err(("common-password", "is one of those that attackers try first".to_owned()));
+        }
+        let words = context_words(rules, context);
+        if is_little_more_than(&folded, &words) {
+            let text = "is little more than a word that anyone would try: a part of the e-mail \
+                        address, of the name, or of this service's name";
+            return Err(("contains-context", text.to_owned()));
+        }
+        if strength(&password.0, &words) < rules.strength_min {
+            let text = "is easy to guess; a few words that have nothing to do with each other are \
+                        not, nor is what a password manager makes";
+            return Err(("too-weak", text.to_owned()));
+        }
+        Ok(password)
+    }
+
+    /// Takes a password that is to be compared. `None` when it is too long to be anyone's.
+    pub fn given(text: &str) -> Option<Self> {
+        // Bounded before the work of normalisation: a code point has at most 4 bytes, and composing
+        // makes at most three out of one.
+        if text.len() > PASSWORD_CHARS_MAX * 4 * 3 {
+            return None;
+        }
+        let composed: String = text.nfc().collect();
+        (composed.chars().count() <= PASSWORD_CHARS_MAX).then_some(Self(composed))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// NFC and case-folded, until nothing moves: each can undo the other.
+fn normalised(text: &str) -> String {
+    let composed: String = text.nfc().collect();
+    let once: String = caseless::default_case_fold_str(&composed).nfc().collect();
+    caseless::default_case_fold_str(&once).nfc().collect()
+}
+
+/// Whether a normalised password is on the list.
+fn is_common(folded: &str) -> bool {
+    let digest = Sha256::digest(folded.as_bytes());
+    let (entries, _) = COMMON_PASSWORDS.as_chunks::<ENTRY_BYTES>();
+    digest.first_chunk().is_some_and(|wanted| entries.binary_search(wanted).is_ok())
+}
+
+/// The words of a context, normalised, the longest first, so that "example.com" goes before "example".
+fn context_words(rules: &PasswordRules, context: &PasswordContext<'_>) -> Vec<String> {
+    let mut words = vec![PRODUCT.to_owned()];
+    for word in rules.context_words.iter().map(|word| normalised(word)) {
+        words.extend(parts(&word));
+        words.push(word);
+    }
+    if let Some((local, domain)) = context.email.and_then(|email| email.canonical().split_once('@'))
+    {
+        words.push(local.to_owned());
+        words.extend(parts(local));
+        words.push(domain.to_owned());
+        // The last label is everybody's.
+        let (own, _) = domain.rsplit_once('.').unwrap_or((domain, ""));
+        words.extend(parts(own));
+    }
+    if let Some(name) = context.full_name {
+        words.extend(parts(&normalised(name)));
+    }
+    words.retain(|word| word.chars().count() >= CONTEXT_WORD_CHARS_MIN);
+    words.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    words.dedup();
+    words.truncate(CONTEXT_WORDS_MAX);
+    words
+}
+
+fn parts(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).map(str::to_owned)
+}
+
+/// Whether a normalised password is words of its context and not much else. Not whether it has one of
+/// them in it: "the roster of the drowned ships" is a good password.
+fn is_little_more_than(folded: &str, words: &[String]) -> bool {
+    let mut rest = folded.to_owned();
+    for word in words {
+        if rest.contains(word.as_str()) {
+            // A gap stays, or what stood on both sides could make a new word.
+            rest = rest.replace(word.as_str(), " ");
+        }
+    }
+    let separates = |c: &char| c.is_whitespace() || "-_.,:;@+/\\".contains(*c);
+    rest != folded && rest.chars().filter(|c| !separates(c)).count() < BESIDE_CONTEXT_CHARS_MIN
+}
+
+/// The estimate of zxcvbn: 0 for up to a thousand guesses, 1 up to a million, 2 up to 10^8, 3 up to
+/// 10^10, 4 beyond.
+fn strength(password: &str, words: &[String]) -> u8 {
+    let mut text: String = password.chars().take(ESTIMATED_CHARS_MAX).collect();
+    let is_read = |c: char| text.contains(c);
+    if LEET_PUNCTUATION.chars().filter(|c| is_read(*c)).count() > LEET_PUNCTUATION_MAX {
+        text = text.replace(|c| LEET_PUNCTUATION.contains(c), "~");
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    u8::from(zxcvbn::zxcvbn(&text, &words).score())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> PasswordRules {
+        PasswordRules {
+            length_min: 8,
+            strength_min: 2,
+            context_words: vec!["Babbage Society".to_owned()],
+        }
+    }
+
+    fn refusal(text: &str, rules: &PasswordRules) -> &'static str {
+        let email = EmailAddress::parse("Ada.Lovelace@Engines.Example.com").unwrap();
+        let context =
+            PasswordContext { email: Some(&email), full_name: Some("Augusta Ada King Śmigły") };
+        Password::new(text, rules, &context).map_or_else(|(code, _)| code, |_| "none")
+    }
+
+    #[test]
+    fn passwords_are_counted_in_code_points_and_never_cut() {
+        let any = PasswordRules { strength_min: 0, ..rules() };
+        assert_eq!(refusal("日本語日本語日本", &any), "none");
+        assert_eq!(refusal("日本語日本語日", &any), "too-short");
+        assert_eq!(refusal(&"xy".repeat(128), &any), "none");
+        assert_eq!(refusal(&"x".repeat(257), &any), "too-long");
+        assert_eq!(refusal(&"x".repeat(100_000), &any), "too-long");
+        let new = |text| Password::new(text, &any, &PasswordContext::default()).unwrap();
+        assert_eq!(new("p\u{e9}rfectly").as_bytes(), new("pe\u{301}rfectly").as_bytes());
+        assert_eq!(new("  spaces  ").as_bytes(), b"  spaces  ");
+    }
+
+    #[test]
+    fn good_passwords_of_every_kind_are_accepted() {
+        for text in [
+            "a password for tests",
+            "a password for the administrator",
+            "analytical engine",
+            "difference engine",
+            "0b5cd3f2f7a14be8d90a62c1",
+            " nul \u{0} and spaces ",
+            "correct horse battery staple",
+            "the roster of the drowned ships",
+            "UPPER lower nothing else",
+            "мой дядя самых честных правил",
+            "🐎🔋📎🌊🪺🧭🪁🫖",
+            "#~({[<|>]})~@$%!+",
+            &"several words, and more of them, ".repeat(7),
+        ] {
+            assert_eq!(refusal(text, &rules()), "none", "{text}");
+        }
+    }
+
+    #[test]
+    fn common_passwords_are_refused_in_any_case() {
+        for text in [
+            "password1",
+            "PassWord1",
+            "qwertyuiop",
+            "1234567890",
+            "iloveyou1",
+            "ILOVEYOU1",
+            "football1",
+            "1q2w3e4r5t",
+        ] {
+            assert_eq!(refusal(text, &rules()), "common-password", "{text}");
+        }
+    }
+
+    #[test]
+    fn words_of_the_context_are_not_enough() {
+        for text in [
+            "roster2024!",
+            "Roster-Roster-Roster",
+            "ada.lovelace",
+            "Ada.Lovelace1815",
+            "LOVELACE!!!!!",
+            "ada.lovelace@engines.example.com",
+            "engines.example",
+            "Example99",
+            "augusta king",
+            "King-Augusta-1815",
+            "ŚMIGŁY99",
+            "babbage society",
+            "BabbageSociety1",
+        ] {
+            assert_eq!(refusal(text, &rules()), "contains-context", "{text}");
+        }
+        // For somebody else they are as good as any.
+        let other = Password::new("Ada.Lovelace1815", &rules(), &PasswordContext::default());
+        assert!(other.is_ok());
+    }
+
+    #[test]
+    fn what_is_easy_to_guess_is_refused_as_the_configuration_says() {
+        for text in [
+            "P@ssw0rd2024",
+            "aaaaaaaaaaaaaaaaaaaaaaaa",
+            "abdabdabdabd",
+            "20240131",
+            "zxcvbnm,./zxcvbnm",
+            &"password".repeat(20),
+        ] {
+            assert_eq!(refusal(text, &rules()), "too-weak", "{text}");
+        }
+        let strict = PasswordRules { strength_min: 4, ..rules() };
+        assert_eq!(refusal("difference engine", &strict), "too-weak");
+        assert_eq!(refusal("correct horse battery staple", &strict), "none");
+    }
+
+    /// What takes a second when it is not bounded; only that there is an answer is tested here.
+    #[test]
+    fn the_estimate_is_bounded() {
+        let leet: String = "4@8({[<369!1|0$5+7%2".chars().cycle().take(256).collect();
+        assert_eq!(refusal(&leet, &rules()), "none");
+        assert_eq!(strength(&leet, &[]), strength(leet.get(..60).unwrap(), &[]));
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_as_long_as_its_readme_says() {
+        let (entries, rest) = COMMON_PASSWORDS.as_chunks::<ENTRY_BYTES>();
+        assert!(rest.is_empty());
+        assert!(entries.is_sorted_by(|a, b| a < b));
+        let readme = include_str!("../../data/README.md");
+        assert!(readme.contains("| entries | 198,285 passwords"));
+        assert_eq!(entries.len(), 198_285);
+        let digest = Sha256::digest(COMMON_PASSWORDS);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(readme.contains(&hex), "{hex}");
+    }
+}

@@ -1,0 +1,116 @@
+//! How often something may be tried.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use events::{EmailAddress, Timestamp, UserId};
+use service_kit::http::RateLimit;
+
+pub use crate::domain::Verdict;
+
+/// What wrong passwords and tokens are counted for.
+#[derive(Debug, Clone, Copy)]
+pub enum Watched<'a> {
+    /// The account with this address, whether there is one or not: the two are told apart nowhere.
+    Account(&'a EmailAddress),
+    /// What somebody who is logged in has to repeat. Counted apart from logins, so that nobody can close
+    /// this way to an owner from outside.
+    Caller(UserId),
+    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's.
+    Address(IpAddr),
+}
+
+/// What is counted without a verdict.
+#[derive(Debug, Clone, Copy)]
+pub enum Counted<'a> {
+    /// A mail to this account.
+    MailTo(&'a EmailAddress),
+    /// A registration from this address.
+    RegistrationFrom(IpAddr),
+    /// A request for a reset or for another mail from this address.
+    ResetRequestFrom(IpAddr),
+}
+
+/// The places of an attempt under way. To be given back with [`Throttle::finish`]; one that is lost is
+/// given up after some seconds, without counting.
+#[derive(Debug)]
+#[must_use = "an attempt that never finishes keeps its place for some seconds"]
+pub struct Ticket {
+    /// Names the attempt in each record.
+    pub(crate) id: u64,
+    /// The subjects of the records, with what they are for.
+    pub(crate) places: Vec<Place>,
+}
+
+/// One place of a ticket.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) subject: String,
+    pub(crate) of_account: bool,
+}
+
+/// Whether an attempt may start.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may.
+    Go(Ticket),
+    /// Not now.
+    Refused(Refusal),
+}
+
+/// A limit that was run into. It says the same for accounts that exist and that do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Name of the limit.
+    pub policy: &'static str,
+    /// How many it allows.
+    pub quota: u32,
+    /// Within which time.
+    pub window: Duration,
+    /// When the next one is let in.
+    pub retry_after: Duration,
+}
+
+impl From<Refusal> for RateLimit {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { policy, quota, window, retry_after } = refusal;
+        Self { policy, quota, window, retry_after }
+    }
+}
+
+/// Nothing could be found out or counted, so nothing may be tried: answer `unavailable`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the throttle does not answer: {0}")]
+pub struct ThrottleError(pub String);
+
+/// Limits on attempts, the same over all processes.
+///
+/// Every call writes; like an append it must run to its end, so call it from a task that does not end
+/// with the connection of the client.
+#[async_trait]
+pub trait Throttle: Send + Sync {
+    /// Asks for a place before a secret is compared, at each of what is watched or at none. Waits a
+    /// moment when only attempts under way are in the way.
+    async fn begin(
+        &self,
+        watched: &[Watched<'_>],
+        now: Timestamp,
+    ) -> Result<Admission, ThrottleError>;
+    /// Tells what the attempt led to. Only then the client may be told: an answer that was not counted
+    /// would be a free guess, so on an error both a right and a wrong password answer `unavailable`.
+    async fn finish(
+        &self,
+        ticket: Ticket,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<(), ThrottleError>;
+    /// Forgets the failures of an account, as after a completed reset.
+    async fn clear(&self, account: &EmailAddress) -> Result<(), ThrottleError>;
+    /// Counts one of a kind; the limit when there were enough.
+    async fn allow(
+        &self,
+        counted: Counted<'_>,
+        now: Timestamp,
+    ) -> Result<Result<(), Refusal>, ThrottleError>;
+}
