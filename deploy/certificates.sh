@@ -37,7 +37,7 @@ EOF
         -config "$scratch/ca.cnf" -out "$scratch/ca.pem"
     mv "$scratch/ca.pem" operator/authority/ca.pem
 fi
-for folder in operator command-api query-api projector nats mongod; do
+for folder in operator command-api query-api projector reactor nats mongod; do
     cp operator/authority/ca.pem "$folder/ca.pem.new"
     mv "$folder/ca.pem.new" "$folder/ca.pem"
 done

@@ -16,14 +16,16 @@
 mod client;
 mod cluster;
 mod log;
+mod mail;
 mod process;
 mod system;
 
 pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
-pub use log::{Fold, Logged, list_all, rename};
+pub use log::{Fold, Logged, list_all, rename, without_login};
+pub use mail::{Mail, MailedLink};
 pub use process::{Process, binary};
-pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, Servers, System};
+pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, LINK_BASE, Servers, System};
 
 use std::time::Duration;
 

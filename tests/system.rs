@@ -9,12 +9,16 @@ use local_stack::testing::{TempDir, binaries, temp_dir};
 use local_stack::{DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 use nats_access::{Role, TestTrust};
 
+use crate::mail::{self, Mail};
 use crate::{Client, Cluster, Process, wait_for};
 
 /// Address of the administrator that every system has.
 pub const ADMIN_EMAIL: &str = "admin@example.com";
 /// Its password.
 pub const ADMIN_PASSWORD: &str = "a password for the administrator";
+
+/// What links in mails begin with. Nothing is there: a test takes the token out of the link.
+pub const LINK_BASE: &str = "https://roster.example.com/links";
 
 /// Systems that one test process can have on the shared servers.
 const SHARED_MAX: usize = 64;
@@ -48,6 +52,8 @@ pub struct System {
     pub query_api: Process,
     /// The projector; `None` while a test has it down.
     pub projector: Option<Process>,
+    /// The reactor; its mails are files.
+    pub reactor: Process,
 }
 
 impl System {
@@ -100,7 +106,7 @@ impl System {
     ) -> Self {
         let path = |name: &str| dir.path().join(name);
         init(dir.path());
-        for role in [Role::Operator, Role::CommandApi, Role::QueryApi, Role::Projector] {
+        for role in Role::ALL {
             std::fs::write(path(role.name()).with_extension("creds"), creds(role)).unwrap();
         }
         let replicas = if matches!(servers, Servers::Cluster(_)) { 3 } else { 1 };
@@ -125,6 +131,7 @@ impl System {
             command_api: start("command-api"),
             query_api: start("query-api"),
             projector: Some(start("projector")),
+            reactor: start("reactor"),
             operator_creds: creds(Role::Operator),
             servers,
             environment,
@@ -136,7 +143,12 @@ impl System {
 
     /// Waits until every service says that it is ready.
     pub async fn ready(&self) {
-        let services = [Some(&self.command_api), Some(&self.query_api), self.projector.as_ref()];
+        let services = [
+            Some(&self.command_api),
+            Some(&self.query_api),
+            self.projector.as_ref(),
+            Some(&self.reactor),
+        ];
         for service in services.into_iter().flatten() {
             let private = Client::new(&service.value("private"));
             wait_for("a service to be ready", || async {
@@ -174,6 +186,26 @@ impl System {
         self.projector = Some(Process::start(&["projector"], &environment, &log));
     }
 
+    /// Kills the reactor and starts another one.
+    pub fn restart_reactor(&mut self) {
+        let log = self.dir.path().join("reactor");
+        let next = Process::start(&["reactor"], &self.environment.of("reactor"), &log);
+        std::mem::replace(&mut self.reactor, next).kill();
+    }
+
+    /// The mails to an address so far, oldest first. The address is compared as it stands in the mail.
+    pub fn mails_to(&self, address: &str) -> Vec<Mail> {
+        let mut mails = mail::all_in(&self.environment.mail_dir());
+        mails.retain(|mail| mail.to == address);
+        mails
+    }
+
+    /// Waits until an address has so many mails, and gives them, oldest first.
+    pub async fn wait_for_mails_to(&self, address: &str, count: usize) -> Vec<Mail> {
+        wait_for("mails", || async { self.mails_to(address).len() >= count }).await;
+        self.mails_to(address)
+    }
+
     /// The event log's server, for a test that has its own.
     pub fn nats(&self) -> &NatsServer {
         match &self.servers {
@@ -207,6 +239,11 @@ impl System {
             .unwrap()
     }
 
+    /// The folder that `roster init` made.
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.dir.path().join("secrets")
+    }
+
     /// What a service wrote to its log.
     pub fn log_of(&self, service: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(service)).unwrap_or_default()
@@ -223,6 +260,10 @@ struct Environment {
 }
 
 impl Environment {
+    fn mail_dir(&self) -> PathBuf {
+        self.dir.join("mail")
+    }
+
     /// Settings of one service, all through variables.
     fn of(&self, role: &str) -> Vec<(String, String)> {
         let file = |name: PathBuf| name.to_str().unwrap().to_owned();
@@ -235,9 +276,16 @@ impl Environment {
             ("ROSTER_MONGODB_DATABASE", self.database.clone()),
             ("ROSTER_SECRETS_DIR", file(self.dir.join("secrets").join(role))),
             ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
+            // The server sets the room aside when a stream is made.
+            ("ROSTER_LOG_SESSIONS_BYTES_MAX", (64_u64 << 20).to_string()),
+            ("ROSTER_LOG_MAILS_BYTES_MAX", (8_u64 << 20).to_string()),
+            ("ROSTER_LOG_THROTTLE_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_LOG_REPLICAS", self.replicas.to_string()),
             // All clients of a test come from one address.
             ("ROSTER_THROTTLE_ENABLED", "false".to_owned()),
+            ("ROSTER_MAIL_TRANSPORT", "folder".to_owned()),
+            ("ROSTER_MAIL_FOLDER", file(self.mail_dir())),
+            ("ROSTER_MAIL_LINK_BASE", LINK_BASE.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()

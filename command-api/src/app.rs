@@ -10,13 +10,12 @@ use service_kit::event_log::{
 };
 use service_kit::health::Readiness;
 use service_kit::http::TrustedProxies;
-use service_kit::keys::{
-    APPLICATION_KEY_FILE, JWKS_FILE, KeySet, SIGNING_KEY_FILE, SecretKey, SigningKey, random,
-};
+use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, random};
 use service_kit::links::{LINK_KEY_PURPOSE, Links};
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::nats;
 use service_kit::revocations::Revocations;
+use service_kit::signing_keys::KeyRing;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
 use crate::application::{CommandError, Parts, RefreshTokens, Request, Users};
-use crate::domain::{Password, PasswordContext, PasswordRules, Register, Roles, SessionRules};
+use crate::domain::{PasswordContext, PasswordRules, Register, Roles, SessionRules};
 use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
@@ -39,12 +38,6 @@ pub enum StartError {
     /// A key is missing.
     #[error(transparent)]
     Key(#[from] service_kit::keys::KeyError),
-    /// A key of the JWK set cannot be used.
-    #[error("the JWK set cannot be used")]
-    KeySet(#[source] jsonwebtoken::errors::Error),
-    /// The signing key is not among the published ones, so nobody could check our tokens.
-    #[error("the signing key is missing in the JWK set")]
-    SigningKeyNotPublished,
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
@@ -69,7 +62,7 @@ pub enum StartError {
 pub struct App {
     users: Users,
     router: axum::Router,
-    key_set: KeySet,
+    keys: KeyRing,
     readiness: Readiness,
     tasks: TaskTracker,
 }
@@ -82,13 +75,9 @@ impl App {
     pub async fn build(settings: &Settings, stop: CancellationToken) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let application_key = SecretKey::read(&secrets.join(APPLICATION_KEY_FILE))?;
-        let signing_key = SigningKey::read(&secrets.join(SIGNING_KEY_FILE))?;
-        let key_set = KeySet::read(&secrets.join(JWKS_FILE))?;
-        if !key_set.keys.iter().any(|key| key.kid == signing_key.id) {
-            return Err(StartError::SigningKeyNotPublished);
-        }
-        let verifier =
-            TokenVerifier::new(&key_set, &settings.tokens).map_err(StartError::KeySet)?;
+        let keys = KeyRing::open(secrets, true)?;
+        keys.follow(&stop);
+        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens);
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let follow = async |subject| {
@@ -155,11 +144,11 @@ impl App {
             user_views: Arc::new(user_views),
             session_views: Arc::new(session_views),
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
-            issuer: TokenIssuer::new(signing_key, settings.tokens.clone()),
+            issuer: TokenIssuer::new(keys.clone(), settings.tokens.clone()),
             verifier: verifier.with_revocations(revocations),
             trusted_proxies,
         });
-        Ok(Self { users, router, key_set, readiness, tasks })
+        Ok(Self { users, router, keys, readiness, tasks })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -169,7 +158,7 @@ impl App {
 
     /// The route with the public keys, which both sides have.
     pub fn key_routes(&self) -> axum::Router {
-        self.key_set.clone().routes()
+        self.keys.clone().routes()
     }
 
     /// What must hold for the service to take requests.
@@ -193,7 +182,9 @@ impl App {
         let email =
             EmailAddress::parse(email).map_err(|why| format!("the e-mail address {why}"))?;
         let context = PasswordContext { email: Some(&email), full_name: None };
-        let password = Password::new(password, self.users.password_rules(), &context)
+        let password = self
+            .users
+            .judge_in(password, &context)
             .map_err(|(_, why)| format!("the password {why}"))?;
         let roles = Roles::parse(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])
             .map_err(|(_, why)| why)?;

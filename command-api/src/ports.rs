@@ -109,9 +109,20 @@ pub struct Change {
     /// With it, when access ends.
     pub revocation: Option<(UserRevocation, Guard)>,
     /// With it, when a link of a mail is used up.
-    pub link: Option<(LinkPurpose, Guard)>,
+    pub link: Option<UsedLink>,
     /// With it, when the caller gave a key.
     pub key: Option<IdempotencyKey>,
+}
+
+/// A link that this change uses up.
+#[derive(Debug, Clone, Copy)]
+pub struct UsedLink {
+    /// What it was for.
+    pub purpose: LinkPurpose,
+    /// The record of its purpose, as it was when the link was good.
+    pub record: LinkRecord,
+    /// Guard on that record.
+    pub guard: Guard,
 }
 
 impl Change {

@@ -22,7 +22,8 @@ pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
 pub use envelope::{CONTENT_TYPE, DecodeError, Envelope, Event, Fact, SOURCE, SessionEvent};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
-    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, SessionsKept, UserRevocation,
+    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, SessionsKept,
+    UserRevocation,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use time::Timestamp;

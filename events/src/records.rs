@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Position, SessionId, UserId};
+use crate::{Position, SessionId, Timestamp, UserId};
 
 /// The claim on an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,10 +147,48 @@ impl LinkPurpose {
 }
 
 /// Which link of a purpose is good: the newest, until it is used. The link itself is nowhere.
+///
+/// The time of the order outlives the use, because the order of a link may come to the mailer again
+/// after the link was used, and an older one may have been held up: neither may bring a link to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
     /// The serial of the good link; `None` when it was used or called off.
     pub serial: Option<Uuid>,
+    /// When the newest link was ordered, whatever became of it.
+    pub ordered_at: Timestamp,
+}
+
+/// What a record says about the link of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkStanding {
+    /// It is newer than what the record knows: write it in, then send it.
+    Newest,
+    /// It is the good one already: send it again.
+    Good,
+    /// It was used or called off, or a newer one was ordered: nobody must get it.
+    Void,
+}
+
+impl LinkRecord {
+    /// The record after its link was used or called off.
+    #[must_use]
+    pub const fn used(self) -> Self {
+        Self { serial: None, ordered_at: self.ordered_at }
+    }
+
+    /// Where the link of an order stands, given the record there is. Two orders of one millisecond are
+    /// told apart by their serials, so that of two mailers both call the same one newer.
+    #[must_use]
+    pub fn standing(record: Option<Self>, serial: Uuid, ordered_at: Timestamp) -> LinkStanding {
+        match record {
+            None => LinkStanding::Newest,
+            Some(Self { serial: Some(good), .. }) if good == serial => LinkStanding::Good,
+            Some(Self { serial: good, ordered_at: newest }) => {
+                let ties = newest == ordered_at && good.is_some_and(|good| good < serial);
+                if newest < ordered_at || ties { LinkStanding::Newest } else { LinkStanding::Void }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -161,8 +199,11 @@ mod tests {
         SessionId::from_uuid(Uuid::from_u128(n))
     }
 
-    /// Revocations one after the other, each at its position.
-    fn after(steps: &[(u64, fn(&Cutoff) -> UserRevocation)]) -> Cutoff {
+    /// A revocation at its position.
+    type Step = (u64, fn(&Cutoff) -> UserRevocation);
+
+    /// Revocations one after the other.
+    fn after(steps: &[Step]) -> Cutoff {
         steps.iter().fold(Cutoff::default(), |cutoff, (position, next)| {
             Cutoff::of(next(&cutoff), Position(*position))
         })
@@ -175,9 +216,7 @@ mod tests {
 
     #[test]
     fn who_lives_on() {
-        let alive = |steps: &[(u64, fn(&Cutoff) -> UserRevocation)], n, epoch| {
-            after(steps).spares(session(n), Position(epoch))
-        };
+        let alive = |steps: &[Step], n, epoch| after(steps).spares(session(n), Position(epoch));
         assert!(alive(&[], 1, 0), "nothing was revoked");
         assert!(!alive(&[(5, ALL)], 1, 0));
         assert!(alive(&[(5, ALL)], 1, 5), "it began afterwards");
@@ -194,6 +233,32 @@ mod tests {
         assert!(!alive(&[(5, BUT_1), (9, BUT_2)], 2, 0), "the first one ended this");
         assert!(!alive(&[(5, BUT_1), (9, ALL)], 1, 0));
         assert!(!alive(&[(5, BUT_1), (9, ALL), (12, BUT_1)], 1, 5));
+    }
+
+    #[test]
+    fn a_link_that_was_used_or_overtaken_stays_void() {
+        let at = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
+        let id = Uuid::from_u128;
+        let record = |serial, second| Some(LinkRecord { serial, ordered_at: at(second) });
+        for (record, standing) in [
+            (None, LinkStanding::Newest),
+            (record(Some(id(5)), 10), LinkStanding::Good),
+            (record(Some(id(4)), 9), LinkStanding::Newest),
+            (record(Some(id(6)), 11), LinkStanding::Void),
+            (record(None, 9), LinkStanding::Newest),
+            (record(None, 10), LinkStanding::Void),
+            (record(None, 11), LinkStanding::Void),
+            (record(Some(id(4)), 10), LinkStanding::Newest),
+            (record(Some(id(6)), 10), LinkStanding::Void),
+        ] {
+            assert_eq!(LinkRecord::standing(record, id(5), at(10)), standing, "{record:?}");
+        }
+        let used = record(Some(id(5)), 10).unwrap().used();
+        assert_eq!(LinkRecord::standing(Some(used), id(5), at(10)), LinkStanding::Void);
+        assert_eq!(
+            serde_json::to_string(&used).unwrap(),
+            r#"{"serial":null,"ordered_at":"2027-01-15T08:00:10.000Z"}"#
+        );
     }
 
     #[test]

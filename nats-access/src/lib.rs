@@ -26,9 +26,10 @@
 //! The table is a fence against mistakes and against most of what a stolen service could do, not
 //! against all of it. The server does not check where a requester wants its answer: whoever may
 //! ask JetStream anything can have the answer of the server stored under a subject of the log.
-//! `STREAM.MSG.GET` and `CONSUMER.CREATE` name the messages they are after in the payload, where
-//! no permission reaches: whoever has them can read the whole stream, credentials included. That
-//! is why those are sealed. Only a role that publishes nothing is free of both.
+//! `STREAM.MSG.GET` names the message it is after in the payload, where no permission reaches, and
+//! so does a `CONSUMER.CREATE` whose permission leaves the filter open: whoever has them can read
+//! the whole stream, credentials included. That is why those are sealed. A permission that ends in
+//! a filter is another matter: the server holds the payload to it.
 
 mod error;
 mod files;

@@ -136,9 +136,8 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
     row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the attempts from the leader"),
 
-    // The client leaves the naming to the server unless told otherwise, on a subject of its own.
-    // It allows nothing that the next row does not: both take any configuration.
-    row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS", "makes an ordered consumer the server names"),
+    // Always under a name in the subject, which the server holds the payload to. The other subject,
+    // without one, takes a name out of the payload: it could make the mailer's consumer anew (tried).
     row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS.>", "makes an ordered consumer under a name of its own"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.INFO.USERS.>", "learns how much is left to read"),
     row(&[Projector], Publish, "$JS.API.CONSUMER.DELETE.USERS.>", "clears away the consumer it replaces"),
@@ -157,8 +156,11 @@ const TABLE: &[Permission] = &[
     row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.mailer", "learns how much is left to send"),
     row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer", "pulls the orders"),
     row(&[Reactor], Publish, "$JS.ACK.MAILS.mailer.>", "says that a mail is sent"),
+    // The form that a server uses once `js_ack_fc_v2` is on: domain and account come first.
+    row(&[Reactor], Publish, "$JS.ACK.*.*.USERS.mailer.>", "says that a fact is worked on"),
+    row(&[Reactor], Publish, "$JS.ACK.*.*.MAILS.mailer.>", "says that a mail is sent"),
     row(&[Projector], NeverPublish, "$JS.API.CONSUMER.*.USERS.mailer", "the mailer's"),
-    row(&[Projector], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.mailer.>", "the mailer's"),
+    row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.mailer.>", "the mailer's: to create is to change by name"),
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "the mailer's"),
 
     row(&[CommandApi, QueryApi], Subscribe, "roster.position.*", "waits until the views have what a caller wrote"),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use events::subjects;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
-use service_kit::keys::{CURSOR_KEY_FILE, JWKS_FILE, KeySet, SecretKey};
+use service_kit::keys::{CURSOR_KEY_FILE, SecretKey};
 use service_kit::nats;
 use service_kit::revocations::Revocations;
+use service_kit::signing_keys::KeyRing;
 use service_kit::tokens::TokenVerifier;
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,6 @@ pub enum StartError {
     /// A key is missing.
     #[error(transparent)]
     Key(#[from] service_kit::keys::KeyError),
-    /// A key of the JWK set cannot be used.
-    #[error("the JWK set cannot be used: {0}")]
-    KeySet(String),
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
@@ -48,7 +46,7 @@ pub enum StartError {
 /// A service that is ready to serve.
 pub struct App {
     router: axum::Router,
-    key_set: KeySet,
+    keys: KeyRing,
     readiness: Readiness,
     reader: Reader,
 }
@@ -61,9 +59,9 @@ impl App {
     pub async fn build(settings: &Settings, stop: CancellationToken) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
-        let key_set = KeySet::read(&secrets.join(JWKS_FILE))?;
-        let verifier = TokenVerifier::new(&key_set, &settings.tokens)
-            .map_err(|error| StartError::KeySet(error.to_string()))?;
+        let keys = KeyRing::open(secrets, false)?;
+        keys.follow(&stop);
+        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens);
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let subject = subjects::USER_VIEWS_POSITION;
         let position = ViewsPosition::follow(&client, subject, stop.clone())
@@ -98,7 +96,7 @@ impl App {
             cursor_key: cursor_key.derive("list cursor v1"),
             query_wait: Duration::from_millis(settings.views.query_wait_ms),
         });
-        Ok(Self { router, key_set, readiness, reader })
+        Ok(Self { router, keys, readiness, reader })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -108,7 +106,7 @@ impl App {
 
     /// The route with the public keys, which both sides have.
     pub fn key_routes(&self) -> axum::Router {
-        self.key_set.clone().routes()
+        self.keys.clone().routes()
     }
 
     /// What must hold for the service to take requests.

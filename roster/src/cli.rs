@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use service_kit::config::Settings;
+use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
-use crate::{dev, health, init, provision, services};
+use crate::{dev, health, init, keys, parked, provision, services};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -33,13 +34,20 @@ enum Command {
     QueryApi(ConfigArgs),
     /// Run the projector of the user views
     Projector(ConfigArgs),
+    /// Run the reactor, which sends the mails
+    Reactor(ConfigArgs),
     /// Create the event log, or bring it to what it must be; with ROSTER_ADMIN_EMAIL and
     /// ROSTER_ADMIN_PASSWORD also the first administrator
     Provision(ConfigArgs),
+    /// Mails that could not be sent: look, put back, give up. Needs the operator's credentials
+    Parked(ParkedArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
     /// Make the keys and NATS credentials of a new system; what is there stays
     Init(InitArgs),
+    /// See to the keys of access tokens
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Ask a running service whether it is ready; for health checks
     Health(HealthArgs),
 }
@@ -47,7 +55,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigArgs {
     /// Settings in TOML; over the defaults and below the environment
-    #[arg(long, env = "ROSTER_CONFIG")]
+    #[arg(long, env = "ROSTER_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -74,11 +82,59 @@ pub struct DevArgs {
     pub config: Option<PathBuf>,
 }
 
+/// Arguments of `roster parked`.
+#[derive(Debug, Args)]
+pub struct ParkedArgs {
+    #[command(subcommand)]
+    pub action: ParkedAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What to do about parked mails.
+#[derive(Debug, Subcommand)]
+pub enum ParkedAction {
+    /// Show them, oldest first; exit code 1 when there are any
+    List,
+    /// Put one back to be sent, or all of them
+    Retry {
+        /// As `list` shows it; all when it is not given
+        id: Option<uuid::Uuid>,
+    },
+    /// Give one up for good
+    Drop {
+        /// As `list` shows it
+        id: uuid::Uuid,
+    },
+}
+
 #[derive(Debug, Args)]
 struct InitArgs {
     /// Folder to write to
     #[arg(long)]
     dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a new key while everything runs: it is published at once, signs after the lead, and no token
+    /// that was signed before is refused
+    #[command(after_help = "Example: roster keys rotate --dir .roster/secrets")]
+    Rotate(RotateArgs),
+}
+
+#[derive(Debug, Args)]
+struct RotateArgs {
+    /// The folder of `roster init`; bring the changed files of its folders to their services within the
+    /// lead
+    #[arg(long)]
+    dir: PathBuf,
+    /// Seconds until the new key signs
+    #[arg(long, default_value_t = LEAD_DEFAULT_S)]
+    lead_s: u64,
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +153,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::CommandApi(args) => with_settings(args.config, services::command_api),
         Command::QueryApi(args) => with_settings(args.config, services::query_api),
         Command::Projector(args) => with_settings(args.config, services::projector),
+        Command::Reactor(args) => with_settings(args.config, services::reactor),
+        Command::Parked(args) => {
+            with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
         Command::Provision(args) => with_settings(args.config, provision::run),
         Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {
             Ok(_) => {
@@ -106,6 +166,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => failed(&error.to_string()),
         },
         Command::Init(args) => report(init::all(&args.dir)),
+        Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),
             Err(error) => failed(&error.to_string()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nats_access::{Role, Trust};
-use service_kit::config::Settings;
+use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::random;
 use tokio::time::{Instant, sleep};
@@ -103,6 +103,13 @@ async fn with_servers(
     let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
     let private = format!("http://{}", listeners.private_addr()?);
     settings.tokens.issuer.clone_from(&url);
+    settings.throttle.enabled &= !args.no_throttle;
+    settings.mail.link_base = format!("{url}/links");
+    if settings.mail.transport == MailTransport::Folder
+        && settings.mail.folder.as_os_str().is_empty()
+    {
+        settings.mail.folder = args.data_dir.join("mail");
+    }
     let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
 
     provision::log(&plan.of(Role::Operator, "operator")).await?;
@@ -112,12 +119,18 @@ async fn with_servers(
     let queries =
         query_api::App::build(&plan.of(Role::QueryApi, "query-api"), stop.clone()).await?;
     let projector = projector::App::build(&plan.of(Role::Projector, "projector")).await?;
+    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor")).await?;
 
-    let readiness = commands.readiness().and(queries.readiness()).and(projector.readiness());
+    let readiness = commands
+        .readiness()
+        .and(queries.readiness())
+        .and(projector.readiness())
+        .and(reactor.readiness());
     let routes = commands.router().merge(queries.router()).merge(queries.key_routes());
-    let projecting = TaskTracker::new();
-    projecting.spawn(projector.run(stop.clone()));
-    projecting.close();
+    let following = TaskTracker::new();
+    following.spawn(projector.run(stop.clone()));
+    following.spawn(reactor.run(stop.clone()));
+    following.close();
     let serving = listeners.start(Some(routes), readiness.clone(), stop);
 
     let ended = tokio::select! {
@@ -135,7 +148,7 @@ async fn with_servers(
     serving.wait().await;
     commands.finished().await;
     queries.finished().await;
-    projecting.wait().await;
+    following.wait().await;
     match ended? {
         None => Ok(ExitCode::SUCCESS),
         Some(name) => {

@@ -2,9 +2,9 @@
 //! and no other.
 //!
 //! ```text
-//! operator/     operator.creds, application.key, signing.pem, jwks.json, nats/ (seeds)
-//! command-api/  nats.creds, application.key, signing.pem, jwks.json
-//! query-api/    nats.creds, cursor.key, jwks.json
+//! operator/     operator.creds, application.key, keys.json, signing-*.pem, nats/ (seeds)
+//! command-api/  nats.creds, application.key, keys.json, signing-*.pem
+//! query-api/    nats.creds, cursor.key, keys.json
 //! projector/    nats.creds
 //! reactor/      nats.creds, link.key, mail.key
 //! nats/         auth.conf: what the servers include
@@ -16,11 +16,13 @@ use std::path::Path;
 use anyhow::Context;
 use nats_access::{Role, Trust};
 use service_kit::keys::{
-    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, JWKS_FILE, LINK_KEY_FILE, MAIL_KEY_FILE,
-    SIGNING_KEY_FILE, SecretKey, SigningKey, write_private,
+    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey, write_private,
 };
 use service_kit::links::LINK_KEY_PURPOSE;
 use service_kit::mail_orders::MAIL_KEY_PURPOSE;
+use service_kit::signing_keys::{KEYS_FILE, LEAD_MIN_S};
+
+use crate::keys;
 
 /// NATS credentials in a service's folder.
 const CREDS_FILE: &str = "nats.creds";
@@ -57,16 +59,13 @@ pub fn keys(dir: &Path) -> anyhow::Result<()> {
         private_dir(folder)?;
     }
     SecretKey::generate()?.write_new(&operator.join(APPLICATION_KEY_FILE))?;
-    write_private(&operator.join(SIGNING_KEY_FILE), SigningKey::generate_pem()?.as_bytes())?;
     SecretKey::generate()?.write_new(&query.join(CURSOR_KEY_FILE))?;
 
-    let signing = SigningKey::read(&operator.join(SIGNING_KEY_FILE))?;
-    let key_set = serde_json::to_vec_pretty(&signing.public_set())?;
-    write_private(&operator.join(JWKS_FILE), &key_set)?;
-    for file in [APPLICATION_KEY_FILE, SIGNING_KEY_FILE, JWKS_FILE] {
-        copy(&operator.join(file), &command.join(file))?;
+    if !operator.join(KEYS_FILE).exists() {
+        keys::rotate(dir, LEAD_MIN_S)?;
     }
-    copy(&operator.join(JWKS_FILE), &query.join(JWKS_FILE))?;
+    copy(&operator.join(APPLICATION_KEY_FILE), &command.join(APPLICATION_KEY_FILE))?;
+    keys::hand_out(dir)?;
 
     // The reactor gets the two keys it works with, and not the one they come from.
     let application = SecretKey::read(&operator.join(APPLICATION_KEY_FILE))?;

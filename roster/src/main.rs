@@ -4,6 +4,8 @@ mod cli;
 mod dev;
 mod health;
 mod init;
+mod keys;
+mod parked;
 mod provision;
 mod services;
 mod stack;

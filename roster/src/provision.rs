@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use command_api::App;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, mails_stream, sessions_stream, throttle_stream, users_stream,
+    EventLog, Limits, mailer_events, mailer_orders, mails_stream, sessions_stream, throttle_stream,
+    users_stream,
 };
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,13 @@ pub async fn log(settings: &Settings) -> anyhow::Result<()> {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
         let name = spec.name();
         log.provision(&spec).await.with_context(|| format!("cannot provision {name}"))?;
+    }
+    for spec in [mailer_events(), mailer_orders()] {
+        let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
+        let (name, stream) = (spec.name(), spec.stream());
+        log.provision_consumer(&spec)
+            .await
+            .with_context(|| format!("cannot provision {name} of {stream}"))?;
     }
     Ok(())
 }

@@ -50,6 +50,20 @@ pub async fn projector(settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `roster reactor`
+pub async fn reactor(settings: Settings) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_signal()?;
+    let listeners = Listeners::bind(&settings, false).await?;
+    let app = reactor::App::build(&settings).await?;
+    let readiness = app.readiness();
+    let tasks = TaskTracker::new();
+    tasks.spawn(app.run(stop.clone()));
+    listeners.serve(None, readiness, &stop).await;
+    tasks.close();
+    tasks.wait().await;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The open listeners of a process.
 pub struct Listeners {
     public: Option<TcpListener>,

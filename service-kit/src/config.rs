@@ -103,6 +103,8 @@ section! {
         sessions_bytes_max: u64,
         /// Bound of the stream of mails.
         mails_bytes_max: u64,
+        /// Bound of the bucket with the counts of attempts.
+        throttle_bytes_max: u64,
         /// An append with its retries, in milliseconds.
         append_deadline_ms: u64,
     }
@@ -377,6 +379,7 @@ impl Settings {
         for (key, bytes) in [
             ("log.sessions_bytes_max", self.log.sessions_bytes_max),
             ("log.mails_bytes_max", self.log.mails_bytes_max),
+            ("log.throttle_bytes_max", self.log.throttle_bytes_max),
         ] {
             bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
         }

@@ -9,24 +9,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use aws_lc_rs::{hkdf, hmac, rand::SecureRandom};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::CACHE_CONTROL;
-use jsonwebtoken::{Algorithm, EncodingKey};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use base64::engine::general_purpose::STANDARD;
 
 /// File with the application key, in the folder of the command side.
 pub const APPLICATION_KEY_FILE: &str = "application.key";
-/// File with the private signing key, in the folder of the command side.
-pub const SIGNING_KEY_FILE: &str = "signing.pem";
-/// File with the public keys, in the folder of every service that checks tokens.
-pub const JWKS_FILE: &str = "jwks.json";
 /// File with the key that protects cursors, in the folder of the query side.
 pub const CURSOR_KEY_FILE: &str = "cursor.key";
 
@@ -34,9 +22,6 @@ pub const CURSOR_KEY_FILE: &str = "cursor.key";
 pub const LINK_KEY_FILE: &str = "link.key";
 /// File with the key of mail orders, in the folder of the reactor.
 pub const MAIL_KEY_FILE: &str = "mail.key";
-
-/// How long a key set may be cached, in seconds.
-pub const JWKS_MAX_AGE_S: u64 = 300;
 
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
@@ -182,125 +167,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     Ok(bytes)
 }
 
-/// The key that signs access tokens, with its name.
-#[derive(Clone)]
-pub struct SigningKey {
-    /// RFC 7638 thumbprint; `kid` of a token.
-    pub id: String,
-    /// For the library that signs.
-    pub key: EncodingKey,
-    public: Vec<u8>,
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// A public key as a JWK set shows it (RFC 8037): members that are public and no other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PublicKey {
-    /// `OKP`.
-    pub kty: String,
-    /// `Ed25519`.
-    pub crv: String,
-    /// The key in base64url.
-    pub x: String,
-    /// RFC 7638 thumbprint.
-    pub kid: String,
-    /// `EdDSA`.
-    pub alg: String,
-    /// `sig`.
-    #[serde(rename = "use")]
-    pub purpose: String,
-}
-
-/// A JWK set (RFC 7517).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeySet {
-    /// The keys; never two with one `kid`.
-    pub keys: Vec<PublicKey>,
-}
-
-impl SigningKey {
-    /// Draws a new Ed25519 key and gives it as PKCS#8 in PEM.
-    ///
-    /// # Errors
-    /// [`KeyError::Generate`].
-    pub fn generate_pem() -> Result<String, KeyError> {
-        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
-        let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
-        let body = STANDARD.encode(der.as_ref());
-        Ok(format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
-    }
-
-    /// Reads a PEM file.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = read_text(path)?;
-        let content =
-            || KeyError::Content { path: path.into(), expected: "an Ed25519 key as PKCS#8 in PEM" };
-        let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
-        let der = STANDARD.decode(body).map_err(|_| content())?;
-        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| content())?;
-        let public = pair.public_key().as_ref().to_vec();
-        Ok(Self { id: thumbprint(&public), key: EncodingKey::from_ed_der(&der), public })
-    }
-
-    /// The set a verifier needs.
-    #[must_use]
-    pub fn public_set(&self) -> KeySet {
-        KeySet {
-            keys: vec![PublicKey {
-                kty: "OKP".to_owned(),
-                crv: "Ed25519".to_owned(),
-                x: URL_SAFE_NO_PAD.encode(&self.public),
-                kid: self.id.clone(),
-                alg: "EdDSA".to_owned(),
-                purpose: "sig".to_owned(),
-            }],
-        }
-    }
-
-    /// The one algorithm there is.
-    pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
-}
-
-impl KeySet {
-    /// The route with the set, for whoever checks tokens elsewhere.
-    pub fn routes(self) -> Router {
-        Router::new().route("/.well-known/jwks.json", get(move || async move { self.response() }))
-    }
-
-    /// The set as an answer that may be cached for [`JWKS_MAX_AGE_S`].
-    fn response(&self) -> Response {
-        let cache = format!("public, max-age={JWKS_MAX_AGE_S}");
-        ([(CACHE_CONTROL, cache)], Json(self)).into_response()
-    }
-
-    /// Reads a JWK set file.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        serde_json::from_str(&read_text(path)?)
-            .map_err(|_| KeyError::Content { path: path.into(), expected: "a JWK set" })
-    }
-}
-
-/// RFC 7638: SHA-256 over the required members in order.
-fn thumbprint(public: &[u8]) -> String {
-    let jwk = json!({"crv": "Ed25519", "kty": "OKP", "x": URL_SAFE_NO_PAD.encode(public)});
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, jwk.to_string().as_bytes());
-    URL_SAFE_NO_PAD.encode(digest.as_ref())
-}
-
-fn read_text(path: &Path) -> Result<String, KeyError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, KeyError> {
     fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.into(), source })
 }
 
@@ -309,10 +176,15 @@ fn read_text(path: &Path) -> Result<String, KeyError> {
 /// # Errors
 /// [`KeyError::Write`].
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    if path.exists() { Ok(()) } else { replace_private(path, content) }
+}
+
+/// The same, in place of what is there.
+///
+/// # Errors
+/// [`KeyError::Write`].
+pub fn replace_private(path: &Path, content: &[u8]) -> Result<(), KeyError> {
     let fail = |source| KeyError::Write { path: path.into(), source };
-    if path.exists() {
-        return Ok(());
-    }
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let half = PathBuf::from(name);
@@ -336,12 +208,5 @@ mod tests {
         assert_ne!(key.mac(&[b"ab", b"c"]), key.mac(&[b"a", b"bc"]));
         assert!(key.verifies(&[b"x"], &key.mac(&[b"x"])));
         assert!(!key.verifies(&[b"y"], &key.mac(&[b"x"])));
-    }
-
-    /// RFC 8037 appendix A.3 has key and thumbprint.
-    #[test]
-    fn the_thumbprint_is_the_one_of_the_rfc() {
-        let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
-        assert_eq!(thumbprint(&public), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 }

@@ -15,6 +15,7 @@ pub mod nats;
 pub mod problem;
 pub mod revocations;
 pub mod sealing;
+pub mod signing_keys;
 pub mod telemetry;
 pub mod tokens;
 pub mod user_read;

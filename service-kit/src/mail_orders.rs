@@ -4,6 +4,7 @@
 //! address; it never holds a link, which the mailer makes when it sends. Its id names the wish: the same
 //! wish placed twice is one order as long as it waits, and one link however often it is carried out.
 
+use aws_lc_rs::digest;
 use events::{CommandId, Timestamp, UserId, subjects};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -78,6 +79,20 @@ impl Mail {
             Self::AddressTaken { .. } => "address_taken",
         }
     }
+}
+
+/// The id of the order that a cause leads to: the same each time, and as good as random otherwise.
+#[must_use]
+pub fn order_id(cause: Uuid, kind: &str) -> Uuid {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"mail order v1");
+    context.update(cause.as_bytes());
+    context.update(kind.as_bytes());
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// Seals and opens orders, with a key derived for [`MAIL_KEY_PURPOSE`].

@@ -3,22 +3,21 @@
 //! The library leaves three gaps that are closed here: it ignores `typ` and `crit`, it lets a missing
 //! `aud`, `iss` or `sub` pass unless listed as required, and it grants 60 s of leeway by default.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
 use events::{Position, ROLE_ADMIN, SessionId, UserId};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ambient;
 use crate::config::Tokens;
-use crate::keys::{KeySet, SigningKey};
 use crate::problem::{Code, Problem};
 use crate::revocations::Revocations;
+use crate::signing_keys::{KeyRing, SigningKey};
 
 /// `typ` of an access token (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
@@ -43,20 +42,26 @@ struct Claims {
 /// Makes access tokens.
 #[derive(Clone)]
 pub struct TokenIssuer {
-    key: Arc<SigningKey>,
+    keys: KeyRing,
     settings: Tokens,
 }
 
 /// Signing failed, which a sound key never does.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot sign an access token")]
-pub struct SignError(#[from] jsonwebtoken::errors::Error);
+pub enum SignError {
+    /// No key of the schedule signs now.
+    #[error("no key signs access tokens now")]
+    NoKey,
+    /// The library failed.
+    #[error("cannot sign an access token")]
+    Library(#[from] jsonwebtoken::errors::Error),
+}
 
 impl TokenIssuer {
-    /// Signs with `key`.
+    /// Signs with the key whose time it is.
     #[must_use]
-    pub fn new(key: SigningKey, settings: Tokens) -> Self {
-        Self { key: Arc::new(key), settings }
+    pub const fn new(keys: KeyRing, settings: Tokens) -> Self {
+        Self { keys, settings }
     }
 
     /// Seconds a new token lives.
@@ -89,17 +94,18 @@ impl TokenIssuer {
             epoch,
             roles: roles.to_vec(),
         };
+        let key = self.keys.signing().ok_or(SignError::NoKey)?;
         let mut header = Header::new(SigningKey::ALGORITHM);
         header.typ = Some(TYPE.to_owned());
-        header.kid = Some(self.key.id.clone());
-        Ok(encode(&header, &claims, &self.key.key)?)
+        header.kid = Some(key.id.clone());
+        Ok(encode(&header, &claims, &key.key)?)
     }
 }
 
 /// Checks access tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenVerifier {
-    keys: Arc<HashMap<String, DecodingKey>>,
+    keys: KeyRing,
     validation: Arc<Validation>,
     revocations: Option<Revocations>,
 }
@@ -127,22 +133,15 @@ impl Caller {
 
 impl TokenVerifier {
     /// Accepts tokens signed with one of `keys` for this issuer and audience.
-    ///
-    /// # Errors
-    /// A key of the set that is no Ed25519 key.
-    pub fn new(keys: &KeySet, settings: &Tokens) -> Result<Self, jsonwebtoken::errors::Error> {
+    #[must_use]
+    pub fn new(keys: KeyRing, settings: &Tokens) -> Self {
         let mut validation = Validation::new(SigningKey::ALGORITHM);
         validation.leeway = 0;
         validation.validate_nbf = true;
         validation.set_issuer(&[&settings.issuer]);
         validation.set_audience(&[&settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let keys: Result<HashMap<_, _>, jsonwebtoken::errors::Error> = keys
-            .keys
-            .iter()
-            .map(|key| Ok((key.kid.clone(), DecodingKey::from_ed_components(&key.x)?)))
-            .collect();
-        Ok(Self { keys: Arc::new(keys?), validation: Arc::new(validation), revocations: None })
+        Self { keys, validation: Arc::new(validation), revocations: None }
     }
 
     /// The same, which also refuses what was revoked.
@@ -203,8 +202,8 @@ impl TokenVerifier {
         if !is_access_token || has_crit(token)? {
             return None;
         }
-        let key = self.keys.get(header.kid.as_deref()?)?;
-        let claims = decode::<Claims>(token, key, &self.validation).ok()?.claims;
+        let key = self.keys.checking(header.kid.as_deref()?)?;
+        let claims = decode::<Claims>(token, &key, &self.validation).ok()?.claims;
         // The library takes `exp` as not over in its last second; ours is over when the clock says so.
         (claims.exp > unix_seconds()).then_some(claims)
     }
@@ -311,10 +310,11 @@ mod tests {
     #[test]
     fn a_token_of_ours_passes() {
         let key = key();
-        let verifier = TokenVerifier::new(&key.public_set(), &settings()).unwrap();
+        let keys = KeyRing::of(key).unwrap();
+        let verifier = TokenVerifier::new(keys.clone(), &settings());
         let user = UserId::from_uuid(ambient::new_uuid());
         let (session, epoch) = (SessionId::from_uuid(ambient::new_uuid()), Position(7));
-        let issuer = TokenIssuer::new(key, settings());
+        let issuer = TokenIssuer::new(keys, settings());
         let token = issuer.issue(user, session, epoch, &["admin".to_owned()]).unwrap();
         let caller = verifier.verify(&token).unwrap();
         assert_eq!(caller, Caller { user, session, epoch, roles: vec!["admin".to_owned()] });
@@ -324,7 +324,7 @@ mod tests {
     fn everything_else_is_refused() {
         let key = key();
         let other = self::key();
-        let verifier = TokenVerifier::new(&key.public_set(), &settings()).unwrap();
+        let verifier = TokenVerifier::new(KeyRing::of(key.clone()).unwrap(), &settings());
         let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": key.id});
         assert!(verifier.verify(&sign(&key, &header, &claims())).is_ok(), "the base case is sound");
 

@@ -14,6 +14,7 @@ mod dev;
 mod failures;
 mod idempotency;
 mod input;
+mod keys;
 mod operator;
 mod queries;
 mod readme;

@@ -71,11 +71,15 @@ fn keys_are_made_once_and_shared_out_sparingly() {
     let path = dir.path().to_str().unwrap();
     let files = || {
         let mut files = Vec::new();
-        for folder in ["operator", "command-api", "query-api", "projector", "nats"] {
+        for folder in ["operator", "command-api", "query-api", "projector", "reactor", "nats"] {
             for entry in std::fs::read_dir(dir.path().join(folder)).unwrap() {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_file() {
-                    let name = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+                    let mut name = entry.file_name().into_string().unwrap();
+                    if name.starts_with("signing-") {
+                        name = "signing-*.pem".to_owned();
+                    }
+                    let name = format!("{folder}/{name}");
                     files.push((name, std::fs::read(entry.path()).unwrap()));
                 }
             }
@@ -92,18 +96,21 @@ fn keys_are_made_once_and_shared_out_sparingly() {
         names,
         [
             "command-api/application.key",
-            "command-api/jwks.json",
+            "command-api/keys.json",
             "command-api/nats.creds",
-            "command-api/signing.pem",
+            "command-api/signing-*.pem",
             "nats/auth.conf",
             "operator/application.key",
-            "operator/jwks.json",
+            "operator/keys.json",
             "operator/nats.creds",
-            "operator/signing.pem",
+            "operator/signing-*.pem",
             "projector/nats.creds",
             "query-api/cursor.key",
-            "query-api/jwks.json",
+            "query-api/keys.json",
             "query-api/nats.creds",
+            "reactor/link.key",
+            "reactor/mail.key",
+            "reactor/nats.creds",
         ]
     );
 }

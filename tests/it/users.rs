@@ -1,6 +1,6 @@
 //! Changing and deleting users, and who may.
 
-use e2e::{PASSWORD, System, rename};
+use e2e::{PASSWORD, System, rename, wait_for};
 use futures::future::join_all;
 use serde_json::json;
 
@@ -105,7 +105,7 @@ async fn rights_follow_the_log_and_not_the_token() {
         assert_eq!(answer.expect(401).code(), "unauthorized");
     }
 
-    // A second administrator may, until it no longer is one: its token says otherwise.
+    // A second administrator may, until it no longer is one: the token dies with the role.
     admin.patch(ada, &json!({"roles": ["admin", "user"]})).await.expect(200);
     let as_ada = commands.login("ada@example.com", PASSWORD).await;
     let (ada_commands, ada_queries) =
@@ -113,6 +113,14 @@ async fn rights_follow_the_log_and_not_the_token() {
     ada_commands.patch(eve, &rename("Eve")).await.expect(200);
     ada_queries.get("/api/v1/users").await.expect(200);
     admin.patch(ada, &json!({"roles": ["user"]})).await.expect(200);
+    wait_for("the token is dead everywhere", || async {
+        ada_commands.patch(eve, &rename("Mallory")).await.status == 401
+            && ada_queries.get("/api/v1/users").await.status == 401
+    })
+    .await;
+    let as_ada = commands.login("ada@example.com", PASSWORD).await;
+    let (ada_commands, ada_queries) =
+        (commands.with_token(&as_ada), system.queries().with_token(&as_ada));
     ada_commands.patch(eve, &rename("Mallory")).await.expect(403);
     ada_queries.get("/api/v1/users").await.expect(403);
 
@@ -125,7 +133,9 @@ async fn rights_follow_the_log_and_not_the_token() {
         "invalid-credentials"
     );
     admin.patch(ada, &json!({"status": "active"})).await.expect(200);
-    ada_queries.get("/api/v1/auth/me").await.expect(200);
+    ada_queries.get("/api/v1/auth/me").await.expect(401);
+    let as_ada = commands.login("ada@example.com", PASSWORD).await;
+    system.queries().with_token(&as_ada).get("/api/v1/auth/me").await.expect(200);
 
     // The last administrator stays, whatever is tried.
     let me = queries.get("/api/v1/auth/me").await.expect(200);
@@ -143,7 +153,7 @@ async fn rights_follow_the_log_and_not_the_token() {
 #[tokio::test]
 async fn the_last_two_administrators_cannot_remove_each_other() {
     let system = System::shared().await;
-    let (admin, queries) = system.as_administrator().await;
+    let (mut admin, queries) = system.as_administrator().await;
     let me = queries.get("/api/v1/auth/me").await.expect(200);
     let me = format!("/api/v1/users/{}", me.body["id"].as_str().unwrap());
     for round in 0..10 {
@@ -159,6 +169,8 @@ async fn the_last_two_administrators_cannot_remove_each_other() {
         assert_eq!(done, 1, "{one:?} {two:?}");
         if one.status == 200 {
             second.patch(&me, &json!({"roles": ["admin", "user"]})).await.expect(200);
+            // The first one's token died with its role, and does not come back with it.
+            admin = system.as_administrator().await.0;
             admin.patch(&other, &demote).await.expect(200);
         }
     }

@@ -437,7 +437,10 @@ mod tests {
         async fn new() -> Self {
             let shared = Self::without_bucket();
             let operator = bucket(connect(shared.account, Role::Operator).await);
-            operator.provision(&throttle_stream(1)).await.unwrap();
+            operator
+                .provision(&throttle_stream(&Settings::merge("", []).unwrap().log))
+                .await
+                .unwrap();
             shared
         }
 

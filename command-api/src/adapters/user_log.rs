@@ -133,9 +133,9 @@ impl NatsUserLog {
             let subject = subjects::role_holders(ROLE_ADMIN);
             writes.push(Write::new(subject, *guard, encode(&holders)?));
         }
-        if let Some((purpose, guard)) = &change.link {
-            let subject = subjects::link(*purpose, change.user);
-            writes.push(Write::new(subject, *guard, encode(&LinkRecord { serial: None })?));
+        if let Some(link) = &change.link {
+            let subject = subjects::link(link.purpose, change.user);
+            writes.push(Write::new(subject, link.guard, encode(&link.record.used())?));
         }
         if let Some((revocation, guard)) = &change.revocation {
             let subject = subjects::user_revocation(change.user);

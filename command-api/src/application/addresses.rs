@@ -1,6 +1,6 @@
 //! Addresses: shown to be one's own, and changed.
 
-use events::{Actor, EmailAddress, LinkPurpose, UserId, UserState};
+use events::{Actor, EmailAddress, UserId, UserState};
 use service_kit::links::LinkKind;
 use service_kit::mail_orders::Mail;
 
@@ -46,7 +46,7 @@ impl Users {
                 let (events, after) =
                     decided(user, &state.value, &Command::VerifyEmail, &origin(&request))?;
                 let mut change = ports::Change::of(user, state.guard);
-                change.link = Some((LinkPurpose::Verify, followed.record));
+                change.link = Some(followed.used);
                 // Verified by another way meanwhile: the link is used up, and that is all.
                 if !events.is_empty() {
                     change.revocation = Some((cutoff.value.all(), cutoff.guard));
@@ -119,7 +119,7 @@ impl Users {
                     decided(user.id, &followed.state.value, &command, &origin(&request))?;
                 let mut change = ports::Change::of(user.id, followed.state.guard);
                 change.claims = claims;
-                change.link = Some((LinkPurpose::Email, followed.record));
+                change.link = Some(followed.used);
                 change.events = events;
                 change.key.clone_from(&request.key);
                 if let Some(position) = settled(users.log().append(&change).await)? {
@@ -137,7 +137,7 @@ impl Users {
             for _ in 0..ATTEMPTS_MAX {
                 let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;
                 let mut change = ports::Change::of(followed.user.id, followed.state.guard);
-                change.link = Some((LinkPurpose::Email, followed.record));
+                change.link = Some(followed.used);
                 if settled(users.log().append(&change).await)?.is_some() {
                     return Ok(());
                 }

@@ -16,7 +16,7 @@ use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Password, PasswordContext, PasswordRules, Rejection, SessionRules};
+use crate::domain::{Broken, Password, PasswordContext, PasswordRules, Rejection, SessionRules};
 use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
@@ -191,11 +191,6 @@ impl Users {
         Self { parts: Arc::new(parts), in_flight: InFlight::default() }
     }
 
-    /// What a new password must fulfil.
-    pub fn password_rules(&self) -> &PasswordRules {
-        &self.parts.rules
-    }
-
     /// Keyed hashes for a caller's `Idempotency-Key`.
     pub fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
         self.log().idempotency_key(caller, key, request)
@@ -236,8 +231,14 @@ impl Users {
     fn judge(&self, text: &str, user: &User) -> Result<Password, CommandError> {
         let email = users::stored_address(user)?;
         let context = PasswordContext { email: Some(&email), full_name: user.full_name.as_deref() };
-        Password::new(text, &self.parts.rules, &context)
+        self.judge_in(text, &context)
             .map_err(|(code, why)| Rejection::Invalid("new_password", code, why).into())
+    }
+
+    /// Judges a new password of somebody who may not be a user yet. An estimate of strength takes up to
+    /// 25 ms for text that was made to be slow: other requests of this thread go on meanwhile.
+    pub fn judge_in(&self, text: &str, context: &PasswordContext<'_>) -> Result<Password, Broken> {
+        tokio::task::block_in_place(|| Password::new(text, &self.parts.rules, context))
     }
 
     /// Asks for a mail.

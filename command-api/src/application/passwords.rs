@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use events::{Actor, EmailAddress, LinkPurpose, Status, User, UserId, UserState};
+use events::{Actor, EmailAddress, Status, User, UserId, UserState};
 use service_kit::ambient;
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_orders::Mail;
@@ -12,7 +12,7 @@ use super::users::{decided, done, origin, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
 use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, CredentialChange, Loaded, PasswordHash};
+use crate::ports::{self, CredentialChange, Loaded, PasswordHash, UsedLink};
 
 /// A link that is good, and what has to be there still when it is used.
 pub(super) struct Followed {
@@ -20,7 +20,7 @@ pub(super) struct Followed {
     pub user: User,
     pub state: Loaded<UserState>,
     pub credential: Loaded<Option<PasswordHash>>,
-    pub record: service_kit::event_log::Guard,
+    pub used: UsedLink,
 }
 
 impl Users {
@@ -144,7 +144,7 @@ impl Users {
                     decided(user, &followed.state.value, &command, &origin(&request))?;
                 let mut change = ports::Change::of(user, followed.state.guard);
                 change.credential = Some(CredentialChange::Set(hash, followed.credential.guard));
-                change.link = Some((LinkPurpose::Password, followed.record));
+                change.link = Some(followed.used);
                 change.revocation = Some((cutoff.value.all(), cutoff.guard));
                 change.events = events;
                 change.key.clone_from(&request.key);
@@ -191,13 +191,13 @@ impl Users {
         }
         let email = stored_address(user)?;
         let binding = Binding { email: email.canonical(), credential: credential.position };
-        let link = self
-            .parts
-            .links
-            .verify(unverified, &binding, ambient::now())
-            .filter(|link| record.value.is_some_and(|r| r.serial == Some(link.serial)))
-            .ok_or_else(refused)?;
+        let link = self.parts.links.verify(unverified, &binding, ambient::now());
+        let (Some(link), Some(known)) = (link, record.value) else { return Err(refused()) };
+        if known.serial != Some(link.serial) {
+            return Err(refused());
+        }
+        let used = UsedLink { purpose, record: known, guard: record.guard };
         let user = user.clone();
-        Ok(Followed { link, user, state, credential, record: record.guard })
+        Ok(Followed { link, user, state, credential, used })
     }
 }

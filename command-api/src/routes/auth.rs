@@ -25,7 +25,7 @@ struct Token {
     token_type: &'static str,
     expires_in: u32,
     refresh_token: String,
-    refresh_expires_in: i64,
+    refresh_expires_in: u64,
 }
 
 #[derive(Serialize)]
@@ -43,13 +43,12 @@ pub async fn register(
 ) -> Result<Response, Problem> {
     let with_token = with_token(query.as_deref())?;
     let fingerprint = without_secrets(&body, &["password"]);
-    let rules = state.users.password_rules();
     let email = body.required("email", email);
     let full_name = body.optional("full_name", full_name);
     let password = body.required("password", |value| {
         let full_name = full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str);
         let context = PasswordContext { email: email.as_ref(), full_name };
-        Password::new(&string(value)?, rules, &context)
+        state.users.judge_in(&string(value)?, &context)
     });
     let metadata = body.optional("metadata", metadata);
     let (register, password) = body.finish(|| {
@@ -132,12 +131,14 @@ fn token(state: &AppState, granted: &Granted) -> Result<Token, Problem> {
         .issue(user.id, session.id, granted.epoch, &user.roles)
         .map_err(|error| Problem::internal(&error))?;
     let left = session.expires_at.as_datetime() - ambient::now().as_datetime();
+    // Begun seconds count: a moment after the login it is still the whole time.
+    let left_s = left.num_milliseconds().max(0).unsigned_abs().div_ceil(1_000);
     Ok(Token {
         access_token,
         token_type: "Bearer",
         expires_in: state.issuer.lifetime_s(),
         refresh_token: granted.refresh_token.clone(),
-        refresh_expires_in: left.num_seconds().max(0),
+        refresh_expires_in: left_s,
     })
 }
 

@@ -14,7 +14,7 @@ use service_kit::user_read::revisions;
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::request::Context;
-use crate::domain::{Change, FullName, Password, PasswordContext, Register, Roles, metadata};
+use crate::domain::{Change, FullName, PasswordContext, Register, Roles, metadata};
 
 pub async fn create(
     State(state): State<AppState>,
@@ -23,7 +23,6 @@ pub async fn create(
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = without_secrets(&body, &["password"]);
-    let rules = state.users.password_rules();
     let email = body.required("email", email);
     let full_name = body.optional("full_name", full_name);
     let context = PasswordContext {
@@ -31,7 +30,7 @@ pub async fn create(
         full_name: full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str),
     };
     let password =
-        body.optional("password", |value| Password::new(&string(value)?, rules, &context));
+        body.optional("password", |value| state.users.judge_in(&string(value)?, &context));
     let roles = body.optional("roles", roles);
     let metadata = body.optional("metadata", metadata);
     let email_verified = body.optional("email_verified", boolean);

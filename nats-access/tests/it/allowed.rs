@@ -1,12 +1,17 @@
 //! Every role can do its work with what it has.
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
+use async_nats::jetstream::consumer::pull::{Config, Ordered, OrderedConfig};
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
+use async_nats::jetstream::{self, AckKind};
 use futures::StreamExt as _;
-use nats_access::Role;
+use local_stack::{DataDir, NatsOptions, NatsServer, testing};
+use nats_access::{Role, TestTrust};
 use tokio::time::timeout;
 
-use crate::support::{Of, Peer, STREAM, WAIT_MAX, account, headers, operator_with_stream, text};
+use crate::support::{
+    MAILER, MAILS, Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, headers, make_streams,
+    operator_with_stream, text,
+};
 
 const INFO: &str = "$JS.API.STREAM.INFO.USERS";
 const GET: &str = "$JS.API.STREAM.MSG.GET.USERS";
@@ -28,8 +33,15 @@ async fn command_api_appends_and_reads_back() {
     assert!(text(&conflict).contains("10071"), "{}", text(&conflict));
 
     // Every kind of subject at once: whole or not at all.
-    let subjects =
-        ["uq.email.key", "uq.role.admin", "sec.user.two", "ik.key", "rv.user.two", "ev.user.two"];
+    let subjects = [
+        "uq.email.key",
+        "uq.role.admin",
+        "sec.user.two",
+        "ik.key",
+        "rv.user.two",
+        "lk.verify.two",
+        "ev.user.two",
+    ];
     let mut last = None;
     for (index, subject) in subjects.iter().enumerate() {
         let sequence = (index + 1).to_string();
@@ -44,11 +56,14 @@ async fn command_api_appends_and_reads_back() {
         last = Some(command_api.request(subject, headers, "part").await);
     }
     let last = last.unwrap();
-    assert!(text(&last).contains(r#""count":6"#), "{}", text(&last));
-    assert!(text(&last).contains(r#""seq":7"#), "{}", text(&last));
+    assert!(text(&last).contains(r#""count":7"#), "{}", text(&last));
+    assert!(text(&last).contains(r#""seq":8"#), "{}", text(&last));
 
     let found = command_api.request(GET, headers(&[]), r#"{"last_by_subj":"ev.user.two"}"#).await;
-    assert!(text(&found).contains(r#""seq":7"#), "{}", text(&found));
+    assert!(text(&found).contains(r#""seq":8"#), "{}", text(&found));
+    let order = headers(&[("Nats-Expected-Last-Subject-Sequence", "0")]);
+    let placed = command_api.request("mail.order.one", order, "order").await;
+    assert!(text(&placed).contains(r#""stream":"MAILS""#), "{}", text(&placed));
 
     let mut positions = command_api.client.subscribe("roster.position.*").await.unwrap();
     command_api.client.flush().await.unwrap();
@@ -105,7 +120,7 @@ async fn projector_reads_the_facts_in_order() {
 
     // The other way to the stream, which asks for its configuration first.
     let stream = context.get_stream(STREAM).await.unwrap();
-    let consumer = stream.create_consumer(ordered()).await.unwrap();
+    let consumer = stream.create_consumer(ordered("other")).await.unwrap();
     let name = consumer.cached_info().name.clone();
     let info = stream.consumer_info(&name).await.unwrap();
     assert_eq!(info.num_pending, 4);
@@ -156,12 +171,125 @@ async fn query_api_hears_the_position() {
     query_api.has_no_report().await;
 }
 
-fn ordered() -> OrderedConfig {
-    OrderedConfig { filter_subject: "ev.user.*".to_owned(), ..OrderedConfig::default() }
+#[tokio::test]
+async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
+    let account = account(Of::Reactor);
+    let operator = operator_with_stream(account).await;
+    let mut reactor = Peer::connect(account, Role::Reactor).await;
+    for stream in [STREAM, MAILS] {
+        let info = format!("$JS.API.STREAM.INFO.{stream}");
+        let info = reactor.request(&info, headers(&[]), "").await;
+        assert!(text(&info).contains(r#""config""#), "{}", text(&info));
+    }
+    operator.request("ev.user.one", headers(&[]), "fact").await;
+    let guard = headers(&[("Nats-Expected-Last-Subject-Sequence", "0")]);
+    for subject in ["mail.order.one", "lk.verify.one", "mail.parked.other"] {
+        let stored = reactor.request(subject, guard.clone(), "order").await;
+        assert!(text(&stored).contains(r#""seq""#), "{}", text(&stored));
+    }
+    let context = jetstream::new(reactor.client.clone());
+    for (stream, subject) in [(STREAM, "ev.user.one"), (MAILS, "mail.order.one")] {
+        let get = format!("$JS.API.STREAM.MSG.GET.{stream}");
+        let last = format!(r#"{{"last_by_subj":"{subject}"}}"#);
+        let found = reactor.request(&get, headers(&[]), &last).await;
+        assert!(text(&found).contains(subject), "{}", text(&found));
+
+        let mut consumer: PullConsumer =
+            context.get_consumer_from_stream(MAILER, stream).await.unwrap();
+        // Every answer that there is: not yet, later, done.
+        for (kind, deliveries) in [(AckKind::Nak(None), 1), (AckKind::Progress, 2)] {
+            let message = pull(&consumer).await;
+            let ack = message.reply.clone().unwrap();
+            assert!(ack.starts_with(&format!("$JS.ACK.{stream}.{MAILER}.")), "{ack}");
+            assert_eq!(message.info().unwrap().delivered, deliveries);
+            message.double_ack_with(kind).await.unwrap();
+            if deliveries == 2 {
+                message.double_ack().await.unwrap();
+            }
+        }
+        let info = consumer.info().await.unwrap();
+        assert_eq!((info.num_pending, info.num_ack_pending), (0, 0));
+    }
+    let mails = jetstream::new(operator.client.clone()).get_stream(MAILS).await.unwrap();
+    let state = mails.get_info().await.unwrap().state;
+    assert_eq!(state.messages, 1, "what is done is gone, what is parked stays");
+    reactor.has_no_report().await;
+}
+
+/// The server's other form of acknowledgement, which names domain and account.
+#[tokio::test]
+async fn reactor_acknowledges_on_the_longer_subject_as_well() {
+    let folder = testing::temp_dir();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
+    let trust = TestTrust::with_accounts(1);
+    let config =
+        format!("{}feature_flags {{ js_ack_fc_v2: true }}\n", trust.server_config().unwrap());
+    let options = NatsOptions { data_dir: data.nats(), port: None, config };
+    let server = NatsServer::start(testing::binaries(), options).unwrap();
+    let connect = async |role| {
+        let creds = trust.account(0).creds(role).unwrap();
+        Peer::with_creds(&server.url(), &creds, role).await.unwrap()
+    };
+    let operator = connect(Role::Operator).await;
+    make_streams(&operator).await;
+    operator.request("mail.order.one", headers(&[]), "order").await;
+    let mut reactor = connect(Role::Reactor).await;
+    let context = jetstream::new(reactor.client.clone());
+    let mut consumer: PullConsumer = context.get_consumer_from_stream(MAILER, MAILS).await.unwrap();
+    let message = pull(&consumer).await;
+    let ack = message.reply.clone().unwrap();
+    assert!(!ack.starts_with("$JS.ACK.MAILS."), "{ack}");
+    message.double_ack().await.unwrap();
+    assert_eq!(consumer.info().await.unwrap().num_ack_pending, 0);
+    reactor.has_no_report().await;
+}
+
+async fn pull(consumer: &PullConsumer) -> jetstream::Message {
+    let mut messages = consumer.batch().max_messages(1).messages().await.unwrap();
+    timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn both_sides_follow_what_ends_access() {
+    let account = account(Of::RevocationsFollowed);
+    let operator = operator_with_stream(account).await;
+    for subject in ["ev.user.one", "rv.user.one", "ev.session.one.two", "rv.session.two"] {
+        operator.request(subject, headers(&[]), subject).await;
+    }
+    for role in [Role::QueryApi, Role::CommandApi] {
+        let mut peer = Peer::connect(account, role).await;
+        let context = jetstream::new(peer.client.clone());
+        for (stream, filter, wanted) in
+            [(STREAM, "rv.user.*", "rv.user.one"), (SESSIONS, "rv.session.*", "rv.session.two")]
+        {
+            let stream = context.get_stream_no_info(stream).await.unwrap();
+            let consumer = stream
+                .create_consumer(Config {
+                    name: Some(format!("follow-{role}")),
+                    filter_subject: filter.to_owned(),
+                    ack_policy: AckPolicy::None,
+                    memory_storage: true,
+                    ..Config::default()
+                })
+                .await
+                .unwrap();
+            assert_eq!(pull(&consumer).await.subject.as_str(), wanted);
+        }
+        peer.has_no_report().await;
+    }
+}
+
+/// Under a name of its own: without one the request goes out on a subject that is nobody's.
+fn ordered(name: &str) -> OrderedConfig {
+    OrderedConfig {
+        name: Some(name.to_owned()),
+        filter_subject: "ev.user.*".to_owned(),
+        ..OrderedConfig::default()
+    }
 }
 
 async fn facts<I>(stream: &jetstream::stream::Stream<I>) -> Ordered {
-    stream.create_consumer(ordered()).await.unwrap().messages().await.unwrap()
+    stream.create_consumer(ordered("facts")).await.unwrap().messages().await.unwrap()
 }
 
 /// The next fact: its position and its subject. An error in between is one the client mends.

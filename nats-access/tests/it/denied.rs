@@ -5,7 +5,10 @@ use futures::StreamExt as _;
 use nats_access::Role;
 use tokio::time::timeout;
 
-use crate::support::{Of, Peer, STREAM, WAIT_MAX, account, headers, operator_with_stream};
+use crate::support::{
+    Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, filter_of_mailer, headers, operator_with_stream,
+    text,
+};
 
 /// What no service may do to any stream.
 const DESTRUCTIVE: [&str; 14] = [
@@ -43,8 +46,16 @@ async fn command_api_cannot_touch_the_stream_nor_listen() {
         "$JS.API.CONSUMER.CREATE.USERS",
         "$JS.API.CONSUMER.CREATE.USERS.mine.ev.user.*",
         "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mine",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer.rv.user.*",
+        "$JS.API.CONSUMER.CREATE.SESSIONS.mine.ev.session.*.*",
+        "$JS.API.CONSUMER.CREATE.MAILS.mine.mail.order.*",
         "$JS.API.CONSUMER.DELETE.USERS.mine",
-        "$JS.API.CONSUMER.MSG.NEXT.USERS.mine",
+        "$JS.API.CONSUMER.INFO.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer",
+        "$JS.ACK.USERS.mailer.1.1.1.1.0",
+        "$JS.ACK.MAILS.mailer.1.1.1.1.0",
+        "mail.parked.one",
         "$JS.API.DIRECT.GET.USERS",
         "$JS.API.DIRECT.GET.KV_THROTTLE",
         "$JS.API.CONSUMER.CREATE.KV_THROTTLE",
@@ -70,12 +81,23 @@ async fn projector_cannot_write_nor_listen() {
         "rv.user.x",
         "$KV.THROTTLE.account.x",
         "$JS.API.STREAM.MSG.GET.KV_THROTTLE",
+        "lk.verify.x",
+        "mail.order.x",
         "$JS.API.CONSUMER.CREATE.OTHER.mine",
+        "$JS.API.CONSUMER.CREATE.USERS",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer.ev.user.*",
+        "$JS.API.CONSUMER.CREATE.MAILS.mine.mail.order.*",
+        "$JS.API.CONSUMER.INFO.USERS.mailer",
+        "$JS.API.CONSUMER.DELETE.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer",
+        "$JS.ACK.USERS.mailer.1.1.1.1.0",
         "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mine",
         "$JS.API.CONSUMER.LIST.USERS",
         "$JS.API.CONSUMER.PAUSE.USERS.mine",
         "$JS.ACK.USERS.mine",
-        "roster.position.others",
+        "roster.position.users.more",
         "_INBOX_query-api.reply",
     ];
     let subscribe = ["_INBOX_command-api.>", "_INBOX_query-api.>", "roster.position.users"];
@@ -83,7 +105,7 @@ async fn projector_cannot_write_nor_listen() {
 }
 
 #[tokio::test]
-async fn query_api_cannot_publish_at_all() {
+async fn query_api_cannot_write_nor_read_the_log() {
     let publish = [
         "ev.user.x",
         "rv.user.x",
@@ -93,13 +115,141 @@ async fn query_api_cannot_publish_at_all() {
         "roster.position.users",
         "$JS.API.STREAM.INFO.USERS",
         "$JS.API.STREAM.MSG.GET.USERS",
+        "$JS.API.CONSUMER.CREATE.USERS",
         "$JS.API.CONSUMER.CREATE.USERS.mine",
-        "$JS.API.CONSUMER.MSG.NEXT.USERS.mine",
+        "$JS.API.CONSUMER.CREATE.USERS.mine.ev.user.*",
+        "$JS.API.CONSUMER.CREATE.USERS.mine.sec.user.*",
+        "$JS.API.CONSUMER.CREATE.USERS.mine.>",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer.rv.user.*",
+        "$JS.API.CONSUMER.CREATE.SESSIONS.mine.ev.session.*.*",
+        "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mine",
+        "$JS.API.CONSUMER.DELETE.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer",
+        "lk.verify.x",
+        "mail.order.x",
         "_INBOX_query-api.reply",
         "anything",
     ];
     let subscribe = ["_INBOX_command-api.>", "_INBOX_projector.>", "roster.>"];
     nothing_happens(Of::DeniedQueryApi, Role::QueryApi, &publish, &subscribe).await;
+}
+
+#[tokio::test]
+async fn reactor_cannot_decide_anything_nor_read_on_its_own() {
+    let publish = [
+        "ev.user.x",
+        "sec.user.x",
+        "uq.email.x",
+        "ik.x",
+        "rv.user.x",
+        "ev.session.x.y",
+        "rv.session.x",
+        "roster.position.users",
+        "$JS.API.STREAM.INFO.SESSIONS",
+        "$JS.API.STREAM.MSG.GET.SESSIONS",
+        "$JS.API.STREAM.MSG.DELETE.MAILS",
+        "$JS.API.STREAM.PURGE.MAILS",
+        "$JS.API.CONSUMER.CREATE.USERS",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer",
+        "$JS.API.CONSUMER.CREATE.USERS.mailer.sec.user.*",
+        "$JS.API.CONSUMER.CREATE.MAILS.mailer.mail.order.*",
+        "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mailer",
+        "$JS.API.CONSUMER.DELETE.USERS.mailer",
+        "$JS.API.CONSUMER.PAUSE.MAILS.mailer",
+        "$JS.API.CONSUMER.INFO.USERS.other",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.other",
+        "$JS.API.CONSUMER.MSG.NEXT.MAILS.other",
+        "$JS.ACK.USERS.other.1.1.1.1.0",
+        "$JS.ACK.MAILS.other.1.1.1.1.0",
+        "_INBOX_projector.reply",
+    ];
+    let subscribe = ["mail.order.*", "mail.>", "roster.position.*", "_INBOX_command-api.>"];
+    nothing_happens(Of::DeniedReactor, Role::Reactor, &publish, &subscribe).await;
+}
+
+/// A permission names the filter in the subject of a request; the server holds the payload to it.
+#[tokio::test]
+async fn a_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
+    let account = account(Of::Revocations);
+    let operator = operator_with_stream(account).await;
+    for role in [Role::QueryApi, Role::CommandApi] {
+        let mut peer = Peer::connect(account, role).await;
+        for (subject, stream, own, foreign) in [
+            ("$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*", STREAM, "rv.user.*", "sec.user.*"),
+            (
+                "$JS.API.CONSUMER.CREATE.SESSIONS.mine.rv.session.*",
+                SESSIONS,
+                "rv.session.*",
+                "ev.session.*.*",
+            ),
+        ] {
+            for filter in [
+                format!(r#""filter_subject":"{foreign}""#),
+                format!(r#""filter_subjects":["{own}","{foreign}"]"#),
+                format!(r#""filter_subjects":["{foreign}"]"#),
+                format!(r#""filter_subject":"{own}","filter_subjects":["{foreign}"]"#),
+                String::from(r#""filter_subject":"""#),
+                String::from(r#""filter_subject":">""#),
+                format!(r#""durable_name":"mailer","filter_subject":"{own}""#),
+            ] {
+                let config = format!(
+                    r#"{{"stream_name":"{stream}","config":{{{filter},"ack_policy":"none"}}}}"#
+                );
+                let answer = peer.request(subject, headers(&[]), &config).await;
+                assert!(
+                    text(&answer).contains(r#""error""#),
+                    "{role}, {filter}: {}",
+                    text(&answer)
+                );
+            }
+            // A name in the payload counts for nothing.
+            let config = format!(
+                r#"{{"stream_name":"{stream}","config":{{"name":"mailer","filter_subject":"{own}","ack_policy":"none"}}}}"#
+            );
+            let answer = peer.request(subject, headers(&[]), &config).await;
+            assert!(text(&answer).contains(r#""name":"mine""#), "{role}: {}", text(&answer));
+            // Another stream than the subject names.
+            let other = if stream == STREAM { SESSIONS } else { STREAM };
+            let config = format!(
+                r#"{{"stream_name":"{other}","config":{{"filter_subject":"{own}","ack_policy":"none"}}}}"#
+            );
+            let answer = peer.request(subject, headers(&[]), &config).await;
+            assert!(text(&answer).contains(r#""error""#), "{role}: {}", text(&answer));
+        }
+        peer.has_no_report().await;
+    }
+    assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
+    let stream = jetstream::new(operator.client.clone()).get_stream(STREAM).await.unwrap();
+    assert_eq!(
+        stream.get_info().await.unwrap().state.consumer_count,
+        2,
+        "the mailer's and one more"
+    );
+}
+
+/// The projector makes consumers with any filter, but under no name that it was not given.
+#[tokio::test]
+async fn projector_cannot_make_the_mailers_consumer_its_own() {
+    let account = account(Of::Mailer);
+    let operator = operator_with_stream(account).await;
+    let mut projector = Peer::connect(account, Role::Projector).await;
+    for subject in
+        ["$JS.API.CONSUMER.CREATE.USERS.mine", "$JS.API.CONSUMER.CREATE.USERS.mine.sec.user.*"]
+    {
+        for name in [
+            r#""name":"mailer""#,
+            r#""durable_name":"mailer""#,
+            r#""name":"mailer","durable_name":"mailer""#,
+        ] {
+            let config = format!(
+                r#"{{"stream_name":"USERS","config":{{{name},"filter_subject":"sec.user.*","ack_policy":"explicit"}}}}"#
+            );
+            let answer = projector.request(subject, headers(&[]), &config).await;
+            assert_eq!(filter_of_mailer(&operator).await, "ev.user.*", "{}", text(&answer));
+        }
+    }
+    projector.has_no_report().await;
 }
 
 /// Each of these is reported as a violation, and the log is as it was.
@@ -117,7 +267,8 @@ async fn nothing_happens(of: Of, role: Role, publish: &[&str], subscribe: &[&str
     peer.has_no_report().await;
     let stream = jetstream::new(operator.client.clone()).get_stream(STREAM).await.unwrap();
     let state = stream.get_info().await.unwrap().state;
-    assert_eq!((state.messages, state.last_sequence, state.consumer_count), (1, 1, 0));
+    assert_eq!((state.messages, state.last_sequence, state.consumer_count), (1, 1, 1));
+    assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
 }
 
 /// Not even the operator of one account sees or reaches anything of another.

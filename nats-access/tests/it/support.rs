@@ -3,13 +3,17 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, jetstream};
 use nats_access::{Account, Role, TestTrust};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub const STREAM: &str = "USERS";
+pub const SESSIONS: &str = "SESSIONS";
+pub const MAILS: &str = "MAILS";
+pub const MAILER: &str = "mailer";
 /// How long anything that must happen may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How many reports of the server a client keeps.
@@ -26,6 +30,11 @@ pub enum Of {
     DeniedCommandApi,
     DeniedProjector,
     DeniedQueryApi,
+    DeniedReactor,
+    Reactor,
+    Revocations,
+    RevocationsFollowed,
+    Mailer,
     OneSide,
     OtherSide,
     Strangers,
@@ -116,24 +125,55 @@ impl Peer {
     }
 }
 
-/// The operator of an account, who has made the stream.
+/// The operator of an account, who has made the streams and the consumers of the mailer.
 pub async fn operator_with_stream(account: &Account) -> Peer {
     let operator = Peer::connect(account, Role::Operator).await;
-    let config = Config {
-        name: STREAM.to_owned(),
-        subjects: ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*"]
-            .map(str::to_owned)
-            .to_vec(),
-        discard: DiscardPolicy::New,
-        max_bytes: 16 * 1024 * 1024,
-        allow_direct: true,
-        allow_atomic_publish: true,
-        allow_message_ttl: true,
-        deny_purge: true,
-        ..Config::default()
-    };
-    jetstream::new(operator.client.clone()).create_stream(config).await.unwrap();
+    make_streams(&operator).await;
     operator
+}
+
+/// Makes the streams and the consumers of the mailer.
+pub async fn make_streams(operator: &Peer) {
+    let context = jetstream::new(operator.client.clone());
+    let users =
+        ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*", "lk.*.*"];
+    for (name, subjects) in [
+        (STREAM, &users[..]),
+        (SESSIONS, &["ev.session.*.*", "rv.session.*"]),
+        (MAILS, &["mail.order.*", "mail.parked.*"]),
+    ] {
+        let config = Config {
+            name: name.to_owned(),
+            subjects: subjects.iter().copied().map(str::to_owned).collect(),
+            retention: match name {
+                MAILS => RetentionPolicy::WorkQueue,
+                _ => RetentionPolicy::Limits,
+            },
+            discard: DiscardPolicy::New,
+            max_bytes: 1024 * 1024,
+            allow_direct: true,
+            allow_atomic_publish: true,
+            allow_message_ttl: true,
+            deny_purge: true,
+            ..Config::default()
+        };
+        context.create_stream(config).await.unwrap();
+    }
+    for (stream, filter) in [(STREAM, "ev.user.*"), (MAILS, "mail.order.*")] {
+        let config = pull::Config {
+            durable_name: Some(MAILER.to_owned()),
+            filter_subject: filter.to_owned(),
+            ..pull::Config::default()
+        };
+        context.create_consumer_on_stream(config, stream).await.unwrap();
+    }
+}
+
+/// The filter of the mailer's consumer of facts, as the operator sees it.
+pub async fn filter_of_mailer(operator: &Peer) -> String {
+    let context = jetstream::new(operator.client.clone());
+    let consumer: PullConsumer = context.get_consumer_from_stream(MAILER, STREAM).await.unwrap();
+    consumer.cached_info().config.filter_subject.clone()
 }
 
 pub fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

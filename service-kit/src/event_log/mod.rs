@@ -28,6 +28,7 @@ mod append;
 mod follow;
 mod provision;
 mod read;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub use provision::{
     mails_stream, sessions_stream, throttle_stream, users_stream,
 };
 pub use read::{ReadError, Stored};
+pub use work::{Backlog, ConsumerSpec, Task, WorkError, mailer_events, mailer_orders};
 
 /// Header that names the command on everything it wrote.
 pub const COMMAND_ID_HEADER: &str = "Roster-Command-Id";

@@ -33,9 +33,6 @@ pub const THROTTLE_STREAM: &str = "KV_THROTTLE";
 pub const THROTTLE_SUBJECT_PREFIX: &str = "$KV.THROTTLE.";
 /// Longest life of a record in [`THROTTLE_STREAM`].
 pub const THROTTLE_RECORD_LIFE: Duration = Duration::from_hours(30 * 24);
-/// Bound of [`THROTTLE_STREAM`]: about a million records. Beyond it the oldest give way, so that nobody
-/// is kept from logging in by a full bucket.
-const THROTTLE_BYTES_MAX: u64 = 256 << 20;
 
 /// How a stream must be configured. Members that are absent from the server's answer count as
 /// `false` or 0, as the server leaves them out.
@@ -56,6 +53,26 @@ pub enum ProvisionError {
         "the stream {0} does not exist: run `roster provision` with the operator's credentials"
     )]
     Missing(&'static str),
+    /// There is no such consumer yet.
+    #[error(
+        "the consumer {consumer} of {stream} does not exist: run `roster provision` with the operator's credentials"
+    )]
+    MissingConsumer {
+        /// Its stream.
+        stream: &'static str,
+        /// Its name.
+        consumer: &'static str,
+    },
+    /// The consumer differs from what Roster needs.
+    #[error("the consumer {consumer} of {stream} must not be used: {}", faults.join("; "))]
+    DifferentConsumer {
+        /// Its stream.
+        stream: &'static str,
+        /// Its name.
+        consumer: &'static str,
+        /// Every difference, in words.
+        faults: Vec<String>,
+    },
     /// The stream differs from what Roster needs.
     #[error("the stream {stream} must not be used: {}", faults.join("; "))]
     Different {
@@ -106,7 +123,7 @@ pub fn mails_stream(log: &Log) -> StreamSpec {
 #[must_use]
 pub fn throttle_stream(log: &Log) -> StreamSpec {
     let description = "how often something was tried";
-    StreamSpec::log(THROTTLE_STREAM, description, log.replicas, THROTTLE_BYTES_MAX)
+    StreamSpec::log(THROTTLE_STREAM, description, log.replicas, log.throttle_bytes_max)
         .with("subjects", json!([format!("{THROTTLE_SUBJECT_PREFIX}>")]))
         .with("discard", json!("old"))
         .with("max_msgs_per_subject", json!(1))
@@ -148,10 +165,8 @@ impl StreamSpec {
             "deny_purge": true,
             "duplicate_window": DUPLICATE_WINDOW_NS,
         });
-        match config {
-            Value::Object(config) => Self { name, config },
-            _ => Self { name, config: Map::new() },
-        }
+        let config = if let Value::Object(config) = config { config } else { Map::new() };
+        Self { name, config }
     }
 
     /// The stream's name.
@@ -173,9 +188,9 @@ impl StreamSpec {
             let fine = match (key.as_str(), found.get(key)) {
                 ("description", _) => true,
                 ("max_bytes", Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
-                // Zero is "for ever"; longer than needed is as good.
+                // Longer than needed is as good; for ever (0) is not, with addresses and devices in it.
                 ("max_age", Some(age)) if wanted.as_u64() > Some(0) => {
-                    age.as_u64() == Some(0) || age.as_u64() >= wanted.as_u64()
+                    age.as_u64() >= wanted.as_u64()
                 }
                 ("num_replicas", Some(copies)) => copies.as_u64() >= wanted.as_u64(),
                 (_, Some(value)) => value == wanted,
@@ -248,7 +263,7 @@ impl EventLog {
         }
     }
 
-    fn check_server(&self) -> Result<(), ProvisionError> {
+    pub(super) fn check_server(&self) -> Result<(), ProvisionError> {
         let (major, minor, patch) = SERVER_VERSION_MIN;
         if self.client.is_server_compatible(major, minor, patch) {
             return Ok(());

@@ -13,3 +13,4 @@ mod follow;
 mod provision;
 mod support;
 mod views_position;
+mod work;

@@ -23,7 +23,7 @@ async fn the_operator_makes_it_and_services_accept_it() {
 async fn every_difference_is_named() {
     let (service, account) = provisioned().await;
     let operator = connect(account, Role::Operator).await;
-    let config = r#"{"name":"USERS","subjects":["ev.user.*","sec.user.*","uq.email.*","uq.role.*","ik.*","rv.user.*"],
+    let config = r#"{"name":"USERS","subjects":["ev.user.*","sec.user.*","uq.email.*","uq.role.*","ik.*","rv.user.*","lk.*.*"],
         "storage":"file","num_replicas":1,"discard":"old","max_bytes":1048576,"allow_direct":true,"allow_atomic":true,
         "allow_msg_ttl":true,"allow_rollup_hdrs":true,"max_age":3600000000000,"compression":"s2"}"#;
     // `deny_purge` cannot be taken back, so the stream is made anew.

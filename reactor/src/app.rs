@@ -1,0 +1,291 @@
+//! Building and running: two loops until it is told to stop.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use events::{Event, Position, Timestamp, subjects};
+use futures::{FutureExt, StreamExt};
+use service_kit::ambient;
+use service_kit::config::Settings;
+use service_kit::event_log::{
+    ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, Task, WorkError, mailer_events,
+    mailer_orders, mails_stream, users_stream,
+};
+use service_kit::health::Readiness;
+use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
+use service_kit::links::Links;
+use service_kit::mail_orders::MailOrders;
+use service_kit::nats;
+use service_kit::sealing::SealingError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::letters::Letters;
+use crate::mailer::{Mailer, Memory};
+use crate::orders::{OrderedBy, orders};
+use crate::transport::{SetupError, Transport, sender};
+
+/// The name of this service towards NATS.
+pub const SERVICE: &str = "reactor";
+/// Messages worked on at once, by each loop.
+const AT_ONCE_MAX: usize = 8;
+/// Pause after the bus failed; doubled up to the maximum.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause after the bus failed.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Pause before an event is worked on again whose orders could not be placed.
+const EVENT_PUT_OFF: Duration = Duration::from_secs(2);
+/// Pause before an event is looked at again that cannot be read.
+const UNREADABLE_PUT_OFF: Duration = Duration::from_secs(60);
+/// How long a message may wait for somebody, or no mail be handed over, before the reactor calls itself
+/// not ready.
+const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The reactor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No connection to NATS.
+    #[error(transparent)]
+    Connect(#[from] nats::ConnectError),
+    /// A stream or a consumer is not as it must be.
+    #[error(transparent)]
+    Log(#[from] ProvisionError),
+    /// A key is missing.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The cipher refused a key.
+    #[error(transparent)]
+    Sealing(#[from] SealingError),
+    /// The settings of mail cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// A reactor that is ready to run.
+pub struct App {
+    work: Arc<Work>,
+}
+
+struct Work {
+    mailer: Mailer,
+    events: ConsumerSpec,
+    orders: ConsumerSpec,
+    /// The event that cannot be read, if there is one.
+    unreadable: Mutex<Option<(Position, String)>>,
+}
+
+/// The two loops.
+#[derive(Debug, Clone, Copy)]
+enum Loop {
+    /// Events become orders.
+    Events,
+    /// Orders become mails.
+    Orders,
+}
+
+impl App {
+    /// Connects, and checks streams, consumers, keys and settings. The mail server may come later.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
+        let from = sender(&settings.mail)?;
+        let transport = Transport::open(&settings.mail)?;
+        let key = |file| SecretKey::read(&settings.secrets.dir.join(file));
+        let links = Links::new(key(LINK_KEY_FILE)?);
+        let orders = MailOrders::new(&key(MAIL_KEY_FILE)?)?;
+
+        let client = nats::connect(&settings.nats, SERVICE).await?;
+        let limits = Limits::of(settings);
+        let users = EventLog::new(client.clone(), subjects::USERS_STREAM, limits);
+        let mails = EventLog::new(client, subjects::MAILS_STREAM, limits);
+        users.verify(&users_stream(&settings.log)).await?;
+        mails.verify(&mails_stream(&settings.log)).await?;
+        let work = Work {
+            mailer: Mailer {
+                users,
+                mails,
+                orders,
+                links,
+                letters: Letters::new(from, &settings.mail.link_base),
+                transport,
+                settings: settings.mail.clone(),
+                memory: Mutex::new(Memory::default()),
+            },
+            events: mailer_events(),
+            orders: mailer_orders(),
+            unreadable: Mutex::new(None),
+        };
+        work.mailer.users.verify_consumer(&work.events).await?;
+        work.mailer.mails.verify_consumer(&work.orders).await?;
+        Ok(Self { work: Arc::new(work) })
+    }
+
+    /// What must hold for mails to go out: the consumers answer, nothing waits untouched for too long,
+    /// every event can be read, and somebody takes the mails.
+    ///
+    /// A mail that a recipient's server puts off is not counted, or one full mailbox would make the
+    /// reactor look ill; nor is one that was parked, which `roster parked list` shows.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let work = Arc::clone(&self.work);
+        Readiness::default().with("reactor", move || {
+            let work = Arc::clone(&work);
+            async move { work.check().await }
+        })
+    }
+
+    /// Runs until `stop`, then brings what was begun to its end.
+    pub async fn run(self, stop: CancellationToken) {
+        let work = &*self.work;
+        tracing::info!("the reactor follows events and orders");
+        tokio::join!(work.run(Loop::Events, &stop), work.run(Loop::Orders, &stop));
+    }
+}
+
+impl Work {
+    /// Works on what comes, whatever happens to the bus.
+    async fn run(&self, which: Loop, stop: &CancellationToken) {
+        let mut pause = PAUSE_FIRST;
+        while !stop.is_cancelled() {
+            match self.run_once(which, stop).await {
+                Ok(()) => pause = PAUSE_FIRST,
+                Err(error) => {
+                    tracing::warn!(%error, ?which, "the reactor asks for work again");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn run_once(&self, which: Loop, stop: &CancellationToken) -> Result<(), WorkError> {
+        let (log, consumer) = match which {
+            Loop::Events => (&self.mailer.users, &self.events),
+            Loop::Orders => (&self.mailer.mails, &self.orders),
+        };
+        let tasks = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            tasks = log.take(consumer, AT_ONCE_MAX) => tasks?,
+        };
+        let mut results = tasks
+            .take_until(stop.cancelled())
+            .map(|task| self.work(which, task).boxed())
+            .buffer_unordered(AT_ONCE_MAX)
+            .boxed();
+        // What was begun goes on to its end when something else fails.
+        let mut ended = Ok(());
+        while let Some(result) = results.next().await {
+            ended = ended.and(result);
+        }
+        ended
+    }
+
+    async fn work(&self, which: Loop, task: Result<Task, WorkError>) -> Result<(), WorkError> {
+        match which {
+            Loop::Events => self.order(task?).await,
+            Loop::Orders => self.mailer.carry_out(task?).await,
+        }
+        Ok(())
+    }
+
+    /// Places the orders of one event.
+    async fn order(&self, task: Task) {
+        let position = task.position;
+        let acknowledged = match Event::from_json(task.payload()) {
+            Ok(event) => {
+                self.readable(position);
+                match self.place(&event).await {
+                    Ok(()) => task.done().await,
+                    Err(error) => {
+                        tracing::warn!(error, %position, "the mails of an event wait to be ordered");
+                        task.put_off(EVENT_PUT_OFF).await
+                    }
+                }
+            }
+            Err(error) if self.too_old(task.stored_at) => {
+                tracing::error!(%error, %position, "an event could not be read in time for its mails");
+                self.readable(position);
+                task.done().await
+            }
+            Err(error) => {
+                tracing::error!(%error, %position, "an event cannot be read");
+                *lock(&self.unreadable) = Some((position, error.to_string()));
+                task.put_off(UNREADABLE_PUT_OFF).await
+            }
+        };
+        if let Err(error) = acknowledged {
+            tracing::warn!(%error, %position, "an event may come again");
+        }
+    }
+
+    /// Nobody wants a mail about something so long ago.
+    fn too_old(&self, time: Timestamp) -> bool {
+        older_than(time, Duration::from_secs(self.mailer.settings.give_up_s))
+    }
+
+    fn readable(&self, position: Position) {
+        let mut unreadable = lock(&self.unreadable);
+        if unreadable.as_ref().is_some_and(|(stuck, _)| *stuck == position) {
+            *unreadable = None;
+        }
+    }
+
+    async fn place(&self, event: &Event) -> Result<(), String> {
+        if self.too_old(event.time) {
+            tracing::warn!(event = %event.id, "an event is too old to lead to mails");
+            return Ok(());
+        }
+        let credential = subjects::user_credential(event.user_id());
+        let credential = self.mailer.users.last(&credential).await;
+        let has_credential = credential.map_err(|error| error.to_string())?.is_some();
+        for order in orders(event, OrderedBy { has_credential }) {
+            match self.mailer.orders.place(&self.mailer.mails, &order).await {
+                // A conflict: it waits already.
+                Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {}
+                failed @ (Outcome::Unknown
+                | Outcome::Full
+                | Outcome::Unavailable
+                | Outcome::Refused(..)) => return Err(format!("{failed:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        if let Some((position, error)) = lock(&self.unreadable).clone() {
+            return Err(format!("the event at position {position} cannot be read: {error}"));
+        }
+        if let Some((since, why)) = self.mailer.trouble()
+            && older_than(since, WAIT_MAX)
+        {
+            return Err(format!("no mail was taken since {since}: {why}"));
+        }
+        for (log, consumer, filter) in [
+            (&self.mailer.users, &self.events, subjects::USER_EVENTS_FILTER),
+            (&self.mailer.mails, &self.orders, subjects::MAIL_ORDERS_FILTER),
+        ] {
+            let backlog = log.verify_consumer(consumer).await.map_err(|e| e.to_string())?;
+            if backlog.pending == 0 {
+                continue;
+            }
+            let next = log.next(filter, backlog.delivered).await.map_err(|e| e.to_string())?;
+            if next.is_some_and(|next| older_than(next.stored_at, WAIT_MAX)) {
+                let (count, stream) = (backlog.pending, consumer.stream());
+                return Err(format!("{count} messages of {stream} wait for too long"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn older_than(time: Timestamp, age: Duration) -> bool {
+    let is = ambient::now().as_datetime() - time.as_datetime();
+    is.to_std().unwrap_or_default() >= age
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

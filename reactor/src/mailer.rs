@@ -1,0 +1,373 @@
+//! The second loop: one order after the other becomes mails, is put off, or is put aside.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use events::{
+    ClaimState, CommandId, EmailAddress, EmailClaim, Event, LinkRecord, LinkStanding, Position,
+    Snapshot, Status, Timestamp, User, UserId, subjects,
+};
+use lettre::Message;
+use serde_json::from_slice;
+use service_kit::ambient;
+use service_kit::config;
+use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Write};
+use service_kit::links::{Binding, Link, LinkKind, Links};
+use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use uuid::Uuid;
+
+use crate::letters::{Letter, LetterError, Letters, Way};
+use crate::transport::{MailName, SendError, Transport};
+
+/// First pause before an order is tried again; doubled each time.
+const PUT_OFF_FIRST: Duration = Duration::from_secs(5);
+/// Longest such pause.
+const PUT_OFF_MAX: Duration = Duration::from_secs(600);
+/// Writers of one link record that may come between before an order is put off.
+const RECORD_TRIES_MAX: u32 = 5;
+/// Mails remembered as handed over.
+const HANDED_OVER_MAX: usize = 1_024;
+
+/// Carries out orders.
+pub(crate) struct Mailer {
+    pub users: EventLog,
+    pub mails: EventLog,
+    pub orders: MailOrders,
+    pub links: Links,
+    pub letters: Letters,
+    pub transport: Transport,
+    pub settings: config::Mail,
+    pub memory: Mutex<Memory>,
+}
+
+/// What one process remembers. Losing it costs at most a mail that goes out twice.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Mails that were handed over. An order of two mails whose second one failed must not send the
+    /// first one again and again.
+    handed_over: VecDeque<MailName>,
+    /// Since when no mail can be handed over at all.
+    trouble: Option<(Timestamp, String)>,
+}
+
+/// Why an order did not become mails.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error("a message in the log cannot be read")]
+    Unreadable,
+    #[error("the record of links cannot be written: {0:?}")]
+    Record(Outcome),
+    #[error(transparent)]
+    Letter(#[from] LetterError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("the order cannot be opened")]
+    Sealed,
+    #[error("it waited too long")]
+    TooOld,
+}
+
+impl Failure {
+    /// Whether trying again may help.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Log(_)
+            | Self::Record(_)
+            | Self::Send(SendError::NotNow(_) | SendError::Trouble(_)) => true,
+            Self::Unreadable
+            | Self::Letter(_)
+            | Self::Send(SendError::Refused(_))
+            | Self::Sealed
+            | Self::TooOld => false,
+        }
+    }
+}
+
+/// Whom a mail goes to, as the log has them now.
+struct Recipient {
+    user: User,
+    address: EmailAddress,
+    /// Position of the credential.
+    credential: Position,
+}
+
+impl Mailer {
+    /// Takes one order to its end for now.
+    pub(crate) async fn carry_out(&self, task: Task) {
+        let id = task.subject().rsplit('.').next().and_then(|id| id.parse::<Uuid>().ok());
+        // Nobody but us writes there; what is no order cannot be opened, and is put aside as such.
+        let id = id.unwrap_or_else(ambient::new_uuid);
+        let position = task.position;
+        let failure = match self.attempt(id, &task).await {
+            Ok(()) => {
+                self.acknowledge(task.done().await, position);
+                return;
+            }
+            Err(failure) => failure,
+        };
+        let waited = age(task.stored_at);
+        if failure.may_pass() && waited < Duration::from_secs(self.settings.give_up_s) {
+            let pause = pause(task.deliveries);
+            tracing::warn!(order = %id, error = %failure, pause_s = pause.as_secs(), "a mail is put off");
+            self.acknowledge(task.put_off(pause).await, position);
+            return;
+        }
+        match self.park(id, &task).await {
+            Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {
+                tracing::error!(order = %id, error = %failure, "a mail is parked; see `roster parked`");
+                self.acknowledge(task.done().await, position);
+            }
+            outcome @ (Outcome::Unknown
+            | Outcome::Full
+            | Outcome::Unavailable
+            | Outcome::Refused(..)) => {
+                tracing::error!(order = %id, error = %failure, ?outcome, "a mail cannot be parked");
+                let pause = pause(task.deliveries);
+                self.acknowledge(task.put_off(pause).await, position);
+            }
+        }
+    }
+
+    /// Since when nothing can be handed over, and why.
+    pub(crate) fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.memory().trouble.clone()
+    }
+
+    fn acknowledge(&self, acknowledged: Result<(), impl std::fmt::Display>, position: Position) {
+        if let Err(error) = acknowledged {
+            tracing::warn!(%error, %position, "an order may come again");
+        }
+    }
+
+    async fn park(&self, id: Uuid, task: &Task) -> Outcome {
+        let payload = task.payload().to_vec();
+        let write = Write::new(subjects::parked_mail(id), Guard::absent(), payload);
+        self.mails.append(&Append::new(CommandId::from_uuid(id), write)).await
+    }
+
+    async fn attempt(&self, id: Uuid, task: &Task) -> Result<(), Failure> {
+        let order = self.orders.open(id, task.payload()).map_err(|_| Failure::Sealed)?;
+        if age(task.stored_at) >= Duration::from_secs(self.settings.give_up_s) {
+            return Err(Failure::TooOld);
+        }
+        let now = ambient::now();
+        let mails = Box::pin(self.compose(&order, now)).await?;
+        if mails.is_empty() {
+            tracing::debug!(order = %id, kind = order.mail.kind(), "there is nobody to write to");
+        }
+        for (number, message) in (1..).zip(mails) {
+            let name = MailName { order: id, number };
+            if self.memory().handed_over.contains(&name) {
+                continue;
+            }
+            // A slow mail server must not make the order somebody else's before this mail is through.
+            if task.still_at_it().await.is_err() {
+                return Err(ReadError::Unavailable("the bus is gone".to_owned()).into());
+            }
+            let sent = self.transport.send(name, message, now).await;
+            self.remember(name, &sent);
+            sent?;
+            tracing::info!(order = %id, kind = order.mail.kind(), number, "a mail is sent");
+        }
+        Ok(())
+    }
+
+    fn remember(&self, name: MailName, sent: &Result<(), SendError>) {
+        let mut memory = self.memory();
+        match sent {
+            Err(SendError::Trouble(why)) => {
+                let since = memory.trouble.take().map_or_else(ambient::now, |(since, _)| since);
+                memory.trouble = Some((since, why.clone()));
+            }
+            Err(SendError::NotNow(_) | SendError::Refused(_)) => memory.trouble = None,
+            Ok(()) => {
+                memory.trouble = None;
+                memory.handed_over.push_back(name);
+                if memory.handed_over.len() > HANDED_OVER_MAX {
+                    memory.handed_over.pop_front();
+                }
+            }
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mails of an order, none when there is nobody to write to.
+    async fn compose(&self, order: &MailOrder, now: Timestamp) -> Result<Vec<Message>, Failure> {
+        let user = match &order.mail {
+            Mail::ResetPassword { claim } | Mail::AddressTaken { claim } => {
+                self.holder(claim).await?
+            }
+            Mail::SetPassword { user }
+            | Mail::VerifyEmail { user }
+            | Mail::EmailChange { user, .. }
+            | Mail::PasswordChanged { user } => Some(*user),
+        };
+        let Some(user) = user else { return Ok(Vec::new()) };
+        let Some(to) = self.recipient(user).await? else { return Ok(Vec::new()) };
+        let active = to.user.status == Status::Active;
+        let life = &self.settings;
+        let letter = |letter: &Letter, address: &EmailAddress, number| {
+            self.letters.write(letter, address, order.id, number, now)
+        };
+        let stands = async |kind: LinkKind| self.link_stands(order, kind, to.user.id).await;
+        let way = |kind, life_s, new_email: Option<&str>| {
+            self.way(order, kind, &to, now.plus_seconds(life_s), new_email)
+        };
+        match &order.mail {
+            Mail::ResetPassword { .. } => {
+                let kind = LinkKind::ResetPassword;
+                if !active || !stands(kind).await? {
+                    return Ok(Vec::new());
+                }
+                let mail = Letter::ResetPassword(way(kind, life.reset_link_s, None));
+                Ok(vec![letter(&mail, &to.address, 1)?])
+            }
+            Mail::SetPassword { .. } => {
+                let kind = LinkKind::SetPassword;
+                if !active || !stands(kind).await? {
+                    return Ok(Vec::new());
+                }
+                let mail = Letter::SetPassword(way(kind, life.set_password_link_s, None));
+                Ok(vec![letter(&mail, &to.address, 1)?])
+            }
+            Mail::VerifyEmail { .. } => {
+                let kind = LinkKind::VerifyEmail;
+                if !active || to.user.email_verified || !stands(kind).await? {
+                    return Ok(Vec::new());
+                }
+                let mail = Letter::VerifyEmail(way(kind, life.verify_link_s, None));
+                Ok(vec![letter(&mail, &to.address, 1)?])
+            }
+            Mail::EmailChange { new_email, .. } => {
+                if !active || !stands(LinkKind::ConfirmEmail).await? {
+                    return Ok(Vec::new());
+                }
+                let new = EmailAddress::parse(new_email).map_err(|_| LetterError::Address)?;
+                let life_s = life.email_link_s;
+                let confirm =
+                    Letter::ConfirmEmail(way(LinkKind::ConfirmEmail, life_s, Some(new_email)));
+                let notice = Letter::EmailWillChange(way(LinkKind::AbortEmail, life_s, None));
+                // The address that nobody has written to yet comes first. When it takes no mail, the
+                // change cannot happen, and there is nothing to tell.
+                Ok(vec![letter(&confirm, &new, 1)?, letter(&notice, &to.address, 2)?])
+            }
+            Mail::PasswordChanged { .. } => {
+                Ok(vec![letter(&Letter::PasswordChanged, &to.address, 1)?])
+            }
+            Mail::AddressTaken { .. } => Ok(vec![letter(&Letter::AddressTaken, &to.address, 1)?]),
+        }
+    }
+
+    /// Who has the address of a claim.
+    async fn holder(&self, claim: &str) -> Result<Option<UserId>, Failure> {
+        let Some(claim) = self.users.last(&subjects::email_claim(claim)).await? else {
+            return Ok(None);
+        };
+        let EmailClaim { user_id, state } =
+            from_slice(&claim.payload).map_err(|_| Failure::Unreadable)?;
+        Ok((state == ClaimState::Held).then_some(user_id))
+    }
+
+    async fn recipient(&self, id: UserId) -> Result<Option<Recipient>, Failure> {
+        let Some(last) = self.users.last(&subjects::user_events(id)).await? else {
+            return Ok(None);
+        };
+        let event = Event::from_json(&last.payload).map_err(|_| Failure::Unreadable)?;
+        let Snapshot::Present(user) = event.after else { return Ok(None) };
+        let address = EmailAddress::parse(&user.email).map_err(|_| LetterError::Address)?;
+        let credential = self.users.last(&subjects::user_credential(id)).await?;
+        let credential = credential.map(|stored| stored.position).unwrap_or_default();
+        Ok(Some(Recipient { user, address, credential }))
+    }
+
+    /// Makes the link of an order the good one, unless it is void.
+    async fn link_stands(
+        &self,
+        order: &MailOrder,
+        kind: LinkKind,
+        user: UserId,
+    ) -> Result<bool, Failure> {
+        let subject = subjects::link(kind.purpose(), user);
+        let mut outcome = Outcome::Conflict;
+        for _ in 0..RECORD_TRIES_MAX {
+            let stored = self.users.last(&subject).await?;
+            let record = stored.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
+            let record = record.transpose().map_err(|_| Failure::Unreadable)?;
+            match LinkRecord::standing(record, serial(order), order.ordered_at) {
+                LinkStanding::Good => return Ok(true),
+                LinkStanding::Void => {
+                    tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
+                    return Ok(false);
+                }
+                LinkStanding::Newest => {}
+            }
+            let guard = stored.map_or(Guard::absent(), |stored| stored.guard());
+            let record = LinkRecord { serial: Some(serial(order)), ordered_at: order.ordered_at };
+            let record = serde_json::to_vec(&record).map_err(|_| Failure::Unreadable)?;
+            // A command of its own: an order that failed behind its record is not in doubt about it.
+            let command = CommandId::from_uuid(ambient::new_uuid());
+            let write = Write::new(subject.clone(), guard, record);
+            outcome = self.users.append(&Append::new(command, write)).await;
+            match outcome {
+                Outcome::Stored(_) => return Ok(true),
+                Outcome::Conflict => {}
+                Outcome::Duplicate
+                | Outcome::Unknown
+                | Outcome::Full
+                | Outcome::Unavailable
+                | Outcome::Refused(..) => break,
+            }
+        }
+        Err(Failure::Record(outcome))
+    }
+
+    fn way(
+        &self,
+        order: &MailOrder,
+        kind: LinkKind,
+        to: &Recipient,
+        expires_at: Timestamp,
+        new_email: Option<&str>,
+    ) -> Way {
+        let link = Link {
+            kind,
+            user: to.user.id,
+            serial: serial(order),
+            expires_at,
+            new_email: new_email.map(str::to_owned),
+        };
+        let binding = Binding { email: to.address.canonical(), credential: to.credential };
+        Way { kind, token: self.links.token(&link, &binding), expires_at }
+    }
+}
+
+/// The serial of the link of an order: the same order carried out twice makes the same link.
+const fn serial(order: &MailOrder) -> Uuid {
+    order.id
+}
+
+fn age(since: Timestamp) -> Duration {
+    (ambient::now().as_datetime() - since.as_datetime()).to_std().unwrap_or_default()
+}
+
+fn pause(deliveries: u64) -> Duration {
+    let exponent = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    (PUT_OFF_FIRST * 2_u32.pow(exponent)).min(PUT_OFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_ten_minutes() {
+        let pauses: Vec<u64> = [1, 2, 3, 7, 8, 1_000].map(|n| pause(n).as_secs()).to_vec();
+        assert_eq!(pauses, [5, 10, 20, 320, 600, 600]);
+    }
+}

@@ -1,0 +1,130 @@
+//! The first loop: which events lead to mails.
+
+use events::{Actor, Event, Snapshot, UserFact};
+use service_kit::mail_orders::{Mail, MailOrder, order_id};
+
+/// What an event does not say and its mails depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderedBy {
+    /// Whether the user has a password.
+    pub has_credential: bool,
+}
+
+/// The mails that an event leads to.
+///
+/// Whoever registers is asked to verify the address. A user whom somebody else made without a password
+/// is asked to choose one, which shows the address to be theirs as well. Whose password changed is told.
+#[must_use]
+pub fn orders_for(event: &Event, by: OrderedBy) -> Vec<Mail> {
+    let Snapshot::Present(after) = &event.after else { return Vec::new() };
+    let user = after.id;
+    match &event.fact {
+        UserFact::Registered { email_verified, .. } => {
+            let made_by_another = match event.actor {
+                Actor::Anonymous => false,
+                Actor::System => true,
+                Actor::User(actor) => actor != user,
+            };
+            if made_by_another && !by.has_credential {
+                vec![Mail::SetPassword { user }]
+            } else if *email_verified {
+                Vec::new()
+            } else {
+                vec![Mail::VerifyEmail { user }]
+            }
+        }
+        UserFact::PasswordChanged => vec![Mail::PasswordChanged { user }],
+        UserFact::ProfileChanged { .. }
+        | UserFact::RolesChanged { .. }
+        | UserFact::Disabled
+        | UserFact::Enabled
+        | UserFact::EmailVerified
+        | UserFact::EmailChanged { .. }
+        | UserFact::Deleted => Vec::new(),
+    }
+}
+
+/// The orders of an event. Their ids come from it, so that an event that is read twice orders once.
+pub(crate) fn orders(event: &Event, by: OrderedBy) -> Vec<MailOrder> {
+    let mails = orders_for(event, by).into_iter();
+    mails
+        .map(|mail| MailOrder { id: order_id(event.id, mail.kind()), ordered_at: event.time, mail })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use events::{CommandId, Timestamp, UserId, UserState};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const USER: u128 = 1;
+
+    fn event(actor: Actor, facts: &[UserFact]) -> Event {
+        let time = Timestamp::from_unix_seconds(1_800_000_000).unwrap();
+        let id = UserId::from_uuid(Uuid::from_u128(USER));
+        let state = facts
+            .iter()
+            .fold(UserState::Absent, |state, fact| state.evolve(id, fact, time).unwrap());
+        Event {
+            id: Uuid::from_u128(9),
+            time,
+            actor,
+            command_id: CommandId::from_uuid(Uuid::from_u128(8)),
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            fact: facts.last().unwrap().clone(),
+            after: state.snapshot().unwrap(),
+        }
+    }
+
+    fn registered(email_verified: bool) -> UserFact {
+        UserFact::Registered {
+            email: "ada@example.com".to_owned(),
+            email_verified,
+            full_name: None,
+            roles: vec!["user".to_owned()],
+            metadata: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn which_events_lead_to_which_mails() {
+        let user = UserId::from_uuid(Uuid::from_u128(USER));
+        let other = Actor::User(UserId::from_uuid(Uuid::from_u128(2)));
+        let verify = vec![Mail::VerifyEmail { user }];
+        let set_password = vec![Mail::SetPassword { user }];
+        for (actor, verified, has_credential, mails) in [
+            (Actor::Anonymous, false, true, verify.clone()),
+            (Actor::Anonymous, true, true, vec![]),
+            (Actor::User(user), false, true, verify.clone()),
+            (other, false, true, verify),
+            (other, false, false, set_password.clone()),
+            (other, true, false, set_password.clone()),
+            (Actor::System, true, true, vec![]),
+            (Actor::System, true, false, set_password),
+        ] {
+            let by = OrderedBy { has_credential };
+            assert_eq!(orders_for(&event(actor, &[registered(verified)]), by), mails, "{actor}");
+        }
+        let by = OrderedBy { has_credential: true };
+        for (fact, mails) in [
+            (UserFact::PasswordChanged, vec![Mail::PasswordChanged { user }]),
+            (UserFact::EmailVerified, vec![]),
+            (UserFact::Disabled, vec![]),
+            (UserFact::Deleted, vec![]),
+        ] {
+            let event = event(Actor::User(user), &[registered(false), fact]);
+            assert_eq!(orders_for(&event, by), mails, "{:?}", event.fact);
+        }
+    }
+
+    #[test]
+    fn an_event_always_makes_the_same_order() {
+        let event = event(Actor::Anonymous, &[registered(false)]);
+        let by = OrderedBy { has_credential: true };
+        assert_eq!(orders(&event, by), orders(&event, by));
+    }
+}

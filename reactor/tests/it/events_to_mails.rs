@@ -1,0 +1,152 @@
+//! From what happens to a user to a file in the folder.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use events::{Actor, LinkPurpose, UserFact, subjects};
+use service_kit::ambient;
+use service_kit::links::LinkKind;
+use service_kit::mail_orders::{Mail, order_id};
+
+use crate::support::{ADA, System, new_user, order, registered, wait_for};
+
+#[tokio::test]
+async fn who_registers_gets_one_mail_with_a_link_that_is_good() {
+    let system = System::start().await;
+    let user = new_user();
+    system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
+    let event = system.happens(user, Actor::Anonymous, registered(ADA, false)).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.readiness.check().await.unwrap();
+    reactor.end().await;
+
+    let mails = system.received();
+    let [mail] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!((mail.to.as_str(), mail.subject.as_str()), (ADA, "Verify your e-mail address"));
+    assert!(mail.text.contains("https://id.example.com/links/verify-email?token="), "{mail:?}");
+    let link = system.verified(mail).await;
+    assert_eq!((link.kind, link.user), (LinkKind::VerifyEmail, user));
+    let record = system.record(LinkPurpose::Verify, user).await.unwrap();
+    assert_eq!((record.serial, record.ordered_at), (Some(link.serial), event.time));
+    assert_eq!(link.serial, order_id(event.id, "verify_email"));
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for file in std::fs::read_dir(system.folder()).unwrap() {
+        assert_eq!(mode(file.unwrap().path()), 0o600);
+    }
+}
+
+#[tokio::test]
+async fn whom_an_administrator_made_chooses_a_password_and_every_change_is_told() {
+    let system = System::start().await;
+    let (user, administrator) = (new_user(), Actor::User(new_user()));
+    system.happens(user, administrator, registered(ADA, false)).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    let mails = system.received();
+    let [mail] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(system.verified(mail).await.kind, LinkKind::SetPassword);
+
+    system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
+    system.happens(user, Actor::User(user), UserFact::PasswordChanged).await;
+    system.settled().await;
+    reactor.end().await;
+    let mails = system.received();
+    let [_, notice] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(notice.subject, "Your password was changed");
+    assert!(!notice.text.contains("token"), "{notice:?}");
+}
+
+#[tokio::test]
+async fn what_is_long_over_leads_to_no_mail() {
+    let system = System::start().await;
+    let long_ago = events::Timestamp::from_unix_seconds(
+        ambient::now().as_datetime().timestamp()
+            - i64::try_from(system.settings.mail.give_up_s).unwrap(),
+    )
+    .unwrap();
+    let facts = [registered(ADA, false), UserFact::PasswordChanged];
+    let user = new_user();
+    for fact in facts {
+        system.happened(user, Actor::User(user), fact, long_ago).await;
+    }
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    assert!(system.received().is_empty());
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_not_passed_over_and_holds_nobody_up() {
+    let system = System::start().await;
+    let (broken, user) = (new_user(), new_user());
+    system.put(subjects::user_events(broken), b"{}".to_vec()).await;
+    system.happens(user, Actor::Anonymous, registered(ADA, false)).await;
+    let reactor = system.reactor().await;
+    wait_for("the mail of the other", || async { system.received().len() == 1 }).await;
+    wait_for("the reactor to say so", || async {
+        let Err(failed) = reactor.readiness.check().await else { return false };
+        failed.iter().any(|(_, why)| why.contains("position 1 cannot be read"))
+    })
+    .await;
+    reactor.end().await;
+}
+
+#[tokio::test]
+async fn there_is_no_mail_to_nobody() {
+    let system = System::start().await;
+    let verified = system.user(ADA, "verified").await;
+    let disabled = system.user("off@example.com", "disabled").await;
+    system.happens(disabled, Actor::System, UserFact::Disabled).await;
+    let deleted = system.user("gone@example.com", "deleted").await;
+    system.happens(deleted, Actor::System, UserFact::Deleted).await;
+    let orders = [
+        Mail::ResetPassword { claim: "unknown".to_owned() },
+        Mail::AddressTaken { claim: "unknown".to_owned() },
+        Mail::ResetPassword { claim: "disabled".to_owned() },
+        Mail::SetPassword { user: disabled },
+        Mail::ResetPassword { claim: "deleted".to_owned() },
+        Mail::PasswordChanged { user: deleted },
+        Mail::VerifyEmail { user: verified },
+        Mail::VerifyEmail { user: new_user() },
+    ]
+    .map(order);
+    for order in &orders {
+        system.place(order).await;
+    }
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    assert!(system.received().is_empty());
+    for order in &orders {
+        assert!(!system.is_waiting(order).await, "{order:?}");
+    }
+    assert_eq!(system.parked().list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_change_of_address_is_confirmed_there_and_told_here() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let new_email = "New@example.com".to_owned();
+    system.place(&order(Mail::EmailChange { user, new_email })).await;
+    system.place(&order(Mail::AddressTaken { claim: "ada".to_owned() })).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+
+    let mails = system.received();
+    assert_eq!(mails.len(), 3, "{mails:?}");
+    let of = |subject| mails.iter().find(|mail| mail.subject == subject).unwrap();
+    let confirm = of("Confirm your new e-mail address");
+    assert_eq!(confirm.to, "New@example.com");
+    let link = system.verified(confirm).await;
+    assert_eq!(link.kind, LinkKind::ConfirmEmail);
+    assert_eq!(link.new_email.as_deref(), Some("New@example.com"));
+    let notice = of("Your e-mail address is about to change");
+    assert_eq!(notice.to, ADA);
+    assert!(!notice.raw.contains("New@"), "the notice does not tell the new address");
+    let abort = system.verified(notice).await;
+    assert_eq!((abort.kind, abort.serial), (LinkKind::AbortEmail, link.serial));
+    assert_ne!(confirm.message_id, notice.message_id);
+    assert_eq!(of("You already have an account").to, ADA);
+}

@@ -1,0 +1,110 @@
+//! Which link is the good one, whatever comes twice or late.
+
+use std::collections::BTreeSet;
+
+use events::{LinkPurpose, UserFact};
+use service_kit::links::LinkKind;
+use service_kit::mail_orders::Mail;
+
+use crate::support::{ADA, System, id, order, reset};
+
+#[tokio::test]
+async fn the_newer_link_voids_the_older_one_and_a_late_order_does_not_come_back() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let (older, newer) = (reset("ada"), {
+        let mut newer = reset("ada");
+        newer.ordered_at = newer.ordered_at.plus_seconds(1);
+        newer
+    });
+    let reactor = system.reactor().await;
+    for order in [&older, &newer] {
+        system.place(order).await;
+        system.settled().await;
+    }
+    let mails = system.received();
+    let [first, second] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(system.verified(first).await.serial, id(&older));
+    let link = system.verified(second).await;
+    assert_eq!((link.kind, link.serial), (LinkKind::ResetPassword, id(&newer)));
+    let record = system.record(LinkPurpose::Password, user).await.unwrap();
+    assert_eq!(record.serial, Some(id(&newer)), "the one good link");
+
+    // The older one comes again: a reactor died before it said that it was done.
+    reactor.end().await;
+    let reactor = system.reactor().await;
+    system.place(&older).await;
+    system.settled().await;
+    reactor.end().await;
+    assert_eq!(system.received().len(), 2);
+    assert_eq!(system.record(LinkPurpose::Password, user).await, Some(record));
+}
+
+#[tokio::test]
+async fn an_order_that_comes_again_makes_the_same_link() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let order = reset("ada");
+    let mut positions = BTreeSet::new();
+    for _ in 0..2 {
+        // Killed between sending and saying so: the next reactor is given the same order.
+        let reactor = system.reactor().await;
+        system.place(&order).await;
+        system.settled().await;
+        // The same reactor remembers, and does not send it again.
+        system.place(&order).await;
+        system.settled().await;
+        reactor.end().await;
+        let subject = events::subjects::link(LinkPurpose::Password, user);
+        positions.insert(system.users.last(&subject).await.unwrap().unwrap().position);
+    }
+    let mails = system.received();
+    let [first, second] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(first.message_id, second.message_id);
+    let serials = [system.verified(first).await.serial, system.verified(second).await.serial];
+    assert_eq!(serials, [id(&order); 2]);
+    assert_eq!(positions.len(), 1, "the record is written once");
+}
+
+#[tokio::test]
+async fn a_used_link_is_not_brought_back() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let orders = [
+        (LinkPurpose::Password, reset("ada")),
+        (LinkPurpose::Password, order(Mail::SetPassword { user })),
+        (
+            LinkPurpose::Email,
+            order(Mail::EmailChange { user, new_email: "new@example.com".to_owned() }),
+        ),
+    ];
+    let mut sent = 0;
+    for (purpose, mut order) in orders {
+        // Later than what was used before, whatever the clock's step.
+        order.ordered_at = order.ordered_at.plus_seconds(sent);
+        let reactor = system.reactor().await;
+        system.place(&order).await;
+        system.settled().await;
+        reactor.end().await;
+        sent = system.received().len() as u64;
+        assert_eq!(system.record(purpose, user).await.unwrap().serial, Some(id(&order)));
+        system.use_link(purpose, user).await;
+
+        let reactor = system.reactor().await;
+        system.place(&order).await;
+        system.settled().await;
+        reactor.end().await;
+        assert_eq!(system.received().len() as u64, sent, "{order:?}");
+        assert_eq!(system.record(purpose, user).await.unwrap().serial, None);
+    }
+    assert_eq!(sent, 4);
+    // A new wish makes a new link.
+    let mut again = reset("ada");
+    again.ordered_at = again.ordered_at.plus_seconds(sent);
+    let reactor = system.reactor().await;
+    system.place(&again).await;
+    system.happens(user, events::Actor::User(user), UserFact::EmailVerified).await;
+    system.settled().await;
+    reactor.end().await;
+    assert_eq!(system.record(LinkPurpose::Password, user).await.unwrap().serial, Some(id(&again)));
+}

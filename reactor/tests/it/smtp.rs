@@ -1,0 +1,211 @@
+//! A mail server that does not always say yes, on a real socket.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use events::CommandId;
+use reactor::{App, StartError};
+use service_kit::config::MailTransport;
+use service_kit::event_log::{Append, Guard, Write};
+use service_kit::mail_orders::Mail;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{ADA, Received, System, id, order, reset, wait_for};
+
+/// What a mail server was told.
+#[derive(Default)]
+struct Told {
+    /// Answers to the next recipients; yes when there is none.
+    answers: VecDeque<&'static str>,
+    mails: Vec<Received>,
+    recipients: Vec<String>,
+    /// Conversations that are over.
+    over: usize,
+}
+
+struct MailServer {
+    address: SocketAddr,
+    told: Arc<Mutex<Told>>,
+}
+
+impl MailServer {
+    async fn start(answers: &[&'static str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = answers.iter().copied().collect();
+        let told = Arc::new(Mutex::new(Told { answers, ..Told::default() }));
+        let server = Self { address, told: Arc::clone(&told) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let told = Arc::clone(&told);
+                tokio::spawn(async move {
+                    // A client may hang up whenever it likes.
+                    let _ = converse(stream, &told).await;
+                    told.lock().unwrap().over += 1;
+                });
+            }
+        });
+        server
+    }
+
+    fn mails(&self) -> Vec<Received> {
+        self.told.lock().unwrap().mails.clone()
+    }
+
+    fn over(&self) -> usize {
+        self.told.lock().unwrap().over
+    }
+}
+
+async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 ready\r\n").await?;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        let verb = line.split_whitespace().next().unwrap_or_default().to_uppercase();
+        let answer = match verb.as_str() {
+            "RCPT" => {
+                let mut told = told.lock().unwrap();
+                told.recipients.push(line.trim_end().to_owned());
+                told.answers.pop_front().unwrap_or("250 yes")
+            }
+            "DATA" => {
+                stream.write_all(b"354 go on\r\n").await?;
+                let mut mail = String::new();
+                while !mail.ends_with("\r\n.\r\n") {
+                    stream.read_line(&mut mail).await?;
+                }
+                let mail = mail.trim_end_matches(".\r\n");
+                told.lock().unwrap().mails.push(Received::read(mail));
+                "250 taken"
+            }
+            "QUIT" => {
+                stream.write_all(b"221 bye\r\n").await?;
+                return Ok(());
+            }
+            _ => "250 yes",
+        };
+        stream.write_all(format!("{answer}\r\n").as_bytes()).await?;
+    }
+}
+
+async fn with_server(answers: &[&'static str], query: &str) -> (System, MailServer) {
+    let mut system = System::start().await;
+    let server = MailServer::start(answers).await;
+    system.settings.mail.transport = MailTransport::Smtp;
+    system.settings.mail.smtp_url = format!("smtp://{}{query}", server.address);
+    system.user(ADA, "ada").await;
+    (system, server)
+}
+
+#[tokio::test]
+async fn a_mail_that_is_not_taken_now_is_sent_later_and_once() {
+    let (system, server) = with_server(&["451 later"], "").await;
+    let order = reset("ada");
+    system.place(&order).await;
+    let reactor = system.reactor().await;
+    wait_for("the first refusal", || async { server.over() > 0 }).await;
+    assert!(server.mails().is_empty() && system.is_waiting(&order).await);
+    system.settled().await;
+    reactor.end().await;
+    let mails = server.mails();
+    let [mail] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(system.verified(mail).await.serial, id(&order));
+    assert_eq!(system.parked().list().await.unwrap(), []);
+    let recipients = server.told.lock().unwrap().recipients.clone();
+    assert_eq!(recipients, ["RCPT TO:<Ada@example.com>"; 2], "the spelling its owner gave");
+}
+
+#[tokio::test]
+async fn a_mail_that_is_refused_is_parked_until_somebody_sees_to_it() {
+    let (system, server) = with_server(&["550 never", "550 never"], "").await;
+    let (one, other) = (reset("ada"), reset("ada"));
+    let mut other = other;
+    other.ordered_at = other.ordered_at.plus_seconds(1);
+    let reactor = system.reactor().await;
+    for order in [&one, &other] {
+        system.place(order).await;
+        system.settled().await;
+    }
+    let parked = system.parked();
+    let listed: Vec<_> =
+        parked.list().await.unwrap().into_iter().map(|mail| (mail.id, mail.kind)).collect();
+    assert_eq!(listed, [&one, &other].map(|order| (id(order), Some("reset_password"))));
+    assert!(server.mails().is_empty() && !system.is_waiting(&one).await);
+
+    assert!(parked.retry(id(&other)).await.unwrap());
+    system.settled().await;
+    let mails = server.mails();
+    let [mail] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(system.verified(mail).await.serial, id(&other));
+    assert!(!parked.retry(id(&other)).await.unwrap(), "it is not here any more");
+
+    // A newer link was ordered meanwhile: this one is not sent.
+    assert!(parked.retry(id(&one)).await.unwrap());
+    system.settled().await;
+    assert_eq!(server.mails().len(), 1);
+    assert!(!parked.drop(id(&one)).await.unwrap());
+    assert_eq!(parked.list().await.unwrap(), []);
+    reactor.end().await;
+}
+
+#[tokio::test]
+async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
+    let (system, server) = with_server(&["250 yes", "451 later"], "").await;
+    let user = system.user("Bob@example.com", "bob").await;
+    let new_email = "new@example.com".to_owned();
+    system.place(&order(Mail::EmailChange { user, new_email })).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    let to: Vec<String> = server.mails().into_iter().map(|mail| mail.to).collect();
+    assert_eq!(to, ["new@example.com", "Bob@example.com"]);
+}
+
+#[tokio::test]
+async fn what_is_no_order_is_parked_and_can_be_dropped() {
+    let (system, server) = with_server(&[], "").await;
+    let order = reset("ada");
+    let sealed = system.orders.seal(&order).unwrap();
+    let stranger = reset("ada");
+    // Sealed for another id: an order cannot be put under another name.
+    let write = Write::new(events::subjects::mail_order(stranger.id), Guard::absent(), sealed);
+    system.mails.append(&Append::new(CommandId::from_uuid(stranger.id), write)).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    let parked = system.parked();
+    let listed = parked.list().await.unwrap();
+    let [mail] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((mail.id, mail.kind), (stranger.id, None));
+    assert!(parked.drop(stranger.id).await.unwrap());
+    assert_eq!(parked.list().await.unwrap(), []);
+    assert!(server.mails().is_empty());
+    reactor.end().await;
+}
+
+#[tokio::test]
+async fn without_tls_nothing_is_told_where_tls_is_required() {
+    let (system, server) = with_server(&[], "?tls=required").await;
+    let order = reset("ada");
+    system.place(&order).await;
+    let reactor = system.reactor().await;
+    wait_for("a conversation to be over", || async { server.over() > 0 }).await;
+    reactor.end().await;
+    assert!(system.is_waiting(&order).await);
+    assert!(server.told.lock().unwrap().recipients.is_empty());
+}
+
+#[tokio::test]
+async fn settings_that_send_in_the_clear_are_refused() {
+    let mut system = System::start().await;
+    system.settings.mail.transport = MailTransport::Smtp;
+    system.settings.mail.smtp_url = "smtp://user:pa55word@mail.example.com".to_owned();
+    let refused = App::build(&system.settings).await.err().unwrap();
+    assert!(matches!(refused, StartError::Setup(_)), "{refused}");
+    assert!(!format!("{refused} {refused:?}").contains("pa55word"));
+}

@@ -1,0 +1,353 @@
+//! One server for all tests of this process, and for each an account with its streams, a folder, and as
+//! many reactors as it starts.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use events::{
+    Actor, ClaimState, CommandId, EmailClaim, Event, LinkPurpose, LinkRecord, Position, Snapshot,
+    Timestamp, UserFact, UserId, UserState, subjects, subjects::MAIL_ORDERS_FILTER,
+};
+use local_stack::testing::{TempDir, temp_dir};
+use nats_access::{Account, Role, TestTrust};
+use reactor::{App, ParkedMails};
+use service_kit::ambient;
+use service_kit::config::{MailTransport, Settings};
+use service_kit::event_log::{
+    Append, EventLog, Guard, Limits, Outcome, Write, mailer_events, mailer_orders, mails_stream,
+    users_stream,
+};
+use service_kit::health::Readiness;
+use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
+use service_kit::links::{Binding, Link, Links, Unverified};
+use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Longest wait for a state that must come.
+const STATE_WAIT_MAX: Duration = Duration::from_secs(40);
+/// Room for one test's streams.
+const BYTES_MAX: u64 = 1 << 20;
+
+const START: Position = Position(0);
+
+pub const ADA: &str = "Ada@example.com";
+
+fn trust() -> &'static TestTrust {
+    static TRUST: OnceLock<TestTrust> = OnceLock::new();
+    TRUST.get_or_init(|| TestTrust::with_accounts(32))
+}
+
+/// Waits for a state; fails with the reason when it does not come.
+pub async fn wait_for<F, Fut>(what: &str, mut holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + STATE_WAIT_MAX;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The log and the work queue of one test, as the command side and the operator see them.
+pub struct System {
+    dir: TempDir,
+    pub settings: Settings,
+    pub users: EventLog,
+    pub mails: EventLog,
+    operator: EventLog,
+    pub links: Links,
+    pub orders: MailOrders,
+}
+
+/// A running reactor.
+pub struct Reactor {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    pub readiness: Readiness,
+}
+
+impl Reactor {
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+async fn connect(account: &Account, role: Role) -> async_nats::Client {
+    let server = local_stack::testing::nats(|| trust().server_config().unwrap());
+    async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())
+        .unwrap()
+        .custom_inbox_prefix(role.inbox_prefix())
+        .connect(server.url())
+        .await
+        .unwrap()
+}
+
+impl System {
+    pub async fn start() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let account = trust().account(NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = temp_dir();
+        let path = |name: &str| dir.path().join(name);
+        let mut settings = Settings::merge("", []).unwrap();
+        settings.log.bytes_max = BYTES_MAX;
+        settings.log.mails_bytes_max = BYTES_MAX;
+        settings.nats.url = local_stack::testing::nats(|| trust().server_config().unwrap()).url();
+        settings.nats.credentials_file = path("reactor.creds");
+        std::fs::write(path("reactor.creds"), account.creds(Role::Reactor).unwrap()).unwrap();
+        settings.secrets.dir = dir.path().to_owned();
+        settings.mail.transport = MailTransport::Folder;
+        settings.mail.folder = path("mail");
+        settings.mail.link_base = "https://id.example.com/links".to_owned();
+        let (link_key, mail_key) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
+        link_key.write_new(&path(LINK_KEY_FILE)).unwrap();
+        mail_key.write_new(&path(MAIL_KEY_FILE)).unwrap();
+
+        let operator = connect(account, Role::Operator).await;
+        let limits = Limits::of(&settings);
+        let log =
+            |client: &async_nats::Client, stream| EventLog::new(client.clone(), stream, limits);
+        let (users, mails) =
+            (log(&operator, subjects::USERS_STREAM), log(&operator, subjects::MAILS_STREAM));
+        users.provision(&users_stream(&settings.log)).await.unwrap();
+        mails.provision(&mails_stream(&settings.log)).await.unwrap();
+        users.provision_consumer(&mailer_events()).await.unwrap();
+        mails.provision_consumer(&mailer_orders()).await.unwrap();
+        let commands = connect(account, Role::CommandApi).await;
+        Self {
+            users: log(&commands, subjects::USERS_STREAM),
+            mails: log(&commands, subjects::MAILS_STREAM),
+            operator: mails,
+            links: Links::new(link_key),
+            orders: MailOrders::new(&mail_key).unwrap(),
+            settings,
+            dir,
+        }
+    }
+
+    /// Starts a reactor with the settings as they are now.
+    pub async fn reactor(&self) -> Reactor {
+        let app = App::build(&self.settings).await.unwrap();
+        let (stop, readiness) = (CancellationToken::new(), app.readiness());
+        let task = tokio::spawn(app.run(stop.clone()));
+        Reactor { stop, task, readiness }
+    }
+
+    pub fn parked(&self) -> ParkedMails {
+        let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
+        ParkedMails::new(self.operator.clone(), MailOrders::new(&key).unwrap())
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("mail")
+    }
+
+    /// Waits until nothing is left to be worked on.
+    pub async fn settled(&self) {
+        wait_for("all work to be done", || async {
+            // Events first: they lead to orders. What the consumer counts as pending runs a little
+            // behind the stream, so the stream is asked.
+            let events = self.users_left().await;
+            events.is_none() && self.mails.next(MAIL_ORDERS_FILTER, START).await.unwrap().is_none()
+        })
+        .await;
+    }
+
+    /// An event that was not worked on yet.
+    async fn users_left(&self) -> Option<Position> {
+        let backlog = self.operator.verify_consumer(&mailer_events()).await.unwrap();
+        if backlog.under_way > 0 {
+            return Some(backlog.delivered);
+        }
+        let next = self.users.next(subjects::USER_EVENTS_FILTER, backlog.delivered).await.unwrap();
+        next.map(|next| next.position)
+    }
+
+    /// Writes one message on a subject, whatever is there.
+    pub async fn put(&self, subject: String, payload: Vec<u8>) -> Position {
+        let last = self.users.last(&subject).await.unwrap();
+        let guard = last.map_or(Guard::absent(), |last| last.guard());
+        let command = CommandId::from_uuid(ambient::new_uuid());
+        let append = Append::new(command, Write::new(subject, guard, payload));
+        let outcome = self.users.append(&append).await;
+        let Outcome::Stored(position) = outcome else { panic!("{outcome:?}") };
+        position
+    }
+
+    /// Says that something happened to a user now.
+    pub async fn happens(&self, user: UserId, actor: Actor, fact: UserFact) -> Event {
+        self.happened(user, actor, fact, ambient::now()).await
+    }
+
+    pub async fn happened(
+        &self,
+        user: UserId,
+        actor: Actor,
+        fact: UserFact,
+        time: Timestamp,
+    ) -> Event {
+        let subject = subjects::user_events(user);
+        let state = match self.users.last(&subject).await.unwrap() {
+            None => UserState::Absent,
+            Some(last) => Event::from_json(&last.payload).unwrap().after.into(),
+        };
+        let after: Snapshot = state.evolve(user, &fact, time).unwrap().snapshot().unwrap();
+        let event = Event {
+            id: ambient::new_uuid(),
+            time,
+            actor,
+            command_id: CommandId::from_uuid(ambient::new_uuid()),
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            fact,
+            after,
+        };
+        self.put(subject, event.to_json().unwrap()).await;
+        event
+    }
+
+    /// A user with an address, a claim on it and a password; the event is from before any mail.
+    pub async fn user(&self, email: &str, claim: &str) -> UserId {
+        let user = new_user();
+        let held = EmailClaim { user_id: user, state: ClaimState::Held };
+        self.put(subjects::email_claim(claim), serde_json::to_vec(&held).unwrap()).await;
+        self.put(subjects::user_credential(user), b"sealed".to_vec()).await;
+        let system = Actor::System;
+        self.happens(user, system, registered(email, true)).await;
+        user
+    }
+
+    pub async fn place(&self, order: &MailOrder) {
+        let placed = self.orders.place(&self.mails, order).await;
+        assert!(matches!(placed, Outcome::Stored(_)), "{placed:?}");
+    }
+
+    pub async fn is_waiting(&self, order: &MailOrder) -> bool {
+        self.mails.last(&subjects::mail_order(order.id)).await.unwrap().is_some()
+    }
+
+    pub async fn record(&self, purpose: LinkPurpose, user: UserId) -> Option<LinkRecord> {
+        let stored = self.users.last(&subjects::link(purpose, user)).await.unwrap();
+        stored.map(|stored| serde_json::from_slice(&stored.payload).unwrap())
+    }
+
+    /// What the command side does when a link is followed.
+    pub async fn use_link(&self, purpose: LinkPurpose, user: UserId) {
+        let used = self.record(purpose, user).await.unwrap().used();
+        self.put(subjects::link(purpose, user), serde_json::to_vec(&used).unwrap()).await;
+    }
+
+    /// The link in a mail, checked against the log as the command side checks it.
+    pub async fn verified(&self, mail: &Received) -> Link {
+        let unverified: Unverified = Links::read(&mail.token()).unwrap();
+        let user = unverified.user();
+        let last = self.users.last(&subjects::user_events(user)).await.unwrap().unwrap();
+        let Snapshot::Present(after) = Event::from_json(&last.payload).unwrap().after else {
+            panic!("deleted")
+        };
+        let email = events::EmailAddress::parse(&after.email).unwrap();
+        let credential = self.users.last(&subjects::user_credential(user)).await.unwrap();
+        let credential = credential.map(|stored| stored.position).unwrap_or_default();
+        let binding = Binding { email: email.canonical(), credential };
+        self.links.verify(unverified, &binding, ambient::now()).unwrap()
+    }
+
+    /// Every mail in the folder, oldest first.
+    pub fn received(&self) -> Vec<Received> {
+        received(&self.folder())
+    }
+}
+
+pub fn new_user() -> UserId {
+    UserId::from_uuid(ambient::new_uuid())
+}
+
+pub fn registered(email: &str, email_verified: bool) -> UserFact {
+    UserFact::Registered {
+        email: email.to_owned(),
+        email_verified,
+        full_name: None,
+        roles: vec!["user".to_owned()],
+        metadata: serde_json::Map::new(),
+    }
+}
+
+pub fn order(mail: Mail) -> MailOrder {
+    MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail }
+}
+
+pub fn reset(claim: &str) -> MailOrder {
+    order(Mail::ResetPassword { claim: claim.to_owned() })
+}
+
+/// A mail as it arrived.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub raw: String,
+    pub to: String,
+    pub subject: String,
+    pub message_id: String,
+    pub text: String,
+}
+
+impl Received {
+    pub fn read(raw: &str) -> Self {
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap();
+        let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");
+        let header = |name: &str| {
+            let line = head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+            line.unwrap_or_default().to_owned()
+        };
+        let boundary = header("Content-Type");
+        let (_, boundary) = boundary.split_once("boundary=\"").unwrap();
+        let boundary = format!("--{}", boundary.split_once('"').unwrap().0);
+        let plain = body.split(&boundary).find(|part| part.contains("text/plain")).unwrap();
+        let (_, text) = plain.split_once("\r\n\r\n").unwrap();
+        Self {
+            to: header("To"),
+            subject: header("Subject"),
+            message_id: header("Message-ID"),
+            text: decoded(text),
+            raw: raw.to_owned(),
+        }
+    }
+
+    pub fn token(&self) -> String {
+        let (_, rest) = self.text.split_once("?token=").unwrap();
+        rest.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+/// Quoted-printable.
+fn decoded(text: &str) -> String {
+    let text = text.replace("=\r\n", "");
+    let mut parts = text.split('=');
+    let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+fn received(folder: &Path) -> Vec<Received> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "eml"))
+        .collect();
+    files.sort();
+    files.iter().map(|file| Received::read(&std::fs::read_to_string(file).unwrap())).collect()
+}
+
+pub fn id(order: &MailOrder) -> Uuid {
+    order.id
+}

@@ -1,0 +1,72 @@
+//! `roster keys rotate`: another key for access tokens, while everything runs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use service_kit::ambient;
+use service_kit::keys::{replace_private, write_private};
+use service_kit::signing_keys::{
+    KEYS_FILE, KeySchedule, LEAD_MIN_S, ScheduledKey, SigningKey, private_key_file,
+};
+
+use crate::cli::say;
+
+/// Makes a key that signs after `lead_s` and says what becomes of the others.
+pub fn run(dir: &Path, lead_s: u64) -> anyhow::Result<()> {
+    if lead_s < LEAD_MIN_S {
+        bail!("a lead of less than {LEAD_MIN_S} s: a service might meet a token before its key");
+    }
+    if !dir.join("operator").join(KEYS_FILE).exists() {
+        bail!("{} holds no keys; `roster init` makes them", dir.display());
+    }
+    let schedule = rotate(dir, lead_s)?;
+    hand_out(dir)?;
+    for ScheduledKey { key, sign_from, retire_at } in &schedule.keys {
+        let until = retire_at.map_or_else(String::new, |at| format!(", taken until {at}"));
+        say(&format!("{} signs from {sign_from}{until}", key.kid));
+    }
+    Ok(())
+}
+
+/// Adds a key to the operator's folder.
+pub fn rotate(dir: &Path, lead_s: u64) -> anyhow::Result<KeySchedule> {
+    let operator = dir.join("operator");
+    let path = operator.join(KEYS_FILE);
+    let mut schedule =
+        if path.exists() { KeySchedule::read(&path)? } else { KeySchedule::default() };
+    let pem = SigningKey::generate_pem()?;
+    let new = SigningKey::parse(&pem, &operator.join("a new key"))?;
+    write_private(&operator.join(private_key_file(&new.id)), pem.as_bytes())?;
+    schedule.rotate(new.public(), ambient::now(), lead_s);
+    replace_private(&path, &serde_json::to_vec_pretty(&schedule)?)?;
+    Ok(schedule)
+}
+
+/// Brings every service what it needs of the operator's folder: private keys before the schedule that
+/// names them, and away with those it does not name any more.
+pub fn hand_out(dir: &Path) -> anyhow::Result<()> {
+    let operator = dir.join("operator");
+    let schedule = KeySchedule::read(&operator.join(KEYS_FILE))?;
+    let named: Vec<String> =
+        schedule.keys.iter().map(|scheduled| private_key_file(&scheduled.key.kid)).collect();
+    let command = dir.join("command-api");
+    for file in &named {
+        let pem = fs::read(operator.join(file)).with_context(|| format!("cannot read {file}"))?;
+        write_private(&command.join(file), &pem)?;
+    }
+    let text = serde_json::to_vec_pretty(&schedule)?;
+    for folder in ["command-api", "query-api"] {
+        replace_private(&dir.join(folder).join(KEYS_FILE), &text)?;
+    }
+    for folder in [&operator, &command] {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("signing-") && name.ends_with(".pem") && !named.contains(&name) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! The keys of access tokens: a folder with a schedule and the private keys, read again while it changes.
+//!
+//! `keys.json` lists every public key with the time from which on it signs and the time at which it
+//! retires; `signing-<kid>.pem` are the private keys, on the command side alone. Everybody reads the same
+//! schedule and a clock, so a rotation is one change of files and no coordination: a new key is published
+//! at once and signs only when everyone who caches the set has it, and an old one is taken until the last
+//! token signed with it is over ([`KeySchedule::rotate`]).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use events::Timestamp;
+use http::header::CACHE_CONTROL;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::ambient;
+use crate::keys::{KeyError, read_text};
+
+/// File with the schedule, in the folder of every service that checks tokens.
+pub const KEYS_FILE: &str = "keys.json";
+/// How long a key set may be cached, in seconds.
+pub const JWKS_MAX_AGE_S: u64 = 300;
+/// Pause between two looks at the folder.
+const RELOAD_EVERY: Duration = Duration::from_secs(2);
+/// How long a new key is published before it signs, unless the operator says otherwise: the caches of
+/// others, and time to bring the files to every host.
+pub const LEAD_DEFAULT_S: u64 = 2 * JWKS_MAX_AGE_S;
+/// Shortest lead: every process has looked at its folder twice.
+pub const LEAD_MIN_S: u64 = 5;
+/// How much longer than it signs a key is taken: the longest life an access token can be given, and
+/// clocks that differ.
+const TAKEN_AFTER_S: u64 = 3_600 + 60;
+
+/// The key that signs access tokens, with its name.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// RFC 7638 thumbprint; `kid` of a token.
+    pub id: String,
+    /// For the library that signs.
+    pub key: EncodingKey,
+    public: Vec<u8>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A public key as a JWK set shows it (RFC 8037): members that are public and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicKey {
+    /// `OKP`.
+    pub kty: String,
+    /// `Ed25519`.
+    pub crv: String,
+    /// The key in base64url.
+    pub x: String,
+    /// RFC 7638 thumbprint.
+    pub kid: String,
+    /// `EdDSA`.
+    pub alg: String,
+    /// `sig`.
+    #[serde(rename = "use")]
+    pub purpose: String,
+}
+
+impl PublicKey {
+    fn ed25519(public: &[u8]) -> Self {
+        Self {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            x: URL_SAFE_NO_PAD.encode(public),
+            kid: thumbprint(public),
+            alg: "EdDSA".to_owned(),
+            purpose: "sig".to_owned(),
+        }
+    }
+}
+
+/// A JWK set (RFC 7517).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeySet {
+    /// The keys; never two with one `kid`.
+    pub keys: Vec<PublicKey>,
+}
+
+impl SigningKey {
+    /// Draws a new Ed25519 key and gives it as PKCS#8 in PEM.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`].
+    pub fn generate_pem() -> Result<String, KeyError> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
+        let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
+        let body = STANDARD.encode(der.as_ref());
+        Ok(format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+    }
+
+    /// Reads a PEM file.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        Self::parse(&read_text(path)?, path)
+    }
+
+    /// Takes the text of a PEM file.
+    ///
+    /// # Errors
+    /// [`KeyError::Content`] names `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
+        let content =
+            || KeyError::Content { path: path.into(), expected: "an Ed25519 key as PKCS#8 in PEM" };
+        let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = STANDARD.decode(body).map_err(|_| content())?;
+        let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| content())?;
+        let public = pair.public_key().as_ref().to_vec();
+        Ok(Self { id: thumbprint(&public), key: EncodingKey::from_ed_der(&der), public })
+    }
+
+    /// What others check its signatures with.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey::ed25519(&self.public)
+    }
+
+    /// The one algorithm there is.
+    pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
+}
+
+/// One key of the schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduledKey {
+    /// The public key.
+    pub key: PublicKey,
+    /// When it begins to sign.
+    pub sign_from: Timestamp,
+    /// When it is not taken any more; `null` as long as no other follows it.
+    pub retire_at: Option<Timestamp>,
+}
+
+/// Which key does what when.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySchedule {
+    /// In no order.
+    pub keys: Vec<ScheduledKey>,
+}
+
+impl KeySchedule {
+    /// Reads a schedule.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        serde_json::from_str(&read_text(path)?)
+            .map_err(|_| KeyError::Content { path: path.into(), expected: "a schedule of keys" })
+    }
+
+    /// Adds a key that signs from `now + lead_s` on, or at once when it is the first, and lets the others
+    /// retire when the last token they can have signed is over. Those that have retired go.
+    pub fn rotate(&mut self, key: PublicKey, now: Timestamp, lead_s: u64) {
+        self.keys.retain(|known| known.is_taken(now));
+        let sign_from = if self.keys.is_empty() { now } else { now.plus_seconds(lead_s) };
+        for known in &mut self.keys {
+            known.retire_at.get_or_insert(sign_from.plus_seconds(TAKEN_AFTER_S));
+        }
+        self.keys.push(ScheduledKey { key, sign_from, retire_at: None });
+    }
+
+    /// The key that signs at that time: the one that began last.
+    #[must_use]
+    pub fn signing(&self, now: Timestamp) -> Option<&ScheduledKey> {
+        self.keys.iter().filter(|key| key.sign_from <= now).max_by_key(|key| key.sign_from)
+    }
+
+    /// The keys that are taken at that time, those that do not sign yet among them.
+    #[must_use]
+    pub fn key_set(&self, now: Timestamp) -> KeySet {
+        let taken = self.keys.iter().filter(|key| key.is_taken(now));
+        KeySet { keys: taken.map(|key| key.key.clone()).collect() }
+    }
+}
+
+impl ScheduledKey {
+    fn is_taken(&self, now: Timestamp) -> bool {
+        self.retire_at.is_none_or(|retire_at| now < retire_at)
+    }
+}
+
+/// The name of a private key's file.
+#[must_use]
+pub fn private_key_file(kid: &str) -> String {
+    format!("signing-{kid}.pem")
+}
+
+/// What was read from a folder.
+struct Loaded {
+    schedule: KeySchedule,
+    checking: HashMap<String, Arc<DecodingKey>>,
+    signing: HashMap<String, Arc<SigningKey>>,
+}
+
+impl Loaded {
+    fn read(dir: &Path, signs: bool) -> Result<Self, KeyError> {
+        let path = dir.join(KEYS_FILE);
+        let schedule = KeySchedule::read(&path)?;
+        let mut checking = HashMap::new();
+        let mut signing = HashMap::new();
+        for ScheduledKey { key, .. } in &schedule.keys {
+            let decoding = DecodingKey::from_ed_components(&key.x)
+                .map_err(|_| KeyError::Content { path: path.clone(), expected: "Ed25519 keys" })?;
+            checking.insert(key.kid.clone(), Arc::new(decoding));
+            if signs {
+                let file = dir.join(private_key_file(&key.kid));
+                let private = SigningKey::read(&file)?;
+                if private.id != key.kid {
+                    return Err(KeyError::Content { path: file, expected: "the key of its name" });
+                }
+                signing.insert(key.kid.clone(), Arc::new(private));
+            }
+        }
+        Ok(Self { schedule, checking, signing })
+    }
+}
+
+/// The keys of a folder, followed while it changes. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing {
+    loaded: Arc<RwLock<Loaded>>,
+    folder: Option<(PathBuf, bool)>,
+}
+
+impl KeyRing {
+    /// Reads a folder; `signs` when the private keys are needed too.
+    ///
+    /// # Errors
+    /// [`KeyError`]: a file is missing or wrong.
+    pub fn open(dir: &Path, signs: bool) -> Result<Self, KeyError> {
+        let loaded = Arc::new(RwLock::new(Loaded::read(dir, signs)?));
+        Ok(Self { loaded, folder: Some((dir.to_owned(), signs)) })
+    }
+
+    /// One key without a folder, as tests have it.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn of(key: SigningKey) -> Result<Self, KeyError> {
+        let mut schedule = KeySchedule::default();
+        schedule.rotate(key.public(), ambient::now(), 0);
+        let decoding =
+            DecodingKey::from_ed_components(&key.public().x).map_err(|_| KeyError::Generate)?;
+        let loaded = Loaded {
+            schedule,
+            checking: HashMap::from([(key.id.clone(), Arc::new(decoding))]),
+            signing: HashMap::from([(key.id.clone(), Arc::new(key))]),
+        };
+        Ok(Self { loaded: Arc::new(RwLock::new(loaded)), folder: None })
+    }
+
+    /// Reads the folder again every two seconds, until `stop`. Files that cannot be used change nothing:
+    /// somebody may be half-way through bringing them.
+    pub fn follow(&self, stop: &CancellationToken) {
+        let Some((dir, signs)) = self.folder.clone() else { return };
+        let (loaded, stop) = (Arc::clone(&self.loaded), stop.clone());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with its stop token, which every caller has"
+        )]
+        tokio::spawn(async move {
+            let mut look = interval(RELOAD_EVERY);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut failing = false;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = look.tick() => {}
+                }
+                let from = dir.clone();
+                let read = tokio::task::spawn_blocking(move || Loaded::read(&from, signs)).await;
+                match read {
+                    Ok(Ok(read)) => {
+                        failing = false;
+                        *loaded.write().unwrap_or_else(PoisonError::into_inner) = read;
+                    }
+                    Ok(Err(error)) if !failing => {
+                        failing = true;
+                        tracing::warn!(%error, "the keys cannot be read again; those from before go on");
+                    }
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
+        });
+    }
+
+    /// The key that signs now.
+    #[must_use]
+    pub fn signing(&self) -> Option<Arc<SigningKey>> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let scheduled = loaded.schedule.signing(ambient::now())?;
+        loaded.signing.get(&scheduled.key.kid).cloned()
+    }
+
+    /// The key with that id, if it is taken now.
+    #[must_use]
+    pub fn checking(&self, kid: &str) -> Option<Arc<DecodingKey>> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let now = ambient::now();
+        let taken = loaded.schedule.keys.iter().any(|key| key.key.kid == kid && key.is_taken(now));
+        if taken { loaded.checking.get(kid).cloned() } else { None }
+    }
+
+    /// The route with the set, for whoever checks tokens elsewhere.
+    pub fn routes(self) -> Router {
+        Router::new().route("/.well-known/jwks.json", get(move || async move { self.response() }))
+    }
+
+    /// The set as an answer that may be cached for [`JWKS_MAX_AGE_S`].
+    fn response(&self) -> Response {
+        let cache = format!("public, max-age={JWKS_MAX_AGE_S}");
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        ([(CACHE_CONTROL, cache)], Json(loaded.schedule.key_set(ambient::now()))).into_response()
+    }
+}
+
+/// RFC 7638: SHA-256 over the required members in order.
+fn thumbprint(public: &[u8]) -> String {
+    let jwk = json!({"crv": "Ed25519", "kty": "OKP", "x": URL_SAFE_NO_PAD.encode(public)});
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, jwk.to_string().as_bytes());
+    URL_SAFE_NO_PAD.encode(digest.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8037 appendix A.3 has key and thumbprint.
+    #[test]
+    fn the_thumbprint_is_the_one_of_the_rfc() {
+        let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
+        assert_eq!(thumbprint(&public), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn a_new_key_is_published_before_it_signs_and_an_old_one_taken_after_it_did() {
+        let at = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
+        let [one, two, three] = [[1; 32], [2; 32], [3; 32]].map(|key| PublicKey::ed25519(&key));
+        let mut schedule = KeySchedule::default();
+        schedule.rotate(one.clone(), at(0), 600);
+        schedule.rotate(two.clone(), at(1_000), 600);
+        let signs =
+            |schedule: &KeySchedule, second| schedule.signing(at(second)).unwrap().key.clone();
+        let taken = |schedule: &KeySchedule, second| schedule.key_set(at(second)).keys;
+        assert_eq!(signs(&schedule, 0), one, "the first signs at once");
+        assert_eq!(taken(&schedule, 1_000), [one.clone(), two.clone()]);
+        assert_eq!((signs(&schedule, 1_599), signs(&schedule, 1_600)), (one.clone(), two.clone()));
+        let over = 1_600 + i64::try_from(TAKEN_AFTER_S).unwrap();
+        assert_eq!(taken(&schedule, over - 1), [one.clone(), two.clone()]);
+        assert_eq!(taken(&schedule, over), std::slice::from_ref(&two));
+        // Again before the first has retired: its time stays.
+        let mut soon = schedule.clone();
+        soon.rotate(three.clone(), at(1_700), 600);
+        assert_eq!(taken(&soon, over), [two.clone(), three.clone()]);
+        schedule.rotate(three.clone(), at(over), 600);
+        assert_eq!(schedule.keys.len(), 2, "what has retired is gone");
+    }
+}

@@ -1,0 +1,55 @@
+//! Rotating the key of access tokens while everything runs.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use e2e::{ADMIN_EMAIL, ADMIN_PASSWORD, System, binary, wait_for};
+use serde_json::Value;
+
+/// The id of the key that signed a token.
+fn kid(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(&header).unwrap();
+    header["kid"].as_str().unwrap().to_owned()
+}
+
+async fn published(system: &System) -> [BTreeSet<String>; 2] {
+    let mut sets = Vec::new();
+    for client in [system.commands(), system.queries()] {
+        let set = client.get("/.well-known/jwks.json").await.expect(200);
+        assert_eq!(set.header("cache-control"), Some("public, max-age=300"));
+        let keys = set.body["keys"].as_array().unwrap().iter();
+        sets.push(keys.map(|key| key["kid"].as_str().unwrap().to_owned()).collect());
+    }
+    sets.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn a_rotation_refuses_no_token() {
+    let system = System::shared().await;
+    let login = async || system.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    let before = login().await;
+    let [first, same] = published(&system).await;
+    assert_eq!((first.len(), &first), (1, &same));
+
+    let rotate = ["keys", "rotate", "--lead-s", "5", "--dir"];
+    let rotated = Command::new(binary()).args(rotate).arg(system.secrets_dir()).output().unwrap();
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+
+    // Every token of the old key, of the new one, and of the moment between passes everywhere.
+    wait_for("the new key to sign", || async {
+        let token = login().await;
+        for token in [&before, &token] {
+            system.queries().with_token(token).get("/api/v1/auth/me").await.expect(200);
+            let patch = serde_json::json!({});
+            system.commands().with_token(token).patch("/api/v1/auth/me", &patch).await.expect(200);
+        }
+        kid(&token) != kid(&before)
+    })
+    .await;
+    let [commands, queries] = published(&system).await;
+    assert_eq!((commands.len(), &commands), (2, &queries), "the old key is published still");
+    assert!(commands.contains(&kid(&before)));
+}
