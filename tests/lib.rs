@@ -17,6 +17,7 @@ mod client;
 mod cluster;
 mod log;
 mod mail;
+mod pair;
 mod process;
 mod system;
 
@@ -24,6 +25,7 @@ pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
 pub use log::{Fold, Logged, list_all, rename, without_login};
 pub use mail::{Mail, MailedLink};
+pub use pair::Pair;
 pub use process::{Process, binary};
 pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, LINK_BASE, Servers, System};
 

@@ -59,12 +59,17 @@ pub struct System {
 impl System {
     /// A system on the shared servers.
     pub async fn shared() -> Self {
+        Self::shared_with(&[]).await
+    }
+
+    /// The same with settings of its own, as variables.
+    pub async fn shared_with(settings: &[(&str, &str)]) -> Self {
         let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
         let nats = local_stack::testing::nats(|| shared_trust().server_config().unwrap());
         let account = shared_trust().account(number);
         let creds = |role: Role| account.creds(role).unwrap();
         let urls = (nats.url(), local_stack::testing::mongod().url());
-        Self::start(Servers::Shared, number, temp_dir(), urls, creds).await
+        Self::start(Servers::Shared, number, temp_dir(), urls, creds, settings).await
     }
 
     /// A system on servers of its own.
@@ -80,7 +85,7 @@ impl System {
         let mongod = Mongod::start(binaries(), options).unwrap();
         let urls = (nats.url(), mongod.url());
         let creds = |role: Role| trust.account(0).creds(role).unwrap();
-        Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds).await
+        Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds, &[]).await
     }
 
     /// A system on a cluster of three, with the keys that `roster init` makes.
@@ -94,7 +99,7 @@ impl System {
         let creds = |role: Role| {
             std::fs::read_to_string(secrets.join(role.name()).join("nats.creds")).unwrap()
         };
-        Self::start(Servers::Cluster(cluster), number, dir, urls, creds).await
+        Self::start(Servers::Cluster(cluster), number, dir, urls, creds, &[]).await
     }
 
     async fn start(
@@ -103,6 +108,7 @@ impl System {
         dir: TempDir,
         (nats_url, mongodb_url): (String, String),
         creds: impl Fn(Role) -> String,
+        settings: &[(&str, &str)],
     ) -> Self {
         let path = |name: &str| dir.path().join(name);
         init(dir.path());
@@ -116,6 +122,7 @@ impl System {
             nats_url,
             mongodb_url,
             replicas,
+            settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         };
         let mut operator = environment.of("operator");
         operator.push(("ROSTER_ADMIN_EMAIL".to_owned(), ADMIN_EMAIL.to_owned()));
@@ -172,6 +179,20 @@ impl System {
     pub async fn as_administrator(&self) -> (Client, Client) {
         let token = self.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
         (self.commands().with_token(&token), self.queries().with_token(&token))
+    }
+
+    /// A further process of a service in this system.
+    pub fn another(&self, service: &str) -> Process {
+        static OTHERS: AtomicUsize = AtomicUsize::new(0);
+        let number = OTHERS.fetch_add(1, Ordering::Relaxed);
+        let log = self.dir.path().join(format!("{service}-{number}"));
+        Process::start(&[service], &self.environment.of(service), &log)
+    }
+
+    /// Kills a command side and starts another one.
+    pub fn restart_command_api(&mut self) {
+        let next = self.another("command-api");
+        std::mem::replace(&mut self.command_api, next).kill();
     }
 
     /// Kills the projector.
@@ -257,6 +278,8 @@ struct Environment {
     nats_url: String,
     mongodb_url: String,
     replicas: u8,
+    /// Beside those of every test.
+    settings: Vec<(String, String)>,
 }
 
 impl Environment {
@@ -288,7 +311,9 @@ impl Environment {
             ("ROSTER_MAIL_LINK_BASE", LINK_BASE.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        .into_iter()
+        .chain(self.settings.iter().cloned())
+        .collect()
     }
 }
 

@@ -19,5 +19,6 @@ mod operator;
 mod queries;
 mod readme;
 mod registering;
+mod sessions;
 mod users;
 mod workload;
