@@ -214,10 +214,11 @@ impl System {
         std::mem::replace(&mut self.reactor, next).kill();
     }
 
-    /// The mails to an address so far, oldest first. The address is compared as it stands in the mail.
+    /// The mails to an address so far, oldest first. In any case: a mail program may write a domain in
+    /// lower case.
     pub fn mails_to(&self, address: &str) -> Vec<Mail> {
         let mut mails = mail::all_in(&self.environment.mail_dir());
-        mails.retain(|mail| mail.to == address);
+        mails.retain(|mail| mail.to.eq_ignore_ascii_case(address));
         mails
     }
 

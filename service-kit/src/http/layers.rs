@@ -77,11 +77,12 @@ async fn outermost(mut request: Request, next: Next) -> Response {
 fn in_our_words(mut response: Response, id: &str) -> Response {
     let problem = response.extensions_mut().remove::<Problem>();
     let status = response.status();
+    // The framework says what is wrong in plain text, or in nothing; a page for people is ours.
     let framework_made = (status.is_client_error() || status.is_server_error())
         && response
             .headers()
             .get(CONTENT_TYPE)
-            .is_none_or(|t| t.as_bytes() != PROBLEM_JSON.as_bytes());
+            .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
     let Some(problem) = problem.or_else(|| framework_made.then(|| Problem::from_status(status)))
     else {
         return response;
