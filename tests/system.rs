@@ -74,6 +74,11 @@ impl System {
 
     /// A system on servers of its own.
     pub async fn own() -> Self {
+        Self::own_with(&[]).await
+    }
+
+    /// The same with settings of its own, as variables.
+    pub async fn own_with(settings: &[(&str, &str)]) -> Self {
         let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
         let trust = TestTrust::with_accounts(1);
         let dir = temp_dir();
@@ -85,7 +90,8 @@ impl System {
         let mongod = Mongod::start(binaries(), options).unwrap();
         let urls = (nats.url(), mongod.url());
         let creds = |role: Role| trust.account(0).creds(role).unwrap();
-        Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds, &[]).await
+        Self::start(Servers::Own(Box::new((nats, mongod))), number, dir, urls, creds, settings)
+            .await
     }
 
     /// A system on a cluster of three, with the keys that `roster init` makes.
@@ -259,6 +265,11 @@ impl System {
             .connect(self.environment.nats_url.split(',').collect::<Vec<_>>())
             .await
             .unwrap()
+    }
+
+    /// The folder of the servers, for a test that has its own.
+    pub fn servers_dir(&self) -> PathBuf {
+        self.dir.path().join("servers")
     }
 
     /// The folder that `roster init` made.

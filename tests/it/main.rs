@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed; a test owns its tasks"
 )]
 
+mod canary;
 mod cluster;
 mod dev;
 mod failures;
