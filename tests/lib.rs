@@ -20,6 +20,7 @@ mod mail;
 mod pair;
 mod process;
 mod system;
+mod times;
 
 pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
@@ -28,6 +29,7 @@ pub use mail::{Mail, MailedLink};
 pub use pair::Pair;
 pub use process::{Process, binary};
 pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, LINK_BASE, Servers, System};
+pub use times::Times;
 
 use std::time::Duration;
 

@@ -10,41 +10,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    clippy::indexing_slicing,
     reason = "a benchmark that cannot go on has failed, and it speaks to whoever runs it"
 )]
 
-use std::time::{Duration, Instant};
-
-use e2e::{Client, System, rename};
+use e2e::{Client, System, Times, rename};
 
 const ROUNDS_DEFAULT: usize = 1_000;
-
-/// Times of one kind of call.
-#[derive(Default)]
-struct Times(Vec<Duration>);
-
-impl Times {
-    async fn take<T>(&mut self, call: impl Future<Output = T>) -> T {
-        let started = Instant::now();
-        let answer = call.await;
-        self.0.push(started.elapsed());
-        answer
-    }
-
-    /// A quantile in milliseconds.
-    fn ms(&mut self, quantile: f64) -> f64 {
-        self.0.sort_unstable();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index into a list of a few thousand"
-        )]
-        let index = ((self.0.len() - 1) as f64 * quantile).round() as usize;
-        self.0[index].as_secs_f64() * 1_000.0
-    }
-}
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|argument| argument.parse().ok());

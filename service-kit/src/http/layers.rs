@@ -17,7 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
 use crate::ambient;
-use crate::problem::{Code, PROBLEM_JSON, Problem};
+use crate::problem::{Code, Problem};
 
 /// Longest request id taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
