@@ -304,7 +304,8 @@ async fn the_pages_ask_before_they_do_anything() {
     post("/links/reset-password", with("another+password+for+tests")).await.expect(200);
     post("/links/reset-password", with("another+password+for+tests")).await.expect(400);
     commands.log_in(ADA, NEW_PASSWORD).await;
-    post("/links/reset-password", "x".repeat(20_000)).await.expect(413);
+    post("/links/reset-password", "x".repeat(40_000)).await.expect(413);
+    commands.post("/links/reset-password", &json!({"token": reset.token()})).await.expect(415);
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use events::{Actor, User};
+use service_kit::http::Form;
 use service_kit::links::LinkKind;
 use service_kit::problem::{Code, Problem};
 
@@ -22,8 +22,6 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 );
 const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
-/// Largest form: a token and two passwords, escaped.
-pub const FORM_BYTES_MAX: usize = 8 * 1024;
 
 struct Words {
     title: &'static str,
@@ -80,7 +78,7 @@ pub async fn page(
 pub async fn follow(
     State(state): State<AppState>,
     Path(path): Path<String>,
-    body: Bytes,
+    Form(body): Form,
 ) -> Result<Response, Problem> {
     let kind = kind_of(&path)?;
     let token = field(&body, "token").unwrap_or_default();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::FromRef;
 use axum::routing::{delete, get, patch, post};
 use service_kit::http::TrustedProxies;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
@@ -69,11 +69,6 @@ pub fn routes(state: AppState) -> Router {
         .route("/api/v1/users/{user_id}", patch(users::change).delete(users::delete))
         .route("/api/v1/users/{user_id}/logout-all", post(users::logout_all))
         .route("/api/v1/users/{user_id}/password-reset", post(users::password_reset))
-        .route(
-            "/links/{path}",
-            get(links::page)
-                .post(links::follow)
-                .layer(DefaultBodyLimit::max(links::FORM_BYTES_MAX)),
-        )
+        .route("/links/{path}", get(links::page).post(links::follow))
         .with_state(state)
 }

@@ -30,6 +30,18 @@ pub struct JsonObject(pub Object);
 #[derive(Debug)]
 pub struct MergePatch(pub Object);
 
+/// The bytes of a posted form, as `application/x-www-form-urlencoded`.
+#[derive(Debug)]
+pub struct Form(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_media_type(&request, &["application/x-www-form-urlencoded"])?;
+        collect(request).await.map(Self)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {

@@ -6,7 +6,9 @@ mod layers;
 mod rate_limit;
 mod serve;
 
-pub use body::{BODY_BYTES_MAX, Fault, JsonObject, MergePatch, Object, nullable_string, string};
+pub use body::{
+    BODY_BYTES_MAX, Fault, Form, JsonObject, MergePatch, Object, nullable_string, string,
+};
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use layers::{RequestId, public};
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
