@@ -1,7 +1,11 @@
 //! Sessions on several processes: one successor, no life after an end, and an end that is known everywhere.
 
 use async_nats::jetstream;
-use e2e::{Client, PASSWORD, Pair, Process, System, rename, wait_for};
+use e2e::{
+    ADMIN_EMAIL, ADMIN_PASSWORD, Client, PASSWORD, Pair, Process, System, list_all, rename,
+    wait_for,
+};
+use events::Timestamp;
 use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -24,22 +28,28 @@ impl Doubled {
         [self.system.commands(), Client::new(&self.others[0].value("url"))]
     }
 
+    /// What each of the four processes says to an access token.
+    async fn statuses(&self, access: &str) -> Vec<u16> {
+        let mut statuses = Vec::new();
+        for client in [self.system.queries(), Client::new(&self.others[1].value("url"))] {
+            statuses.push(client.with_token(access).get("/api/v1/auth/me").await.status);
+        }
+        for client in self.commands() {
+            let patch = client.with_token(access).patch("/api/v1/auth/me", &json!({})).await;
+            statuses.push(patch.status);
+        }
+        statuses
+    }
+
+    /// All four processes take an access token: what is dead later was alive.
+    async fn is_alive(&self, access: &str) {
+        assert_eq!(self.statuses(access).await, [200; 4]);
+    }
+
     /// Waits until an access token is refused by all four processes.
     async fn is_dead(&self, access: &str) {
-        let queries = [self.system.queries(), Client::new(&self.others[1].value("url"))];
         wait_for("an access token to be dead everywhere", || async {
-            for client in &queries {
-                if client.with_token(access).get("/api/v1/auth/me").await.status != 401 {
-                    return false;
-                }
-            }
-            for client in self.commands() {
-                let patch = client.with_token(access).patch("/api/v1/auth/me", &json!({})).await;
-                if patch.status != 401 {
-                    return false;
-                }
-            }
-            true
+            self.statuses(access).await == [401; 4]
         })
         .await;
     }
@@ -90,6 +100,9 @@ async fn fifty_refreshes_of_one_token_have_one_successor() {
     let info = stream.info().await.unwrap();
     // The start of the administrator is not among them: nobody logged in.
     assert_eq!(info.state.last_sequence, 1 + ROUNDS as u64, "one rotation a round");
+    // The stream keeps the newest of each session.
+    let kept = session_events(&doubled.system).await;
+    assert!(!kept.is_empty() && kept.iter().all(|kind| kind == "session.refreshed.v1"), "{kept:?}");
 }
 
 #[tokio::test]
@@ -101,6 +114,9 @@ async fn a_token_that_was_replaced_twice_ends_its_family() {
     let again = Pair::of(&there.refresh(&first.refresh).await.expect(200).body);
     assert_eq!(again.refresh, second.refresh, "a lost answer is repeated");
     let third = Pair::of(&there.refresh(&second.refresh).await.expect(200).body);
+    for access in [&first.access, &third.access] {
+        doubled.is_alive(access).await;
+    }
 
     assert_eq!(here.refresh(&first.refresh).await.expect(401).code(), "invalid-refresh-token");
     assert_eq!(there.refresh(&third.refresh).await.expect(401).code(), "invalid-refresh-token");
@@ -119,8 +135,9 @@ async fn after_a_logout_nothing_of_the_family_works() {
     let doubled = Doubled::start().await;
     let [here, there] = doubled.commands();
     ada(&doubled.system).await;
-    for round in 0..20 {
+    for _ in 0..20 {
         let pair = here.log_in("ada@example.com", PASSWORD).await;
+        doubled.is_alive(&pair.access).await;
         let (refreshed, ended) =
             tokio::join!(here.refresh(&pair.refresh), there.log_out_with(&pair.refresh));
         ended.expect(204);
@@ -134,11 +151,8 @@ async fn after_a_logout_nothing_of_the_family_works() {
             here.refresh(&pair.refresh).await.expect(401);
             there.refresh(&pair.refresh).await.expect(401);
         }
-        // Every round is the same to the feed: the first and the last are looked at.
-        if round % 19 == 0 {
-            for pair in &dead {
-                doubled.is_dead(&pair.access).await;
-            }
+        for pair in &dead {
+            doubled.is_dead(&pair.access).await;
         }
     }
 }
@@ -148,6 +162,7 @@ async fn a_logout_is_known_everywhere_and_again_is_harmless() {
     let doubled = Doubled::start().await;
     let [here, there] = doubled.commands();
     let pair = ada(&doubled.system).await;
+    doubled.is_alive(&pair.access).await;
     let bearer = here.with_token(&pair.access);
     bearer.send("POST", "/api/v1/auth/logout", None).await.expect(204);
     doubled.is_dead(&pair.access).await;
@@ -158,16 +173,84 @@ async fn a_logout_is_known_everywhere_and_again_is_harmless() {
     here.with_token("a.b.c").send("POST", "/api/v1/auth/logout", None).await.expect(401);
 }
 
-/// Whoever starts later knows what ended before.
+/// Whoever starts later knows what ended before, and refuses nobody else.
 #[tokio::test]
 async fn a_process_that_starts_knows_what_has_ended() {
     let mut system = System::shared().await;
-    let pair = ada(&system).await;
-    system.commands().log_out_with(&pair.refresh).await.expect(204);
+    let ended = ada(&system).await;
+    let other = system.commands().log_in("ada@example.com", PASSWORD).await;
+    system.commands().log_out_with(&ended.refresh).await.expect(204);
     system.restart_command_api();
-    let patch =
-        system.commands().with_token(&pair.access).patch("/api/v1/auth/me", &json!({})).await;
-    assert_eq!(patch.expect(401).code(), "unauthorized");
+    let next = system.another("query-api");
+    std::mem::replace(&mut system.query_api, next).kill();
+    for (access, status) in [(&ended.access, 401), (&other.access, 200)] {
+        let commands = system.commands().with_token(access);
+        commands.patch("/api/v1/auth/me", &json!({})).await.expect(status);
+        system.queries().with_token(access).get("/api/v1/auth/me").await.expect(status);
+    }
+}
+
+/// Refreshes one token after the other until that is refused; every pair there was.
+async fn refresh_until_refused(client: &Client, pair: Pair) -> Vec<Pair> {
+    const REFRESHES_MAX: usize = 2_000;
+    let mut family = vec![pair];
+    loop {
+        assert!(family.len() < REFRESHES_MAX, "nothing ends this session");
+        let answer = client.refresh(&family[family.len() - 1].refresh).await;
+        if answer.status != 200 {
+            assert_eq!(answer.expect(401).code(), "invalid-refresh-token");
+            return family;
+        }
+        family.push(Pair::of(&answer.body));
+    }
+}
+
+/// Refreshes all the while that a user is disabled, or changes the password elsewhere: the end wins.
+#[tokio::test]
+async fn no_refresh_gets_past_the_end_of_access() {
+    let doubled = Doubled::start().await;
+    let [here, there] = doubled.commands();
+    let registered = here.register("ada@example.com").await.expect(201);
+    let path = registered.header("location").unwrap();
+    let admin = there.with_token(&there.login(ADMIN_EMAIL, ADMIN_PASSWORD).await);
+    let (disable, enable) = (json!({"status": "disabled"}), json!({"status": "active"}));
+    let passwords = [PASSWORD, "another password for tests"];
+    let mut raced = 0;
+    for round in 0..10 {
+        let (current, new) = (passwords[round % 2], passwords[1 - round % 2]);
+        let pair = here.log_in("ada@example.com", current).await;
+        doubled.is_alive(&pair.access).await;
+        let (family, disabled) =
+            tokio::join!(refresh_until_refused(&here, pair), admin.patch(path, &disable));
+        disabled.expect(200);
+        raced += family.len() - 1;
+        admin.patch(path, &enable).await.expect(200);
+        is_over(&doubled, &family).await;
+
+        let pair = here.log_in("ada@example.com", current).await;
+        let mine = there.log_in("ada@example.com", current).await;
+        let bearer = there.with_token(&mine.access);
+        let change = json!({"current_password": current, "new_password": new});
+        let (family, changed) = tokio::join!(
+            refresh_until_refused(&here, pair),
+            bearer.post("/api/v1/auth/change-password", &change)
+        );
+        changed.expect(204);
+        raced += family.len() - 1;
+        is_over(&doubled, &family).await;
+        there.refresh(&mine.refresh).await.expect(200);
+    }
+    assert!(raced > 0, "no refresh came before an end");
+}
+
+/// Nothing of a family works: the newest tokens, on every process.
+async fn is_over(doubled: &Doubled, family: &[Pair]) {
+    for pair in family.iter().rev().take(2) {
+        for client in doubled.commands() {
+            client.refresh(&pair.refresh).await.expect(401);
+        }
+        doubled.is_dead(&pair.access).await;
+    }
 }
 
 #[tokio::test]
@@ -180,6 +263,9 @@ async fn sessions_are_listed_and_ended() {
     let laptop = system.commands().log_in("ada@example.com", PASSWORD).await;
     system.commands().register("eve@example.com").await.expect(201);
     let eve = system.commands().log_in("eve@example.com", PASSWORD).await;
+
+    doubled.is_alive(&phone.access).await;
+    doubled.is_alive(&laptop.access).await;
 
     let listed = sessions_of(system, &laptop.access).await;
     assert_eq!(listed.len(), 2, "{listed:?}");
@@ -227,6 +313,8 @@ async fn what_happens_to_a_user_happens_to_the_sessions() {
 
     // Another role: access tokens end, the session goes on with the roles of now.
     let pair = commands.log_in("ada@example.com", PASSWORD).await;
+    doubled.is_alive(&pair.access).await;
+    system.queries().with_token(&pair.access).get("/api/v1/users").await.expect(403);
     admin.patch(path, &json!({"roles": ["operator", "user"]})).await.expect(200);
     doubled.is_dead(&pair.access).await;
     let pair = Pair::of(&commands.refresh(&pair.refresh).await.expect(200).body);
@@ -247,6 +335,8 @@ async fn what_happens_to_a_user_happens_to_the_sessions() {
     // Another password, by whoever knows the present one: this session goes on, the others end.
     let pair = commands.log_in("ada@example.com", PASSWORD).await;
     let other = commands.log_in("ada@example.com", PASSWORD).await;
+    doubled.is_alive(&pair.access).await;
+    doubled.is_alive(&other.access).await;
     let change = |current: &str| json!({"current_password": current, "new_password": "another password for tests"});
     let bearer = commands.with_token(&pair.access);
     let refused = bearer.post("/api/v1/auth/change-password", &change("wrong")).await.expect(403);
@@ -261,6 +351,7 @@ async fn what_happens_to_a_user_happens_to_the_sessions() {
     commands.post("/api/v1/auth/login", &old).await.expect(401);
 
     // Deleted: nothing is left.
+    doubled.is_alive(&pair.access).await;
     admin.delete(path).await.expect(204);
     doubled.is_dead(&pair.access).await;
     commands.refresh(&pair.refresh).await.expect(401);
@@ -280,6 +371,31 @@ async fn a_refresh_does_not_move_the_absolute_end() {
     assert_eq!(after["expires_at"], before["expires_at"], "the end stands");
     assert_ne!(after["last_used_at"], before["last_used_at"]);
     assert_eq!(after["id"], before["id"]);
+}
+
+#[tokio::test]
+async fn a_refresh_moves_the_idle_end_and_says_how_long_its_tokens_live() {
+    let settings = [
+        ("ROSTER_SESSIONS_IDLE_S", "400"),
+        ("ROSTER_SESSIONS_ABSOLUTE_S", "500"),
+        ("ROSTER_TOKENS_ACCESS_LIFETIME_S", "60"),
+    ];
+    let system = System::shared_with(&settings).await;
+    let first = ada(&system).await;
+    let before = sessions_of(&system, &first.access).await.remove(0);
+    let answer = system.commands().refresh(&first.refresh).await.expect(200);
+    assert_eq!(answer.body["expires_in"], 60);
+    let left = answer.body["refresh_expires_in"].as_u64().unwrap();
+    assert!((1..=400).contains(&left), "{left}");
+    let after = sessions_of(&system, &Pair::of(&answer.body).access).await.remove(0);
+    let time = |session: &Value, name: &str| -> Timestamp {
+        serde_json::from_value(session[name].clone()).unwrap()
+    };
+    assert!(time(&after, "expires_at") > time(&before, "expires_at"), "{before} {after}");
+    let (created, used) = (time(&after, "created_at"), time(&after, "last_used_at"));
+    assert_eq!(created, time(&before, "created_at"));
+    let end = used.plus_seconds(400).min(created.plus_seconds(500));
+    assert_eq!(time(&after, "expires_at"), end, "the earlier of idle and absolute end");
 }
 
 #[tokio::test]
@@ -307,28 +423,55 @@ async fn a_login_is_seen_and_changes_no_revision() {
     let path = registered.header("location").unwrap();
     let before = queries.get(path).await.expect(200);
     assert_eq!(before.body["last_login_at"], Value::Null);
-    commands.log_in("ada@example.com", PASSWORD).await;
-    let after = queries.get(path).await.expect(200);
-    assert!(after.body["last_login_at"].is_string(), "{after:?}");
-    assert_eq!(after.header("etag"), before.header("etag"));
-    assert_eq!(after.body["revision"], before.body["revision"]);
+    let pair = commands.log_in("ada@example.com", PASSWORD).await;
+    let me = system.queries().with_token(&pair.access).get("/api/v1/auth/me").await.expect(200);
+    for after in [me, queries.get(path).await.expect(200)] {
+        assert!(after.body["last_login_at"].is_string(), "{after:?}");
+        assert_eq!(after.header("etag"), before.header("etag"));
+        assert_eq!(after.body["revision"], before.body["revision"]);
+        let users = list_all(&queries, "page_size=200").await;
+        assert!(users.contains(&after.body), "{users:?}");
+    }
 }
 
 /// Without the bus nobody can know what ended: whoever may do harm to others is refused.
 #[tokio::test]
 async fn administrators_are_refused_while_the_bus_is_silent() {
-    let system = System::own().await;
+    let system = System::own_with(&[("ROSTER_REVOCATIONS_SILENCE_MAX_MS", "3000")]).await;
     let (_, queries) = system.as_administrator().await;
+    let ended = ada(&system).await;
+    let pair = system.commands().log_in("ada@example.com", PASSWORD).await;
+    system.commands().log_out_with(&ended.refresh).await.expect(204);
+    let me = |access: &str| {
+        let caller = system.queries().with_token(access);
+        async move { caller.get("/api/v1/auth/me").await.status }
+    };
+    wait_for("the logout to be known", || async { me(&ended.access).await == 401 }).await;
+    assert_eq!(me(&pair.access).await, 200);
+
     system.nats().kill().unwrap();
     wait_for("the administrator to be refused", || async {
         queries.get("/api/v1/users").await.status == 503
     })
     .await;
-    let private = Client::new(&system.query_api.value("private"));
-    assert_eq!(private.get("/readyz").await.status, 503);
+    for service in [&system.command_api, &system.query_api] {
+        let private = Client::new(&service.value("private"));
+        wait_for("a service not to be ready", || async {
+            private.get("/readyz").await.status == 503
+        })
+        .await;
+        private.get("/livez").await.expect(200);
+    }
+    assert_eq!(me(&ended.access).await, 401, "what was known stays known");
+    let refused = system.commands().log_out_with(&pair.refresh).await.expect(503);
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+
     system.nats().restart().unwrap();
     system.ready().await;
     queries.get("/api/v1/users").await.expect(200);
+    assert_eq!(me(&ended.access).await, 401);
+    system.commands().log_out_with(&pair.refresh).await.expect(204);
+    wait_for("the logout to be known", || async { me(&pair.access).await == 401 }).await;
 }
 
 /// The stream is as the command side says, and not only its answers.
