@@ -36,6 +36,16 @@ impl Answer {
         self.header("roster-position").unwrap().parse().unwrap()
     }
 
+    /// What it tells: all of it but its own name and time.
+    pub fn told(&self) -> (u16, BTreeMap<String, String>, Value) {
+        let (mut headers, mut body) = (self.headers.clone(), self.body.clone());
+        headers.retain(|name, _| name != "x-request-id" && name != "date");
+        if let Some(members) = body.as_object_mut() {
+            members.remove("instance");
+        }
+        (self.status, headers, body)
+    }
+
     /// Fails unless the status is this one.
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
-use crate::application::{CommandError, Parts, RefreshTokens, Request, Users};
+use crate::application::{CommandError, Discretion, Parts, RefreshTokens, Request, Users};
 use crate::domain::{PasswordContext, PasswordRules, Register, Roles, SessionRules};
 use crate::routes::{AppState, routes};
 
@@ -137,6 +137,10 @@ impl App {
             seeds: Arc::new(|| {
                 random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
             }),
+            discretion: Discretion {
+                conceal_existing: settings.registration.conceal_existing,
+                refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
+            },
             tasks: tasks.clone(),
         });
         let router = routes(AppState {

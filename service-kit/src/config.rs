@@ -54,6 +54,8 @@ section! {
         sessions: Sessions,
         /// The feed of what ended.
         revocations: Revocations,
+        /// Who may register, and what that tells.
+        registration: Registration,
         /// Password rules and hashing.
         passwords: Passwords,
         /// Limits on attempts.
@@ -157,6 +159,13 @@ section! {
     }
 }
 section! {
+    /// `[registration]`
+    Registration {
+        /// Whether a registration tells nobody that an address has an account.
+        conceal_existing: bool,
+    }
+}
+section! {
     /// `[passwords]`
     Passwords {
         /// Shortest password in code points.
@@ -173,6 +182,8 @@ section! {
         threads: usize,
         /// Hashes that may wait.
         queue_max: usize,
+        /// Whole steps after which a refusal is answered, in milliseconds.
+        refusal_step_ms: u64,
     }
 }
 section! {
@@ -404,6 +415,7 @@ impl Settings {
         bound("passwords.passes", self.passwords.passes.into(), 2, 100);
         bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
         bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
+        bound("passwords.refusal_step_ms", self.passwords.refusal_step_ms, 50, 5_000);
         let throttle = &self.throttle;
         bound(
             "throttle.account_failures_free",

@@ -24,6 +24,10 @@ const PARALLEL: usize = 500;
 /// `passwords.memory_kib`, by default.
 const HASH_MEMORY_KIB: usize = 19_456;
 
+/// Shorter than the default, so that a run ends within minutes: what a step does not hide, a shorter one
+/// hides less.
+const STEP: (&str, &str) = ("ROSTER_PASSWORDS_REFUSAL_STEP_MS", "100");
+
 /// Each kind is as often in each place, and as often behind each other kind: neither the noise of the
 /// machine nor what the request before left behind falls on one more than on the others.
 const ORDERS: [[usize; 4]; 4] = [[0, 1, 3, 2], [1, 2, 0, 3], [2, 3, 1, 0], [3, 0, 2, 1]];
@@ -33,7 +37,9 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         burst().await;
-        timing(samples.unwrap_or(SAMPLES_DEFAULT)).await;
+        let samples = samples.unwrap_or(SAMPLES_DEFAULT);
+        timing(samples).await;
+        timing_of_registrations(samples).await;
     });
 }
 
@@ -110,7 +116,7 @@ async fn burst() {
 }
 
 async fn timing(samples: usize) {
-    let system = System::shared().await;
+    let system = System::shared_with(&[STEP]).await;
     let commands = system.commands();
     let (admin, _) = system.as_administrator().await;
     commands.register("known@example.com").await.expect(201);
@@ -128,7 +134,31 @@ async fn timing(samples: usize) {
         }
     }
     println!("{samples} refused logins of each kind, interleaved; milliseconds");
-    for (kind, times) in kinds.iter().zip(&mut times) {
+    compare(&kinds, &mut times, &[(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]);
+}
+
+async fn timing_of_registrations(samples: usize) {
+    let concealing = ("ROSTER_REGISTRATION_CONCEAL_EXISTING", "true");
+    let system = System::shared_with(&[STEP, concealing]).await;
+    let commands = system.commands();
+    commands.register("taken@example.com").await.expect(202);
+    let kinds = ["free", "also free", "taken", "also taken"];
+    let mut times = vec![Times::default(); kinds.len()];
+    for n in 0..samples {
+        for kind in ORDERS[n % ORDERS.len()] {
+            let email = match kind {
+                0 | 1 => format!("free{kind}_{n}@example.com"),
+                _ => "taken@example.com".to_owned(),
+            };
+            times[kind].take(commands.register(&email)).await.expect(202);
+        }
+    }
+    println!("{samples} concealed registrations of each kind, interleaved; milliseconds");
+    compare(&kinds, &mut times, &[(0, 1), (2, 3), (0, 2), (1, 3)]);
+}
+
+fn compare(kinds: &[&str], times: &mut [Times], pairs: &[(usize, usize)]) {
+    for (kind, times) in kinds.iter().zip(times.iter_mut()) {
         println!(
             "{kind:<12} p25 {:>7.3} p50 {:>7.3} p75 {:>7.3} p99 {:>7.3}",
             times.ms(0.25),
@@ -137,8 +167,8 @@ async fn timing(samples: usize) {
             times.ms(0.99)
         );
     }
-    // The first pair is the control: nobody has either address.
-    for (one, other) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+    // The first pair is the control: both of it are of one kind.
+    for &(one, other) in pairs {
         let mut first = times[one].clone();
         let p = first.same_distribution(&mut times[other]);
         println!("{} against {}: Kolmogorov-Smirnov p = {p:.4}", kinds[one], kinds[other]);

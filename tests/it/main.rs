@@ -11,6 +11,7 @@
 
 mod canary;
 mod cluster;
+mod concealing;
 mod dev;
 mod failures;
 mod idempotency;

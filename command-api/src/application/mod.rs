@@ -9,11 +9,13 @@ mod sessions;
 mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::{Actor, Position, Revision, User};
 use service_kit::ambient;
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Broken, Password, PasswordContext, PasswordRules, Rejection, SessionRules};
@@ -53,8 +55,30 @@ pub struct Parts {
     pub links: Links,
     /// Random seeds.
     pub seeds: Seeds,
+    /// What answers do not tell.
+    pub discretion: Discretion,
     /// Commands under way.
     pub tasks: TaskTracker,
+}
+
+/// What answers do not tell about who has an account.
+#[derive(Debug, Clone, Copy)]
+pub struct Discretion {
+    /// A registration is alike for a free address and a taken one, and nobody logs in unverified.
+    pub conceal_existing: bool,
+    /// Answers that must not tell by their time come at a whole multiple of this.
+    pub refusal_step: Duration,
+}
+
+impl Discretion {
+    /// Waits for the end of the step. Work of a few milliseconds more or less, and the time a busy machine
+    /// adds, end within one step; only the number of steps can be told from outside.
+    async fn at_the_step(&self, began: Instant) {
+        let taken = began.elapsed().as_millis();
+        let steps = taken.checked_div(self.refusal_step.as_millis()).unwrap_or_default() + 1;
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        tokio::time::sleep_until(began + self.refusal_step.saturating_mul(steps)).await;
+    }
 }
 
 /// The commands on users and their sessions. Cheap to clone.

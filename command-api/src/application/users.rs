@@ -7,6 +7,8 @@ use events::{
 };
 use service_kit::ambient;
 use service_kit::event_log::Guard;
+use service_kit::mail_orders::Mail;
+use tokio::time::Instant;
 
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{
@@ -30,6 +32,49 @@ impl Users {
             users.register_now(&register, Some(password), &request).await
         })
         .await
+    }
+
+    /// Whether a registration tells nobody that an address has an account.
+    pub fn conceals_existing(&self) -> bool {
+        self.parts.discretion.conceal_existing
+    }
+
+    /// Makes a user, or tells the owner of the address by mail that somebody has tried to: alike in answer
+    /// and time.
+    pub async fn register_concealed(
+        &self,
+        register: Register,
+        password: Password,
+        from: IpAddr,
+        request: Request,
+    ) -> Result<(), CommandError> {
+        let began = Instant::now();
+        let told = self
+            .to_the_end(|users| async move {
+                users.count(Counted::RegistrationFrom(from)).await?;
+                match users.register_now(&register, Some(password), &request).await {
+                    Ok(_) => Ok(()),
+                    // That a key was used before also tells that its registration went through.
+                    Err(
+                        CommandError::EmailTaken
+                        | CommandError::KeyReused
+                        | CommandError::InvalidCredentials,
+                    ) => users.tell_owner(&register.email).await,
+                    Err(error) => Err(error),
+                }
+            })
+            .await;
+        self.parts.discretion.at_the_step(began).await;
+        told
+    }
+
+    async fn tell_owner(&self, email: &EmailAddress) -> Result<(), CommandError> {
+        match self.count(Counted::MailTo(email)).await {
+            // The owner has been told often enough, and the answer stays the same.
+            Err(CommandError::TooMany(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await,
+        }
     }
 
     /// Makes a user as an administrator. Without a password the user is mailed a link to choose one.
@@ -136,6 +181,11 @@ impl Users {
         let user = UserId::from_uuid(ambient::new_uuid());
         let origin = origin(request);
         let mut hash: Option<PasswordHash> = None;
+        // Concealed, every address costs a hash before anything is looked up: a full queue of hashes refuses
+        // all of them alike.
+        if self.conceals_existing() && request.actor == Actor::Anonymous {
+            hash = self.hashed(password.as_ref()).await?;
+        }
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
                 return match password {
@@ -148,8 +198,8 @@ impl Users {
                 return Err(CommandError::EmailTaken);
             }
             // Hashed once, and not at all for an address that is taken.
-            if let (None, Some(password)) = (&hash, &password) {
-                hash = Some(self.parts.hasher.hash(password.clone()).await?);
+            if hash.is_none() {
+                hash = self.hashed(password.as_ref()).await?;
             }
             let command = Command::Register(register.clone());
             let (events, state) = decided(user, &UserState::Absent, &command, &origin)?;
@@ -165,6 +215,14 @@ impl Users {
             }
         }
         Err(CommandError::Overloaded)
+    }
+
+    async fn hashed(
+        &self,
+        password: Option<&Password>,
+    ) -> Result<Option<PasswordHash>, CommandError> {
+        let Some(password) = password else { return Ok(None) };
+        Ok(Some(self.parts.hasher.hash(password.clone()).await?))
     }
 
     /// A repeated registration proves itself by its password, which no fingerprint keeps.

@@ -65,6 +65,16 @@ pub async fn register(
     let caller = register.email.canonical().to_owned();
     let respond_async = context.respond_async;
     let request = context.request(&state.users, Actor::Anonymous, &caller, &fingerprint);
+    if state.users.conceals_existing() {
+        // A token would tell that the address was free.
+        if with_token {
+            return Err(Problem::new(Code::InvalidParameter).detail(
+                "with_token=true is not possible here: the address has to be verified first",
+            ));
+        }
+        state.users.register_concealed(register, password, device.ip, request).await?;
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
     let done = state.users.register(register, password, device.ip, request).await?;
 
     let Some(user) = done.user.clone() else { return Err(Problem::new(Code::NotFound)) };
