@@ -53,3 +53,24 @@ async fn a_rotation_refuses_no_token() {
     assert_eq!((commands.len(), &commands), (2, &queries), "the old key is published still");
     assert!(commands.contains(&kid(&before)));
 }
+
+#[tokio::test]
+async fn a_broken_file_of_keys_changes_nothing_while_it_lasts() {
+    let system = System::shared().await;
+    let login = async || system.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    let before = login().await;
+    for service in ["command-api", "query-api"] {
+        let file = system.secrets_dir().join(service).join("keys.json");
+        let whole = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        wait_for("the fault to be told", || async {
+            system.log_of(service).contains("the keys cannot be read again")
+        })
+        .await;
+    }
+    let after = login().await;
+    assert_eq!(kid(&after), kid(&before));
+    for token in [&before, &after] {
+        system.queries().with_token(token).get("/api/v1/auth/me").await.expect(200);
+    }
+}

@@ -227,6 +227,10 @@ async fn an_address_changes_when_it_is_confirmed() {
     let eve = commands.register("ada@new.example").await.expect(201);
     let taken = confirm(&system, "change-email-confirm", token(&confirmation)).await.expect(409);
     assert_eq!(taken.code(), "email-taken");
+    let fields = format!("token={}", confirmation.token()).into_bytes();
+    let form = Some(("application/x-www-form-urlencoded", fields));
+    let page = commands.send("POST", "/links/confirm-email", form).await.expect(409);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(me(&system, &pair.access).await["email"], ADA);
     let (admin, queries) = system.as_administrator().await;
     admin.delete(eve.header("location").unwrap()).await.expect(204);

@@ -20,7 +20,8 @@ fn a_configuration_is_checked_whole() {
     let file = dir.path().join("roster.toml");
     std::fs::write(
         &file,
-        "[http]\nlisten = '127.0.0.1:80'\nlissten = 'x'\n[passwords]\nmemory_kib = 8\n",
+        "[http]\nlisten = '127.0.0.1:80'\nlissten = 'x'\ntrusted_proxies = '10.0.0.0/8, gateway'\n\
+         [passwords]\nmemory_kib = 8\n",
     )
     .unwrap();
     let variables = [("ROSTER_TOKENS_ISUER", "x"), ("ROSTER_NATS_REQUEST_TIMEOUT_MS", "soon")];
@@ -29,6 +30,7 @@ fn a_configuration_is_checked_whole() {
     assert_eq!(code, Some(1));
     for part in [
         "http.lissten",
+        "http.trusted_proxies",
         "passwords.memory_kib",
         "ROSTER_TOKENS_ISUER",
         "ROSTER_NATS_REQUEST_TIMEOUT_MS",

@@ -490,3 +490,31 @@ async fn every_event_of_a_session_is_in_the_log() {
     let subjects: Vec<_> = stream.info_with_subjects("rv.session.*").await.unwrap().collect().await;
     assert_eq!(subjects.len(), 1, "and its end is told");
 }
+
+#[tokio::test]
+async fn a_full_log_of_sessions_refuses_and_loses_nothing() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    commands.register("ada@example.com").await.expect(201);
+    let inside = commands.log_in("ada@example.com", PASSWORD).await;
+    let context = jetstream::new(system.operator().await);
+    let mut stream = context.get_stream("SESSIONS").await.unwrap();
+    let info = stream.info().await.unwrap();
+    let (roomy, mut full) = (info.config.clone(), info.config.clone());
+    full.max_bytes = info.state.bytes.try_into().unwrap();
+    context.update_stream(full).await.unwrap();
+
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    for answer in
+        [commands.refresh(&inside.refresh).await, commands.post("/api/v1/auth/login", &body).await]
+    {
+        assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    }
+    // Who is inside stays inside, and the token that was refused is good when there is room again.
+    let me = system.queries().with_token(&inside.access);
+    me.get("/api/v1/auth/me").await.expect(200);
+    context.update_stream(roomy).await.unwrap();
+    let refreshed = commands.refresh(&inside.refresh).await.expect(200);
+    commands.log_out_with(refreshed.body["refresh_token"].as_str().unwrap()).await.expect(204);
+}

@@ -112,6 +112,23 @@ async fn a_users_own_logins_are_not_in_each_others_way() {
     assert_eq!(count(401) + count(429), 20, "{answers:?}");
 }
 
+/// Uncounted guesses would be free: without the counts no password is looked at.
+#[tokio::test]
+async fn without_its_counts_a_login_is_refused_and_tells_nothing() {
+    let system = limited().await;
+    let commands = system.commands();
+    commands.register(ADA).await.expect(201);
+    let inside = commands.log_in(ADA, PASSWORD).await;
+    let context = async_nats::jetstream::new(system.operator().await);
+    context.delete_stream("KV_THROTTLE").await.unwrap();
+    for password in [PASSWORD, "a wrong password"] {
+        let refused = login(&commands, ADA, password).await.expect(503);
+        assert_eq!(refused.code(), "unavailable");
+        assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    }
+    commands.refresh(&inside.refresh).await.expect(200);
+}
+
 #[tokio::test]
 async fn mails_to_one_account_are_capped_without_a_word() {
     let system = limited().await;
