@@ -16,8 +16,10 @@ pub struct Answer {
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body as JSON; `null` when there is none.
+    /// The body as JSON; `null` when it is none.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -29,6 +31,11 @@ impl Answer {
     /// `code` of a problem.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// The lines of a body of lines of JSON.
+    pub fn lines(&self) -> Vec<Value> {
+        serde_json::Deserializer::from_slice(&self.bytes).into_iter().map(Result::unwrap).collect()
     }
 
     /// The position it reflects.
@@ -113,9 +120,9 @@ impl Client {
                 (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
             })
             .collect();
-        let bytes = response.bytes().await.ok()?;
+        let bytes = response.bytes().await.ok()?.to_vec();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Some(Answer { status: status.as_u16(), headers, body })
+        Some(Answer { status: status.as_u16(), headers, body, bytes })
     }
 
     /// Sends bytes as they are.

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
 use crate::application::{CommandError, Discretion, Parts, RefreshTokens, Request, Users};
 use crate::domain::{PasswordContext, PasswordRules, Register, Roles, SessionRules};
-use crate::routes::{AppState, routes};
+use crate::routes::{AppState, Report, import_lines, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";
@@ -198,6 +198,7 @@ impl App {
             metadata: events::Metadata::new(),
             roles: Some(roles),
             email_verified: true,
+            imported: None,
         };
         let request =
             Request { actor: Actor::System, correlation_id: None, traceparent: None, key: None };
@@ -206,6 +207,16 @@ impl App {
             Err(CommandError::EmailTaken) => Ok(false),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Imports lines of newline-delimited JSON, as the operator; `first` is the number of the first one.
+    ///
+    /// # Errors
+    /// In words, for the operator: no line was looked at.
+    pub async fn import(&self, lines: &[&[u8]], first: usize) -> Result<Report, String> {
+        let request =
+            Request { actor: Actor::System, correlation_id: None, traceparent: None, key: None };
+        import_lines(&self.users, lines, first, request).await.map_err(|error| error.to_string())
     }
 
     /// Whether there is an administrator.

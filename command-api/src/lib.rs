@@ -12,3 +12,4 @@ mod ports;
 mod routes;
 
 pub use app::{App, StartError};
+pub use routes::Report;

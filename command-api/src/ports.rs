@@ -185,6 +185,8 @@ pub trait UserLog: Send + Sync {
     async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError>;
     /// Stores a change.
     async fn append(&self, change: &Change) -> Appended;
+    /// Stores changes of several users, each of one event: all of them or none.
+    async fn append_all(&self, changes: &[Change]) -> Appended;
     /// Replaces a credential alone, as after a login with older parameters. No event tells of it.
     async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended;
     /// The keyed hash of an address, as the subject of its claim has it.

@@ -55,7 +55,7 @@ pub struct User {
     pub metadata: Metadata,
     /// Number of events of this user so far.
     pub revision: Revision,
-    /// Time of the first event.
+    /// Time of the first event; for an imported user the time from the system before.
     pub created_at: Timestamp,
     /// Time of the last event.
     pub updated_at: Timestamp,
@@ -147,6 +147,8 @@ pub enum UserFact {
         roles: Vec<String>,
         /// Free data.
         metadata: Metadata,
+        /// Set for a user who was imported: when the user came into being in the system before.
+        imported: Option<Timestamp>,
     },
     /// Name or free data changed; `None` is "not changed".
     ProfileChanged {
@@ -184,6 +186,8 @@ struct WireRegistered {
     full_name: Option<String>,
     roles: Vec<String>,
     metadata: Metadata,
+    #[serde(default)]
+    imported: Option<Timestamp>,
 }
 
 impl Fact for UserFact {
@@ -207,12 +211,15 @@ impl Fact for UserFact {
     fn changed(&self) -> Result<Map<String, Value>, serde_json::Error> {
         let mut members = Map::new();
         match self {
-            Self::Registered { email, email_verified, full_name, roles, metadata } => {
+            Self::Registered { email, email_verified, full_name, roles, metadata, imported } => {
                 members.insert("email".to_owned(), email.clone().into());
                 members.insert("email_verified".to_owned(), (*email_verified).into());
                 members.insert("full_name".to_owned(), serde_json::to_value(full_name)?);
                 members.insert("roles".to_owned(), serde_json::to_value(roles)?);
                 members.insert("metadata".to_owned(), Value::Object(metadata.clone()));
+                if let Some(since) = imported {
+                    members.insert("imported".to_owned(), serde_json::to_value(since)?);
+                }
             }
             Self::ProfileChanged { full_name, metadata } => {
                 if let Some(full_name) = full_name {
@@ -252,6 +259,7 @@ impl Fact for UserFact {
                     full_name: wire.full_name,
                     roles: wire.roles,
                     metadata: wire.metadata,
+                    imported: wire.imported,
                 })
             }
             "user.profile_changed.v1" => Ok(Self::ProfileChanged {
@@ -315,7 +323,14 @@ impl UserState {
         let mut user = match (self, fact) {
             (
                 Self::Absent,
-                UserFact::Registered { email, email_verified, full_name, roles, metadata },
+                UserFact::Registered {
+                    email,
+                    email_verified,
+                    full_name,
+                    roles,
+                    metadata,
+                    imported,
+                },
             ) => {
                 return Ok(Self::Present(User {
                     id,
@@ -326,7 +341,7 @@ impl UserState {
                     status: Status::Active,
                     metadata: metadata.clone(),
                     revision,
-                    created_at: time,
+                    created_at: imported.unwrap_or(time),
                     updated_at: time,
                 }));
             }

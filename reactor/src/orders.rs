@@ -13,13 +13,15 @@ pub struct OrderedBy {
 /// The mails that an event leads to.
 ///
 /// Whoever registers is asked to verify the address. A user whom somebody else made without a password
-/// is asked to choose one, which shows the address to be theirs as well. Whose password changed is told.
+/// is asked to choose one, which shows the address to be theirs as well. Whose password changed is told. An
+/// import writes to nobody: its users have been told elsewhere, or will be.
 #[must_use]
 pub fn orders_for(event: &Event, by: OrderedBy) -> Vec<Mail> {
     let Snapshot::Present(after) = &event.after else { return Vec::new() };
     let user = after.id;
     match &event.fact {
-        UserFact::Registered { email_verified, .. } => {
+        UserFact::Registered { imported: Some(_), .. } => Vec::new(),
+        UserFact::Registered { email_verified, imported: None, .. } => {
             let made_by_another = match event.actor {
                 Actor::Anonymous => false,
                 Actor::System => true,
@@ -87,6 +89,7 @@ mod tests {
             full_name: None,
             roles: vec!["user".to_owned()],
             metadata: serde_json::Map::new(),
+            imported: None,
         }
     }
 
@@ -108,6 +111,18 @@ mod tests {
         ] {
             let by = OrderedBy { has_credential };
             assert_eq!(orders_for(&event(actor, &[registered(verified)]), by), mails, "{actor}");
+        }
+        let imported = UserFact::Registered {
+            email: "ada@example.com".to_owned(),
+            email_verified: false,
+            full_name: None,
+            roles: vec!["user".to_owned()],
+            metadata: serde_json::Map::new(),
+            imported: Timestamp::from_unix_seconds(1_500_000_000),
+        };
+        for has_credential in [true, false] {
+            let event = event(Actor::System, std::slice::from_ref(&imported));
+            assert_eq!(orders_for(&event, OrderedBy { has_credential }), vec![]);
         }
         let by = OrderedBy { has_credential: true };
         for (fact, mails) in [

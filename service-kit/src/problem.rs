@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::http::RateLimit;
 
@@ -211,10 +211,8 @@ impl Problem {
         })
     }
 
-    /// The response, with the request id as `instance` when it is known.
-    #[must_use]
-    pub fn render(&self, instance: Option<&str>) -> Response {
-        let body = Body {
+    fn body<'a>(&'a self, instance: Option<&'a str>) -> Body<'a> {
+        Body {
             kind: format!("/docs/error-codes.md#{}", self.code.as_str()),
             title: self.code.title(),
             status: self.code.status().as_u16(),
@@ -222,9 +220,14 @@ impl Problem {
             detail: self.detail.as_deref(),
             errors: &self.errors,
             instance,
-        };
+        }
+    }
+
+    /// The response, with the request id as `instance` when it is known.
+    #[must_use]
+    pub fn render(&self, instance: Option<&str>) -> Response {
         // Strings and numbers alone: this cannot fail to be JSON.
-        let bytes = serde_json::to_vec(&body).unwrap_or_default();
+        let bytes = serde_json::to_vec(&self.body(instance)).unwrap_or_default();
         let mut response = (self.code.status(), bytes).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -238,6 +241,13 @@ impl Problem {
             headers.extend(limit.headers());
         }
         response
+    }
+}
+
+/// The body of the response, for a problem that is part of another answer.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.body(None).serialize(serializer)
     }
 }
 

@@ -15,6 +15,7 @@ mod concealing;
 mod dev;
 mod failures;
 mod idempotency;
+mod importing;
 mod input;
 mod keys;
 mod mails;

@@ -79,12 +79,7 @@ impl NatsUserLog {
         let mut writes = self.writes_beside(change)?;
         let mut events = change.events.iter();
         let (command, last) = match events.next() {
-            Some(first) => {
-                let subject = subjects::user_events(change.user);
-                let write = Write::new(subject, change.guard, json(first)?)
-                    .event(first.id, first.fact.wire_type());
-                (first.command_id, write)
-            }
+            Some(first) => (first.command_id, first_event(change, first)?),
             None => {
                 let last = writes.pop().ok_or("a change of nothing")?;
                 (CommandId::from_uuid(ambient::new_uuid()), last)
@@ -108,6 +103,21 @@ impl NatsUserLog {
             append = append.then(json(event)?, event.id, event.fact.wire_type());
         }
         Ok(append)
+    }
+
+    /// One append of the changes of several users.
+    fn append_of_all(&self, changes: &[Change]) -> Result<Append, String> {
+        let command = CommandId::from_uuid(ambient::new_uuid());
+        let mut writes = Vec::new();
+        for change in changes {
+            let [event] = change.events.as_slice() else {
+                return Err("one event for each user can be stored together".to_owned());
+            };
+            writes.extend(self.writes_beside(change)?);
+            writes.push(first_event(change, event)?);
+        }
+        let last = writes.pop().ok_or("a change of nothing")?;
+        Ok(writes.into_iter().fold(Append::new(command, last), Append::with))
     }
 
     /// What a change writes beside its events.
@@ -258,6 +268,13 @@ impl UserLog for NatsUserLog {
         }
     }
 
+    async fn append_all(&self, changes: &[Change]) -> Appended {
+        match self.append_of_all(changes) {
+            Ok(append) => outcome(self.log.append(&append).await),
+            Err(why) => Appended::Refused(why),
+        }
+    }
+
     async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended {
         match self.credential_write(user, Some(hash), guard) {
             Ok(write) => {
@@ -295,6 +312,12 @@ pub(super) fn outcome(outcome: Outcome) -> Appended {
 
 pub(super) fn empty<T>(value: T) -> Loaded<T> {
     Loaded { value, guard: Guard::absent(), position: Position(0) }
+}
+
+fn first_event(change: &Change, event: &Event) -> Result<Write, String> {
+    let subject = subjects::user_events(change.user);
+    let write = Write::new(subject, change.guard, json(event)?);
+    Ok(write.event(event.id, event.fact.wire_type()))
 }
 
 fn json(event: &Event) -> Result<Vec<u8>, String> {

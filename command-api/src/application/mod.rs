@@ -2,6 +2,7 @@
 
 mod addresses;
 mod idempotency;
+mod import;
 mod login;
 mod passwords;
 mod refresh_token;
@@ -23,9 +24,11 @@ use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
 use crate::ports::{
-    Appended, HashError, IdempotencyKey, LogError, MailDesk, PasswordHasher, SessionLog, UserLog,
+    Appended, HashError, IdempotencyKey, LogError, MailDesk, PasswordHash, PasswordHasher,
+    SessionLog, UserLog,
 };
 pub use idempotency::InFlight;
+pub use import::{Fate, Newcomer};
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
 
@@ -113,7 +116,7 @@ pub struct Done {
 }
 
 /// Why a command was not carried out, or why nobody can say.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {
     /// A rule refuses it.
     #[error("refused: {0:?}")]
@@ -263,6 +266,11 @@ impl Users {
     /// 25 ms for text that was made to be slow: other requests of this thread go on meanwhile.
     pub fn judge_in(&self, text: &str, context: &PasswordContext<'_>) -> Result<Password, Broken> {
         tokio::task::block_in_place(|| Password::new(text, &self.parts.rules, context))
+    }
+
+    /// Whether a hash that another system made can be stored and will verify.
+    pub fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken> {
+        self.parts.hasher.check_foreign(hash)
     }
 
     /// Asks for a mail.

@@ -294,7 +294,7 @@ impl Users {
     }
 
     /// The record of administrators, when this change touches it.
-    async fn admins_after(
+    pub(super) async fn admins_after(
         &self,
         user: UserId,
         before: &UserState,
@@ -308,7 +308,7 @@ impl Users {
     }
 
     /// A token may be older than the last change of its owner: what may change users is asked of the log.
-    async fn check_administrator(&self, actor: Actor) -> Result<(), CommandError> {
+    pub(super) async fn check_administrator(&self, actor: Actor) -> Result<(), CommandError> {
         match actor {
             Actor::System => Ok(()),
             Actor::Anonymous => Err(CommandError::Forbidden),

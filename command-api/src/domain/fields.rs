@@ -62,6 +62,14 @@ impl Roles {
         }
     }
 
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
+    pub fn contain(&self, role: &str) -> bool {
+        self.0.iter().any(|one| one == role)
+    }
+
     pub fn into_vec(self) -> Vec<String> {
         self.0
     }

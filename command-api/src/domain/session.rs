@@ -137,6 +137,7 @@ mod tests {
             full_name: None,
             roles: vec!["user".to_owned()],
             metadata: Metadata::new(),
+            imported: None,
         };
         let fold = |state: UserState, fact| state.evolve(user_id(), fact, at(0)).unwrap();
         [registered].iter().chain(facts).fold(UserState::Absent, fold)

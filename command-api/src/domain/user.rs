@@ -42,6 +42,8 @@ pub struct Register {
     pub roles: Option<Roles>,
     /// Whether the address counts as verified.
     pub email_verified: bool,
+    /// Set for an imported user: when the user came into being in the system before.
+    pub imported: Option<Timestamp>,
 }
 
 /// A merge patch on a user: what is `None` stays.
@@ -86,6 +88,7 @@ pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rej
                 .clone()
                 .map_or_else(|| vec![ROLE_USER.to_owned()], Roles::into_vec),
             metadata: register.metadata.clone(),
+            imported: register.imported,
         }]),
         (UserState::Present(_) | UserState::Deleted(_), Command::Register(_)) => {
             Err(Rejection::Exists)
@@ -249,6 +252,7 @@ mod tests {
             full_name: Some("Ada".to_owned()),
             roles: vec!["user".to_owned()],
             metadata: json!({"a": 1}).as_object().unwrap().clone(),
+            imported: None,
         }
     }
 
@@ -259,6 +263,7 @@ mod tests {
             metadata: json!({"a": 1}).as_object().unwrap().clone(),
             roles: None,
             email_verified: false,
+            imported: None,
         })
     }
 

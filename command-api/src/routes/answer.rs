@@ -48,7 +48,8 @@ impl AppState {
         response
     }
 
-    async fn reflect(&self, response: &mut Response, position: Position, respond_async: bool) {
+    /// Says which position in the log of users an answer reflects, and waits for it.
+    pub async fn reflect(&self, response: &mut Response, position: Position, respond_async: bool) {
         let caught_up = self.has(self.user_views.as_ref(), position, respond_async).await;
         said(response, POSITION, position, caught_up);
     }

@@ -58,6 +58,7 @@ pub async fn register(
             metadata: metadata.unwrap_or_default(),
             roles: None,
             email_verified: false,
+            imported: None,
         };
         Some((register, password?))
     })?;

@@ -3,6 +3,7 @@
 mod account;
 mod answer;
 mod auth;
+mod import;
 mod links;
 mod problems;
 mod request;
@@ -20,6 +21,7 @@ use service_kit::tokens::{TokenIssuer, TokenVerifier};
 
 use crate::application::Users;
 use crate::ports::Views;
+pub use import::{Report, import_lines};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -66,6 +68,7 @@ pub fn routes(state: AppState) -> Router {
     Router::new()
         .nest("/api/v1/auth", auth)
         .route("/api/v1/users", post(users::create))
+        .route("/api/v1/users/import", post(import::import))
         .route("/api/v1/users/{user_id}", patch(users::change).delete(users::delete))
         .route("/api/v1/users/{user_id}/logout-all", post(users::logout_all))
         .route("/api/v1/users/{user_id}/password-reset", post(users::password_reset))

@@ -41,6 +41,7 @@ pub async fn create(
             metadata: metadata.unwrap_or_default(),
             roles,
             email_verified: email_verified.unwrap_or(false),
+            imported: None,
         })
     })?;
     let respond_async = asked.respond_async;
@@ -130,11 +131,11 @@ pub fn patch_object(value: Value) -> Result<Value, Fault> {
     }
 }
 
-fn boolean(value: Value) -> Result<bool, Fault> {
+pub fn boolean(value: Value) -> Result<bool, Fault> {
     value.as_bool().ok_or_else(|| ("type", "must be true or false".to_owned()))
 }
 
-fn roles(value: Value) -> Result<Roles, Fault> {
+pub fn roles(value: Value) -> Result<Roles, Fault> {
     let Value::Array(items) = value else {
         return Err(("type", "must be a list of strings".to_owned()));
     };

@@ -277,6 +277,7 @@ pub fn registered(email: &str, email_verified: bool) -> UserFact {
         full_name: None,
         roles: vec!["user".to_owned()],
         metadata: serde_json::Map::new(),
+        imported: None,
     }
 }
 

@@ -20,8 +20,8 @@ const BATCH_RETRY_FIRST: Duration = Duration::from_millis(5);
 const BATCH_RETRY_MAX: Duration = Duration::from_millis(160);
 /// Pause between look-ups of an append whose outcome is unknown.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(100);
-/// Messages in one append: a command touches a handful of subjects.
-const APPEND_MESSAGES_MAX: usize = 32;
+/// Messages in one append: the server takes 1,000 in a batch.
+const APPEND_MESSAGES_MAX: usize = 1_000;
 
 /// What a subject must hold for a write to be let in: its last sequence, or nothing at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,10 +17,22 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// Largest body of a command in bytes: 4 KiB of metadata, names and a password, escaped at their worst.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
-/// What is still read of a larger body, so that the client sees the answer and not a broken pipe.
+/// Media type of lines of JSON.
+pub const NDJSON: &str = "application/x-ndjson";
+/// Largest body of lines in bytes.
+pub const LINES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What is still read beyond a bound, so that the client sees the answer and not a broken pipe.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Time a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is taken of a body.
+struct Bounds {
+    bytes_max: usize,
+    /// Time it may take to arrive.
+    timeout: Duration,
+}
+
+const COMMAND: Bounds = Bounds { bytes_max: BODY_BYTES_MAX, timeout: Duration::from_secs(10) };
+const LINES: Bounds = Bounds { bytes_max: LINES_BYTES_MAX, timeout: Duration::from_secs(120) };
 
 /// A JSON object as `application/json`.
 #[derive(Debug)]
@@ -34,11 +46,23 @@ pub struct MergePatch(pub Object);
 #[derive(Debug)]
 pub struct Form(pub Bytes);
 
+/// Lines of JSON as `application/x-ndjson`, as they came.
+#[derive(Debug)]
+pub struct Lines(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Lines {
+    type Rejection = Problem;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_media_type(&request, &[NDJSON])?;
+        collect(request, &LINES).await.map(Self)
+    }
+}
+
 impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_media_type(&request, &["application/x-www-form-urlencoded"])?;
-        collect(request).await.map(Self)
+        collect(request, &COMMAND).await.map(Self)
     }
 }
 
@@ -58,7 +82,7 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
 
 async fn read(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
     check_media_type(&request, accepted)?;
-    let bytes = collect(request).await?;
+    let bytes = collect(request, &COMMAND).await?;
     Object::parse(&bytes)
 }
 
@@ -89,8 +113,8 @@ fn check_media_type(request: &Request, accepted: &[&str]) -> Result<(), Problem>
     }
 }
 
-async fn collect(request: Request) -> Result<Bytes, Problem> {
-    let deadline = Instant::now() + BODY_TIMEOUT;
+async fn collect(request: Request, bounds: &Bounds) -> Result<Bytes, Problem> {
+    let deadline = Instant::now() + bounds.timeout;
     let mut body = request.into_body();
     let mut bytes = BytesMut::new();
     let mut seen = 0_usize;
@@ -104,17 +128,17 @@ async fn collect(request: Request) -> Result<Bytes, Problem> {
             Ok(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 seen += data.len();
-                if seen <= BODY_BYTES_MAX {
+                if seen <= bounds.bytes_max {
                     bytes.extend_from_slice(&data);
-                } else if seen > DRAIN_BYTES_MAX {
+                } else if seen > bounds.bytes_max + DRAIN_BYTES_MAX {
                     break;
                 }
             }
         }
     }
-    if seen > BODY_BYTES_MAX {
+    if seen > bounds.bytes_max {
         return Err(Problem::new(Code::BodyTooLarge)
-            .detail(format!("at most {BODY_BYTES_MAX} bytes are accepted")));
+            .detail(format!("at most {} bytes are accepted", bounds.bytes_max)));
     }
     Ok(bytes.freeze())
 }

@@ -7,7 +7,8 @@ mod rate_limit;
 mod serve;
 
 pub use body::{
-    BODY_BYTES_MAX, Fault, Form, JsonObject, MergePatch, Object, nullable_string, string,
+    BODY_BYTES_MAX, Fault, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
+    string,
 };
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use layers::{RequestId, public};

@@ -1,0 +1,219 @@
+//! Import: many users from another system, each decided alone and many of them stored together.
+
+use std::collections::HashSet;
+
+use events::{EmailAddress, Metadata, Position, ROLE_ADMIN, Timestamp, User, UserId, UserState};
+use futures::stream::{self, StreamExt};
+use service_kit::ambient;
+use service_kit::event_log::Guard;
+
+use super::users::{decided, origin};
+use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
+use crate::domain::{Command, FullName, Origin, Register, Roles};
+use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
+
+/// Users stored with one append: each takes up to three messages, and an append up to a thousand.
+const TOGETHER_MAX: usize = 300;
+/// Look-ups under way at once.
+const LOOK_UPS_MAX: usize = 32;
+
+/// A user to bring along. What is `None` was not said.
+#[derive(Debug, Clone)]
+pub struct Newcomer {
+    /// The address.
+    pub email: EmailAddress,
+    /// Name to show.
+    pub full_name: Option<Option<FullName>>,
+    /// All roles.
+    pub roles: Option<Roles>,
+    /// Free data.
+    pub metadata: Option<Metadata>,
+    /// Whether the address counts as verified.
+    pub email_verified: Option<bool>,
+    /// A hash that another system made, checked to be one that verifies here.
+    pub password_hash: Option<PasswordHash>,
+    /// When the user came into being in the system before.
+    pub created_at: Option<Timestamp>,
+}
+
+/// What became of one newcomer.
+#[derive(Debug)]
+pub enum Fate {
+    /// A user was made.
+    Created(UserId),
+    /// The user is there already, just so.
+    Unchanged(UserId),
+    /// Nothing was made, or nobody can say.
+    Refused(CommandError),
+}
+
+/// What became of all, in their order, and the position that the views must have to show it.
+#[derive(Debug)]
+pub struct Imported {
+    /// One for each newcomer.
+    pub fates: Vec<Fate>,
+    /// The newest of what was made or found.
+    pub position: Position,
+}
+
+impl Users {
+    /// Makes users of newcomers, as an administrator. The same ones again change nothing.
+    pub async fn import(
+        &self,
+        newcomers: Vec<Newcomer>,
+        request: Request,
+    ) -> Result<Imported, CommandError> {
+        self.to_the_end(|users| async move {
+            users.check_administrator(request.actor).await?;
+            let origin = origin(&request);
+            let mut imported =
+                Imported { fates: Vec::with_capacity(newcomers.len()), position: Position(0) };
+            for together in newcomers.chunks(TOGETHER_MAX) {
+                users.import_together(together, &origin, &mut imported).await;
+            }
+            Ok(imported)
+        })
+        .await
+    }
+
+    /// Decides all of a few newcomers. Whoever wants what another one before has to be decided on first
+    /// waits for the next round.
+    async fn import_together(
+        &self,
+        newcomers: &[Newcomer],
+        origin: &Origin,
+        imported: &mut Imported,
+    ) {
+        let mut fates: Vec<Option<Fate>> = newcomers.iter().map(|_| None).collect();
+        let mut conflicts = 0;
+        while conflicts < ATTEMPTS_MAX {
+            let mut taken = HashSet::new();
+            let (round, open): (Vec<_>, Vec<_>) = newcomers
+                .iter()
+                .zip(&mut fates)
+                .filter(|(_, fate)| fate.is_none())
+                .filter(|(newcomer, _)| newcomer.wants().into_iter().all(|it| taken.insert(it)))
+                .unzip();
+            if round.is_empty() {
+                break;
+            }
+            if !self.import_round(&round, open, origin, &mut imported.position).await {
+                conflicts += 1;
+            }
+        }
+        let given_up = || Fate::Refused(CommandError::Overloaded);
+        imported.fates.extend(fates.into_iter().map(|fate| fate.unwrap_or_else(given_up)));
+    }
+
+    /// Decides newcomers that are not in each other's way; `false` when somebody else was, and those who
+    /// have no fate yet have to be looked at again.
+    async fn import_round(
+        &self,
+        round: &[&Newcomer],
+        open: Vec<&mut Option<Fate>>,
+        origin: &Origin,
+        position: &mut Position,
+    ) -> bool {
+        let look_ups: Vec<_> = round.iter().map(|one| self.look_up(one, origin)).collect();
+        let decisions: Vec<_> = stream::iter(look_ups).buffered(LOOK_UPS_MAX).collect().await;
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        for (decision, fate) in decisions.into_iter().zip(open) {
+            match decision {
+                Ok(Decision::Create(change)) => {
+                    waiting.push((change.user, fate));
+                    changes.push(*change);
+                }
+                Ok(Decision::Unchanged(user, at)) => {
+                    *position = at.max(*position);
+                    *fate = Some(Fate::Unchanged(user));
+                }
+                Err(error) => *fate = Some(Fate::Refused(error)),
+            }
+        }
+        if changes.is_empty() {
+            return true;
+        }
+        match settled(self.log().append_all(&changes).await) {
+            Ok(Some(at)) => {
+                *position = at.max(*position);
+                waiting.into_iter().for_each(|(user, fate)| *fate = Some(Fate::Created(user)));
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                let refused = || Some(Fate::Refused(error.clone()));
+                waiting.into_iter().for_each(|(_, fate)| *fate = refused());
+                true
+            }
+        }
+    }
+
+    async fn look_up(
+        &self,
+        newcomer: &Newcomer,
+        origin: &Origin,
+    ) -> Result<Decision, CommandError> {
+        let claim = self.log().claim(&newcomer.email).await?;
+        if let Some(holder) = claim.value {
+            let loaded = self.log().load(holder).await?;
+            return match &loaded.value {
+                UserState::Present(user) if newcomer.is(user) => {
+                    Ok(Decision::Unchanged(holder, loaded.position))
+                }
+                UserState::Present(_) | UserState::Absent | UserState::Deleted(_) => {
+                    Err(CommandError::EmailTaken)
+                }
+            };
+        }
+        let user = UserId::from_uuid(ambient::new_uuid());
+        let command = Command::Register(newcomer.registration(origin.time));
+        let (events, state) = decided(user, &UserState::Absent, &command, origin)?;
+        let mut change = ports::Change::of(user, Guard::absent());
+        change.claims = vec![ClaimChange::Hold(newcomer.email.clone(), claim.guard)];
+        change.credential =
+            newcomer.password_hash.clone().map(|hash| CredentialChange::Set(hash, Guard::absent()));
+        change.admins = self.admins_after(user, &UserState::Absent, &state).await?;
+        change.events = events;
+        Ok(Decision::Create(Box::new(change)))
+    }
+}
+
+enum Decision {
+    Create(Box<ports::Change>),
+    Unchanged(UserId, Position),
+}
+
+impl Newcomer {
+    /// What only one of a round can have.
+    fn wants(&self) -> Vec<&str> {
+        let mut things = vec![self.email.canonical()];
+        if self.roles.as_ref().is_some_and(|roles| roles.contain(ROLE_ADMIN)) {
+            // No address looks like this.
+            things.push("the record of administrators");
+        }
+        things
+    }
+
+    fn registration(&self, now: Timestamp) -> Register {
+        Register {
+            email: self.email.clone(),
+            full_name: self.full_name.clone().flatten(),
+            metadata: self.metadata.clone().unwrap_or_default(),
+            roles: self.roles.clone(),
+            email_verified: self.email_verified.unwrap_or(false),
+            imported: Some(self.created_at.unwrap_or(now)),
+        }
+    }
+
+    /// Whether a user is as the newcomer would be, in everything that was said. The password is not looked
+    /// at: its hash is replaced at the first login.
+    fn is(&self, user: &User) -> bool {
+        let name = self.full_name.as_ref().map(|name| name.as_ref().map(FullName::as_str));
+        user.email == self.email.as_given()
+            && self.roles.as_ref().is_none_or(|given| given.as_slice() == user.roles)
+            && name.is_none_or(|given| given == user.full_name.as_deref())
+            && self.metadata.as_ref().is_none_or(|given| *given == user.metadata)
+            && self.email_verified.is_none_or(|given| given == user.email_verified)
+            && self.created_at.is_none_or(|given| given == user.created_at)
+    }
+}

@@ -1,0 +1,171 @@
+//! `POST /api/v1/users/import`: newline-delimited JSON in, one line of answer for each line.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use events::{Actor, Position, Timestamp, UserId};
+use serde::Serialize;
+use serde_json::Value;
+use service_kit::ambient;
+use service_kit::http::{Fault, Lines, NDJSON, Object, string};
+use service_kit::problem::{Code, Problem};
+use service_kit::tokens::Administrator;
+
+use super::AppState;
+use super::auth::{email, full_name};
+use super::request::Context;
+use super::users::{boolean, roles};
+use crate::application::{CommandError, Fate, Newcomer, Request, Users};
+use crate::domain::metadata;
+use crate::ports::PasswordHash;
+
+/// Most lines of one call.
+const LINES_MAX: usize = 10_000;
+
+/// What became of one line.
+#[derive(Serialize)]
+struct Line {
+    /// Counted from 1.
+    line: usize,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Problem>,
+}
+
+/// The answer to an import.
+pub struct Report {
+    /// Lines of JSON, one for each line that came, in their order.
+    pub lines: String,
+    /// How many were rejected.
+    pub rejected: usize,
+    /// The position that shows what was made.
+    pub position: Position,
+}
+
+pub async fn import(
+    State(state): State<AppState>,
+    Administrator(caller): Administrator,
+    context: Context,
+    Lines(body): Lines,
+) -> Result<Response, Problem> {
+    let lines = lines_of(&body);
+    if lines.len() > LINES_MAX {
+        return Err(Problem::new(Code::BodyTooLarge)
+            .detail(format!("at most {LINES_MAX} lines are accepted")));
+    }
+    let respond_async = context.respond_async;
+    let scope = caller.user.to_string();
+    let request = context.request(&state.users, Actor::User(caller.user), &scope, "");
+    let report = import_lines(&state.users, &lines, 1, request).await?;
+    let headers = [(CONTENT_TYPE, NDJSON)];
+    let mut response = (StatusCode::OK, headers, Body::from(report.lines)).into_response();
+    state.reflect(&mut response, report.position, respond_async).await;
+    Ok(response)
+}
+
+/// The lines of a text. The end of a line ends it, and is not the begin of a further one.
+pub fn lines_of(text: &[u8]) -> Vec<&[u8]> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect()
+}
+
+/// Imports lines, the first of which has the number `first`.
+pub async fn import_lines(
+    users: &Users,
+    lines: &[&[u8]],
+    first: usize,
+    request: Request,
+) -> Result<Report, CommandError> {
+    let mut newcomers = Vec::new();
+    let checked: Vec<Result<(), Problem>> = lines
+        .iter()
+        .map(|line| newcomer(line, users).map(|newcomer| newcomers.push(newcomer)))
+        .collect();
+    let imported = users.import(newcomers, request).await?;
+
+    let mut fates = imported.fates.into_iter();
+    let mut report = Report { lines: String::new(), rejected: 0, position: imported.position };
+    for (line, checked) in (first..).zip(checked) {
+        let fate = match checked {
+            Ok(()) => fates.next().map_or_else(|| Err(Problem::new(Code::Internal)), told),
+            Err(problem) => Err(problem),
+        };
+        let answer = match fate {
+            Ok((status, id)) => Line { line, status, id: Some(id), error: None },
+            Err(problem) => {
+                report.rejected += 1;
+                Line { line, status: "rejected", id: None, error: Some(problem) }
+            }
+        };
+        // Strings and numbers alone: this cannot fail to be JSON.
+        report.lines.push_str(&serde_json::to_string(&answer).unwrap_or_default());
+        report.lines.push('\n');
+    }
+    Ok(report)
+}
+
+fn told(fate: Fate) -> Result<(&'static str, UserId), Problem> {
+    match fate {
+        Fate::Created(user) => Ok(("created", user)),
+        Fate::Unchanged(user) => Ok(("unchanged", user)),
+        Fate::Refused(CommandError::EmailTaken) => Err(Problem::new(Code::EmailTaken)
+            .detail("a user has the address and is not as this line says")),
+        Fate::Refused(CommandError::OutcomeUnknown) => Err(Problem::new(Code::OutcomeUnknown)
+            .detail("the user may have been made; send the line again to learn")),
+        Fate::Refused(error) => Err(error.into()),
+    }
+}
+
+fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
+    let mut members = Object::parse(line)?;
+    let email = members.required("email", email);
+    let full_name = members.optional("full_name", full_name);
+    let roles = members.optional("roles", roles);
+    let metadata = members.optional("metadata", metadata);
+    let email_verified = members.optional("email_verified", boolean);
+    let password_hash = members.optional("password_hash", |value| {
+        let hash = PasswordHash(string(value)?);
+        users.check_foreign(&hash).map(|()| hash)
+    });
+    let created_at = members.optional("created_at", past);
+    members.finish(|| {
+        Some(Newcomer {
+            email: email?,
+            full_name,
+            roles,
+            metadata,
+            email_verified,
+            password_hash,
+            created_at,
+        })
+    })
+}
+
+fn past(value: Value) -> Result<Timestamp, Fault> {
+    let time = Timestamp::try_from(string(value)?)
+        .map_err(|_| ("format", "must be a time as in RFC 3339".to_owned()))?;
+    if ambient::now() < time {
+        return Err(("future", "must not be in the future".to_owned()));
+    }
+    Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_line_begins_none() {
+        assert_eq!(lines_of(b""), Vec::<&[u8]>::new());
+        assert_eq!(lines_of(b"\n"), Vec::<&[u8]>::new());
+        assert_eq!(lines_of(b"a\r\nb"), [&b"a"[..], b"b"]);
+        assert_eq!(lines_of(b"a\n\nb\n"), [&b"a"[..], b"", b"b"]);
+    }
+}
