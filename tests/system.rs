@@ -1,7 +1,7 @@
 //! A whole Roster: own processes for each service on real servers.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -275,6 +275,15 @@ impl System {
     /// The folder that `roster init` made.
     pub fn secrets_dir(&self) -> PathBuf {
         self.dir.path().join("secrets")
+    }
+
+    /// Runs a command of the operator.
+    pub fn roster(&self, arguments: &[&str]) -> Output {
+        Command::new(crate::binary())
+            .args(arguments)
+            .envs(self.environment.of("operator"))
+            .output()
+            .unwrap()
     }
 
     /// What a service wrote to its log.

@@ -10,7 +10,7 @@ use service_kit::config::Settings;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
-use crate::{dev, health, init, keys, parked, provision, services};
+use crate::{dev, health, init, keys, parked, provision, services, users};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ enum Command {
     /// Create the event log, or bring it to what it must be; with ROSTER_ADMIN_EMAIL and
     /// ROSTER_ADMIN_PASSWORD also the first administrator
     Provision(ConfigArgs),
+    /// See to users. Needs the operator's credentials
+    #[command(subcommand)]
+    Users(UsersCommand),
     /// Mails that could not be sent: look, put back, give up. Needs the operator's credentials
     Parked(ParkedArgs),
     /// Check a configuration and say everything that is wrong with it
@@ -80,6 +83,28 @@ pub struct DevArgs {
     /// Settings in TOML; over the defaults and below the environment
     #[arg(long, env = "ROSTER_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UsersCommand {
+    /// Make users of a file with one JSON object per line; start it again to go on where it was
+    #[command(after_help = "Example: roster users import users.ndjson")]
+    Import(ImportArgs),
+}
+
+/// Arguments of `roster users import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Lines as `POST /api/v1/users/import` takes them, as many as there are
+    pub file: PathBuf,
+    /// Where the answer to each line goes; by default a file beside the input
+    #[arg(long)]
+    pub results: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Arguments of `roster parked`.
@@ -156,6 +181,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reactor(args) => with_settings(args.config, services::reactor),
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
+        Command::Users(UsersCommand::Import(args)) => {
+            with_settings(args.config.config.clone(), |settings| users::import(settings, args))
         }
         Command::Provision(args) => with_settings(args.config, provision::run),
         Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {

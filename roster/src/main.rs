@@ -9,6 +9,7 @@ mod parked;
 mod provision;
 mod services;
 mod stack;
+mod users;
 
 use std::process::ExitCode;
 

@@ -192,6 +192,40 @@ async fn ten_thousand_lines_are_one_call_also_when_two_processes_race() {
 }
 
 #[tokio::test]
+async fn the_operators_import_goes_on_where_it_was() {
+    const LINES: usize = 7_000;
+    let system = System::shared().await;
+    let dir = local_stack::testing::temp_dir();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (users, results) = (path("users.ndjson"), path("results.ndjson"));
+    std::fs::write(&users, file(LINES) + "not a user").unwrap();
+    let arguments = ["users", "import", &users, "--json", "--results", &results];
+    let run = || {
+        let output = system.roster(&arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).expect(&stderr);
+        assert_eq!(output.status.code(), Some(1), "one line is rejected: {stderr}");
+        assert_eq!(told["lines"], LINES + 1);
+        told["tally"].clone()
+    };
+    assert_eq!(run(), json!({"created": LINES, "unchanged": 0, "rejected": 1}));
+    assert_eq!(system.events().await.len(), LINES + 1, "and the administrator");
+
+    // Ended in the midst of a note: what stands behind it is looked at again, and nothing else.
+    let notes = std::fs::read_to_string(&results).unwrap();
+    let kept: usize = notes.lines().take(3_000).map(|line| line.len() + 1).sum();
+    std::fs::write(&results, &notes[..kept + 10]).unwrap();
+    assert_eq!(run(), json!({"created": 3_000, "unchanged": LINES - 3_000, "rejected": 1}));
+    let last = std::fs::read_to_string(&results).unwrap();
+    let last: Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["line"], &last["error"]["code"]),
+        (&json!(LINES + 1), &json!("malformed-body"))
+    );
+    assert_eq!(system.events().await.len(), LINES + 1, "nothing happened");
+}
+
+#[tokio::test]
 async fn an_import_has_its_bounds() {
     let system = System::shared().await;
     let (admin, _) = system.as_administrator().await;

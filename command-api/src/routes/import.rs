@@ -40,8 +40,8 @@ struct Line {
 pub struct Report {
     /// Lines of JSON, one for each line that came, in their order.
     pub lines: String,
-    /// How many were rejected.
-    pub rejected: usize,
+    /// How many were rejected for a reason that is not theirs: to be sent again.
+    pub undecided: usize,
     /// The position that shows what was made.
     pub position: Position,
 }
@@ -91,7 +91,7 @@ pub async fn import_lines(
     let imported = users.import(newcomers, request).await?;
 
     let mut fates = imported.fates.into_iter();
-    let mut report = Report { lines: String::new(), rejected: 0, position: imported.position };
+    let mut report = Report { lines: String::new(), undecided: 0, position: imported.position };
     for (line, checked) in (first..).zip(checked) {
         let fate = match checked {
             Ok(()) => fates.next().map_or_else(|| Err(Problem::new(Code::Internal)), told),
@@ -100,7 +100,7 @@ pub async fn import_lines(
         let answer = match fate {
             Ok((status, id)) => Line { line, status, id: Some(id), error: None },
             Err(problem) => {
-                report.rejected += 1;
+                report.undecided += usize::from(problem.code().status().is_server_error());
                 Line { line, status: "rejected", id: None, error: Some(problem) }
             }
         };
