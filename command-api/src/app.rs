@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, SessionSeed, subjects};
+use service_kit::access::Access;
 use service_kit::config::Settings;
 use service_kit::event_log::{
     EventLog, Limits, StreamSpec, mails_stream, sessions_stream, throttle_stream, users_stream,
@@ -50,6 +51,9 @@ pub enum StartError {
     /// The networks of trusted proxies are not valid.
     #[error("http.trusted_proxies: {0}")]
     TrustedProxies(String),
+    /// The roles are not valid.
+    #[error("access.roles: {0}")]
+    Access(String),
     /// What has ended is not known.
     #[error("the feed of revocations cannot be read to its end")]
     Revocations,
@@ -77,7 +81,9 @@ impl App {
         let application_key = SecretKey::read(&secrets.join(APPLICATION_KEY_FILE))?;
         let keys = KeyRing::open(secrets, true)?;
         keys.follow(&stop);
-        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens);
+        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
+        let verifier =
+            TokenVerifier::new(keys.clone(), &settings.tokens).with_access(access.clone());
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let follow = async |subject| {
@@ -137,6 +143,7 @@ impl App {
             seeds: Arc::new(|| {
                 random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
             }),
+            access,
             discretion: Discretion {
                 conceal_existing: settings.registration.conceal_existing,
                 refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),

@@ -29,5 +29,5 @@ pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_se
 pub use time::Timestamp;
 pub use user::{
     DeletedUser, FoldError, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User,
-    UserFact, UserState,
+    UserFact, UserState, is_role,
 };

@@ -12,6 +12,14 @@ pub const ROLE_ADMIN: &str = "admin";
 /// Role that may read users and use the operator's commands.
 pub const ROLE_OPERATOR: &str = "operator";
 
+/// Whether a text can be the name of a role: `[a-z][a-z0-9-]{1,31}`.
+#[must_use]
+pub fn is_role(text: &str) -> bool {
+    (2..=32).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 /// Free data of the application that uses Roster; at most 4 KiB as JSON.
 pub type Metadata = Map<String, Value>;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use events::subjects;
+use service_kit::access::Access;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::keys::{CURSOR_KEY_FILE, SecretKey};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
+    /// The roles are not valid.
+    #[error("access.roles: {0}")]
+    Access(String),
     /// What has ended is not known.
     #[error("the feed of revocations cannot be read to its end")]
     Revocations,
@@ -61,7 +65,8 @@ impl App {
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
         let keys = KeyRing::open(secrets, false)?;
         keys.follow(&stop);
-        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens);
+        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
+        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens).with_access(access);
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let subject = subjects::USER_VIEWS_POSITION;
         let position = ViewsPosition::follow(&client, subject, stop.clone())

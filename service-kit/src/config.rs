@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::access::Access;
 use crate::http::TrustedProxies;
 
 /// The documented defaults.
@@ -54,6 +55,8 @@ section! {
         sessions: Sessions,
         /// The feed of what ended.
         revocations: Revocations,
+        /// Roles and what they allow.
+        access: AccessSettings,
         /// Who may register, and what that tells.
         registration: Registration,
         /// Password rules and hashing.
@@ -156,6 +159,13 @@ section! {
     Revocations {
         /// Longest silence of the feed before administrators are refused, in milliseconds.
         silence_max_ms: u64,
+    }
+}
+section! {
+    /// `[access]`
+    AccessSettings {
+        /// Roles beside those that are always there, with their permissions.
+        roles: String,
     }
 }
 section! {
@@ -445,6 +455,9 @@ impl Settings {
         }
         if let Err(why) = TrustedProxies::parse(&self.http.trusted_proxies) {
             faults.push(format!("http.trusted_proxies: {why}"));
+        }
+        if let Err(why) = self.access.roles.parse::<Access>() {
+            faults.push(format!("access.roles: {why}"));
         }
         if self.tokens.issuer.is_empty() || self.tokens.audience.is_empty() {
             faults.push("tokens.issuer and tokens.audience must not be empty".to_owned());

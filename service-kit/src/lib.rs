@@ -3,6 +3,7 @@
 //!
 //! Not for: anything that knows what a user is allowed to do. Decisions live in `command-api`.
 
+pub mod access;
 pub mod ambient;
 pub mod config;
 pub mod event_log;

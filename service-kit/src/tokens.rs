@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
-use events::{Position, ROLE_ADMIN, SessionId, UserId};
+use events::{Position, SessionId, UserId};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::access::{Access, Permission};
 use crate::ambient;
 use crate::config::Tokens;
 use crate::problem::{Code, Problem};
@@ -108,6 +109,7 @@ pub struct TokenVerifier {
     keys: KeyRing,
     validation: Arc<Validation>,
     revocations: Option<Revocations>,
+    access: Access,
 }
 
 /// Who calls, as the token says.
@@ -123,16 +125,9 @@ pub struct Caller {
     pub roles: Vec<String>,
 }
 
-impl Caller {
-    /// Whether the token carries a role.
-    #[must_use]
-    pub fn has_role(&self, role: &str) -> bool {
-        self.roles.iter().any(|r| r == role)
-    }
-}
-
 impl TokenVerifier {
-    /// Accepts tokens signed with one of `keys` for this issuer and audience.
+    /// Accepts tokens signed with one of `keys` for this issuer and audience. Without revocations, and with
+    /// the roles that are always there.
     #[must_use]
     pub fn new(keys: KeyRing, settings: &Tokens) -> Self {
         let mut validation = Validation::new(SigningKey::ALGORITHM);
@@ -141,13 +136,30 @@ impl TokenVerifier {
         validation.set_issuer(&[&settings.issuer]);
         validation.set_audience(&[&settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        Self { keys, validation: Arc::new(validation), revocations: None }
+        Self {
+            keys,
+            validation: Arc::new(validation),
+            revocations: None,
+            access: Access::default(),
+        }
     }
 
     /// The same, which also refuses what was revoked.
     #[must_use]
     pub fn with_revocations(self, revocations: Revocations) -> Self {
         Self { revocations: Some(revocations), ..self }
+    }
+
+    /// The same, which also knows other roles.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// What roles allow.
+    #[must_use]
+    pub const fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Checks a token, and that its session and its user's access have not ended.
@@ -250,9 +262,13 @@ where
     }
 }
 
-/// A caller whose token carries the role `admin`.
+/// A caller whose token carries a role that allows to administer.
 #[derive(Debug, Clone)]
 pub struct Administrator(pub Caller);
+
+/// A caller whose token carries a role that allows to change other users.
+#[derive(Debug, Clone)]
+pub struct UserWriter(pub Caller);
 
 impl<S> FromRequestParts<S> for Administrator
 where
@@ -261,13 +277,47 @@ where
 {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
-        if !caller.has_role(ROLE_ADMIN) {
-            return Err(Problem::new(Code::Forbidden).detail("this needs the role admin"));
-        }
-        TokenVerifier::from_ref(state).check_current()?;
-        Ok(Self(caller))
+        permitted(parts, state, Permission::Administer).await.map(Self)
     }
+}
+
+impl<S> FromRequestParts<S> for UserWriter
+where
+    S: Send + Sync,
+    TokenVerifier: FromRef<S>,
+{
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        permitted(parts, state, Permission::WriteUsers).await.map(Self)
+    }
+}
+
+async fn permitted<S>(
+    parts: &mut Parts,
+    state: &S,
+    permission: Permission,
+) -> Result<Caller, Problem>
+where
+    S: Send + Sync,
+    TokenVerifier: FromRef<S>,
+{
+    let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
+    let verifier = TokenVerifier::from_ref(state);
+    if !verifier.access.allows(&caller.roles, permission) {
+        return Err(lacking(permission));
+    }
+    verifier.check_current()?;
+    Ok(caller)
+}
+
+/// What a caller without a permission is told.
+#[must_use]
+pub fn lacking(permission: Permission) -> Problem {
+    let what = match permission {
+        Permission::Administer => "the role admin".to_owned(),
+        Permission::ReadUsers | Permission::WriteUsers => format!("the permission {permission}"),
+    };
+    Problem::new(Code::Forbidden).detail(format!("this needs {what}"))
 }
 
 #[cfg(test)]

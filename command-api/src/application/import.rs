@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt};
 use service_kit::ambient;
 use service_kit::event_log::Guard;
 
+use super::rights::Rights;
 use super::users::{decided, origin};
 use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
 use crate::domain::{Command, FullName, Origin, Register, Roles};
@@ -64,7 +65,9 @@ impl Users {
         request: Request,
     ) -> Result<Imported, CommandError> {
         self.to_the_end(|users| async move {
-            users.check_administrator(request.actor).await?;
+            if users.rights(request.actor).await? != Rights::Administrator {
+                return Err(CommandError::Forbidden);
+            }
             let origin = origin(&request);
             let mut imported =
                 Imported { fates: Vec::with_capacity(newcomers.len()), position: Position(0) };

@@ -6,6 +6,7 @@ mod import;
 mod login;
 mod passwords;
 mod refresh_token;
+mod rights;
 mod sessions;
 mod users;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::{Actor, Position, Revision, User};
+use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
@@ -58,6 +60,8 @@ pub struct Parts {
     pub links: Links,
     /// Random seeds.
     pub seeds: Seeds,
+    /// What roles allow.
+    pub access: Access,
     /// What answers do not tell.
     pub discretion: Discretion,
     /// Commands under way.

@@ -104,11 +104,10 @@ impl Users {
         .await
     }
 
-    /// Asks for a link to a first or new password of a user, as an administrator.
+    /// Asks for a link to a first or new password of another user.
     pub async fn send_password_link(&self, actor: Actor, user: UserId) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
-            users.administrator(actor).await?;
-            match users.log().load(user).await?.value {
+            match users.reachable(actor, user).await?.value {
                 UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
                 UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
             }

@@ -8,6 +8,7 @@ use events::{
 };
 use service_kit::ambient;
 
+use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Users, settled};
 use crate::domain::{self, Device, Refresh, Rejection};
 use crate::ports::{self, Loaded};
@@ -153,22 +154,35 @@ impl Users {
     /// Ends every session of a user and all access that came of them. No event of the user tells of it;
     /// the position is that of the revocation.
     pub async fn end_all_sessions(&self, user: UserId) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move { users.end_sessions(user, Rights::Own).await }).await
+    }
+
+    /// The same for another user.
+    pub async fn end_sessions_of(&self, actor: Actor, user: UserId) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            for _ in 0..ATTEMPTS_MAX {
-                let loaded = users.log().load(user).await?;
-                let UserState::Present(state) = loaded.value else {
-                    return Err(Rejection::NoSuchUser.into());
-                };
-                let cutoff = users.log().cutoff(user).await?;
-                let mut change = ports::Change::of(user, loaded.guard);
-                change.revocation = Some((cutoff.value.all(), cutoff.guard));
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    return Ok(Done { revision: state.revision, user: Some(state), position });
-                }
-            }
-            Err(CommandError::Overloaded)
+            let rights = users.rights(actor).await?;
+            users.end_sessions(user, rights).await
         })
         .await
+    }
+
+    async fn end_sessions(&self, user: UserId, rights: Rights) -> Result<Done, CommandError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let loaded = self.log().load(user).await?;
+            if !rights.reach(&loaded.value, &self.parts.access) {
+                return Err(CommandError::Forbidden);
+            }
+            let UserState::Present(state) = loaded.value else {
+                return Err(Rejection::NoSuchUser.into());
+            };
+            let cutoff = self.log().cutoff(user).await?;
+            let mut change = ports::Change::of(user, loaded.guard);
+            change.revocation = Some((cutoff.value.all(), cutoff.guard));
+            if let Some(position) = settled(self.log().append(&change).await)? {
+                return Ok(Done { revision: state.revision, user: Some(state), position });
+            }
+        }
+        Err(CommandError::Overloaded)
     }
 
     fn granted(

@@ -10,6 +10,7 @@ use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
 
+use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{
     Admins, Change as ChangeUser, Command, Origin, Password, Register, Rejection, decide, record,
@@ -77,7 +78,7 @@ impl Users {
         }
     }
 
-    /// Makes a user as an administrator. Without a password the user is mailed a link to choose one.
+    /// Makes a user for somebody else. Without a password the user is mailed a link to choose one.
     pub async fn create(
         &self,
         register: Register,
@@ -85,13 +86,17 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            users.check_administrator(request.actor).await?;
+            let rights = users.rights(request.actor).await?;
+            let command = Command::Register(register.clone());
+            if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
+                return Err(CommandError::Forbidden);
+            }
             users.register_now(&register, password, &request).await
         })
         .await
     }
 
-    /// Applies a merge patch to a user, as an administrator.
+    /// Changes another user.
     pub async fn change(
         &self,
         user: UserId,
@@ -100,8 +105,8 @@ impl Users {
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
         self.to_the_end(|users| async move {
-            users.check_administrator(request.actor).await?;
-            users.carry_out(user, &command, &request).await
+            let rights = users.rights(request.actor).await?;
+            users.carry_out(user, &command, rights, &request).await
         })
         .await
     }
@@ -114,11 +119,13 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
-        self.to_the_end(|users| async move { users.carry_out(user, &command, &request).await })
-            .await
+        self.to_the_end(|users| async move {
+            users.carry_out(user, &command, Rights::Own, &request).await
+        })
+        .await
     }
 
-    /// Deletes a user for ever, as an administrator. Again is as good as once.
+    /// Deletes another user for ever. Again is as good as once.
     pub async fn delete(
         &self,
         user: UserId,
@@ -127,8 +134,8 @@ impl Users {
     ) -> Result<Done, CommandError> {
         let command = Command::Delete(expected);
         self.to_the_end(|users| async move {
-            users.check_administrator(request.actor).await?;
-            users.carry_out(user, &command, &request).await
+            let rights = users.rights(request.actor).await?;
+            users.carry_out(user, &command, rights, &request).await
         })
         .await
     }
@@ -143,14 +150,9 @@ impl Users {
         let command = Command::Delete(None);
         self.to_the_end(|users| async move {
             users.check_password(user, password).await?;
-            users.carry_out(user, &command, &request).await
+            users.carry_out(user, &command, Rights::Own, &request).await
         })
         .await
-    }
-
-    /// That the caller is an administrator now.
-    pub async fn administrator(&self, actor: Actor) -> Result<(), CommandError> {
-        self.check_administrator(actor).await
     }
 
     /// Makes a user as the operator.
@@ -240,6 +242,7 @@ impl Users {
         &self,
         user: UserId,
         command: &Command,
+        rights: Rights,
         request: &Request,
     ) -> Result<Done, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
@@ -249,6 +252,10 @@ impl Users {
                 return Ok(done);
             }
             let loaded = self.log().load(user).await?;
+            // The guard holds this together with what is stored.
+            if !rights.allow(command, &loaded.value, &self.parts.access) {
+                return Err(CommandError::Forbidden);
+            }
             let (events, state) = decided(user, &loaded.value, command, &origin)?;
             if events.is_empty() {
                 return done(&state, loaded.position);
@@ -307,15 +314,31 @@ impl Users {
         Ok(Some((admins.value.after(user, after)?, admins.guard)))
     }
 
-    /// A token may be older than the last change of its owner: what may change users is asked of the log.
-    pub(super) async fn check_administrator(&self, actor: Actor) -> Result<(), CommandError> {
+    /// What the caller may do to others. A token may be older than the last change of its owner: what may
+    /// change users is asked of the log.
+    pub(super) async fn rights(&self, actor: Actor) -> Result<Rights, CommandError> {
         match actor {
-            Actor::System => Ok(()),
+            Actor::System => Ok(Rights::Administrator),
             Actor::Anonymous => Err(CommandError::Forbidden),
             Actor::User(id) => {
                 let actor = self.log().load(id).await?;
-                if Admins::counts(&actor.value) { Ok(()) } else { Err(CommandError::Forbidden) }
+                Rights::over_others(&actor.value, &self.parts.access).ok_or(CommandError::Forbidden)
             }
+        }
+    }
+
+    /// Another user, whom the caller may touch.
+    pub(super) async fn reachable(
+        &self,
+        actor: Actor,
+        user: UserId,
+    ) -> Result<Loaded<UserState>, CommandError> {
+        let rights = self.rights(actor).await?;
+        let loaded = self.log().load(user).await?;
+        if rights.reach(&loaded.value, &self.parts.access) {
+            Ok(loaded)
+        } else {
+            Err(CommandError::Forbidden)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Values that are checked once, at the edge, and trusted from there on.
 
-use events::Metadata;
+use events::{Metadata, is_role};
 use serde_json::{Number, Value};
 
 /// A broken rule: a stable code and the rule in words.
@@ -73,12 +73,6 @@ impl Roles {
     pub fn into_vec(self) -> Vec<String> {
         self.0
     }
-}
-
-fn is_role(role: &str) -> bool {
-    (2..=32).contains(&role.len())
-        && role.starts_with(|c: char| c.is_ascii_lowercase())
-        && role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Checks free data: an object of at most 4 KiB, numbers within 64 bits signed, no NUL in names.

@@ -51,14 +51,23 @@ pub struct Register {
 pub struct Change {
     /// New name, or its removal.
     pub full_name: Option<Option<FullName>>,
-    /// Merge patch on the free data.
-    pub metadata: Option<Value>,
+    /// New free data.
+    pub metadata: Option<NewMetadata>,
     /// All roles from now on.
     pub roles: Option<Roles>,
     /// Whether the user may log in.
     pub status: Option<Status>,
     /// The revision the caller believes to change.
     pub expected: Option<Vec<Revision>>,
+}
+
+/// How free data changes.
+#[derive(Debug, Clone)]
+pub enum NewMetadata {
+    /// By a merge patch (RFC 7396).
+    Patch(Value),
+    /// As a whole.
+    Whole(Metadata),
 }
 
 /// Why a command is refused.
@@ -154,7 +163,10 @@ fn change_facts(user: &events::User, change: &Change) -> Result<Vec<UserFact>, R
     let metadata = change
         .metadata
         .as_ref()
-        .map(|patch| merge_metadata(&user.metadata, patch))
+        .map(|change| match change {
+            NewMetadata::Patch(patch) => merge_metadata(&user.metadata, patch),
+            NewMetadata::Whole(whole) => Ok(whole.clone()),
+        })
         .transpose()
         .map_err(|(code, detail)| Rejection::Invalid("metadata", code, detail))?
         .filter(|merged| *merged != user.metadata);
@@ -298,7 +310,7 @@ mod tests {
 
         let same = change(Change {
             full_name: name("Ada"),
-            metadata: Some(json!({"a": 1})),
+            metadata: Some(NewMetadata::Patch(json!({"a": 1}))),
             status: Some(Status::Active),
             roles: Some(Roles::parse(vec!["user".to_owned()]).unwrap()),
             expected: None,
@@ -314,7 +326,7 @@ mod tests {
     fn one_command_may_have_several_facts_in_order() {
         let all = change(Change {
             full_name: name("Ada L."),
-            metadata: Some(json!({"b": 2})),
+            metadata: Some(NewMetadata::Patch(json!({"b": 2}))),
             roles: Some(Roles::parse(vec!["admin".to_owned()]).unwrap()),
             status: Some(Status::Disabled),
             expected: None,
@@ -349,8 +361,10 @@ mod tests {
 
     #[test]
     fn metadata_is_checked_after_merging() {
-        let large =
-            change(Change { metadata: Some(json!({"b": "x".repeat(4090)})), ..Change::default() });
+        let large = change(Change {
+            metadata: Some(NewMetadata::Patch(json!({"b": "x".repeat(4090)}))),
+            ..Change::default()
+        });
         let refused = given(&[registered()]).when(&large);
         assert!(matches!(refused, Err(Rejection::Invalid("metadata", "too-long", _))));
     }

@@ -13,7 +13,7 @@ use service_kit::user_read::revisions;
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::request::Context;
-use super::users::patch_object;
+use super::users::metadata_patch;
 use crate::domain::{Change, Password};
 
 /// The same answer for every address: 202, and nothing more.
@@ -127,7 +127,7 @@ pub async fn change_me(
     let expected = revisions(&headers, IF_MATCH)?;
     let fingerprint = without_secrets(&body, &[]);
     let full_name = body.optional("full_name", full_name);
-    let metadata = body.optional("metadata", patch_object);
+    let metadata = body.optional("metadata", metadata_patch);
     let change = Change { full_name, metadata, expected, ..Change::default() };
     let change = body.finish(|| Some(change))?;
     let respond_async = context.respond_async;

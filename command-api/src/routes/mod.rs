@@ -69,7 +69,12 @@ pub fn routes(state: AppState) -> Router {
         .nest("/api/v1/auth", auth)
         .route("/api/v1/users", post(users::create))
         .route("/api/v1/users/import", post(import::import))
-        .route("/api/v1/users/{user_id}", patch(users::change).delete(users::delete))
+        .route(
+            "/api/v1/users/{user_id}",
+            patch(users::change).put(users::replace).delete(users::delete),
+        )
+        .route("/api/v1/users/{user_id}/disable", post(users::disable))
+        .route("/api/v1/users/{user_id}/enable", post(users::enable))
         .route("/api/v1/users/{user_id}/logout-all", post(users::logout_all))
         .route("/api/v1/users/{user_id}/password-reset", post(users::password_reset))
         .route("/links/{path}", get(links::page).post(links::follow))

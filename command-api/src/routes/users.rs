@@ -8,17 +8,17 @@ use events::{Actor, Status, UserId};
 use serde_json::Value;
 use service_kit::http::{Fault, JsonObject, MergePatch, string};
 use service_kit::problem::{Code, Problem};
-use service_kit::tokens::Administrator;
+use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::revisions;
 
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::request::Context;
-use crate::domain::{Change, FullName, PasswordContext, Register, Roles, metadata};
+use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
 
 pub async fn create(
     State(state): State<AppState>,
-    Administrator(caller): Administrator,
+    UserWriter(caller): UserWriter,
     asked: Context,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -58,18 +58,17 @@ pub async fn create(
 
 pub async fn logout_all(
     State(state): State<AppState>,
-    Administrator(caller): Administrator,
+    UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Context,
 ) -> Result<Response, Problem> {
-    state.users.administrator(Actor::User(caller.user)).await?;
-    let done = state.users.end_all_sessions(user_id(&user)?).await?;
+    let done = state.users.end_sessions_of(Actor::User(caller.user), user_id(&user)?).await?;
     Ok(state.answer(StatusCode::OK, done, context.respond_async).await)
 }
 
 pub async fn password_reset(
     State(state): State<AppState>,
-    Administrator(caller): Administrator,
+    UserWriter(caller): UserWriter,
     Path(user): Path<String>,
 ) -> Result<Response, Problem> {
     state.users.send_password_link(Actor::User(caller.user), user_id(&user)?).await?;
@@ -78,7 +77,7 @@ pub async fn password_reset(
 
 pub async fn change(
     State(state): State<AppState>,
-    Administrator(caller): Administrator,
+    UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Context,
     headers: HeaderMap,
@@ -88,21 +87,85 @@ pub async fn change(
     let expected = revisions(&headers, IF_MATCH)?;
     let fingerprint = without_secrets(&body, &[]);
     let full_name = body.optional("full_name", full_name);
-    let metadata = body.optional("metadata", patch_object);
+    let metadata = body.optional("metadata", metadata_patch);
     let roles = body.optional("roles", roles);
     let status = body.optional("status", status);
     let change = body.finish(|| Some(Change { full_name, metadata, roles, status, expected }))?;
+    changed(&state, &caller, user, change, context, &fingerprint).await
+}
 
+/// Every writable member as a whole. One that is left out is a slip, not a wish to lose it.
+pub async fn replace(
+    State(state): State<AppState>,
+    UserWriter(caller): UserWriter,
+    Path(user): Path<String>,
+    context: Context,
+    headers: HeaderMap,
+    JsonObject(mut body): JsonObject,
+) -> Result<Response, Problem> {
+    let user = user_id(&user)?;
+    let expected = revisions(&headers, IF_MATCH)?;
+    let fingerprint = without_secrets(&body, &[]);
+    let full_name = body.required("full_name", full_name);
+    let metadata = body.required("metadata", metadata).map(NewMetadata::Whole);
+    let roles = body.required("roles", roles);
+    let status = body.required("status", status);
+    let change = body.finish(|| Some(Change { full_name, metadata, roles, status, expected }))?;
+    changed(&state, &caller, user, change, context, &fingerprint).await
+}
+
+pub async fn disable(
+    state: State<AppState>,
+    caller: UserWriter,
+    user: Path<String>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    set_status(Status::Disabled, state, caller, user, context, headers).await
+}
+
+pub async fn enable(
+    state: State<AppState>,
+    caller: UserWriter,
+    user: Path<String>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    set_status(Status::Active, state, caller, user, context, headers).await
+}
+
+async fn set_status(
+    status: Status,
+    State(state): State<AppState>,
+    UserWriter(caller): UserWriter,
+    Path(user): Path<String>,
+    context: Context,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let user = user_id(&user)?;
+    let expected = revisions(&headers, IF_MATCH)?;
+    let change = Change { status: Some(status), expected, ..Change::default() };
+    changed(&state, &caller, user, change, context, "").await
+}
+
+async fn changed(
+    state: &AppState,
+    caller: &Caller,
+    user: UserId,
+    change: Change,
+    context: Context,
+    fingerprint: &str,
+) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
+    let request = context.request(&state.users, Actor::User(caller.user), &scope, fingerprint);
     let done = state.users.change(user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
 
 pub async fn delete(
     State(state): State<AppState>,
-    Administrator(caller): Administrator,
+    UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Context,
     headers: HeaderMap,
@@ -122,9 +185,9 @@ fn user_id(text: &str) -> Result<UserId, Problem> {
 }
 
 /// A merge patch on an object: an object, or `null` for an empty one.
-pub fn patch_object(value: Value) -> Result<Value, Fault> {
+pub fn metadata_patch(value: Value) -> Result<NewMetadata, Fault> {
     match value {
-        Value::Object(_) | Value::Null => Ok(value),
+        Value::Object(_) | Value::Null => Ok(NewMetadata::Patch(value)),
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Err(("type", "must be an object or null".to_owned()))
         }

@@ -10,7 +10,8 @@ use axum::Router;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use axum::routing::get;
-use events::{ROLE_ADMIN, ROLE_OPERATOR, SessionId, Status};
+use events::{SessionId, Status};
+use service_kit::access::Permission;
 use service_kit::keys::SecretKey;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, TokenVerifier};
@@ -70,12 +71,13 @@ pub struct Viewer {
     pub session: SessionId,
     /// The position that the answer reflects.
     pub position: events::Position,
+    sees_everyone: bool,
 }
 
 impl Viewer {
     /// Whether the caller may see users other than itself.
-    pub fn sees_everyone(&self) -> bool {
-        self.user.user.has_role(ROLE_ADMIN) || self.user.user.has_role(ROLE_OPERATOR)
+    pub const fn sees_everyone(&self) -> bool {
+        self.sees_everyone
     }
 }
 
@@ -86,11 +88,13 @@ impl FromRequestParts<AppState> for Viewer {
         fresh(parts, state).await?;
         match state.reader.user(caller.user).await? {
             Found::Living(user, position) if user.user.status == Status::Active => {
-                let viewer = Self { user: *user, session: caller.session, position };
-                if viewer.sees_everyone() {
+                // By the views: a token may be older than the last change of roles.
+                let sees_everyone =
+                    state.verifier.access().allows(&user.user.roles, Permission::ReadUsers);
+                if sees_everyone {
                     state.verifier.check_current()?;
                 }
-                Ok(viewer)
+                Ok(Self { user: *user, session: caller.session, position, sees_everyone })
             }
             Found::Living(..) | Found::Tombstone(_) => Err(Problem::new(Code::Unauthorized)),
             // A valid token for nobody: registered a moment ago, and the views are behind.

@@ -7,8 +7,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
+use service_kit::access::Permission;
 use service_kit::http::POSITION;
 use service_kit::problem::{Code, Problem};
+use service_kit::tokens::lacking;
 use service_kit::user_read::{UserRead, etag, revisions};
 
 use views::LivingUser;
@@ -60,7 +62,7 @@ pub async fn list(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     if !viewer.sees_everyone() {
-        return Err(Problem::new(Code::Forbidden).detail("this needs the role admin or operator"));
+        return Err(lacking(Permission::ReadUsers));
     }
     let list = List::parse(&parameters, &state.cursor_key)?;
     // Taken before the read: everything up to it is in what is read after it.
