@@ -12,4 +12,4 @@ mod ports;
 mod routes;
 
 pub use app::{App, StartError};
-pub use routes::Report;
+pub use routes::{Report, openapi};

@@ -11,3 +11,4 @@ mod reader;
 mod routes;
 
 pub use app::{App, StartError};
+pub use routes::openapi;

@@ -10,7 +10,7 @@ use service_kit::config::Settings;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
-use crate::{dev, health, init, keys, parked, provision, services, users};
+use crate::{dev, health, init, keys, openapi, parked, provision, services, users};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Make the keys and NATS credentials of a new system; what is there stays
     Init(InitArgs),
+    /// Print the OpenAPI document of the public API
+    Openapi,
     /// See to the keys of access tokens
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -194,6 +196,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => failed(&error.to_string()),
         },
         Command::Init(args) => report(init::all(&args.dir)),
+        Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),

@@ -5,6 +5,7 @@ mod dev;
 mod health;
 mod init;
 mod keys;
+mod openapi;
 mod parked;
 mod provision;
 mod services;

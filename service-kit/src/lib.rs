@@ -13,6 +13,7 @@ pub mod keys;
 pub mod links;
 pub mod mail_orders;
 pub mod nats;
+pub mod openapi;
 pub mod problem;
 pub mod revocations;
 pub mod sealing;

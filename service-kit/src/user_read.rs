@@ -3,23 +3,47 @@
 use events::{Metadata, Revision, Status, Timestamp, User, UserId};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::problem::{Code, Problem};
 
-/// `UserRead` of the HTTP contract.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A user, as everyone who may see it is shown it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct UserRead {
+    #[schema(value_type = String, format = "uuid")]
     id: UserId,
+    /// As it was given.
     email: String,
     email_verified: bool,
+    #[schema(required)]
     full_name: Option<String>,
+    /// Sorted, without repetition.
     roles: Vec<String>,
+    #[schema(value_type = StatusSchema)]
     status: Status,
+    /// Free data of the application; at most 4 KiB as JSON.
+    #[schema(value_type = Object)]
     metadata: Metadata,
+    /// Number of changes so far; the `ETag`.
+    #[schema(value_type = u64)]
     revision: Revision,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// Comes from the sessions and changes neither `revision` nor `ETag`. Answers to changes do not know it:
+    /// `null`.
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_login_at: Option<Timestamp>,
+}
+
+/// Whether a user may log in.
+#[derive(ToSchema)]
+#[schema(as = Status, rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes events::Status")]
+enum StatusSchema {
+    Active,
+    Disabled,
 }
 
 impl UserRead {

@@ -9,9 +9,11 @@
     reason = "a test that cannot go on has failed; a test owns its tasks"
 )]
 
+mod access;
 mod canary;
 mod cluster;
 mod concealing;
+mod contract;
 mod dev;
 mod failures;
 mod idempotency;

@@ -8,15 +8,27 @@ use events::Actor;
 use service_kit::http::{ClientAddress, JsonObject, MergePatch, Object, string};
 use service_kit::problem::Problem;
 use service_kit::tokens::Authenticated;
-use service_kit::user_read::revisions;
+use service_kit::user_read::{UserRead, revisions};
 
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
+use super::bodies::{
+    CurrentPassword, EmailChange, LinkToken, NewPassword, OwnChange, PasswordChange, ResetRequest,
+};
 use super::request::Context;
 use super::users::metadata_patch;
 use crate::domain::{Change, Password};
 
 /// The same answer for every address: 202, and nothing more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/password-reset-request",
+    tag = "auth",
+    operation_id = "password_reset_request",
+    summary = "Ask for a link to a new password",
+    request_body = ResetRequest,
+    responses((status = 202, description = "Whoever has the address gets a mail"))
+)]
 pub async fn password_reset_request(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
@@ -28,6 +40,15 @@ pub async fn password_reset_request(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/password-reset-confirm",
+    tag = "auth",
+    operation_id = "password_reset_confirm",
+    summary = "Set a password by a link",
+    request_body = NewPassword,
+    responses((status = 204, description = "The password is set and every session has ended"))
+)]
 pub async fn password_reset_confirm(
     State(state): State<AppState>,
     context: Context,
@@ -42,6 +63,16 @@ pub async fn password_reset_confirm(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/change-password",
+    tag = "auth",
+    operation_id = "change_password",
+    summary = "Change the password",
+    request_body = PasswordChange,
+    responses((status = 204, description = "The password is changed and every other session has ended")),
+    security(("bearer" = []))
+)]
 pub async fn change_password(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
@@ -59,6 +90,15 @@ pub async fn change_password(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/verify-email-request",
+    tag = "auth",
+    operation_id = "verify_email_request",
+    summary = "Ask for a link to verify the address",
+    responses((status = 202, description = "A mail is on its way, unless the address is verified")),
+    security(("bearer" = []))
+)]
 pub async fn verify_email_request(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
@@ -67,6 +107,15 @@ pub async fn verify_email_request(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/verify-email-confirm",
+    tag = "auth",
+    operation_id = "verify_email_confirm",
+    summary = "Verify an address by a link",
+    request_body = LinkToken,
+    responses((status = 204, description = "The address is verified"))
+)]
 pub async fn verify_email_confirm(
     State(state): State<AppState>,
     context: Context,
@@ -79,6 +128,16 @@ pub async fn verify_email_confirm(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/change-email",
+    tag = "auth",
+    operation_id = "change_email",
+    summary = "Ask for another address",
+    request_body = EmailChange,
+    responses((status = 202, description = "Both addresses get a mail")),
+    security(("bearer" = []))
+)]
 pub async fn change_email(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
@@ -92,6 +151,15 @@ pub async fn change_email(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/change-email-confirm",
+    tag = "auth",
+    operation_id = "change_email_confirm",
+    summary = "Confirm another address by a link",
+    request_body = LinkToken,
+    responses((status = 204, description = "The new address is in use"))
+)]
 pub async fn change_email_confirm(
     State(state): State<AppState>,
     context: Context,
@@ -104,6 +172,15 @@ pub async fn change_email_confirm(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/change-email-abort",
+    tag = "auth",
+    operation_id = "change_email_abort",
+    summary = "Call a change of address off by a link",
+    request_body = LinkToken,
+    responses((status = 204, description = "The address stays"))
+)]
 pub async fn change_email_abort(
     State(state): State<AppState>,
     JsonObject(body): JsonObject,
@@ -117,6 +194,16 @@ fn only_token(mut body: Object) -> Result<String, Problem> {
     body.finish(|| token)
 }
 
+#[utoipa::path(
+    patch,
+    path = "/api/v1/auth/me",
+    tag = "auth",
+    operation_id = "change_me",
+    summary = "Change the caller",
+    request_body(content = OwnChange, content_type = "application/merge-patch+json"),
+    responses((status = 200, description = "The user after it", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn change_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
@@ -137,6 +224,16 @@ pub async fn change_me(
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/api/v1/auth/me",
+    tag = "auth",
+    operation_id = "delete_me",
+    summary = "Delete the caller for ever",
+    request_body = CurrentPassword,
+    responses((status = 204, description = "The user is gone")),
+    security(("bearer" = []))
+)]
 pub async fn delete_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,

@@ -12,28 +12,51 @@ use service_kit::ambient;
 use service_kit::http::{Fault, JsonObject, Object, nullable_string, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::user_read::{UserRead, etag};
+use utoipa::ToSchema;
 
 use super::AppState;
+use super::bodies::{Credentials, RefreshToken, UserCreate};
 use super::request::{Context, From};
 use crate::application::Granted;
 use crate::domain::{FullName, Password, PasswordContext, Register, metadata};
 
-/// `Token` of the contract.
-#[derive(Serialize)]
-struct Token {
+/// The tokens of a session. Times are in seconds.
+#[derive(Serialize, ToSchema)]
+pub struct Token {
     access_token: String,
+    /// `Bearer`.
     token_type: &'static str,
     expires_in: u32,
     refresh_token: String,
     refresh_expires_in: u64,
 }
 
-#[derive(Serialize)]
-struct UserWithToken {
+#[derive(Serialize, ToSchema)]
+pub struct UserWithToken {
     user: UserRead,
     token: Token,
 }
 
+/// What a registration answers.
+#[derive(ToSchema)]
+#[schema(title = "UserRead, or with a token")]
+#[serde(untagged)]
+#[expect(dead_code, reason = "a description")]
+pub enum Registered {
+    User(UserRead),
+    WithToken(UserWithToken),
+}
+
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/register",
+    tag = "auth",
+    operation_id = "register",
+    summary = "Register",
+    params(("with_token" = Option<bool>, Query, description = "Whether to start a session")),
+    request_body = UserCreate,
+    responses((status = 201, description = "The user, or with `with_token=true` the user and a first token", body = Registered), (status = 202, description = "With `registration.conceal_existing`: whether the address was free is told to its owner alone"))
+)]
 pub async fn register(
     State(state): State<AppState>,
     context: Context,
@@ -99,6 +122,15 @@ pub async fn register(
     Ok(response)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/login",
+    tag = "auth",
+    operation_id = "login",
+    summary = "Log in",
+    request_body = Credentials,
+    responses((status = 200, description = "A new session", body = Token))
+)]
 pub async fn login(
     State(state): State<AppState>,
     context: Context,
@@ -114,6 +146,15 @@ pub async fn login(
     answer(&state, &granted, &context).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/refresh",
+    tag = "auth",
+    operation_id = "refresh",
+    summary = "Get the next pair of tokens",
+    request_body = RefreshToken,
+    responses((status = 200, description = "The next tokens of the session", body = Token))
+)]
 pub async fn refresh(
     State(state): State<AppState>,
     context: Context,

@@ -12,6 +12,7 @@ use service_kit::ambient;
 use service_kit::http::{Fault, Lines, NDJSON, Object, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
+use utoipa::ToSchema;
 
 use super::AppState;
 use super::auth::{email, full_name};
@@ -25,14 +26,18 @@ use crate::ports::PasswordHash;
 const LINES_MAX: usize = 10_000;
 
 /// What became of one line.
-#[derive(Serialize)]
-struct Line {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ImportedLine)]
+pub struct Line {
     /// Counted from 1.
     line: usize,
+    /// `created`, `unchanged` or `rejected`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, format = "uuid")]
     id: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Object>)]
     error: Option<Problem>,
 }
 
@@ -46,6 +51,16 @@ pub struct Report {
     pub position: Position,
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/import",
+    tag = "users",
+    operation_id = "import_users",
+    summary = "Bring users along, one JSON object (`ImportLine`) per line",
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, description = "One JSON object (`ImportedLine`) for each line, in their order", body = String, content_type = "application/x-ndjson")),
+    security(("bearer" = []))
+)]
 pub async fn import(
     State(state): State<AppState>,
     Administrator(caller): Administrator,

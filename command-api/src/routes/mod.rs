@@ -3,6 +3,8 @@
 mod account;
 mod answer;
 mod auth;
+mod bodies;
+mod contract;
 mod import;
 mod links;
 mod problems;
@@ -15,9 +17,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::routing::{delete, get, patch, post};
+use axum::routing::get;
 use service_kit::http::TrustedProxies;
+use service_kit::openapi;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
+use utoipa::openapi::OpenApi;
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::application::Users;
 use crate::ports::Views;
@@ -49,34 +56,47 @@ impl FromRef<AppState> for TokenVerifier {
 
 /// All routes of the command side.
 pub fn routes(state: AppState) -> Router {
-    let auth = Router::new()
-        .route("/register", post(auth::register))
-        .route("/login", post(auth::login))
-        .route("/refresh", post(auth::refresh))
-        .route("/logout", post(sessions::logout))
-        .route("/logout-all", post(sessions::logout_all))
-        .route("/sessions/{session_id}", delete(sessions::end))
-        .route("/password-reset-request", post(account::password_reset_request))
-        .route("/password-reset-confirm", post(account::password_reset_confirm))
-        .route("/change-password", post(account::change_password))
-        .route("/verify-email-request", post(account::verify_email_request))
-        .route("/verify-email-confirm", post(account::verify_email_confirm))
-        .route("/change-email", post(account::change_email))
-        .route("/change-email-confirm", post(account::change_email_confirm))
-        .route("/change-email-abort", post(account::change_email_abort))
-        .route("/me", patch(account::change_me).delete(account::delete_me));
-    Router::new()
-        .nest("/api/v1/auth", auth)
-        .route("/api/v1/users", post(users::create))
-        .route("/api/v1/users/import", post(import::import))
-        .route(
-            "/api/v1/users/{user_id}",
-            patch(users::change).put(users::replace).delete(users::delete),
-        )
-        .route("/api/v1/users/{user_id}/disable", post(users::disable))
-        .route("/api/v1/users/{user_id}/enable", post(users::enable))
-        .route("/api/v1/users/{user_id}/logout-all", post(users::logout_all))
-        .route("/api/v1/users/{user_id}/password-reset", post(users::password_reset))
+    let (described, _) = described().with_state(state.clone()).split_for_parts();
+    let pages = Router::new()
         .route("/links/{path}", get(links::page).post(links::follow))
-        .with_state(state)
+        .with_state(state);
+    described.merge(pages)
+}
+
+/// The description of all calls, without a running service.
+pub fn openapi() -> OpenApi {
+    let mut document = described().into_openapi();
+    openapi::complete(&mut document, contract::EXTRAS);
+    document
+}
+
+/// The calls, each with its description. The pages behind links are for people and are described nowhere.
+fn described() -> OpenApiRouter<AppState> {
+    let mut head = openapi::head();
+    let schemas = &mut head.components.get_or_insert_default().schemas;
+    schemas.insert(bodies::ImportLine::name().into_owned(), bodies::ImportLine::schema());
+    schemas.insert(import::Line::name().into_owned(), import::Line::schema());
+    OpenApiRouter::with_openapi(head)
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(sessions::logout))
+        .routes(routes!(sessions::logout_all))
+        .routes(routes!(sessions::end))
+        .routes(routes!(account::password_reset_request))
+        .routes(routes!(account::password_reset_confirm))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::verify_email_request))
+        .routes(routes!(account::verify_email_confirm))
+        .routes(routes!(account::change_email))
+        .routes(routes!(account::change_email_confirm))
+        .routes(routes!(account::change_email_abort))
+        .routes(routes!(account::change_me, account::delete_me))
+        .routes(routes!(users::create))
+        .routes(routes!(import::import))
+        .routes(routes!(users::change, users::replace, users::delete))
+        .routes(routes!(users::disable))
+        .routes(routes!(users::enable))
+        .routes(routes!(users::logout_all))
+        .routes(routes!(users::password_reset))
 }

@@ -11,10 +11,21 @@ use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, bearer};
 
 use super::AppState;
+use super::bodies::RefreshToken;
 use super::request::Context;
 
 /// With a refresh token in the body, or with a bearer and no body. Either is checked for itself alone:
 /// ending a session that has ended is no error.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/logout",
+    tag = "auth",
+    operation_id = "logout",
+    summary = "End the session of a token",
+    request_body = RefreshToken,
+    responses((status = 204, description = "The session has ended")),
+    security((), ("bearer" = []))
+)]
 pub async fn logout(
     State(state): State<AppState>,
     context: Context,
@@ -38,6 +49,15 @@ pub async fn logout(
     Ok(response)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/logout-all",
+    tag = "auth",
+    operation_id = "logout_all",
+    summary = "End every session of the caller",
+    responses((status = 204, description = "No session is left")),
+    security(("bearer" = []))
+)]
 pub async fn logout_all(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
@@ -47,6 +67,16 @@ pub async fn logout_all(
     Ok(state.answer_nothing(done.position, context.respond_async).await)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/api/v1/auth/sessions/{session_id}",
+    tag = "auth",
+    operation_id = "end_session",
+    summary = "End a session of the caller",
+    params(("session_id" = String, Path, format = "uuid", description = "The session")),
+    responses((status = 204, description = "The session has ended")),
+    security(("bearer" = []))
+)]
 pub async fn end(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,

@@ -9,13 +9,24 @@ use serde_json::Value;
 use service_kit::http::{Fault, JsonObject, MergePatch, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
-use service_kit::user_read::revisions;
+use service_kit::user_read::{UserRead, revisions};
 
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
+use super::bodies::{UserChange, UserMake, UserReplacement};
 use super::request::Context;
 use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users",
+    tag = "users",
+    operation_id = "create_user",
+    summary = "Make a user",
+    request_body = UserMake,
+    responses((status = 201, description = "The user", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn create(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
@@ -56,6 +67,16 @@ pub async fn create(
     Ok(response)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/{user_id}/logout-all",
+    tag = "users",
+    operation_id = "logout_user",
+    summary = "End every session of a user",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    responses((status = 200, description = "The user", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn logout_all(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
@@ -66,6 +87,16 @@ pub async fn logout_all(
     Ok(state.answer(StatusCode::OK, done, context.respond_async).await)
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/{user_id}/password-reset",
+    tag = "users",
+    operation_id = "reset_password_of_user",
+    summary = "Mail a link to a new password",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    responses((status = 202, description = "A mail is on its way")),
+    security(("bearer" = []))
+)]
 pub async fn password_reset(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
@@ -75,6 +106,17 @@ pub async fn password_reset(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+#[utoipa::path(
+    patch,
+    path = "/api/v1/users/{user_id}",
+    tag = "users",
+    operation_id = "change_user",
+    summary = "Change a user",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    request_body(content = UserChange, content_type = "application/merge-patch+json"),
+    responses((status = 200, description = "The user after it", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn change(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
@@ -95,6 +137,17 @@ pub async fn change(
 }
 
 /// Every writable member as a whole. One that is left out is a slip, not a wish to lose it.
+#[utoipa::path(
+    put,
+    path = "/api/v1/users/{user_id}",
+    tag = "users",
+    operation_id = "replace_user",
+    summary = "Replace everything that can be written",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    request_body = UserReplacement,
+    responses((status = 200, description = "The user after it", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn replace(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
@@ -114,6 +167,16 @@ pub async fn replace(
     changed(&state, &caller, user, change, context, &fingerprint).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/{user_id}/disable",
+    tag = "users",
+    operation_id = "disable_user",
+    summary = "Disable a user",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    responses((status = 200, description = "The user after it", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn disable(
     state: State<AppState>,
     caller: UserWriter,
@@ -124,6 +187,16 @@ pub async fn disable(
     set_status(Status::Disabled, state, caller, user, context, headers).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/users/{user_id}/enable",
+    tag = "users",
+    operation_id = "enable_user",
+    summary = "Enable a user",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    responses((status = 200, description = "The user after it", body = UserRead)),
+    security(("bearer" = []))
+)]
 pub async fn enable(
     state: State<AppState>,
     caller: UserWriter,
@@ -163,6 +236,16 @@ async fn changed(
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/api/v1/users/{user_id}",
+    tag = "users",
+    operation_id = "delete_user",
+    summary = "Delete a user for ever",
+    params(("user_id" = String, Path, format = "uuid", description = "The user")),
+    responses((status = 204, description = "The user is gone")),
+    security(("bearer" = []))
+)]
 pub async fn delete(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,

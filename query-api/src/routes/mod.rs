@@ -1,5 +1,6 @@
 //! HTTP: who asks, from which position on, and the answer.
 
+mod contract;
 mod freshness;
 mod sessions;
 mod users;
@@ -9,13 +10,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
-use axum::routing::get;
 use events::{SessionId, Status};
 use service_kit::access::Permission;
 use service_kit::keys::SecretKey;
+use service_kit::openapi;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, TokenVerifier};
-
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use views::LivingUser;
 
 use crate::reader::{Found, ReadError, Reader};
@@ -38,12 +41,23 @@ impl FromRef<AppState> for TokenVerifier {
 
 /// All routes of the query side.
 pub fn routes(state: AppState) -> Router {
-    Router::new()
-        .route("/api/v1/auth/me", get(users::me))
-        .route("/api/v1/auth/sessions", get(sessions::list))
-        .route("/api/v1/users", get(users::list))
-        .route("/api/v1/users/{user_id}", get(users::by_id))
-        .with_state(state)
+    described().with_state(state).split_for_parts().0
+}
+
+/// The description of all calls, without a running service.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let mut document = described().into_openapi();
+    openapi::complete(&mut document, contract::EXTRAS);
+    document
+}
+
+fn described() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(users::me))
+        .routes(routes!(sessions::list))
+        .routes(routes!(users::list))
+        .routes(routes!(users::by_id))
 }
 
 impl From<ReadError> for Problem {

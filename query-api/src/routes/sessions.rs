@@ -8,6 +8,7 @@ use events::{SessionId, Timestamp};
 use serde::Serialize;
 use service_kit::ambient;
 use service_kit::problem::{Code, Problem};
+use utoipa::ToSchema;
 use views::SessionView;
 
 use super::{AppState, Viewer};
@@ -15,23 +16,42 @@ use super::{AppState, Viewer};
 /// Most sessions in one answer. Whoever has more sees the newest.
 const SESSIONS_MAX: i64 = 1_000;
 
-/// `Session` of the contract.
-#[derive(Serialize)]
-struct SessionRead {
+/// A session of the caller.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
+pub struct SessionRead {
+    #[schema(value_type = String, format = "uuid")]
     id: SessionId,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     last_used_at: Timestamp,
+    /// The earlier of the idle and the absolute end.
+    #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    #[schema(required)]
     user_agent: Option<String>,
+    #[schema(required)]
     ip: Option<String>,
+    /// Whether it is the one that asks.
     current: bool,
 }
 
-#[derive(Serialize)]
-struct List {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sessions)]
+pub struct List {
     items: Vec<SessionRead>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/auth/sessions",
+    tag = "auth",
+    operation_id = "list_sessions",
+    summary = "Where the caller is logged in",
+    responses((status = 200, description = "The sessions", body = List)),
+    security(("bearer" = []))
+)]
 pub async fn list(
     State(state): State<AppState>,
     viewer: Viewer,

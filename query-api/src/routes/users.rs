@@ -13,25 +13,49 @@ use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
 use service_kit::user_read::{UserRead, etag, revisions};
 
+use utoipa::ToSchema;
 use views::LivingUser;
 
+use super::contract::{ListParameters, MinPosition};
 use super::{AppState, Viewer};
 use crate::cursor::Place;
 use crate::list::List;
 use crate::reader::Found;
 
 /// `Paginated[UserRead]` of the contract.
-#[derive(Serialize)]
-struct Page {
+#[derive(Serialize, ToSchema)]
+pub struct Page {
     items: Vec<UserRead>,
+    /// For the next page; `null` on the last one.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/auth/me",
+    tag = "auth",
+    operation_id = "me",
+    summary = "The caller",
+    params(MinPosition),
+    responses((status = 200, description = "The caller", body = UserRead), (status = 304, description = "As it is known")),
+    security(("bearer" = []))
+)]
 pub async fn me(viewer: Viewer, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     only_min_position(&uri)?;
     one(viewer.user, viewer.position, &headers)
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/users/{user_id}",
+    tag = "users",
+    operation_id = "user",
+    summary = "A user",
+    params(("user_id" = String, Path, format = "uuid", description = "The user"), MinPosition),
+    responses((status = 200, description = "The user", body = UserRead), (status = 304, description = "As it is known")),
+    security(("bearer" = []))
+)]
 pub async fn by_id(
     State(state): State<AppState>,
     viewer: Viewer,
@@ -55,6 +79,16 @@ pub async fn by_id(
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/v1/users",
+    tag = "users",
+    operation_id = "list_users",
+    summary = "Users, page by page",
+    params(ListParameters),
+    responses((status = 200, description = "A page", body = Page)),
+    security(("bearer" = []))
+)]
 pub async fn list(
     State(state): State<AppState>,
     viewer: Viewer,

@@ -17,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
 use crate::ambient;
+use crate::openapi;
 use crate::problem::{Code, Problem};
 
 /// Longest request id taken over from a caller.
@@ -34,6 +35,7 @@ pub struct RequestId(pub String);
 pub fn public(routes: Router) -> Router {
     routes
         .route("/docs/error-codes.md", get(error_codes))
+        .merge(openapi::pages())
         .fallback(|| async { Problem::new(Code::NotFound) })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(outermost))

@@ -1,0 +1,87 @@
+//! What the OpenAPI document says beyond the handlers.
+
+use serde::Deserialize;
+use service_kit::openapi::Extras;
+use service_kit::openapi::RequestHeader::{IfNoneMatch, Position};
+use service_kit::problem::Code;
+use utoipa::{IntoParams, ToSchema};
+
+pub const EXTRAS: &[Extras] = &[
+    Extras {
+        operation: "me",
+        errors: &[Code::InvalidParameter, Code::NotYet],
+        headers: &[IfNoneMatch, Position],
+    },
+    Extras {
+        operation: "list_sessions",
+        errors: &[Code::InvalidParameter, Code::NotYet],
+        headers: &[],
+    },
+    Extras {
+        operation: "user",
+        errors: &[Code::InvalidParameter, Code::NotFound, Code::NotYet],
+        headers: &[IfNoneMatch, Position],
+    },
+    Extras {
+        operation: "list_users",
+        errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotYet],
+        headers: &[Position],
+    },
+];
+
+/// The parameter of a single user.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a description")]
+pub struct MinPosition {
+    /// Position that the answer must reflect.
+    #[param(nullable = false)]
+    min_position: Option<u64>,
+}
+
+/// The parameters of the list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a description")]
+pub struct ListParameters {
+    /// Users on a page.
+    #[param(nullable = false, minimum = 1, maximum = 200, default = 50)]
+    page_size: Option<u16>,
+    /// `next_cursor` of the page before; with the same filters and sort.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+    #[param(inline, nullable = false)]
+    sort: Option<Sort>,
+    /// Exactly this address, in any case.
+    #[param(nullable = false, format = Email)]
+    email: Option<String>,
+    #[param(nullable = false)]
+    role: Option<String>,
+    #[param(inline, nullable = false)]
+    status: Option<StatusFilter>,
+    #[param(nullable = false)]
+    email_verified: Option<bool>,
+    #[param(nullable = false, format = DateTime)]
+    created_after: Option<String>,
+    #[param(nullable = false, format = DateTime)]
+    created_before: Option<String>,
+    /// Position that the answer must reflect.
+    #[param(nullable = false)]
+    min_position: Option<u64>,
+}
+
+/// The order of the list; `-` is descending.
+#[derive(Deserialize, ToSchema)]
+pub enum Sort {
+    #[serde(rename = "created_at")]
+    CreatedAt,
+    #[serde(rename = "-created_at")]
+    CreatedAtDescending,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusFilter {
+    Active,
+    Disabled,
+}

@@ -1,0 +1,284 @@
+//! The OpenAPI document: what both APIs have in common, and the pages that show it.
+//!
+//! Each API describes its operations beside their handlers. What any request can meet (a body that is no
+//! JSON, a bus that does not answer) is not said there thirty times but added here, from the table of
+//! error codes. The document of both is committed as `openapi/roster.json`, served as it is, and compared
+//! with the code by a test of `roster`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use utoipa::ToSchema;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{
+    HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
+};
+use utoipa::openapi::schema::{Components, ObjectBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
+    Response as Answer, ResponseBuilder,
+};
+
+use crate::problem::{Code, PROBLEM_JSON, Problem};
+
+/// The document, as committed.
+pub const DOCUMENT: &str = include_str!("../../openapi/roster.json");
+
+/// Scripts and styles of the page alone, and the document from this host alone.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+);
+
+/// A header that requests may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestHeader {
+    /// The same request again is the first one.
+    IdempotencyKey,
+    /// Only if the user has not changed.
+    IfMatch,
+    /// Only if the user has changed.
+    IfNoneMatch,
+    /// Without waiting for the views.
+    Prefer,
+    /// Not before the views have a position.
+    Position,
+}
+
+/// What an operation has beyond its description.
+pub struct Extras {
+    /// Its id.
+    pub operation: &'static str,
+    /// Errors of its own.
+    pub errors: &'static [Code],
+    /// Headers it looks at.
+    pub headers: &'static [RequestHeader],
+}
+
+/// `application/problem+json` (RFC 9457).
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "a description")]
+struct ProblemSchema {
+    /// Where the code is explained.
+    #[schema(rename = "type")]
+    kind: String,
+    /// The same for every occurrence.
+    title: String,
+    status: u16,
+    /// Stable name of the error.
+    code: String,
+    /// About this occurrence.
+    #[schema(nullable = false)]
+    detail: Option<String>,
+    /// Every rule that the body breaks.
+    #[schema(nullable = false)]
+    errors: Option<Vec<FieldErrorSchema>>,
+    /// The id of the request, as in `X-Request-Id`.
+    #[schema(nullable = false)]
+    instance: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(as = FieldError)]
+#[expect(dead_code, reason = "a description")]
+struct FieldErrorSchema {
+    /// JSON pointer (RFC 6901) into the body.
+    pointer: String,
+    /// Stable name of the rule.
+    code: String,
+    /// The rule in words.
+    detail: String,
+}
+
+/// The head of the document.
+#[must_use]
+pub fn head() -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("An access token, from `login` or `refresh`"))
+        .build();
+    let mut components = Components::new();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    for (name, schema) in [schema_of::<ProblemSchema>(), schema_of::<FieldErrorSchema>()] {
+        components.schemas.insert(name, schema);
+    }
+    let mut paths = Paths::new();
+    paths.add_path_operation("/.well-known/jwks.json", vec![HttpMethod::Get], key_set());
+    OpenApiBuilder::new()
+        .paths(paths)
+        .info(
+            InfoBuilder::new()
+                .title("Roster")
+                .version("1")
+                .description(Some(
+                    "Users and sessions. Errors are problem+json; `type` of each leads to its explanation.",
+                ))
+                .build(),
+        )
+        .components(Some(components))
+        .build()
+}
+
+fn key_set() -> Operation {
+    let object = ObjectBuilder::new().schema_type(Type::Object);
+    let content = ContentBuilder::new().schema(Some(object)).build();
+    let set = ResponseBuilder::new()
+        .description("JSON Web Key Set (RFC 7517); may be cached as it says")
+        .content("application/json", content);
+    OperationBuilder::new()
+        .tag("auth")
+        .operation_id(Some("keys"))
+        .summary(Some("The keys that access tokens are checked with"))
+        .response("200", set)
+        .build()
+}
+
+fn schema_of<T: ToSchema>() -> (String, RefOr<utoipa::openapi::Schema>) {
+    (T::name().into_owned(), T::schema())
+}
+
+/// Adds to each operation what it has beyond its description, and what every operation has.
+pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
+    let nobody = SecurityRequirement::default();
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            let id = operation.operation_id.clone().unwrap_or_default();
+            let own = extras.iter().find(|extras| extras.operation == id);
+            let headers = own.map_or(&[][..], |own| own.headers);
+            let parameters = operation.parameters.get_or_insert_default();
+            parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
+            add_errors(operation, own.map_or(&[][..], |own| own.errors));
+            let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
+            // Whoever shows a token in the header needs no body.
+            if open && let Some(RefOr::T(body)) = &mut operation.request_body {
+                body.required = Some(Required::False);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
+        .into_iter()
+        .flatten()
+}
+
+fn add_errors(operation: &mut Operation, own: &[Code]) {
+    let mut codes =
+        vec![Code::BadRequest, Code::InvalidHeader, Code::UriTooLong, Code::Unavailable];
+    if operation.request_body.is_some() {
+        codes.extend([
+            Code::MalformedBody,
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::UnsupportedMediaType,
+            Code::ValidationFailed,
+        ]);
+    }
+    if operation.security.as_ref().is_some_and(|all| !all.is_empty()) {
+        codes.push(Code::Unauthorized);
+    }
+    codes.extend(own);
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in codes {
+        let same = by_status.entry(code.status().as_u16()).or_default();
+        if !same.contains(&code) {
+            same.push(code);
+        }
+    }
+    for (status, codes) in by_status {
+        let answer = RefOr::T(error(status, &codes));
+        operation.responses.responses.insert(status.to_string(), answer);
+    }
+}
+
+fn error(status: u16, codes: &[Code]) -> Answer {
+    let names: Vec<String> = codes.iter().map(|code| format!("`{}`", code.as_str())).collect();
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let answer =
+        ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, content);
+    let text = |what: &str| {
+        let string = ObjectBuilder::new().schema_type(Type::String);
+        HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
+    };
+    match status {
+        401 => answer.header("WWW-Authenticate", text("`Bearer`")),
+        429 | 503 => answer.header("Retry-After", text("Seconds to wait")),
+        _ => answer,
+    }
+    .build()
+}
+
+fn parameter(header: RequestHeader) -> Parameter {
+    let (name, what) = match header {
+        RequestHeader::IdempotencyKey => (
+            "Idempotency-Key",
+            "1..255 printable characters. The same request with the same key is answered as the first one",
+        ),
+        RequestHeader::IfMatch => {
+            ("If-Match", "`ETag` of the user to be changed; 412 when it is older")
+        }
+        RequestHeader::IfNoneMatch => {
+            ("If-None-Match", "`ETag` that is known; 304 when it is the same")
+        }
+        RequestHeader::Prefer => ("Prefer", "`respond-async` does not wait for the views"),
+        RequestHeader::Position => (
+            "Roster-Position",
+            "Position that the answer must reflect, as an earlier answer told it",
+        ),
+    };
+    let mut schema = ObjectBuilder::new().schema_type(Type::String);
+    if header == RequestHeader::IdempotencyKey {
+        schema = schema.min_length(Some(1)).max_length(Some(255)).pattern(Some("^[ -~]*$"));
+    }
+    if header == RequestHeader::Position {
+        schema = schema.pattern(Some("^[0-9]{1,19}$"));
+    }
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(what))
+        .schema(Some(schema))
+        .build()
+}
+
+/// `/openapi.json`, and `/docs` for people. Nothing is loaded from elsewhere.
+pub(crate) fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/openapi.json", get(document))
+        // Its scripts are named relative to it.
+        .route("/docs", get(|| async { Redirect::permanent("/docs/index.html") }))
+        .route("/docs/{file}", get(|Path(file): Path<String>| async move { page(&file) }))
+}
+
+async fn document() -> Response {
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
+    ];
+    (headers, DOCUMENT).into_response()
+}
+
+fn page(file: &str) -> Response {
+    let config = utoipa_swagger_ui::Config::from("/openapi.json");
+    match utoipa_swagger_ui::serve(file, Arc::new(config)) {
+        Ok(Some(file)) => {
+            let kind = HeaderValue::from_str(&file.content_type);
+            let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+            let headers = [(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+            (headers, file.bytes.into_owned()).into_response()
+        }
+        Ok(None) => Problem::new(Code::NotFound).into_response(),
+        Err(error) => Problem::internal(error.as_ref()).into_response(),
+    }
+}
