@@ -8,6 +8,8 @@ use std::fmt;
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::case_folded;
+
 /// Longest accepted address in bytes of UTF-8, both as given and in canonical form (RFC 5321 4.5.3.1.3
 /// less the brackets).
 pub const EMAIL_BYTES_MAX: usize = 254;
@@ -47,7 +49,7 @@ impl EmailAddress {
             return Err(InvalidEmail("has no @"));
         };
         check_local(local)?;
-        let local = fold(local);
+        let local = case_folded(local);
         let domain = canonical_domain(domain)?;
         let canonical = format!("{local}@{domain}");
         if local.len() > LOCAL_BYTES_MAX {
@@ -77,13 +79,6 @@ impl fmt::Debug for EmailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EmailAddress(…)")
     }
-}
-
-/// Case folding can undo composition and the other way round: fold until nothing moves (twice is known
-/// to be enough for NFC, see Unicode 3.13 D145).
-fn fold(text: &str) -> String {
-    let once: String = caseless::default_case_fold_str(text).nfc().collect();
-    caseless::default_case_fold_str(&once).nfc().collect()
 }
 
 fn check_local(local: &str) -> Result<(), InvalidEmail> {

@@ -15,6 +15,7 @@ mod ids;
 mod records;
 mod session;
 pub mod subjects;
+mod text;
 mod time;
 mod user;
 
@@ -26,6 +27,7 @@ pub use records::{
     UserRevocation,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
+pub use text::case_folded;
 pub use time::Timestamp;
 pub use user::{
     DeletedUser, FoldError, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User,
