@@ -178,14 +178,15 @@ impl Fold for Sessions {
     }
 }
 
-/// Replaces a document unless it comes from the same or a later position. As a pipeline, so that the
-/// comparison is part of the write and an existing newer document is no duplicate-key error; `$literal`
-/// in the content, because a name may begin with `$`.
+/// Replaces a document unless it comes from a later position. One from the same position is written
+/// again: it comes out the same, or in the layout of today. As a pipeline, so that the comparison is part
+/// of the write and an existing newer document is no duplicate-key error; `$literal` in the content,
+/// because a name may begin with `$`.
 fn replacement(id: Bson, position: i64, content: Document) -> Document {
-    let newer = doc! {"$lt": [{"$ifNull": ["$position", -1_i64]}, position]};
+    let no_newer = doc! {"$lte": [{"$ifNull": ["$position", -1_i64]}, position]};
     doc! {
         "q": {"_id": id},
-        "u": [{"$replaceWith": {"$cond": [newer, content, "$$ROOT"]}}],
+        "u": [{"$replaceWith": {"$cond": [no_newer, content, "$$ROOT"]}}],
         "upsert": true,
     }
 }

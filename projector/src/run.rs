@@ -27,6 +27,8 @@ pub const SERVICE: &str = "projector";
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after a failure.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Time for the database to build indexes. A new one over millions of documents takes minutes.
+const INDEXES_MAX: Duration = Duration::from_mins(60);
 
 /// The projector cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +183,7 @@ impl<F: Fold> Projection<F> {
     }
 
     async fn run_once(&self, pause: &mut Duration) -> Result<(), RunError> {
-        self.bounded(prepare(&self.views)).await?;
+        within(INDEXES_MAX, prepare(&self.views)).await?;
         let name = F::checkpoint();
         let mut position = self
             .bounded(async { self.views.position(&name).await.map_err(StoreError::from) })
@@ -246,10 +248,17 @@ impl<F: Fold> Projection<F> {
         &self,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, RunError> {
-        match timeout(self.operation_timeout, operation).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(RunError::DatabaseTimeout),
-        }
+        within(self.operation_timeout, operation).await
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, RunError> {
+    match timeout(limit, operation).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(RunError::DatabaseTimeout),
     }
 }
 

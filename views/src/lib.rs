@@ -11,7 +11,9 @@ mod user;
 
 pub use database::Views;
 pub use session::{SessionDocument, SessionView, user_key};
-pub use user::{CutoffDocument, DamagedView, LivingUser, UserDocument, UserView};
+pub use user::{
+    CutoffDocument, DamagedView, LivingUser, UserDocument, UserView, email_key, name_key,
+};
 
 use std::time::Duration;
 
@@ -38,10 +40,15 @@ pub fn sessions_collection() -> String {
 /// Collection with one document per projection: `{_id, position}`.
 pub const CHECKPOINTS: &str = "checkpoints";
 
+/// Counts up when the documents of the user views get more members, or further documents are written
+/// from the same events. It stands in the name of the checkpoint: a database with an older layout has no
+/// such checkpoint, so that the projector begins with the first event and writes every document again.
+pub const USERS_LAYOUT: u32 = 2;
+
 /// The checkpoint of the user views.
 #[must_use]
 pub fn users_checkpoint() -> String {
-    users_collection()
+    format!("{}_layout_{USERS_LAYOUT}", users_collection())
 }
 
 /// The checkpoint of the session views.
@@ -62,21 +69,52 @@ pub fn sessions_indexes() -> Vec<IndexModel> {
     ]
 }
 
-/// Every index of the user views. Each filter and sort of the list has one; `_id` ends each of them, so
-/// that the order is total and a cursor can go on behind any document.
+/// The names of the indexes that the list of users is served from: a query names the one it is made for.
+pub mod index {
+    /// All users in order of `created_at`.
+    pub const BY_CREATED_AT: &str = "by_created_at";
+    /// One address, in order of `created_at`.
+    pub const BY_EMAIL: &str = "by_email";
+    /// One role, in order of `created_at`.
+    pub const BY_ROLE: &str = "by_role";
+    /// One status, in order of `created_at`.
+    pub const BY_STATUS: &str = "by_status";
+    /// Verified or not, in order of `created_at`.
+    pub const BY_VERIFIED: &str = "by_verified";
+    /// All users in order of their addresses.
+    pub const IN_ORDER_OF_EMAIL: &str = "in_order_of_email";
+    /// All users in order of their names.
+    pub const IN_ORDER_OF_NAME: &str = "in_order_of_name";
+    /// All users in order of their last logins.
+    pub const IN_ORDER_OF_LOGIN: &str = "in_order_of_login";
+    /// The words that `q` is compared with.
+    pub const BY_WORD: &str = "by_word";
+}
+
+/// Every index of the user views. Each filter and each sort of the list has one; `_id` ends each of them,
+/// so that the order is total and a cursor can go on behind any document.
 #[must_use]
 pub fn users_indexes() -> Vec<IndexModel> {
-    let index = |name: &str, keys: Document| {
-        IndexModel::builder()
-            .keys(keys)
-            .options(IndexOptions::builder().name(name.to_owned()).build())
-            .build()
+    let index = |name: &str, keys: Document, filter: Option<Document>| {
+        let options =
+            IndexOptions::builder().name(name.to_owned()).partial_filter_expression(filter).build();
+        IndexModel::builder().keys(keys).options(options).build()
     };
+    let filtered =
+        |name: &str, member: &str| index(name, doc! {member: 1, "created_at": 1, "_id": 1}, None);
+    // Tombstones, and users of whom there is only a login yet, have no `created_at`.
+    let living = doc! {"created_at": {"$exists": true}};
+    let sorted =
+        |name: &str, member: &str| index(name, doc! {member: 1, "_id": 1}, Some(living.clone()));
     vec![
-        index("by_created_at", doc! {"created_at": 1, "_id": 1}),
-        index("by_email", doc! {"email_canonical": 1, "created_at": 1, "_id": 1}),
-        index("by_role", doc! {"roles": 1, "created_at": 1, "_id": 1}),
-        index("by_status", doc! {"status": 1, "created_at": 1, "_id": 1}),
-        index("by_verified", doc! {"email_verified": 1, "created_at": 1, "_id": 1}),
+        index(index::BY_CREATED_AT, doc! {"created_at": 1, "_id": 1}, None),
+        filtered(index::BY_EMAIL, "email_canonical"),
+        filtered(index::BY_ROLE, "roles"),
+        filtered(index::BY_STATUS, "status"),
+        filtered(index::BY_VERIFIED, "email_verified"),
+        sorted(index::IN_ORDER_OF_EMAIL, "email_canonical"),
+        sorted(index::IN_ORDER_OF_NAME, "name_key"),
+        sorted(index::IN_ORDER_OF_LOGIN, "last_login_at"),
+        index(index::BY_WORD, doc! {"search": 1}, Some(living)),
     ]
 }

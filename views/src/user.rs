@@ -2,7 +2,7 @@
 
 use events::{
     Cutoff, DeletedUser, EmailAddress, Position, Revision, SessionId, Snapshot, Status, Timestamp,
-    User, UserId,
+    User, UserId, case_folded,
 };
 use mongodb::bson::{self, DateTime, Uuid};
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,13 @@ pub struct Living {
     metadata: String,
     created_at: DateTime,
     updated_at: DateTime,
+    /// What the list is sorted by for the name. The absence of this and the next member is a document of
+    /// an older layout, which the projector is about to write again.
+    #[serde(default)]
+    name_key: String,
+    /// What `q` of the list is compared with.
+    #[serde(default)]
+    search: Vec<String>,
 }
 
 /// A user as the views know it.
@@ -147,10 +154,7 @@ impl UserDocument {
                 last_login_at: None,
                 cutoff: None,
                 living: Some(Living {
-                    // What is in the log was accepted once. Should the rules have become stricter since,
-                    // the address stands as it is.
-                    email_canonical: EmailAddress::parse(&user.email)
-                        .map_or_else(|_| user.email.to_lowercase(), |e| e.canonical().to_owned()),
+                    email_canonical: email_key(&user.email),
                     email: user.email.clone(),
                     email_verified: user.email_verified,
                     full_name: user.full_name.clone(),
@@ -159,6 +163,8 @@ impl UserDocument {
                     metadata: serde_json::Value::Object(user.metadata.clone()).to_string(),
                     created_at: date(user.created_at),
                     updated_at: date(user.updated_at),
+                    name_key: name_key(user.full_name.as_deref()),
+                    search: search_words(user),
                 }),
             },
         }
@@ -213,6 +219,34 @@ impl UserDocument {
     }
 }
 
+/// What the list is sorted by for an e-mail address: its canonical form.
+///
+/// What is in the log was accepted once. Should the rules have become stricter since, the address stands
+/// as it is.
+#[must_use]
+pub fn email_key(email: &str) -> String {
+    EmailAddress::parse(email)
+        .map_or_else(|_| email.to_lowercase(), |address| address.canonical().to_owned())
+}
+
+/// What the list is sorted by for a name: the name without its case. Without a name it is empty, which
+/// no name is, and so before all names.
+#[must_use]
+pub fn name_key(full_name: Option<&str>) -> String {
+    full_name.map(case_folded).unwrap_or_default()
+}
+
+/// What a prefix may be looked for in: the address, as it is compared and as it is shown, and every word
+/// of the name.
+fn search_words(user: &User) -> Vec<String> {
+    let mut words = vec![email_key(&user.email), case_folded(&user.email)];
+    let name = name_key(user.full_name.as_deref());
+    words.extend(name.split_whitespace().map(str::to_owned));
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
 /// Positions count messages: 2^63 of them never are.
 pub(crate) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -254,6 +288,29 @@ mod tests {
         let Snapshot::Present(user) = after else { panic!("a living user") };
         let UserView::Living(view) = read.view().unwrap() else { panic!("a living user") };
         assert_eq!((view.user, view.last_login_at, view.cutoff), (user, None, Cutoff::default()));
+    }
+
+    #[test]
+    fn a_user_is_found_by_address_and_words() {
+        let Snapshot::Present(mut user) = living() else { panic!("a living user") };
+        user.email = "Ada.L@BÜCHER.example".to_owned();
+        user.full_name = Some("  Ada\u{2003}LOVELACE ada".to_owned());
+        let words = ["ada", "ada.l@bücher.example", "ada.l@xn--bcher-kva.example", "lovelace"];
+        assert_eq!(search_words(&user), words);
+        user.email = "ada@example.com".to_owned();
+        user.full_name = None;
+        assert_eq!(search_words(&user), ["ada@example.com"]);
+        assert_eq!(name_key(None), "");
+    }
+
+    #[test]
+    fn a_document_without_what_was_added_later_is_read() {
+        let mut bson = UserDocument::project(&living(), Position(7)).to_bson().unwrap();
+        for added in ["name_key", "search"] {
+            assert!(bson.remove(added).is_some(), "{added}");
+        }
+        let read: UserDocument = bson::deserialize_from_document(bson).unwrap();
+        assert!(matches!(read.view().unwrap(), UserView::Living(_)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use mongodb::bson::doc;
 use projector::fold::{Sessions, Users};
 use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
-use views::{UserDocument, UserView, Views};
+use views::{UserDocument, UserView, Views, users_checkpoint, users_collection};
 
 async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -217,6 +217,37 @@ async fn two_projectors_at_once_write_the_same() {
     }
 }
 
+/// A database of an earlier version: its documents lack members, and its checkpoint is at the end.
+#[tokio::test]
+async fn documents_of_an_older_layout_are_written_again() {
+    let views = views().await;
+    let cutoff = Cutoff { position: Position(8), ..Cutoff::default() };
+    let mut users = batch(&history());
+    users.cutoff(id(1), cutoff);
+    let mut sessions = Sessions::default();
+    sessions.state(Position(1), session(1, 1_900_000_000));
+    write(&views, &users).await.unwrap();
+    write(&views, &sessions).await.unwrap();
+    let of_today = documents(&views).await;
+    let added = doc! {"name_key": "", "search": ""};
+    let removed = views.users().update_many(doc! {}, doc! {"$unset": added}).await.unwrap();
+    assert_eq!(removed.modified_count, 2, "the living");
+    assert_ne!(documents(&views).await, of_today);
+    checkpoint(&views, &users_collection(), Position(12)).await.unwrap();
+
+    // The checkpoint of today's layout is not there: the projector begins with the first event.
+    assert_eq!(views.position(&users_checkpoint()).await.unwrap(), Position(0));
+    for (position, after) in history() {
+        write(&views, &batch(&[(position, after)])).await.unwrap();
+        let found = documents(&views).await;
+        let positions = |documents: &[UserDocument]| -> Vec<Position> {
+            documents.iter().map(UserDocument::position).collect()
+        };
+        assert_eq!(positions(&found), positions(&of_today), "nobody goes back on the way");
+    }
+    assert_eq!(documents(&views).await, of_today, "logins and cutoffs are kept");
+}
+
 #[tokio::test]
 async fn every_list_is_served_from_an_index() {
     let views = views().await;
@@ -231,7 +262,7 @@ async fn every_list_is_served_from_an_index() {
         filter.insert("created_at", doc! {"$gte": mongodb::bson::DateTime::from_millis(0)});
         for direction in [1, -1] {
             let find = doc! {
-                "find": views::users_collection(), "filter": filter.clone(),
+                "find": users_collection(), "filter": filter.clone(),
                 "sort": {"created_at": direction, "_id": direction}, "limit": 50,
             };
             let plan = views.database().run_command(doc! {"explain": find}).await.unwrap();
