@@ -15,7 +15,7 @@ use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
-use crate::reader::Reader;
+use crate::reader::{Limits, Reader};
 use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
@@ -77,8 +77,12 @@ impl App {
             return Err(StartError::Revocations);
         }
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
-        let operation_timeout = Duration::from_millis(settings.mongodb.operation_timeout_ms);
-        let reader = Reader::new(views, position.clone(), operation_timeout);
+        let limits = Limits {
+            operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
+            list_work: Duration::from_millis(settings.views.list_work_ms),
+            total_max: settings.views.list_total_max,
+        };
+        let reader = Reader::new(views, position.clone(), limits);
 
         let readiness = revocations
             .check(Readiness::default())
@@ -98,7 +102,7 @@ impl App {
         let router = routes(AppState {
             reader: reader.clone(),
             verifier: verifier.with_revocations(revocations),
-            cursor_key: cursor_key.derive("list cursor v1"),
+            cursor_key: cursor_key.derive("list cursor v2"),
             query_wait: Duration::from_millis(settings.views.query_wait_ms),
         });
         Ok(Self { router, keys, readiness, reader })

@@ -2,53 +2,74 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{Timestamp, User, UserId};
+use events::UserId;
 use service_kit::keys::SecretKey;
 
-const PLACE_BYTES: usize = 8 + 16;
 const TAG_BYTES: usize = 32;
+const ID_BYTES: usize = 16;
+
+/// What a list is ordered by, of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// The user has none.
+    Absent,
+    /// Milliseconds since 1970.
+    Time(i64),
+    /// A text, as it is compared.
+    Text(String),
+}
 
 /// The last user of a page: the next one starts behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// `created_at` in milliseconds since 1970.
-    pub created_at_ms: i64,
+    /// What the list is ordered by.
+    pub key: Key,
     /// The user's id, which makes the order total.
     pub id: UserId,
 }
 
 impl Place {
-    /// The place of a user in the list.
-    pub fn of(user: &User) -> Self {
-        Self { created_at_ms: millis(user.created_at), id: user.id }
-    }
-
     /// The cursor for a place in the list that `query` describes.
-    pub fn seal(self, key: &SecretKey, query: &str) -> String {
-        let mut bytes = self.created_at_ms.to_be_bytes().to_vec();
-        bytes.extend_from_slice(self.id.as_uuid().as_bytes());
-        let tag = key.mac(&[query.as_bytes(), &bytes]);
-        bytes.extend_from_slice(&tag);
-        URL_SAFE_NO_PAD.encode(bytes)
+    pub fn seal(&self, key: &SecretKey, query: &str) -> String {
+        let mut bytes = self.id.as_uuid().as_bytes().to_vec();
+        match &self.key {
+            Key::Absent => {}
+            Key::Time(millis) => {
+                bytes.push(b't');
+                bytes.extend_from_slice(&millis.to_be_bytes());
+            }
+            Key::Text(text) => {
+                bytes.push(b's');
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        seal(bytes, key, query)
     }
 
     /// The place in a cursor; `None` when we did not make it for this query.
     pub fn open(cursor: &str, key: &SecretKey, query: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-        let (place, tag) = bytes.split_at_checked(PLACE_BYTES)?;
-        if tag.len() != TAG_BYTES || !key.verifies(&[query.as_bytes(), place], tag) {
-            return None;
-        }
-        let (created_at, id) = place.split_at_checked(8)?;
-        Some(Self {
-            created_at_ms: i64::from_be_bytes(created_at.try_into().ok()?),
-            id: UserId::from_uuid(uuid::Uuid::from_slice(id).ok()?),
-        })
+        let bytes = open(cursor, key, query)?;
+        let (id, key) = bytes.split_at_checked(ID_BYTES)?;
+        let key = match key.split_first() {
+            None => Key::Absent,
+            Some((b't', millis)) => Key::Time(i64::from_be_bytes(millis.try_into().ok()?)),
+            Some((b's', text)) => Key::Text(String::from_utf8(text.to_vec()).ok()?),
+            Some(_) => return None,
+        };
+        Some(Self { key, id: UserId::from_uuid(uuid::Uuid::from_slice(id).ok()?) })
     }
 }
 
-fn millis(time: Timestamp) -> i64 {
-    time.as_datetime().timestamp_millis()
+fn seal(mut bytes: Vec<u8>, key: &SecretKey, query: &str) -> String {
+    let tag = key.mac(&[query.as_bytes(), &bytes]);
+    bytes.extend_from_slice(&tag);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn open(cursor: &str, key: &SecretKey, query: &str) -> Option<Vec<u8>> {
+    let mut bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let tag = bytes.split_off(bytes.len().checked_sub(TAG_BYTES)?);
+    key.verifies(&[query.as_bytes(), &bytes], &tag).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -58,15 +79,22 @@ mod tests {
     #[test]
     fn a_cursor_fits_its_query_and_key_alone() {
         let key = SecretKey::generate().unwrap();
-        let place =
-            Place { created_at_ms: 1_700_000_000_000, id: UserId::from_uuid(uuid::Uuid::max()) };
-        let cursor = place.seal(&key, "role=admin");
-        assert_eq!(Place::open(&cursor, &key, "role=admin"), Some(place));
-        assert_eq!(Place::open(&cursor, &key, "role=user"), None);
-        assert_eq!(Place::open(&cursor, &SecretKey::generate().unwrap(), "role=admin"), None);
-        let mut forged = cursor.clone();
-        forged.replace_range(0..1, if cursor.starts_with('A') { "B" } else { "A" });
-        assert_eq!(Place::open(&forged, &key, "role=admin"), None);
+        for place in [
+            Key::Absent,
+            Key::Time(1_700_000_000_000),
+            Key::Time(-1),
+            Key::Text("ada".to_owned()),
+            Key::Text(String::new()),
+        ] {
+            let place = Place { key: place, id: UserId::from_uuid(uuid::Uuid::max()) };
+            let cursor = place.seal(&key, "role=admin");
+            assert_eq!(Place::open(&cursor, &key, "role=admin"), Some(place));
+            assert_eq!(Place::open(&cursor, &key, "role=user"), None);
+            assert_eq!(Place::open(&cursor, &SecretKey::generate().unwrap(), "role=admin"), None);
+            let mut forged = cursor.clone();
+            forged.replace_range(0..1, if cursor.starts_with('A') { "B" } else { "A" });
+            assert_eq!(Place::open(&forged, &key, "role=admin"), None);
+        }
         for garbage in ["", "x", "====", &"A".repeat(500)] {
             assert_eq!(Place::open(garbage, &key, "role=admin"), None);
         }

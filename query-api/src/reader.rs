@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use events::{DeletedUser, Position, UserId};
 use futures::TryStreamExt;
-use mongodb::bson::{Document, Uuid, doc};
+use mongodb::bson::{Uuid, doc};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::Hint;
+use mongodb::{Collection, Database};
 use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use views::{
     DamagedView, LivingUser, SessionDocument, SessionView, UserDocument, UserView, Views, user_key,
-    users_checkpoint,
+    users_checkpoint, users_collection,
 };
 
+use crate::list::{Count, Find};
+
+/// The code of the database for a query that worked as long as it may.
+const WORKED_TOO_LONG: i32 = 50;
 /// Pause between two looks at the checkpoint when the projector is not heard of.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,15 +29,17 @@ pub enum ReadError {
     /// The database does not answer.
     #[error("the database does not answer: {0}")]
     Unavailable(String),
+    /// The query is more work than the database may do for it.
+    #[error("the query is too much work")]
+    TooBroad,
     /// The database refuses, or holds what we cannot read.
     #[error("the views cannot be read: {0}")]
     Damaged(String),
 }
 
-impl From<mongodb::error::Error> for ReadError {
+impl From<Error> for ReadError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the driver's list is open, and long")]
-    fn from(error: mongodb::error::Error) -> Self {
-        use mongodb::error::ErrorKind;
+    fn from(error: Error) -> Self {
         match error.kind.as_ref() {
             ErrorKind::InvalidArgument { .. }
             | ErrorKind::BsonDeserialization(_)
@@ -47,6 +56,10 @@ impl From<DamagedView> for ReadError {
     }
 }
 
+fn worked_too_long(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(refused) if refused.code == WORKED_TOO_LONG)
+}
+
 /// A user or its tombstone, with the position that the answer reflects.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Found {
@@ -58,19 +71,41 @@ pub enum Found {
     Nobody,
 }
 
+/// How many users a list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    /// So many.
+    Exactly(u64),
+    /// More than are counted.
+    MoreThan(u64),
+    /// Counting them takes too long.
+    TooMuchWork,
+}
+
+/// What is too much.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// One operation on the database, work aside.
+    pub operation_timeout: Duration,
+    /// Work of the database on one page of a list, and as much on its total.
+    pub list_work: Duration,
+    /// Largest total that is counted.
+    pub total_max: u64,
+}
+
 /// Reads views. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
     views: Views,
     position: ViewsPosition,
-    operation_timeout: Duration,
+    limits: Limits,
     operations: TaskTracker,
 }
 
 impl Reader {
     /// Reads from a database, following its position.
-    pub fn new(views: Views, position: ViewsPosition, operation_timeout: Duration) -> Self {
-        Self { views, position, operation_timeout, operations: TaskTracker::new() }
+    pub fn new(views: Views, position: ViewsPosition, limits: Limits) -> Self {
+        Self { views, position, limits, operations: TaskTracker::new() }
     }
 
     /// Runs an operation of the driver in a task of its own. A handler is dropped when its client hangs
@@ -79,8 +114,18 @@ impl Reader {
         &self,
         operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
     ) -> Result<T, ReadError> {
+        self.whole_within(self.limits.operation_timeout, operation).await
+    }
+
+    /// The same for an operation with another limit. Where the database has a limit of its own, this one
+    /// is beyond it, so that its word is heard.
+    async fn whole_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
+    ) -> Result<T, ReadError> {
         let late = || ReadError::Unavailable("no answer in time".to_owned());
-        let running = self.operations.spawn(timeout(self.operation_timeout, operation));
+        let running = self.operations.spawn(timeout(limit, operation));
         match running.await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(late()),
@@ -150,20 +195,17 @@ impl Reader {
         })
     }
 
-    /// Living users by a filter in an order, at most `limit`.
-    pub async fn users(
-        &self,
-        filter: Document,
-        sort: Document,
-        limit: usize,
-    ) -> Result<Vec<LivingUser>, ReadError> {
+    /// Living users of a list.
+    ///
+    /// # Errors
+    /// [`ReadError::TooBroad`] for a list without an index of its own; where there is one, whatever takes
+    /// so long is no fault of the list.
+    pub async fn users(&self, find: Find) -> Result<Vec<LivingUser>, ReadError> {
         let users = self.views.users();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let documents: Vec<UserDocument> = self
-            .whole(async move {
-                Ok(users.find(filter).sort(sort).limit(limit).await?.try_collect().await?)
-            })
-            .await?;
+        let work = self.limits.list_work;
+        let limit = self.limits.operation_timeout + work;
+        let documents =
+            self.whole_within(limit, async move { page(&users, find, work).await }).await?;
         let mut found = Vec::with_capacity(documents.len());
         for document in documents {
             if let UserView::Living(user) = document.view()? {
@@ -171,6 +213,14 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+
+    /// How many users a list has.
+    pub async fn total(&self, count: Count) -> Result<Total, ReadError> {
+        let database = self.views.database().clone();
+        let Limits { list_work: work, total_max, operation_timeout } = self.limits;
+        let counting = async move { counted(&database, count, work, total_max).await };
+        self.whole_within(operation_timeout + work, counting).await
     }
 
     /// The sessions of a user that were not ended, newest first, at most `limit`.
@@ -185,4 +235,55 @@ impl Reader {
             .await?;
         Ok(documents.into_iter().filter_map(SessionDocument::view).collect())
     }
+}
+
+/// Reads a page, with at most so much work of the database.
+pub async fn page(
+    users: &Collection<UserDocument>,
+    find: Find,
+    work: Duration,
+) -> Result<Vec<UserDocument>, ReadError> {
+    let limit = u32::try_from(find.limit).unwrap_or(u32::MAX);
+    let mut query = users
+        .find(find.filter)
+        .sort(find.sort)
+        .limit(limit.into())
+        // A page is one answer of the database.
+        .batch_size(limit)
+        .max_time(work);
+    let chosen_by_us = find.index.is_some();
+    if let Some(index) = find.index {
+        query = query.hint(Hint::Name(index.to_owned()));
+    }
+    match query.await {
+        Ok(found) => Ok(found.try_collect().await?),
+        Err(error) if worked_too_long(&error) && !chosen_by_us => Err(ReadError::TooBroad),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Counts the users of a list, with at most so much work of the database. The driver's method counts
+/// document by document; the command counts the keys of an index.
+pub async fn counted(
+    database: &Database,
+    count: Count,
+    work: Duration,
+    total_max: u64,
+) -> Result<Total, ReadError> {
+    let mut command = doc! {
+        "count": users_collection(),
+        "query": count.filter,
+        "limit": i64::try_from(total_max).unwrap_or(i64::MAX).saturating_add(1),
+        "maxTimeMS": i64::try_from(work.as_millis()).unwrap_or(i64::MAX),
+    };
+    if let Some(index) = count.index {
+        command.insert("hint", index);
+    }
+    let answer = match database.run_command(command).await {
+        Err(error) if worked_too_long(&error) => return Ok(Total::TooMuchWork),
+        answer => answer?,
+    };
+    let number = answer.get_i32("n").map(i64::from).or_else(|_| answer.get_i64("n"));
+    let number = number.map_err(|error| ReadError::Damaged(error.to_string()))?.unsigned_abs();
+    Ok(if number > total_max { Total::MoreThan(total_max) } else { Total::Exactly(number) })
 }

@@ -232,6 +232,10 @@ section! {
         command_wait_ms: u64,
         /// Wait of a query, in milliseconds.
         query_wait_ms: u64,
+        /// Work of the database on one page of the list, in milliseconds.
+        list_work_ms: u64,
+        /// Largest total that is counted.
+        list_total_max: u64,
     }
 }
 section! {
@@ -445,6 +449,8 @@ impl Settings {
         bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
         bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
+        bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);
+        bound("views.list_total_max", self.views.list_total_max, 0, 100_000_000);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         if !matches!(self.log.replicas, 1 | 3 | 5) {

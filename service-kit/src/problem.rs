@@ -91,6 +91,8 @@ codes! {
     ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body breaks a rule";
     /// The idempotency key was used for another request.
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
+    /// The query is sound, and too much work.
+    QueryTooBroad = "query-too-broad", UNPROCESSABLE_ENTITY, "The query is too broad";
     /// Too many attempts or requests.
     TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many attempts";
     /// A fault of Roster.

@@ -20,6 +20,7 @@ mod idempotency;
 mod importing;
 mod input;
 mod keys;
+mod lists;
 mod mails;
 mod operator;
 mod queries;

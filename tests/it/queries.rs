@@ -62,16 +62,23 @@ async fn a_list_is_walked_without_repetition_or_gap() {
     let cursor = first.body["next_cursor"].as_str().unwrap();
     for path in [
         format!("/api/v1/users?cursor={cursor}&page_size=10&status=active"),
-        format!("/api/v1/users?cursor={cursor}"),
+        format!("/api/v1/users?cursor={cursor}&page_size=10&sort=created_at"),
         format!("/api/v1/users?cursor=A{cursor}&page_size=10"),
         "/api/v1/users?skip=1".to_owned(),
         "/api/v1/users?page_size=1&page_size=2".to_owned(),
         "/api/v1/users?page_size=1000".to_owned(),
+        "/api/v1/users?sort=id".to_owned(),
+        "/api/v1/users?q=".to_owned(),
+        "/api/v1/users?include_total=maybe".to_owned(),
         "/api/v1/users?min_position=x".to_owned(),
         "/api/v1/auth/me?fields=all".to_owned(),
     ] {
         assert_eq!(queries.get(&path).await.expect(400).code(), "invalid-parameter", "{path}");
     }
+    // The size of a page is no part of what a cursor is bound to.
+    let smaller = queries.get(&format!("/api/v1/users?cursor={cursor}&page_size=3")).await;
+    let smaller = smaller.expect(200);
+    assert_eq!(emails(smaller.body["items"].as_array().unwrap()), newest[10..13]);
     // The same path with a slash behind it.
     queries.get("/api/v1/users/?page_size=1").await.expect(200);
 }

@@ -247,29 +247,3 @@ async fn documents_of_an_older_layout_are_written_again() {
     }
     assert_eq!(documents(&views).await, of_today, "logins and cutoffs are kept");
 }
-
-#[tokio::test]
-async fn every_list_is_served_from_an_index() {
-    let views = views().await;
-    let filters = [
-        doc! {},
-        doc! {"roles": "admin"},
-        doc! {"status": "active"},
-        doc! {"email_verified": true},
-        doc! {"email_canonical": "a@example.com"},
-    ];
-    for mut filter in filters {
-        filter.insert("created_at", doc! {"$gte": mongodb::bson::DateTime::from_millis(0)});
-        for direction in [1, -1] {
-            let find = doc! {
-                "find": users_collection(), "filter": filter.clone(),
-                "sort": {"created_at": direction, "_id": direction}, "limit": 50,
-            };
-            let plan = views.database().run_command(doc! {"explain": find}).await.unwrap();
-            let plan =
-                plan.get_document("queryPlanner").unwrap().get("winningPlan").unwrap().to_string();
-            assert!(plan.contains("IXSCAN"), "{filter}: {plan}");
-            assert!(!plan.contains("\"SORT\"") && !plan.contains("COLLSCAN"), "{filter}: {plan}");
-        }
-    }
-}

@@ -24,7 +24,7 @@ pub const EXTRAS: &[Extras] = &[
     },
     Extras {
         operation: "list_users",
-        errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotYet],
+        errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
         headers: &[Position],
     },
 ];
@@ -52,6 +52,12 @@ pub struct ListParameters {
     cursor: Option<String>,
     #[param(inline, nullable = false)]
     sort: Option<Sort>,
+    /// Whether to count what fits, as far as that is cheap.
+    #[param(nullable = false)]
+    include_total: Option<bool>,
+    /// The beginning of the address or of a word of the name, in any case.
+    #[param(nullable = false, min_length = 1)]
+    q: Option<String>,
     /// Exactly this address, in any case.
     #[param(nullable = false, format = Email)]
     email: Option<String>,
@@ -77,6 +83,18 @@ pub enum Sort {
     CreatedAt,
     #[serde(rename = "-created_at")]
     CreatedAtDescending,
+    #[serde(rename = "email")]
+    Email,
+    #[serde(rename = "-email")]
+    EmailDescending,
+    #[serde(rename = "full_name")]
+    FullName,
+    #[serde(rename = "-full_name")]
+    FullNameDescending,
+    #[serde(rename = "last_login_at")]
+    LastLoginAt,
+    #[serde(rename = "-last_login_at")]
+    LastLoginAtDescending,
 }
 
 #[derive(Deserialize, ToSchema)]

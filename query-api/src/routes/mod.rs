@@ -67,6 +67,9 @@ impl From<ReadError> for Problem {
                 tracing::warn!(why, "a query was refused");
                 Self::new(Code::Unavailable)
             }
+            ReadError::TooBroad => Self::new(Code::QueryTooBroad).detail(
+                "this takes too long: ask for less, or for one filter in the default order",
+            ),
             ReadError::Damaged(why) => {
                 tracing::error!(why, "a query failed");
                 Self::new(Code::Internal)

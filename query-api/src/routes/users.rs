@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{ETAG, IF_NONE_MATCH, LINK};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
@@ -18,9 +18,8 @@ use views::LivingUser;
 
 use super::contract::{ListParameters, MinPosition};
 use super::{AppState, Viewer};
-use crate::cursor::Place;
 use crate::list::List;
-use crate::reader::Found;
+use crate::reader::{Found, Total};
 
 /// `Paginated[UserRead]` of the contract.
 #[derive(Serialize, ToSchema)]
@@ -29,7 +28,14 @@ pub struct Page {
     /// For the next page; `null` on the last one.
     #[schema(required)]
     next_cursor: Option<String>,
+    /// With `include_total=true`, unless `Roster-Total-Omitted` says why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    total: Option<u64>,
 }
+
+/// Why an answer that was asked for the total has none.
+const TOTAL_OMITTED: HeaderName = HeaderName::from_static("roster-total-omitted");
 
 #[utoipa::path(
     get,
@@ -101,22 +107,36 @@ pub async fn list(
     let list = List::parse(&parameters, &state.cursor_key)?;
     // Taken before the read: everything up to it is in what is read after it.
     let position = state.reader.position().await?;
-    let mut users = state.reader.users(list.filter(), list.sort(), list.page_size + 1).await?;
+    let mut users = state.reader.users(list.find()).await?;
+    let total =
+        if list.include_total { Some(state.reader.total(list.count()).await?) } else { None };
     let more = users.len() > list.page_size;
     users.truncate(list.page_size);
-    let next_cursor = users
-        .last()
-        .filter(|_| more)
-        .map(|last| list.cursor(Place::of(&last.user), &state.cursor_key));
+    let next_cursor =
+        users.last().filter(|_| more).map(|last| list.cursor(last, &state.cursor_key));
 
     let link = next_cursor.as_deref().map(|cursor| list.next_link(uri.path(), cursor));
     let items = users.into_iter().map(shown).collect();
-    let mut response = Json(Page { items, next_cursor }).into_response();
-    response.headers_mut().insert(POSITION, position.0.into());
-    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-        response.headers_mut().insert(LINK, link);
+    let (total, omitted) = told(total);
+    let mut response = Json(Page { items, next_cursor, total }).into_response();
+    let headers = response.headers_mut();
+    headers.insert(POSITION, position.0.into());
+    for (name, value) in [(LINK, link), (TOTAL_OMITTED, omitted)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            headers.insert(name, value);
+        }
     }
     Ok(response)
+}
+
+/// The total, or else why there is none.
+fn told(total: Option<Total>) -> (Option<u64>, Option<String>) {
+    match total {
+        None => (None, None),
+        Some(Total::Exactly(total)) => (Some(total), None),
+        Some(Total::MoreThan(most)) => (None, Some(format!("more-than-{most}"))),
+        Some(Total::TooMuchWork) => (None, Some("too-much-work".to_owned())),
+    }
 }
 
 fn shown(user: LivingUser) -> UserRead {

@@ -1,0 +1,83 @@
+//! `q`: the beginning of the address or of a word of the name.
+
+use events::case_folded;
+use mongodb::bson::{Document, doc};
+
+/// Most words in one search.
+const WORDS_MAX: usize = 8;
+
+/// What a search means for the database: a range of one index for each word, whatever signs it has in it.
+pub fn words(text: &str) -> Result<Vec<Document>, &'static str> {
+    let folded = case_folded(text);
+    let words: Vec<&str> = folded.split_whitespace().collect();
+    match words.len() {
+        0 => Err("must not be empty"),
+        1..=WORDS_MAX => Ok(words.into_iter().map(beginning_with).collect()),
+        _ => Err("has more than 8 words"),
+    }
+}
+
+/// Some word of the user begins with this one. `$elemMatch` because both bounds are about the same word.
+fn beginning_with(prefix: &str) -> Document {
+    let mut range = doc! {"$gte": prefix};
+    if let Some(end) = successor(prefix) {
+        range.insert("$lt", end);
+    }
+    doc! {"search": {"$elemMatch": range}}
+}
+
+/// The first text behind all that begin with `prefix`, by code points, which is how MongoDB compares.
+fn successor(prefix: &str) -> Option<String> {
+    let mut rest: Vec<char> = prefix.chars().collect();
+    while let Some(last) = rest.pop() {
+        // The range of characters has a gap, which it steps over; behind the last one there is none.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            rest.push(next);
+            return Some(rest.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        for (prefix, end) in [
+            ("ada", Some("adb")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+            (".*", Some(".+")),
+        ] {
+            assert_eq!(successor(prefix).as_deref(), end, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn words_are_folded_and_few() {
+        let ada = doc! {"search": {"$elemMatch": {"$gte": "ada", "$lt": "adb"}}};
+        assert_eq!(words(" ADA ").unwrap(), std::slice::from_ref(&ada));
+        let l = doc! {"search": {"$elemMatch": {"$gte": "l", "$lt": "m"}}};
+        assert_eq!(words("ada L").unwrap(), [ada, l]);
+        assert!(words("a b c d e f g h i").is_err());
+        assert!(words("\u{2003}").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_range_holds_what_begins_so_and_nothing_else(
+            prefix in "\\PC{1,3}", text in "\\PC{0,5}",
+        ) {
+            let end = successor(&prefix);
+            let within = |text: &str| {
+                text >= prefix.as_str() && end.as_ref().is_none_or(|end| text < end.as_str())
+            };
+            proptest::prop_assert_eq!(within(&text), text.starts_with(&prefix));
+            let longer = format!("{prefix}{text}");
+            proptest::prop_assert!(within(&longer));
+        }
+    }
+}
