@@ -1,6 +1,6 @@
 //! Folding what was read into the writes it leads to: pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use events::{
     Cutoff, DecodeError, Event, Position, Session, SessionEvent, SessionId, Snapshot, Timestamp,
@@ -10,8 +10,8 @@ use mongodb::bson::error::Error as BsonError;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use service_kit::event_log::Followed;
 use views::{
-    CutoffDocument, SessionDocument, UserDocument, sessions_checkpoint, sessions_collection,
-    user_key, users_checkpoint, users_collection,
+    CutoffDocument, HistoryDocument, SessionDocument, UserDocument, history_collection,
+    sessions_checkpoint, sessions_collection, user_key, users_checkpoint, users_collection,
 };
 
 /// The messages of one stream, folded to one write per document, whatever their number.
@@ -40,19 +40,33 @@ pub trait Fold: Default + Send + Sync + 'static {
     /// # Errors
     /// Never for states that were read from the log.
     fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
+
+    /// Users to whose history the writes add.
+    fn histories(&self) -> HashSet<UserId>;
 }
 
-/// Users: the last state of each, and what ended their access last.
+/// Users: the last state of each, what ended their access last, and every event.
 #[derive(Debug, Default, PartialEq)]
 pub struct Users {
     states: HashMap<UserId, (Position, Snapshot)>,
+    history: Vec<(UserId, HistoryDocument)>,
     cutoffs: HashMap<UserId, Cutoff>,
     end: Option<Position>,
 }
 
 impl Users {
-    /// Takes in the state after an event.
-    pub fn state(&mut self, position: Position, after: Snapshot) {
+    /// Takes in an event.
+    ///
+    /// # Errors
+    /// Only when a value cannot be JSON, which no event read from the log has.
+    pub fn event(&mut self, position: Position, event: Event) -> Result<(), serde_json::Error> {
+        let entry = HistoryDocument::project(&event, position)?;
+        self.history.push((event.user_id(), entry));
+        self.state(position, event.after);
+        Ok(())
+    }
+
+    fn state(&mut self, position: Position, after: Snapshot) {
         self.end = self.end.max(Some(position));
         let slot = self.states.entry(after.user_id()).or_insert_with(|| (position, after.clone()));
         if slot.0 < position {
@@ -70,6 +84,15 @@ impl Users {
     }
 }
 
+impl Users {
+    /// Whether the user is deleted later in the same batch: then only the deletion is left.
+    fn erases(&self, user: UserId, entry: &HistoryDocument) -> bool {
+        self.states.get(&user).is_some_and(|(position, after)| {
+            matches!(after, Snapshot::Deleted(_)) && entry.position() < *position
+        })
+    }
+}
+
 impl Fold for Users {
     const STREAM: &'static str = subjects::USERS_STREAM;
     const FILTERS: &'static [&'static str] =
@@ -82,8 +105,7 @@ impl Fold for Users {
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let Some(user) = message.subject.strip_prefix("rv.user.") else {
-            let event = Event::from_json(&message.payload)?;
-            self.state(message.position, event.after);
+            self.event(message.position, Event::from_json(&message.payload)?)?;
             return Ok(());
         };
         let user =
@@ -118,7 +140,16 @@ impl Fold for Users {
             let new = doc! {"$cond": [newer, {"$literal": document.to_bson()?}, "$cutoff"]};
             updates.push(addition(user_key(*user).into(), "cutoff", new));
         }
-        Ok(vec![(users_collection(), updates)])
+        let mut history = Vec::with_capacity(self.history.len());
+        for (_, entry) in self.history.iter().filter(|(user, entry)| !self.erases(*user, entry)) {
+            history
+                .push(doc! {"q": {"_id": entry.position}, "u": entry.to_bson()?, "upsert": true});
+        }
+        Ok(vec![(users_collection(), updates), (history_collection(), history)])
+    }
+
+    fn histories(&self) -> HashSet<UserId> {
+        self.history.iter().map(|(user, _)| *user).collect()
     }
 }
 
@@ -175,6 +206,10 @@ impl Fold for Sessions {
             addition(user_key(*user).into(), "last_login_at", latest)
         });
         Ok(vec![(sessions_collection(), sessions), (users_collection(), logins.collect())])
+    }
+
+    fn histories(&self) -> HashSet<UserId> {
+        HashSet::new()
     }
 }
 

@@ -1,11 +1,20 @@
 //! Writing what was folded: the only code that changes views.
 
-use events::Position;
+use std::collections::HashSet;
+
+use events::{Position, UserId};
+use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
-use views::{Views, sessions_indexes, users_indexes};
+use views::{
+    UserDocument, Views, history_collection, history_indexes, sessions_indexes, user_key,
+    users_indexes,
+};
 
 use crate::fold::Fold;
+
+/// Updates in one command: with documents of their largest size it stays below the 48 MB of a message.
+const UPDATES_MAX: usize = 1_000;
 
 /// What could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +36,7 @@ pub enum StoreError {
 /// [`StoreError::Database`]: try again.
 pub async fn prepare(views: &Views) -> Result<(), StoreError> {
     views.users().create_indexes(users_indexes()).await?;
+    views.history().create_indexes(history_indexes()).await?;
     views.sessions().create_indexes(sessions_indexes()).await?;
     Ok(())
 }
@@ -38,24 +48,40 @@ pub async fn prepare(views: &Views) -> Result<(), StoreError> {
 /// [`StoreError`]: some of it may be written. Write the batch again.
 pub async fn write(views: &Views, batch: &impl Fold) -> Result<(), StoreError> {
     for (collection, updates) in batch.writes()? {
-        if !updates.is_empty() {
-            update(views, &collection, updates).await?;
+        for updates in updates.chunks(UPDATES_MAX) {
+            run(views, doc! {"update": &collection, "updates": updates.to_vec()}).await?;
         }
     }
-    Ok(())
+    erase(views, batch.histories()).await
 }
 
-async fn update(views: &Views, collection: &str, updates: Vec<Document>) -> Result<(), StoreError> {
-    // The driver's bulk write needs a server 8; the command behind it is there in every version.
-    let answer = views
-        .database()
-        .run_command(doc! {
-            "update": collection,
-            "updates": updates,
-            "ordered": false,
-            "writeConcern": {"w": "majority"},
-        })
-        .await?;
+/// Removes the history of those who are deleted, but for the deletion itself: what was there before, and
+/// what a replay has just written again. It is done after the entries are written: whoever deletes a user
+/// at the same moment writes the tombstone first and erases then, so that one of the two finds the
+/// other's.
+async fn erase(views: &Views, users: HashSet<UserId>) -> Result<(), StoreError> {
+    let users: Vec<Bson> = users.into_iter().map(|user| user_key(user).into()).collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    let deleted = doc! {"_id": {"$in": users}, "deleted_at": {"$exists": true}};
+    let tombstones: Vec<UserDocument> = views.users().find(deleted).await?.try_collect().await?;
+    if tombstones.is_empty() {
+        return Ok(());
+    }
+    let before = |tombstone: &UserDocument| {
+        let entries = doc! {"user_id": tombstone.id, "_id": {"$lt": tombstone.position}};
+        doc! {"q": entries, "limit": 0}
+    };
+    let deletes: Vec<Document> = tombstones.iter().map(before).collect();
+    run(views, doc! {"delete": history_collection(), "deletes": deletes}).await
+}
+
+/// Runs a command that writes, unordered. The driver's bulk write needs a server 8; the commands behind it
+/// are there in every version.
+async fn run(views: &Views, mut command: Document) -> Result<(), StoreError> {
+    command.extend(doc! {"ordered": false, "writeConcern": {"w": "majority"}});
+    let answer = views.database().run_command(command).await?;
     if let Ok(failed) = answer.get_array("writeErrors") {
         let first = failed.first().map(Bson::to_string).unwrap_or_default();
         return Err(StoreError::Partly(failed.len(), first));

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::UserId;
+use events::{Position, UserId};
 use service_kit::keys::SecretKey;
 
 const TAG_BYTES: usize = 32;
@@ -60,6 +60,17 @@ impl Place {
     }
 }
 
+/// The cursor behind an event, in the list of events that `query` describes.
+pub fn seal_position(position: Position, key: &SecretKey, query: &str) -> String {
+    seal(position.0.to_be_bytes().to_vec(), key, query)
+}
+
+/// The event in a cursor; `None` when we did not make it for this query.
+pub fn open_position(cursor: &str, key: &SecretKey, query: &str) -> Option<Position> {
+    let bytes = open(cursor, key, query)?;
+    Some(Position(u64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
 fn seal(mut bytes: Vec<u8>, key: &SecretKey, query: &str) -> String {
     let tag = key.mac(&[query.as_bytes(), &bytes]);
     bytes.extend_from_slice(&tag);
@@ -98,5 +109,8 @@ mod tests {
         for garbage in ["", "x", "====", &"A".repeat(500)] {
             assert_eq!(Place::open(garbage, &key, "role=admin"), None);
         }
+        let cursor = seal_position(Position(7), &key, "one");
+        assert_eq!(open_position(&cursor, &key, "one"), Some(Position(7)));
+        assert_eq!(open_position(&cursor, &key, "two"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{DeletedUser, Position, UserId};
+use events::{Position, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Uuid, doc};
 use mongodb::error::{Error, ErrorKind};
@@ -12,8 +12,8 @@ use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use views::{
-    DamagedView, LivingUser, SessionDocument, SessionView, UserDocument, UserView, Views, user_key,
-    users_checkpoint, users_collection,
+    DamagedView, HistoryDocument, HistoryEntry, LivingUser, SessionDocument, SessionView,
+    UserDocument, UserView, Views, user_key, users_checkpoint, users_collection,
 };
 
 use crate::list::{Count, Find};
@@ -65,8 +65,8 @@ fn worked_too_long(error: &Error) -> bool {
 pub enum Found {
     /// A living user.
     Living(Box<LivingUser>, Position),
-    /// A deleted one.
-    Tombstone(DeletedUser),
+    /// A deleted one, with the position of its deletion.
+    Tombstone(Position),
     /// The views know nobody of this id.
     Nobody,
 }
@@ -188,10 +188,10 @@ impl Reader {
         let filter = doc! {"_id": id, "position": {"$gte": 0}};
         let found = self.whole(async move { Ok(users.find_one(filter).await?) }).await?;
         let Some(document) = found else { return Ok(Found::Nobody) };
-        let position = before.max(document.position());
+        let own = document.position();
         Ok(match document.view()? {
-            UserView::Living(user) => Found::Living(user, position),
-            UserView::Tombstone(user) => Found::Tombstone(user),
+            UserView::Living(user) => Found::Living(user, before.max(own)),
+            UserView::Tombstone(_) => Found::Tombstone(own),
         })
     }
 
@@ -221,6 +221,26 @@ impl Reader {
         let Limits { list_work: work, total_max, operation_timeout } = self.limits;
         let counting = async move { counted(&database, count, work, total_max).await };
         self.whole_within(operation_timeout + work, counting).await
+    }
+
+    /// Events of a user behind a position, oldest first, at most `limit`.
+    pub async fn history(
+        &self,
+        user: UserId,
+        behind: Position,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, ReadError> {
+        let history = self.views.history();
+        let behind = i64::try_from(behind.0).unwrap_or(i64::MAX);
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let filter = doc! {"user_id": user_key(user), "_id": {"$gt": behind}};
+        let documents: Vec<HistoryDocument> = self
+            .whole(async move {
+                let found = history.find(filter).sort(doc! {"_id": 1}).limit(limit.into());
+                Ok(found.batch_size(limit).await?.try_collect().await?)
+            })
+            .await?;
+        Ok(documents.into_iter().map(HistoryDocument::view).collect::<Result<_, _>>()?)
     }
 
     /// The sessions of a user that were not ended, newest first, at most `limit`.

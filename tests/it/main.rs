@@ -16,6 +16,7 @@ mod concealing;
 mod contract;
 mod dev;
 mod failures;
+mod history;
 mod idempotency;
 mod importing;
 mod input;

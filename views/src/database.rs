@@ -8,7 +8,10 @@ use mongodb::{Client, Collection, Database};
 
 use events::Position;
 
-use crate::{CHECKPOINTS, SessionDocument, UserDocument, sessions_collection, users_collection};
+use crate::{
+    CHECKPOINTS, HistoryDocument, SessionDocument, UserDocument, history_collection,
+    sessions_collection, users_collection,
+};
 
 /// Time to find a primary. A request that waits longer than this is better refused.
 const SELECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,6 +50,12 @@ impl Views {
     #[must_use]
     pub fn users(&self) -> Collection<UserDocument> {
         self.database.collection(&users_collection())
+    }
+
+    /// What happened to users.
+    #[must_use]
+    pub fn history(&self) -> Collection<HistoryDocument> {
+        self.database.collection(&history_collection())
     }
 
     /// The session views.

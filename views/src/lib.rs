@@ -6,10 +6,12 @@
 //! again (a second projector, a restored database, a replay) cannot bring it back.
 
 mod database;
+mod history;
 mod session;
 mod user;
 
 pub use database::Views;
+pub use history::{HistoryDocument, HistoryEntry};
 pub use session::{SessionDocument, SessionView, user_key};
 pub use user::{
     CutoffDocument, DamagedView, LivingUser, UserDocument, UserView, email_key, name_key,
@@ -31,6 +33,12 @@ pub fn users_collection() -> String {
     format!("users_{GENERATION}")
 }
 
+/// Collection of what happened to users.
+#[must_use]
+pub fn history_collection() -> String {
+    format!("user_history_{GENERATION}")
+}
+
 /// Collection of the session views.
 #[must_use]
 pub fn sessions_collection() -> String {
@@ -43,7 +51,7 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// Counts up when the documents of the user views get more members, or further documents are written
 /// from the same events. It stands in the name of the checkpoint: a database with an older layout has no
 /// such checkpoint, so that the projector begins with the first event and writes every document again.
-pub const USERS_LAYOUT: u32 = 2;
+pub const USERS_LAYOUT: u32 = 3;
 
 /// The checkpoint of the user views.
 #[must_use]
@@ -67,6 +75,13 @@ pub fn sessions_indexes() -> Vec<IndexModel> {
         IndexModel::builder().keys(doc! {"user_id": 1, "created_at": -1}).options(by_user).build(),
         IndexModel::builder().keys(doc! {"remove_at": 1}).options(removal).build(),
     ]
+}
+
+/// Every index of the history: the events of a user, in order.
+#[must_use]
+pub fn history_indexes() -> Vec<IndexModel> {
+    let by_user = IndexOptions::builder().name("by_user".to_owned()).build();
+    vec![IndexModel::builder().keys(doc! {"user_id": 1, "_id": 1}).options(by_user).build()]
 }
 
 /// The names of the indexes that the list of users is served from: a query names the one it is made for.

@@ -127,7 +127,7 @@ pub struct LivingUser {
 /// A document that cannot be read back: the projector and query-api do not fit each other.
 #[derive(Debug, thiserror::Error)]
 #[error("the view document of a user is damaged: {0}")]
-pub struct DamagedView(&'static str);
+pub struct DamagedView(pub(crate) &'static str);
 
 impl UserDocument {
     /// The document for the state after the event at `position`. Pure.

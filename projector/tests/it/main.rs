@@ -5,15 +5,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use events::{
-    Cutoff, DeletedUser, Metadata, Position, Revision, Session, SessionFact, SessionId,
-    SessionSeed, Snapshot, Status, Timestamp, User, UserId, evolve_session,
+    Actor, CommandId, Cutoff, DeletedUser, Event, Metadata, Position, Revision, Session,
+    SessionFact, SessionId, SessionSeed, Snapshot, Status, Timestamp, User, UserFact, UserId,
+    evolve_session,
 };
 use futures::TryStreamExt;
 use mongodb::bson::doc;
 use projector::fold::{Sessions, Users};
 use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
-use views::{UserDocument, UserView, Views, users_checkpoint, users_collection};
+use views::{HistoryDocument, UserDocument, UserView, Views, users_checkpoint, users_collection};
 
 async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -50,16 +51,41 @@ fn deleted(n: u128, revision: u64) -> Snapshot {
     Snapshot::Deleted(DeletedUser { id: id(n), revision: Revision(revision), deleted_at: time() })
 }
 
+/// An event that leads to a state.
+fn event(after: Snapshot) -> Event {
+    let fact = match &after {
+        Snapshot::Deleted(_) => UserFact::Deleted,
+        Snapshot::Present(user) => {
+            UserFact::ProfileChanged { full_name: Some(user.full_name.clone()), metadata: None }
+        }
+    };
+    Event {
+        id: Uuid::from_u128(1),
+        time: time(),
+        actor: Actor::System,
+        command_id: CommandId::from_uuid(Uuid::from_u128(2)),
+        correlation_id: None,
+        causation_id: None,
+        traceparent: None,
+        fact,
+        after,
+    }
+}
+
 fn batch(events: &[(u64, Snapshot)]) -> Users {
     let mut batch = Users::default();
     for (position, after) in events {
-        batch.state(Position(*position), after.clone());
+        batch.event(Position(*position), event(after.clone())).unwrap();
     }
     batch
 }
 
 async fn documents(views: &Views) -> Vec<UserDocument> {
     views.users().find(doc! {}).sort(doc! {"_id": 1}).await.unwrap().try_collect().await.unwrap()
+}
+
+async fn entries(views: &Views) -> Vec<HistoryDocument> {
+    views.history().find(doc! {}).sort(doc! {"_id": 1}).await.unwrap().try_collect().await.unwrap()
 }
 
 fn projected(events: &[(u64, Snapshot)]) -> Vec<UserDocument> {
@@ -86,6 +112,54 @@ async fn a_batch_is_the_last_state_of_each_user() {
     write(&views, &batch(&history())).await.unwrap();
     let expected = [(7, living(1, 2, "$$ROOT")), (12, deleted(2, 2)), (9, living(3, 1, "Edsger"))];
     assert_eq!(documents(&views).await, projected(&expected));
+}
+
+/// What happened to user 2 before it was deleted is in none of them.
+fn history_entries() -> Vec<HistoryDocument> {
+    history()
+        .into_iter()
+        .filter(|(position, _)| *position != 6)
+        .map(|(position, after)| {
+            HistoryDocument::project(&event(after), Position(position)).unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_history_has_every_event_once_and_of_the_deleted_the_deletion_alone() {
+    for size in 1..=history().len() {
+        let views = views().await;
+        for _ in 0..2 {
+            for part in history().chunks(size) {
+                write(&views, &batch(part)).await.unwrap();
+            }
+            assert_eq!(entries(&views).await, history_entries(), "in batches of {size}");
+        }
+        // Nothing of it comes back when an older part is read again.
+        write(&views, &batch(&history()[..2])).await.unwrap();
+        assert_eq!(entries(&views).await, history_entries());
+    }
+}
+
+/// One deletes users while another one, far behind, writes what happened to them before.
+#[tokio::test]
+async fn a_replay_beside_a_deletion_leaves_nothing_behind() {
+    let views = views().await;
+    let before: Vec<(u64, Snapshot)> = (1..=60).map(|n| (n, living(n.into(), 1, "Ada"))).collect();
+    let deletions: Vec<(u64, Snapshot)> =
+        (1..=60).map(|n| (60 + n, deleted(n.into(), 2))).collect();
+    write(&views, &batch(&before)).await.unwrap();
+    let run = |events: Vec<(u64, Snapshot)>| {
+        let views = views.clone();
+        async move {
+            for part in events.chunks(3) {
+                write(&views, &batch(part)).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(run(before), run(deletions));
+    let left: Vec<i64> = entries(&views).await.iter().map(|entry| entry.position).collect();
+    assert_eq!(left, (61..=120).collect::<Vec<i64>>());
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ use views::{LivingUser, email_key, index, name_key};
 
 use crate::cursor::{Key, Place};
 
-const PAGE_SIZE_DEFAULT: usize = 50;
+/// Items on a page when the caller does not say.
+pub const PAGE_SIZE_DEFAULT: usize = 50;
 const PAGE_SIZE_MAX: usize = 200;
 
 /// What users are sorted by.

@@ -27,7 +27,28 @@ pub const EXTRAS: &[Extras] = &[
         errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
         headers: &[Position],
     },
+    Extras {
+        operation: "history_of_user",
+        errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotFound, Code::NotYet],
+        headers: &[Position],
+    },
 ];
+
+/// The parameters of a history.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a description")]
+pub struct HistoryParameters {
+    /// Events on a page.
+    #[param(nullable = false, minimum = 1, maximum = 200, default = 50)]
+    page_size: Option<u16>,
+    /// `next_cursor` of the page before.
+    #[param(nullable = false)]
+    cursor: Option<String>,
+    /// Position that the answer must reflect.
+    #[param(nullable = false)]
+    min_position: Option<u64>,
+}
 
 /// The parameter of a single user.
 #[derive(Deserialize, IntoParams)]

@@ -2,6 +2,7 @@
 
 mod contract;
 mod freshness;
+mod history;
 mod sessions;
 mod users;
 
@@ -58,6 +59,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(sessions::list))
         .routes(routes!(users::list))
         .routes(routes!(users::by_id))
+        .routes(routes!(history::list))
 }
 
 impl From<ReadError> for Problem {
