@@ -137,6 +137,12 @@ impl Client {
         self.send("GET", path, None).await
     }
 
+    /// `GET` of what is no JSON: the status and the text.
+    pub async fn get_text(&self, path: &str) -> (u16, String) {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
     /// `POST` of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, Some(("application/json", body.to_string().into_bytes()))).await

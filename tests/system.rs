@@ -156,19 +156,24 @@ impl System {
 
     /// Waits until every service says that it is ready.
     pub async fn ready(&self) {
-        let services = [
-            Some(&self.command_api),
-            Some(&self.query_api),
-            self.projector.as_ref(),
-            Some(&self.reactor),
-        ];
-        for service in services.into_iter().flatten() {
+        for (_, service) in self.services() {
             let private = Client::new(&service.value("private"));
             wait_for("a service to be ready", || async {
                 private.try_send("GET", "/readyz", None).await.is_some_and(|a| a.status == 200)
             })
             .await;
         }
+    }
+
+    /// The running services with their names.
+    pub fn services(&self) -> impl Iterator<Item = (&'static str, &Process)> {
+        let services = [
+            ("command-api", Some(&self.command_api)),
+            ("query-api", Some(&self.query_api)),
+            ("projector", self.projector.as_ref()),
+            ("reactor", Some(&self.reactor)),
+        ];
+        services.into_iter().filter_map(|(name, process)| Some((name, process?)))
     }
 
     /// A client of the command side.

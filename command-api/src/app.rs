@@ -14,6 +14,7 @@ use service_kit::http::TrustedProxies;
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, random};
 use service_kit::links::{LINK_KEY_PURPOSE, Links};
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
+use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::revocations::Revocations;
 use service_kit::signing_keys::KeyRing;
@@ -76,7 +77,11 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing is served.
-    pub async fn build(settings: &Settings, stop: CancellationToken) -> Result<Self, StartError> {
+    pub async fn build(
+        settings: &Settings,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let application_key = SecretKey::read(&secrets.join(APPLICATION_KEY_FILE))?;
         let keys = KeyRing::open(secrets, true)?;
@@ -86,25 +91,28 @@ impl App {
             TokenVerifier::new(keys.clone(), &settings.tokens).with_access(access.clone());
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
-        let follow = async |subject| {
+        let follow = async |subject, views| {
             ViewsPosition::follow(&client, subject, stop.clone())
                 .await
+                .map(|position| position.watched(metrics, views))
                 .map_err(|error| StartError::Views(error.to_string()))
         };
-        let user_views = follow(subjects::USER_VIEWS_POSITION).await?;
-        let session_views = follow(subjects::SESSION_VIEWS_POSITION).await?;
+        let user_views = follow(subjects::USER_VIEWS_POSITION, "users").await?;
+        let session_views = follow(subjects::SESSION_VIEWS_POSITION, "sessions").await?;
         let open = async |spec: StreamSpec| {
             let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
-            log.verify(&spec).await.map(|()| log)
+            log.verify(&spec).await.map(|()| log.watched(metrics))
         };
         let users_log = open(users_stream(&settings.log)).await?;
         let sessions_log = open(sessions_stream(&settings.log, &settings.sessions)).await?;
         let mails = open(mails_stream(&settings.log)).await?;
         let bucket = open(throttle_stream(&settings.log)).await?;
-        let throttle = NatsThrottle::new(bucket, &application_key, &settings.throttle);
+        let throttle =
+            NatsThrottle::new(bucket, &application_key, &settings.throttle).watched(metrics);
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
         let revocations = Revocations::follow(&client, settings, &stop);
+        revocations.watched(metrics);
         if !revocations.caught_up(REVOCATIONS_WAIT).await {
             return Err(StartError::Revocations);
         }
@@ -120,7 +128,8 @@ impl App {
         let user_log = NatsUserLog::new(users_log, &application_key).map_err(StartError::Crypto)?;
         let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
             .map_err(|error| crypto(&error))?;
-        let hasher = HashPool::start(&settings.passwords).map_err(|error| crypto(&error))?;
+        let hasher =
+            HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
         let tasks = TaskTracker::new();
         let users = Users::new(Parts {
             log: Arc::new(user_log),

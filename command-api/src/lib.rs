@@ -11,5 +11,5 @@ mod domain;
 mod ports;
 mod routes;
 
-pub use app::{App, StartError};
+pub use app::{App, SERVICE, StartError};
 pub use routes::{Report, openapi};

@@ -12,4 +12,4 @@ pub mod fold;
 mod run;
 pub mod store;
 
-pub use run::{App, StartError};
+pub use run::{App, SERVICE, StartError};

@@ -4,17 +4,19 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use events::Position;
+use events::{DecodeError, Position};
 use futures::StreamExt;
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, FollowError, Limits, ReadError, Start, StreamSpec, sessions_stream, users_stream,
+    EventLog, FollowError, Followed, Limits, ReadError, Start, StreamSpec, sessions_stream,
+    users_stream,
 };
 use service_kit::health::Readiness;
+use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::nats;
 use service_kit::views_position::{Announcer, HEARTBEAT};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
@@ -56,7 +58,7 @@ enum RunError {
     #[error("the database does not answer in time")]
     DatabaseTimeout,
     #[error("the event at position {0} cannot be read and nothing behind it is applied: {1}")]
-    Poison(Position, events::DecodeError),
+    Poison(Position, DecodeError),
     #[error("the views are at {views} and the log ends at {log}: they do not belong together")]
     LogBehindViews { views: Position, log: Position },
 }
@@ -72,14 +74,14 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
+    pub async fn build(settings: &Settings, metrics: &Metrics) -> Result<Self, StartError> {
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         let (users, sessions) =
             (users_stream(&settings.log), sessions_stream(&settings.log, &settings.sessions));
         Ok(Self {
-            users: Projection::open(&client, settings, &views, &users).await?,
-            sessions: Projection::open(&client, settings, &views, &sessions).await?,
+            users: Projection::open(&client, settings, metrics, &views, &users).await?,
+            sessions: Projection::open(&client, settings, metrics, &views, &sessions).await?,
         })
     }
 
@@ -106,6 +108,7 @@ struct Projection<F> {
     operation_timeout: Duration,
     lag_max: Duration,
     progress: Arc<Mutex<Progress>>,
+    metrics: ProjectorMetrics,
     fold: PhantomData<fn() -> F>,
 }
 
@@ -118,16 +121,35 @@ struct Progress {
     trouble: Option<String>,
 }
 
+/// Messages that came together, folded.
+struct Batch<F> {
+    fold: F,
+    /// How many they were.
+    events: u64,
+    /// How many there are behind them.
+    pending: u64,
+}
+
+impl<F: Fold> Batch<F> {
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+        self.fold.add(message)?;
+        self.events += 1;
+        self.pending = message.pending;
+        Ok(())
+    }
+}
+
 impl<F: Fold> Projection<F> {
     async fn open(
         client: &async_nats::Client,
         settings: &Settings,
+        metrics: &Metrics,
         views: &Views,
         spec: &StreamSpec,
     ) -> Result<Self, StartError> {
         let log = EventLog::new(client.clone(), F::STREAM, Limits::of(settings));
         log.verify(spec).await?;
-        Ok(Self {
+        let projection = Self {
             log,
             announcer: Announcer::new(client.clone(), F::ANNOUNCED_ON),
             views: views.clone(),
@@ -138,8 +160,26 @@ impl<F: Fold> Projection<F> {
                 position: Position::default(),
                 trouble: Some("not started".to_owned()),
             })),
+            metrics: metrics.projector(F::STREAM),
             fold: PhantomData,
-        })
+        };
+        projection.watch(metrics);
+        Ok(projection)
+    }
+
+    /// Lets every scrape see how old the oldest event is that the views lack.
+    fn watch(&self, metrics: &Metrics) {
+        let (progress, log) = (Arc::clone(&self.progress), self.log.clone());
+        let watched = self.metrics.clone();
+        metrics.sample(move || {
+            let (position, log, watched) = (lock(&progress).position, log.clone(), watched.clone());
+            async move {
+                // A log that does not answer is told by what it is asked for, not here.
+                if let Ok(age) = age_of_missing::<F>(&log, position).await {
+                    watched.lags(age);
+                }
+            }
+        });
     }
 
     fn check(&self, readiness: Readiness, name: &'static str) -> Readiness {
@@ -151,11 +191,8 @@ impl<F: Fold> Projection<F> {
                 if let Some(trouble) = progress.trouble {
                     return Err(trouble);
                 }
-                let events = F::FILTERS.first().copied().unwrap_or_default();
-                let next = log.next(events, progress.position).await;
-                let Some(missing) = next.map_err(|error| error.to_string())? else { return Ok(()) };
-                let age = ambient::now().as_datetime() - missing.stored_at.as_datetime();
-                let lag = age.to_std().unwrap_or_default();
+                let lag = age_of_missing::<F>(&log, progress.position).await;
+                let lag = lag.map_err(|error| error.to_string())?;
                 if lag <= lag_max {
                     return Ok(());
                 }
@@ -174,6 +211,7 @@ impl<F: Fold> Projection<F> {
             if let Err(error) = ended {
                 tracing::warn!(stream = F::STREAM, %error, "the projector starts again from its checkpoint");
                 lock(&self.progress).trouble = Some(error.to_string());
+                self.metrics.restarted();
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -192,15 +230,18 @@ impl<F: Fold> Projection<F> {
         if end < position {
             return Err(RunError::LogBehindViews { views: position, log: end });
         }
-        let mut batches = Box::pin(self.events_behind(position).await?);
+        let (pending, batches) = self.events_behind(position).await?;
+        let mut batches = Box::pin(batches);
         tracing::info!(stream = F::STREAM, %position, "the projector follows the log");
         *lock(&self.progress) = Progress { position, trouble: None };
         *pause = PAUSE_FIRST;
+        self.metrics.follows(position, pending);
 
         self.announcer.announce(position).await;
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.metrics.alive(ambient::now());
             let batch = tokio::select! {
                 _ = heartbeat.tick() => {
                     self.announcer.announce(position).await;
@@ -209,26 +250,30 @@ impl<F: Fold> Projection<F> {
                 batch = batches.next() => batch,
             };
             let Some(batch) = batch else { return Ok(()) };
-            let batch = batch?;
+            let Batch { fold: batch, events, pending } = batch?;
+            let began = Instant::now();
             self.bounded(write(&self.views, &batch)).await?;
+            self.metrics.wrote(events, began.elapsed());
             position = batch.end().map_or(position, |end| position.max(end));
             lock(&self.progress).position = position;
+            self.metrics.follows(position, pending);
             // Readers have what is announced already; the checkpoint is for the next start.
             self.announcer.announce(position).await;
             self.bounded(checkpoint(&self.views, &name, position)).await?;
         }
     }
 
-    /// The messages behind a position, folded into as few batches as they arrive in.
+    /// The messages behind a position, folded into as few batches as they arrive in; before them, how many
+    /// there are.
     async fn events_behind(
         &self,
         position: Position,
-    ) -> Result<impl futures::Stream<Item = Result<F, RunError>>, RunError> {
+    ) -> Result<(u64, impl futures::Stream<Item = Result<Batch<F>, RunError>>), RunError> {
         let following = self.log.follow(F::FILTERS, Start::Behind(position)).await?;
         let ready = following.messages.ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
-        Ok(ready.flat_map(|chunk| {
-            let mut batch = F::default();
+        let batches = ready.flat_map(|chunk| {
+            let mut batch = Batch { fold: F::default(), events: 0, pending: 0 };
             let mut failure = None;
             for next in chunk {
                 let taken = next.map_err(RunError::from).and_then(|message| {
@@ -239,9 +284,10 @@ impl<F: Fold> Projection<F> {
                     break;
                 }
             }
-            let batch = batch.end().is_some().then_some(Ok(batch));
+            let batch = batch.fold.end().is_some().then_some(Ok(batch));
             futures::stream::iter(batch.into_iter().chain(failure))
-        }))
+        });
+        Ok((following.pending, batches))
     }
 
     async fn bounded<T>(
@@ -260,6 +306,17 @@ async fn within<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(RunError::DatabaseTimeout),
     }
+}
+
+/// Age of the oldest event behind a position; zero when there is none.
+async fn age_of_missing<F: Fold>(
+    log: &EventLog,
+    position: Position,
+) -> Result<Duration, ReadError> {
+    let events = F::FILTERS.first().copied().unwrap_or_default();
+    let Some(missing) = log.next(events, position).await? else { return Ok(Duration::ZERO) };
+    let age = ambient::now().as_datetime() - missing.stored_at.as_datetime();
+    Ok(age.to_std().unwrap_or_default())
 }
 
 fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {

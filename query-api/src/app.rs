@@ -7,6 +7,7 @@ use service_kit::access::Access;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::keys::{CURSOR_KEY_FILE, SecretKey};
+use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::revocations::Revocations;
 use service_kit::signing_keys::KeyRing;
@@ -60,7 +61,11 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing is served.
-    pub async fn build(settings: &Settings, stop: CancellationToken) -> Result<Self, StartError> {
+    pub async fn build(
+        settings: &Settings,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
         let keys = KeyRing::open(secrets, false)?;
@@ -71,8 +76,10 @@ impl App {
         let subject = subjects::USER_VIEWS_POSITION;
         let position = ViewsPosition::follow(&client, subject, stop.clone())
             .await
-            .map_err(|error| StartError::Views(error.to_string()))?;
+            .map_err(|error| StartError::Views(error.to_string()))?
+            .watched(metrics, "users");
         let revocations = Revocations::follow(&client, settings, &stop);
+        revocations.watched(metrics);
         if !revocations.caught_up(REVOCATIONS_WAIT).await {
             return Err(StartError::Revocations);
         }

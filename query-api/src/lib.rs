@@ -10,5 +10,5 @@ mod list;
 mod reader;
 mod routes;
 
-pub use app::{App, StartError};
+pub use app::{App, SERVICE, StartError};
 pub use routes::openapi;

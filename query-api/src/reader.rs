@@ -155,7 +155,18 @@ impl Reader {
 
     /// Waits until the views have a position, at most `limit`.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> Result<bool, ReadError> {
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let reached = self.wait_until(position, began + limit).await?;
+        let waited = match reached {
+            true => Waited::Reached,
+            false if self.position.is_alive() => Waited::TimedOut,
+            false => Waited::ProjectorDown,
+        };
+        self.position.count(waited, began.elapsed());
+        Ok(reached)
+    }
+
+    async fn wait_until(&self, position: Position, deadline: Instant) -> Result<bool, ReadError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.position.wait_for(position, left).await {

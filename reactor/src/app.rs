@@ -15,6 +15,7 @@ use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::Links;
 use service_kit::mail_orders::MailOrders;
+use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::sealing::SealingError;
 use tokio::time::sleep;
@@ -88,7 +89,7 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings) -> Result<Self, StartError> {
+    pub async fn build(settings: &Settings, metrics: &Metrics) -> Result<Self, StartError> {
         let from = sender(&settings.mail)?;
         let transport = Transport::open(&settings.mail)?;
         let key = |file| SecretKey::read(&settings.secrets.dir.join(file));
@@ -97,8 +98,8 @@ impl App {
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let limits = Limits::of(settings);
-        let users = EventLog::new(client.clone(), subjects::USERS_STREAM, limits);
-        let mails = EventLog::new(client, subjects::MAILS_STREAM, limits);
+        let users = EventLog::new(client.clone(), subjects::USERS_STREAM, limits).watched(metrics);
+        let mails = EventLog::new(client, subjects::MAILS_STREAM, limits).watched(metrics);
         users.verify(&users_stream(&settings.log)).await?;
         mails.verify(&mails_stream(&settings.log)).await?;
         let work = Work {
@@ -111,6 +112,7 @@ impl App {
                 transport,
                 settings: settings.mail.clone(),
                 memory: Mutex::new(Memory::default()),
+                metrics: metrics.mails(),
             },
             events: mailer_events(),
             orders: mailer_orders(),

@@ -29,7 +29,7 @@ mod orders;
 mod parked;
 mod transport;
 
-pub use app::{App, StartError};
+pub use app::{App, SERVICE, StartError};
 pub use orders::{OrderedBy, orders_for};
 pub use parked::{ParkedError, ParkedMail, ParkedMails};
 pub use transport::SetupError;

@@ -15,6 +15,7 @@ use service_kit::config;
 use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Write};
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use service_kit::metrics::MailMetrics;
 use uuid::Uuid;
 
 use crate::letters::{Letter, LetterError, Letters, Way};
@@ -39,6 +40,7 @@ pub(crate) struct Mailer {
     pub transport: Transport,
     pub settings: config::Mail,
     pub memory: Mutex<Memory>,
+    pub metrics: MailMetrics,
 }
 
 /// What one process remembers. Losing it costs at most a mail that goes out twice.
@@ -112,12 +114,14 @@ impl Mailer {
         if failure.may_pass() && waited < Duration::from_secs(self.settings.give_up_s) {
             let pause = pause(task.deliveries);
             tracing::warn!(order = %id, error = %failure, pause_s = pause.as_secs(), "a mail is put off");
+            self.metrics.put_off();
             self.acknowledge(task.put_off(pause).await, position);
             return;
         }
         match self.park(id, &task).await {
             Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {
                 tracing::error!(order = %id, error = %failure, "a mail is parked; see `roster parked`");
+                self.metrics.parked();
                 self.acknowledge(task.done().await, position);
             }
             outcome @ (Outcome::Unknown
@@ -125,6 +129,7 @@ impl Mailer {
             | Outcome::Unavailable
             | Outcome::Refused(..)) => {
                 tracing::error!(order = %id, error = %failure, ?outcome, "a mail cannot be parked");
+                self.metrics.failed();
                 let pause = pause(task.deliveries);
                 self.acknowledge(task.put_off(pause).await, position);
             }
@@ -171,6 +176,7 @@ impl Mailer {
             self.remember(name, &sent);
             sent?;
             tracing::info!(order = %id, kind = order.mail.kind(), number, "a mail is sent");
+            self.metrics.sent();
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use nats_access::{Role, Trust};
 use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::random;
+use service_kit::metrics::Metrics;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,8 @@ use crate::provision::{self, Administrator};
 use crate::services::{Listeners, stop_on_signal};
 use crate::stack::{self, Stack};
 
+/// The name of the process, for what belongs to none of its services.
+const PROCESS: &str = "dev";
 /// Exit code when a server keeps dying.
 const GAVE_UP: u8 = 3;
 /// Time from started servers to readiness.
@@ -113,25 +116,38 @@ async fn with_servers(
     let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
 
     provision::log(&plan.of(Role::Operator, "operator")).await?;
+    let process = Metrics::new(PROCESS);
+    let watched = [command_api::SERVICE, query_api::SERVICE, projector::SERVICE, reactor::SERVICE];
+    let [for_commands, for_queries, for_projector, for_reactor] =
+        watched.map(|service| process.of(service));
     // The two that follow the projector listen before it speaks.
-    let commands =
-        command_api::App::build(&plan.of(Role::CommandApi, "command-api"), stop.clone()).await?;
+    let commands = command_api::App::build(
+        &plan.of(Role::CommandApi, "command-api"),
+        &for_commands,
+        stop.clone(),
+    )
+    .await?;
     let queries =
-        query_api::App::build(&plan.of(Role::QueryApi, "query-api"), stop.clone()).await?;
-    let projector = projector::App::build(&plan.of(Role::Projector, "projector")).await?;
-    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor")).await?;
+        query_api::App::build(&plan.of(Role::QueryApi, "query-api"), &for_queries, stop.clone())
+            .await?;
+    let projector =
+        projector::App::build(&plan.of(Role::Projector, "projector"), &for_projector).await?;
+    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor"), &for_reactor).await?;
 
     let readiness = commands
         .readiness()
         .and(queries.readiness())
         .and(projector.readiness())
         .and(reactor.readiness());
-    let routes = commands.router().merge(queries.router()).merge(queries.key_routes());
+    let services = vec![
+        (for_commands, commands.router()),
+        (for_queries, queries.router().merge(queries.key_routes())),
+    ];
     let following = TaskTracker::new();
     following.spawn(projector.run(stop.clone()));
     following.spawn(reactor.run(stop.clone()));
     following.close();
-    let serving = listeners.start(Some(routes), readiness.clone(), stop);
+    let serving = listeners.start(services, readiness.clone(), &process, stop);
 
     let ended = tokio::select! {
         ready = get_ready(&commands, administrator, &readiness) => match ready {

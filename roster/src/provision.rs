@@ -9,6 +9,7 @@ use service_kit::event_log::{
     EventLog, Limits, mailer_events, mailer_orders, mails_stream, sessions_stream, throttle_stream,
     users_stream,
 };
+use service_kit::metrics::Metrics;
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
     say("the event log is as it must be");
     if let Some(administrator) = administrator {
         let stop = CancellationToken::new();
-        let app = App::build(&settings, stop.clone()).await?;
+        let app = App::build(&settings, &Metrics::new("provision"), stop.clone()).await?;
         if app.has_administrator().await.map_err(anyhow::Error::msg)? {
             say("there is an administrator already");
         } else {

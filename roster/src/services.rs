@@ -7,6 +7,7 @@ use axum::Router;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::http::{bind, public, serve};
+use service_kit::metrics::Metrics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,10 +18,12 @@ use crate::cli::say;
 /// `roster command-api`
 pub async fn command_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
+    let metrics = Metrics::new(command_api::SERVICE);
     let listeners = Listeners::bind(&settings, true).await?;
-    let app = command_api::App::build(&settings, stop.clone()).await?;
+    let app = command_api::App::build(&settings, &metrics, stop.clone()).await?;
     let routes = app.router().merge(app.key_routes());
-    listeners.serve(Some(routes), app.readiness(), &stop).await;
+    let services = vec![(metrics.clone(), routes)];
+    listeners.serve(services, app.readiness(), &metrics, &stop).await;
     app.finished().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -28,10 +31,12 @@ pub async fn command_api(settings: Settings) -> anyhow::Result<ExitCode> {
 /// `roster query-api`
 pub async fn query_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
+    let metrics = Metrics::new(query_api::SERVICE);
     let listeners = Listeners::bind(&settings, true).await?;
-    let app = query_api::App::build(&settings, stop.clone()).await?;
+    let app = query_api::App::build(&settings, &metrics, stop.clone()).await?;
     let routes = app.router().merge(app.key_routes());
-    listeners.serve(Some(routes), app.readiness(), &stop).await;
+    let services = vec![(metrics.clone(), routes)];
+    listeners.serve(services, app.readiness(), &metrics, &stop).await;
     app.finished().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -39,12 +44,13 @@ pub async fn query_api(settings: Settings) -> anyhow::Result<ExitCode> {
 /// `roster projector`
 pub async fn projector(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
+    let metrics = Metrics::new(projector::SERVICE);
     let listeners = Listeners::bind(&settings, false).await?;
-    let app = projector::App::build(&settings).await?;
+    let app = projector::App::build(&settings, &metrics).await?;
     let readiness = app.readiness();
     let tasks = TaskTracker::new();
     tasks.spawn(app.run(stop.clone()));
-    listeners.serve(None, readiness, &stop).await;
+    listeners.serve(Vec::new(), readiness, &metrics, &stop).await;
     tasks.close();
     tasks.wait().await;
     Ok(ExitCode::SUCCESS)
@@ -53,12 +59,13 @@ pub async fn projector(settings: Settings) -> anyhow::Result<ExitCode> {
 /// `roster reactor`
 pub async fn reactor(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
+    let metrics = Metrics::new(reactor::SERVICE);
     let listeners = Listeners::bind(&settings, false).await?;
-    let app = reactor::App::build(&settings).await?;
+    let app = reactor::App::build(&settings, &metrics).await?;
     let readiness = app.readiness();
     let tasks = TaskTracker::new();
     tasks.spawn(app.run(stop.clone()));
-    listeners.serve(None, readiness, &stop).await;
+    listeners.serve(Vec::new(), readiness, &metrics, &stop).await;
     tasks.close();
     tasks.wait().await;
     Ok(ExitCode::SUCCESS)
@@ -88,7 +95,13 @@ impl Listeners {
     }
 
     /// Says where it listens and serves until `stop`, then lets requests under way finish.
-    async fn serve(self, routes: Option<Router>, readiness: Readiness, stop: &CancellationToken) {
+    async fn serve(
+        self,
+        services: Vec<(Metrics, Router)>,
+        readiness: Readiness,
+        process: &Metrics,
+        stop: &CancellationToken,
+    ) {
         let mut line = "ready".to_owned();
         if let Ok(Some(address)) = self.public_addr() {
             line.push_str(&format!(" url=http://{address}"));
@@ -96,7 +109,7 @@ impl Listeners {
         if let Ok(address) = self.private_addr() {
             line.push_str(&format!(" private=http://{address}"));
         }
-        let serving = self.start(routes, readiness, stop);
+        let serving = self.start(services, readiness, process, stop);
         say(&line);
         serving.wait().await;
     }
@@ -104,15 +117,17 @@ impl Listeners {
     /// Starts to serve; the tracker is done when the last request is.
     pub fn start(
         self,
-        routes: Option<Router>,
+        services: Vec<(Metrics, Router)>,
         readiness: Readiness,
+        process: &Metrics,
         stop: &CancellationToken,
     ) -> TaskTracker {
         let serving = TaskTracker::new();
-        if let (Some(listener), Some(routes)) = (self.public, routes) {
-            serving.spawn(serve(listener, public(routes), stop.clone()));
+        if let Some(listener) = self.public {
+            serving.spawn(serve(listener, public(process, services), stop.clone()));
         }
-        serving.spawn(serve(self.private, readiness.routes(), stop.clone()));
+        let private = readiness.routes().merge(process.routes());
+        serving.spawn(serve(self.private, private, stop.clone()));
         serving.close();
         serving
     }

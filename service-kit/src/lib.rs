@@ -12,6 +12,7 @@ pub mod http;
 pub mod keys;
 pub mod links;
 pub mod mail_orders;
+pub mod metrics;
 pub mod nats;
 pub mod openapi;
 pub mod problem;

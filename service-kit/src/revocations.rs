@@ -26,6 +26,7 @@ use crate::ambient;
 use crate::config::Settings;
 use crate::event_log::{EventLog, FollowError, Followed, Limits, Start};
 use crate::health::Readiness;
+use crate::metrics::Metrics;
 
 /// How much further back than the life of a token is read: clocks differ.
 const CLOCKS_MARGIN_S: u64 = 60;
@@ -85,6 +86,7 @@ pub struct Revocations {
     users: watch::Receiver<Heard>,
     sessions: watch::Receiver<Heard>,
     silence_max: Duration,
+    began: Instant,
 }
 
 impl Revocations {
@@ -121,7 +123,7 @@ impl Revocations {
         };
         let (users, sessions) = (start(Feed::Users), start(Feed::Sessions));
         let silence_max = Duration::from_millis(settings.revocations.silence_max_ms);
-        Self { denied, users, sessions, silence_max }
+        Self { denied, users, sessions, silence_max, began: Instant::now() }
     }
 
     /// Waits until both feeds have been read to their end; `false` when that takes longer than `limit`.
@@ -148,6 +150,22 @@ impl Revocations {
             let silent = "the feed of revocations is silent".to_owned();
             async move { if live { Ok(()) } else { Err(silent) } }
         })
+    }
+
+    /// Lets every scrape see for how long the feeds have been silent.
+    pub fn watched(&self, metrics: &Metrics) {
+        let (revocations, watching) = (self.clone(), metrics.clone());
+        metrics.sample(move || {
+            for (feed, heard) in ["users", "sessions"].into_iter().zip(revocations.feeds()) {
+                let silence = match heard {
+                    Heard::Behind => revocations.began.elapsed(),
+                    Heard::Live => Duration::ZERO,
+                    Heard::SilentSince(since) => since.elapsed(),
+                };
+                watching.revocations_silence(feed, silence);
+            }
+            std::future::ready(())
+        });
     }
 
     /// Whether what is known here is recent enough for those who may do harm to others.

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{Metrics, ViewsMetrics};
+
 /// Pause between two announcements of an idle projector.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which the projector counts as down: three heartbeats and some.
@@ -69,6 +71,7 @@ struct Heard {
 #[derive(Clone)]
 pub struct ViewsPosition {
     heard: watch::Receiver<Option<Heard>>,
+    metrics: Option<ViewsMetrics>,
 }
 
 impl ViewsPosition {
@@ -102,7 +105,20 @@ impl ViewsPosition {
                 tell.send_replace(Some(Heard { position: said.position, at: Instant::now() }));
             }
         });
-        Ok(Self { heard })
+        Ok(Self { heard, metrics: None })
+    }
+
+    /// The same, with its waits counted. `views` names them.
+    #[must_use]
+    pub fn watched(self, metrics: &Metrics, views: &'static str) -> Self {
+        Self { metrics: Some(metrics.views(views)), ..self }
+    }
+
+    /// Counts a wait that somebody waited, with or without [`ViewsPosition::wait_for`].
+    pub fn count(&self, outcome: Waited, took: Duration) {
+        if let Some(metrics) = &self.metrics {
+            metrics.waited(outcome, took);
+        }
     }
 
     /// The last position heard of.

@@ -102,7 +102,10 @@ async fn no_secret_is_left_anywhere() {
     for service in ["command-api", "query-api", "projector", "reactor"] {
         haystack.push((format!("log of {service}"), system.log_of(service).into_bytes()));
     }
-    for process in [&system.command_api, &system.query_api, &system.reactor] {
+    for (name, scrape) in system.scrapes().await {
+        haystack.push((format!("/metrics of {name}"), scrape.0.into_bytes()));
+    }
+    for (_, process) in system.services() {
         let private = Client::new(&process.value("private"));
         for path in ["/livez", "/readyz"] {
             let answer = private.get(path).await;
@@ -116,6 +119,8 @@ async fn no_secret_is_left_anywhere() {
     assert!(control.iter().any(|place| place.contains("mongod")), "the views: {control:?}");
     let logs = places("connected to NATS", &haystack);
     assert!(logs.len() >= 4, "the logs are there: {logs:?}");
+    let metrics = places("roster_build_info", &haystack);
+    assert_eq!(metrics.len(), 4, "the metrics are there: {metrics:?}");
     for secret in &secrets {
         let found = places(secret, &haystack);
         let kind: String = secret.chars().take(6).collect();

@@ -30,4 +30,5 @@ mod registering;
 mod sessions;
 mod throttling;
 mod users;
+mod watching;
 mod workload;

@@ -32,6 +32,7 @@ use service_kit::event_log::{
     Append, EventLog, Guard, Outcome, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Write,
 };
 use service_kit::keys::{SecretKey, random};
+use service_kit::metrics::{Metrics, ThrottleMetrics};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -54,6 +55,8 @@ const WAIT_PAUSE_MAX_MS: u64 = 50;
 const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Attempts of this process that may wait for others; further ones are refused at once.
 const WAITING_MAX: usize = 512;
+/// The names of the limits, as a refusal tells them.
+const POLICIES: [&str; 5] = ["account", "address", "mails", "registrations", "resets"];
 /// How long a place is kept for an attempt that does not tell.
 const RESERVATION: Duration = Duration::from_secs(10);
 /// When an attempt that waited in vain may come again.
@@ -66,6 +69,7 @@ pub struct NatsThrottle {
     settings: config::Throttle,
     locks: Vec<Mutex<()>>,
     waiting: Semaphore,
+    metrics: Option<ThrottleMetrics>,
 }
 
 impl NatsThrottle {
@@ -77,7 +81,13 @@ impl NatsThrottle {
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             waiting: Semaphore::new(WAITING_MAX),
+            metrics: None,
         }
+    }
+
+    /// The same, with its refusals counted.
+    pub fn watched(self, metrics: &Metrics) -> Self {
+        Self { metrics: Some(metrics.throttle(&POLICIES)), ..self }
     }
 
     fn subject(&self, kind: &str, key: &[u8]) -> String {
@@ -135,7 +145,14 @@ impl NatsThrottle {
         } else {
             ("address", settings.address_failures_free, settings.address_halving_s)
         };
-        Refusal { policy, quota, window: Duration::from_secs(window_s), retry_after }
+        self.refused(Refusal { policy, quota, window: Duration::from_secs(window_s), retry_after })
+    }
+
+    fn refused(&self, refusal: Refusal) -> Refusal {
+        if let Some(metrics) = &self.metrics {
+            metrics.refused(refusal.policy);
+        }
+        refusal
     }
 
     /// A place at one record; waits while only attempts under way are in the way.
@@ -327,11 +344,13 @@ impl Throttle for NatsThrottle {
                 }
             })
             .await?;
-        Ok(counted.map_err(|retry_after_ms| Refusal {
-            policy,
-            quota: max,
-            window: Duration::from_secs(window_s),
-            retry_after: Duration::from_millis(retry_after_ms),
+        Ok(counted.map_err(|retry_after_ms| {
+            self.refused(Refusal {
+                policy,
+                quota: max,
+                window: Duration::from_secs(window_s),
+                retry_after: Duration::from_millis(retry_after_ms),
+            })
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! The views, as their position is heard of.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use events::Position;
@@ -11,6 +11,9 @@ use crate::ports::Views;
 #[async_trait]
 impl Views for ViewsPosition {
     async fn have(&self, position: Position, limit: Duration) -> bool {
-        self.wait_for(position, limit).await == Waited::Reached
+        let began = Instant::now();
+        let waited = self.wait_for(position, limit).await;
+        self.count(waited, began.elapsed());
+        waited == Waited::Reached
     }
 }

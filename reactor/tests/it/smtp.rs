@@ -9,6 +9,7 @@ use reactor::{App, StartError};
 use service_kit::config::MailTransport;
 use service_kit::event_log::{Append, Guard, Write};
 use service_kit::mail_orders::Mail;
+use service_kit::metrics::Metrics;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -205,7 +206,7 @@ async fn settings_that_send_in_the_clear_are_refused() {
     let mut system = System::start().await;
     system.settings.mail.transport = MailTransport::Smtp;
     system.settings.mail.smtp_url = "smtp://user:pa55word@mail.example.com".to_owned();
-    let refused = App::build(&system.settings).await.err().unwrap();
+    let refused = App::build(&system.settings, &Metrics::new("test")).await.err().unwrap();
     assert!(matches!(refused, StartError::Setup(_)), "{refused}");
     assert!(!format!("{refused} {refused:?}").contains("pa55word"));
 }

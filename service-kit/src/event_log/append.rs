@@ -218,10 +218,18 @@ impl EventLog {
     /// Safe to be dropped only before it is polled: run it in a task of its own, so that a client that
     /// hangs up cannot stop it half-way.
     pub async fn append(&self, append: &Append) -> Outcome {
+        let started = Instant::now();
+        let outcome = self.append_within(append, started + self.limits.append_deadline).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.appended(&outcome, started.elapsed());
+        }
+        outcome
+    }
+
+    async fn append_within(&self, append: &Append, deadline: Instant) -> Outcome {
         if append.len() > APPEND_MESSAGES_MAX {
             return Outcome::Refused(0, format!("more than {APPEND_MESSAGES_MAX} messages"));
         }
-        let deadline = Instant::now() + self.limits.append_deadline;
         let mut pause = BATCH_RETRY_FIRST;
         // Once one attempt ended without an answer, a later "nothing stored" speaks for itself alone.
         let mut in_doubt = false;
@@ -259,6 +267,9 @@ impl EventLog {
             }
             sleep(pause).await;
             pause = (pause * 2).min(BATCH_RETRY_MAX);
+            if let Some(metrics) = &self.metrics {
+                metrics.sent_again();
+            }
         }
     }
 

@@ -38,6 +38,7 @@ use events::Position;
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
+use crate::metrics::{LogMetrics, Metrics};
 
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
@@ -84,6 +85,7 @@ pub struct EventLog {
     stream: Arc<str>,
     open_batches: Arc<Semaphore>,
     limits: Limits,
+    metrics: Option<LogMetrics>,
 }
 
 impl EventLog {
@@ -95,7 +97,14 @@ impl EventLog {
             stream: stream.into(),
             open_batches: Arc::new(Semaphore::new(OPEN_BATCHES_MAX)),
             limits,
+            metrics: None,
         }
+    }
+
+    /// The same, with its appends counted.
+    #[must_use]
+    pub fn watched(self, metrics: &Metrics) -> Self {
+        Self { metrics: Some(metrics.log(&self.stream)), ..self }
     }
 
     /// Whether the connection to the server stands right now.

@@ -5,8 +5,8 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
@@ -17,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
 use crate::ambient;
+use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::{Code, Problem};
 
@@ -31,21 +32,28 @@ const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
-/// Puts the layers of a public listener around routes.
-pub fn public(routes: Router) -> Router {
-    routes
+/// Puts the layers of a public listener around the routes of the services behind it. What no service has
+/// is answered by the process.
+pub fn public(process: &Metrics, services: impl IntoIterator<Item = (Metrics, Router)>) -> Router {
+    let own = Router::new()
         .route("/docs/error-codes.md", get(error_codes))
         .merge(openapi::pages())
-        .fallback(|| async { Problem::new(Code::NotFound) })
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(outermost))
+        .fallback(|| async { Problem::new(Code::NotFound) });
+    services.into_iter().fold(layered(own, process.clone()), |all, (metrics, routes)| {
+        all.merge(layered(routes, metrics))
+    })
+}
+
+fn layered(routes: Router, metrics: Metrics) -> Router {
+    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(metrics, outermost))
 }
 
 async fn error_codes() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], ERROR_CODES).into_response()
 }
 
-async fn outermost(mut request: Request, next: Next) -> Response {
+async fn outermost(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
+    let _in_flight = metrics.request_begins();
     let started = Instant::now();
     let id = request_id(&request);
     let method = request.method().clone();
@@ -65,8 +73,10 @@ async fn outermost(mut request: Request, next: Next) -> Response {
     response = in_our_words(response, &id);
     finish_headers(&mut response, &id);
 
+    let took = started.elapsed();
+    metrics.request_ended(&method, &route, response.status(), took);
     let status = response.status().as_u16();
-    let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     if response.status().is_server_error() {
         tracing::warn!(%method, route, status, elapsed_us, request_id = id, "request failed");
     } else {

@@ -12,12 +12,14 @@ mod stored;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash as Phc, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use async_trait::async_trait;
 use service_kit::config::Passwords;
 use service_kit::keys::random;
+use service_kit::metrics::{HashMetrics, Metrics};
 use tokio::sync::oneshot;
 
 use crate::domain::{Broken, Password};
@@ -40,11 +42,13 @@ pub struct HashPool {
     queue: SyncSender<Work>,
     /// What the password of nobody is compared with.
     nobody: PasswordHash,
+    metrics: HashMetrics,
 }
 
 impl HashPool {
     /// Starts the threads.
-    pub fn start(settings: &Passwords) -> Result<Self, HashError> {
+    pub fn start(settings: &Passwords, metrics: &Metrics) -> Result<Self, HashError> {
+        let metrics = metrics.hashing();
         let params = Params::new(settings.memory_kib, settings.passes, 1, Some(OUTPUT_BYTES))
             .map_err(failed)?;
         let threads = match settings.threads {
@@ -57,14 +61,15 @@ impl HashPool {
         for n in 0..threads {
             let work = Arc::clone(&work);
             let hasher = Hasher::new(&params, &large);
+            let metrics = metrics.clone();
             thread::Builder::new()
                 .name(format!("argon2-{n}"))
-                .spawn(move || hash_until_closed(&work, hasher))
+                .spawn(move || hash_until_closed(&work, hasher, &metrics))
                 .map_err(failed)?;
         }
         let noise = random::<32>().map_err(failed)?;
         let nobody = Hasher::new(&params, &large).hash(&noise)?;
-        Ok(Self { queue, nobody })
+        Ok(Self { queue, nobody, metrics })
     }
 
     async fn ask<T>(
@@ -72,10 +77,17 @@ impl HashPool {
         work: Work,
         answer: oneshot::Receiver<Result<T, HashError>>,
     ) -> Result<T, HashError> {
-        match self.queue.try_send(work) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(failed("a hashing thread ended"))),
-            Err(TrySendError::Full(_)) => Err(HashError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Err(failed("the hashing threads ended")),
+        self.metrics.queued();
+        let Err(error) = self.queue.try_send(work) else {
+            return answer.await.unwrap_or_else(|_| Err(failed("a hashing thread ended")));
+        };
+        self.metrics.taken();
+        match error {
+            TrySendError::Full(_) => {
+                self.metrics.shed();
+                Err(HashError::Overloaded)
+            }
+            TrySendError::Disconnected(_) => Err(failed("the hashing threads ended")),
         }
     }
 }
@@ -104,16 +116,24 @@ impl PasswordHasher for HashPool {
     }
 }
 
-fn hash_until_closed(work: &Mutex<Receiver<Work>>, mut hasher: Hasher) {
+fn hash_until_closed(work: &Mutex<Receiver<Work>>, mut hasher: Hasher, metrics: &HashMetrics) {
     loop {
         let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        if next.is_ok() {
+            metrics.taken();
+        }
+        let started = Instant::now();
         // A caller that went away while it waited is not worth 16 ms.
         match next {
             Ok(Work::Hash(password, tell)) if !tell.is_closed() => {
-                let _ = tell.send(hasher.hash(password.as_bytes()));
+                let hashed = hasher.hash(password.as_bytes());
+                metrics.hashed(started.elapsed());
+                let _ = tell.send(hashed);
             }
             Ok(Work::Verify(password, hash, tell)) if !tell.is_closed() => {
-                let _ = tell.send(hasher.verify(password.as_bytes(), &hash));
+                let verified = hasher.verify(password.as_bytes(), &hash);
+                metrics.verified(started.elapsed());
+                let _ = tell.send(verified);
             }
             Ok(_) => {}
             Err(_) => return,
@@ -226,13 +246,17 @@ mod tests {
         Passwords { threads: 1, queue_max, ..settings.passwords }
     }
 
+    fn started(settings: &Passwords) -> HashPool {
+        HashPool::start(settings, &Metrics::new("test")).unwrap()
+    }
+
     fn password(text: &str) -> Password {
         Password::given(text).unwrap()
     }
 
     #[tokio::test]
     async fn a_password_is_known_again_and_no_other() {
-        let pool = HashPool::start(&settings(8)).unwrap();
+        let pool = started(&settings(8));
         let hash = pool.hash(password("correct horse")).await.unwrap();
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
         let verify = |text: &str, hash: Option<PasswordHash>| pool.verify(password(text), hash);
@@ -267,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn hashes_of_other_systems_are_known_and_to_be_replaced() {
-        let pool = HashPool::start(&settings(8)).unwrap();
+        let pool = started(&settings(8));
         for hash in FOREIGN {
             assert_eq!(check_foreign_hash(hash), Ok(()), "{hash}");
             let good = verify(&pool, "correct horse", hash).await;
@@ -284,8 +308,8 @@ mod tests {
 
     #[tokio::test]
     async fn other_numbers_than_todays_are_outdated() {
-        let today = HashPool::start(&settings(8)).unwrap();
-        let tomorrow = HashPool::start(&Passwords { passes: 3, ..settings(8) }).unwrap();
+        let today = started(&settings(8));
+        let tomorrow = started(&Passwords { passes: 3, ..settings(8) });
         let hash = today.hash(password("correct horse")).await.unwrap();
         let verified = verify(&tomorrow, "correct horse", &hash.0).await;
         assert_eq!(verified, Verified { matches: true, outdated: true });
@@ -294,7 +318,7 @@ mod tests {
     /// The hashes are of Python's bcrypt 4.0.1, which cut after 72 bytes without a word.
     #[tokio::test]
     async fn bcrypt_sees_72_bytes_and_no_nul() {
-        let pool = HashPool::start(&settings(8)).unwrap();
+        let pool = started(&settings(8));
         let of_72 = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.ug0A3dTXhy5U.dFjx/qguZ8I4CB77BC";
         let of_71 = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.mwrsLq6gtszNEQrpvY85c8XKy5rgdwW";
         let of_none = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.Cg0ly9t/KVBCBYYDfOmZKwry9JuXClC";
@@ -318,7 +342,7 @@ mod tests {
     async fn what_cannot_be_taken_over_is_refused_with_a_reason() {
         let salt = "MDEyMzQ1Njc4OWFiY2RlZg";
         let hash = "uHVoxjLD1v3uqpdY8ehNPGUYMiKj8ROQSRwMSE033NY";
-        let pool = HashPool::start(&settings(8)).unwrap();
+        let pool = started(&settings(8));
         for (text, code) in [
             ("".to_owned(), "hash-malformed"),
             ("secret".to_owned(), "hash-malformed"),
@@ -358,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_sheds() {
-        let pool = HashPool::start(&settings(1)).unwrap();
+        let pool = started(&settings(1));
         let results =
             futures::future::join_all((0..20).map(|_| pool.hash(password("correct horse")))).await;
         let shed = results.iter().filter(|r| **r == Err(HashError::Overloaded)).count();
