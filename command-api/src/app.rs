@@ -216,8 +216,7 @@ impl App {
             email_verified: true,
             imported: None,
         };
-        let request =
-            Request { actor: Actor::System, correlation_id: None, traceparent: None, key: None };
+        let request = Request { actor: Actor::System, ..Request::of(None) };
         match self.users.install(register, password, request).await {
             Ok(_) => Ok(true),
             Err(CommandError::EmailTaken) => Ok(false),

@@ -115,6 +115,27 @@ struct Wire {
     data: Map<String, Value>,
 }
 
+/// What an event says of where it comes from, read without the rest of it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Cause {
+    /// The event type on the wire.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The request.
+    #[serde(rename = "correlationid")]
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+impl Cause {
+    /// Reads it; `None` when the bytes are no event.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
 const CHANGED: &str = "changed";
 
 impl Envelope<UserFact> {

@@ -8,6 +8,7 @@
 //! It has no side effects: mail and erasure are not its affair. An event it cannot read stops it, and
 //! readiness says so; skipping would make views that nobody decided.
 
+mod causes;
 pub mod fold;
 mod run;
 pub mod store;

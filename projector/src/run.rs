@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
+use crate::causes::Causes;
 use crate::fold::{Fold, Sessions, Users};
 use crate::store::{StoreError, checkpoint, prepare, write};
 
@@ -128,6 +129,7 @@ struct Batch<F> {
     events: u64,
     /// How many there are behind them.
     pending: u64,
+    causes: Causes,
 }
 
 impl<F: Fold> Batch<F> {
@@ -135,6 +137,7 @@ impl<F: Fold> Batch<F> {
         self.fold.add(message)?;
         self.events += 1;
         self.pending = message.pending;
+        self.causes.add(message);
         Ok(())
     }
 }
@@ -250,13 +253,14 @@ impl<F: Fold> Projection<F> {
                 batch = batches.next() => batch,
             };
             let Some(batch) = batch else { return Ok(()) };
-            let Batch { fold: batch, events, pending } = batch?;
+            let Batch { fold: batch, events, pending, causes } = batch?;
             let began = Instant::now();
             self.bounded(write(&self.views, &batch)).await?;
             self.metrics.wrote(events, began.elapsed());
             position = batch.end().map_or(position, |end| position.max(end));
             lock(&self.progress).position = position;
             self.metrics.follows(position, pending);
+            causes.applied(F::STREAM);
             // Readers have what is announced already; the checkpoint is for the next start.
             self.announcer.announce(position).await;
             self.bounded(checkpoint(&self.views, &name, position)).await?;
@@ -273,7 +277,8 @@ impl<F: Fold> Projection<F> {
         let ready = following.messages.ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
         let batches = ready.flat_map(|chunk| {
-            let mut batch = Batch { fold: F::default(), events: 0, pending: 0 };
+            let mut batch =
+                Batch { fold: F::default(), events: 0, pending: 0, causes: Causes::default() };
             let mut failure = None;
             for next in chunk {
                 let taken = next.map_err(RunError::from).and_then(|message| {

@@ -8,6 +8,7 @@ use mongodb::bson::{Uuid, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::Hint;
 use mongodb::{Collection, Database};
+use service_kit::trace::carried;
 use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -125,7 +126,7 @@ impl Reader {
         operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
     ) -> Result<T, ReadError> {
         let late = || ReadError::Unavailable("no answer in time".to_owned());
-        let running = self.operations.spawn(timeout(limit, operation));
+        let running = self.operations.spawn(timeout(limit, carried(operation)));
         match running.await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(late()),

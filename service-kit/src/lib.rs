@@ -21,5 +21,6 @@ pub mod sealing;
 pub mod signing_keys;
 pub mod telemetry;
 pub mod tokens;
+pub mod trace;
 pub mod user_read;
 pub mod views_position;

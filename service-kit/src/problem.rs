@@ -125,6 +125,8 @@ pub struct Problem {
     detail: Option<String>,
     errors: Vec<FieldError>,
     retry_after_s: Option<u64>,
+    /// What went wrong inside, for the log.
+    cause: Option<Box<str>>,
     /// Boxed: few problems have one, and every fallible function returns a problem.
     rate_limit: Option<Box<RateLimit>>,
 }
@@ -160,6 +162,7 @@ impl Problem {
             detail: None,
             errors: Vec::new(),
             retry_after_s: retry.then_some(RETRY_AFTER_DEFAULT_S),
+            cause: None,
             rate_limit: None,
         }
     }
@@ -185,11 +188,23 @@ impl Problem {
         Self { errors, ..Self::new(Code::ValidationFailed) }
     }
 
-    /// A fault of Roster. The chain goes to the log here, once, and nothing of it to the client.
+    /// A fault of Roster. The chain goes to the log, once, and nothing of it to the client.
     #[must_use]
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(error = %chain(error), "request failed");
-        Self::new(Code::Internal)
+        Self::new(Code::Internal).because(chain(error))
+    }
+
+    /// Adds what went wrong inside. It stands in the one line that the log has for this request.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<str>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// What went wrong inside.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
     }
 
     /// The stable code.

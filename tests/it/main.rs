@@ -22,6 +22,7 @@ mod importing;
 mod input;
 mod keys;
 mod lists;
+mod logging;
 mod mails;
 mod operator;
 mod queries;

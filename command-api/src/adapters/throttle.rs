@@ -219,10 +219,8 @@ impl NatsThrottle {
             let (mut record, guard) = match &stored {
                 None => (R::default(), Guard::absent()),
                 Some(stored) => {
-                    let record = serde_json::from_slice(&stored.payload).map_err(|error| {
-                        tracing::error!(%error, subject, "a record of the throttle cannot be read");
-                        failed(error)
-                    })?;
+                    let record = serde_json::from_slice(&stored.payload)
+                        .map_err(|error| failed(format!("{subject} cannot be read: {error}")))?;
                     (record, stored.guard())
                 }
             };
@@ -241,8 +239,7 @@ impl NatsThrottle {
                     return Err(failed("no answer to a write"));
                 }
                 outcome @ (Outcome::Full | Outcome::Refused(..)) => {
-                    tracing::error!(?outcome, "the throttle cannot count: attempts are refused");
-                    return Err(failed("a write was refused"));
+                    return Err(failed(format!("a write was refused: {outcome:?}")));
                 }
             }
         }

@@ -18,6 +18,7 @@ use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
+use service_kit::trace::{Scope, carried};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -106,6 +107,15 @@ pub struct Request {
     pub traceparent: Option<String>,
     /// What a repetition is known by.
     pub key: Option<IdempotencyKey>,
+}
+
+impl Request {
+    /// Nobody's, within a request over HTTP or none.
+    pub fn of(scope: Option<Scope>) -> Self {
+        let (correlation_id, context) = scope.map(|s| (s.request_id, s.context)).unzip();
+        let traceparent = context.flatten().map(|context| context.to_string());
+        Self { actor: Actor::Anonymous, correlation_id, traceparent, key: None }
+    }
 }
 
 /// A command that was carried out, or found to be already.
@@ -208,10 +218,7 @@ fn settled(appended: Appended) -> Result<Option<Position>, CommandError> {
         Appended::Unavailable => {
             Err(CommandError::Unavailable("the log does not answer".to_owned()))
         }
-        Appended::Full => {
-            tracing::error!("the event log is at its limit: commands are refused");
-            Err(CommandError::Unavailable("the log is full".to_owned()))
-        }
+        Appended::Full => Err(CommandError::Unavailable("the log is full".to_owned())),
         Appended::Refused(why) => Err(CommandError::Internal(why)),
     }
 }
@@ -290,7 +297,7 @@ impl Users {
         T: Send + 'static,
         F: Future<Output = Result<T, CommandError>> + Send + 'static,
     {
-        self.parts.tasks.spawn(command(self.clone())).await.unwrap_or_else(|error| {
+        self.parts.tasks.spawn(carried(command(self.clone()))).await.unwrap_or_else(|error| {
             Err(CommandError::Internal(format!("a command ended: {error}")))
         })
     }

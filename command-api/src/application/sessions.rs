@@ -6,7 +6,7 @@ use events::{
     Actor, CommandId, Cutoff, EndReason, Position, Session, SessionEvent, SessionFact, SessionId,
     SessionSeed, User, UserId, UserState, evolve_session,
 };
-use service_kit::ambient;
+use service_kit::{ambient, trace};
 
 use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Users, settled};
@@ -94,7 +94,7 @@ impl Users {
                     return Ok(self.granted(user, session, &cutoff, loaded.position));
                 }
                 Refresh::Stolen(fact) => {
-                    tracing::warn!(%user, session = %id, "a replaced refresh token came back");
+                    tracing::info!(%user, session = %id, "a replaced refresh token came back");
                     if self.append_session(user, id, &loaded, fact).await?.is_some() {
                         return Err(refused);
                     }
@@ -207,14 +207,15 @@ impl Users {
         let time = ambient::now();
         let after = evolve_session(before.value.clone(), user, id, &fact, time)
             .map_err(|error| CommandError::Internal(error.to_string()))?;
+        let request = trace::current();
         let event = SessionEvent {
             id: ambient::new_uuid(),
             time,
             actor: Actor::User(user),
             command_id: CommandId::from_uuid(ambient::new_uuid()),
-            correlation_id: None,
+            correlation_id: request.as_ref().map(|request| request.request_id.clone()),
             causation_id: None,
-            traceparent: None,
+            traceparent: request.and_then(|request| Some(request.context?.to_string())),
             fact,
             after,
         };

@@ -8,10 +8,11 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::{Actor, User};
+use events::User;
 use service_kit::http::Form;
 use service_kit::links::LinkKind;
 use service_kit::problem::{Code, Problem};
+use service_kit::trace;
 
 use super::AppState;
 use crate::application::{CommandError, Request};
@@ -82,8 +83,7 @@ pub async fn follow(
 ) -> Result<Response, Problem> {
     let kind = kind_of(&path)?;
     let token = field(&body, "token").unwrap_or_default();
-    let request =
-        Request { actor: Actor::Anonymous, correlation_id: None, traceparent: None, key: None };
+    let request = Request::of(trace::current());
     let result = match kind {
         LinkKind::ResetPassword | LinkKind::SetPassword => {
             let text = field(&body, "new_password").unwrap_or_default();

@@ -23,18 +23,12 @@ impl From<CommandError> for Problem {
                 Self::new(Code::Overloaded).detail("nothing was done; try again")
             }
             CommandError::Unavailable(why) => {
-                tracing::warn!(why, "a command was refused");
-                Self::new(Code::Unavailable).detail("nothing was done; try again")
+                Self::new(Code::Unavailable).detail("nothing was done; try again").because(why)
             }
-            CommandError::OutcomeUnknown => {
-                tracing::warn!("the outcome of a command is unknown");
-                Self::new(Code::OutcomeUnknown)
-                    .detail("the command may have been done; repeat it with the same Idempotency-Key to learn")
-            }
-            CommandError::Internal(why) => {
-                tracing::error!(why, "a command failed");
-                Self::new(Code::Internal)
-            }
+            CommandError::OutcomeUnknown => Self::new(Code::OutcomeUnknown).detail(
+                "the command may have been done; repeat it with the same Idempotency-Key to learn",
+            ),
+            CommandError::Internal(why) => Self::new(Code::Internal).because(why),
         }
     }
 }
@@ -42,10 +36,7 @@ impl From<CommandError> for Problem {
 fn rejected(rejection: Rejection) -> Problem {
     match rejection {
         // A new id that is taken: ids are drawn by us, so this is ours.
-        Rejection::Exists => {
-            tracing::error!("a new user id was in use");
-            Problem::new(Code::Internal)
-        }
+        Rejection::Exists => Problem::new(Code::Internal).because("a new user id was in use"),
         Rejection::NoSuchUser => Problem::new(Code::NotFound),
         Rejection::Stale => Problem::new(Code::StaleRevision),
         Rejection::LastAdmin => Problem::new(Code::LastAdmin),

@@ -3,17 +3,17 @@
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use events::Actor;
-use service_kit::http::{ClientAddress, IDEMPOTENCY_KEY, PREFER, RequestId, TrustedProxies};
+use service_kit::http::{ClientAddress, IDEMPOTENCY_KEY, PREFER, TrustedProxies};
 use service_kit::problem::{Code, Problem};
+use service_kit::trace::{self, Scope};
 
 use crate::application::{Request, Users};
 use crate::domain::Device;
 
 /// Longest idempotency key in characters.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The parts of a request that every command needs.
 #[derive(Debug, Clone)]
@@ -21,8 +21,7 @@ pub struct Context {
     method: Method,
     uri: Uri,
     key: Option<String>,
-    correlation_id: Option<String>,
-    traceparent: Option<String>,
+    scope: Option<Scope>,
     /// Whether the caller does not want to wait for the views.
     pub respond_async: bool,
 }
@@ -34,8 +33,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Context {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             key: idempotency_key(&parts.headers)?,
-            correlation_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()),
-            traceparent: traceparent(&parts.headers),
+            scope: trace::current(),
             respond_async: parts
                 .headers
                 .get_all(PREFER)
@@ -55,7 +53,7 @@ impl Context {
             let parts = [self.method.as_str(), self.uri.path(), body];
             users.idempotency_key(caller, key, &parts.map(str::as_bytes))
         });
-        Request { actor, correlation_id: self.correlation_id, traceparent: self.traceparent, key }
+        Request { actor, key, ..Request::of(self.scope) }
     }
 }
 
@@ -91,21 +89,5 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Ok(text) if sane => Ok(Some(text.to_owned())),
         _ => Err(Problem::new(Code::InvalidHeader)
             .detail("Idempotency-Key must be 1..255 printable characters, once")),
-    }
-}
-
-/// A trace context is passed on when it has the form of version 00; anything else is dropped, as the
-/// W3C asks.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, len: usize| {
-        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    match parts.as_slice() {
-        ["00", trace, span, flags] if hex(trace, 32) && hex(span, 16) && hex(flags, 2) => {
-            Some(text.to_owned())
-        }
-        _ => None,
     }
 }

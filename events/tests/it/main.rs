@@ -7,9 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use events::{
-    Actor, CommandId, DecodeError, EndReason, Envelope, Event, Fact, Metadata, Position, Session,
-    SessionEvent, SessionFact, SessionId, SessionSeed, Snapshot, Timestamp, UserFact, UserId,
-    UserState, evolve_session,
+    Actor, Cause, CommandId, DecodeError, EndReason, Envelope, Event, Fact, Metadata, Position,
+    Session, SessionEvent, SessionFact, SessionId, SessionSeed, Snapshot, Timestamp, UserFact,
+    UserId, UserState, evolve_session,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -116,6 +116,12 @@ fn is_golden<F: Fact + PartialEq + std::fmt::Debug>(event: &Envelope<F>, name: &
     let golden = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert_eq!(written, serde_json::from_slice::<serde_json::Value>(&golden).unwrap());
     assert_eq!(&Envelope::<F>::from_json(&golden).unwrap(), event, "{}", path.display());
+    let cause = Cause::of(&golden).unwrap();
+    assert_eq!(
+        (cause.kind.as_str(), &cause.correlation_id),
+        (event.fact.wire_type(), &event.correlation_id)
+    );
+    assert_eq!(cause.traceparent, event.traceparent);
 }
 
 /// A session that was refreshed and ended, and one that was stolen.

@@ -65,17 +65,11 @@ fn described() -> OpenApiRouter<AppState> {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Unavailable(why) => {
-                tracing::warn!(why, "a query was refused");
-                Self::new(Code::Unavailable)
-            }
+            ReadError::Unavailable(why) => Self::new(Code::Unavailable).because(why),
             ReadError::TooBroad => Self::new(Code::QueryTooBroad).detail(
                 "this takes too long: ask for less, or for one filter in the default order",
             ),
-            ReadError::Damaged(why) => {
-                tracing::error!(why, "a query failed");
-                Self::new(Code::Internal)
-            }
+            ReadError::Damaged(why) => Self::new(Code::Internal).because(why),
         }
     }
 }

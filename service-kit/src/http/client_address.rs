@@ -102,8 +102,8 @@ where
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Some(ConnectInfo(peer)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() else {
-            tracing::error!("a request without the address of its peer: not served by http::serve");
-            return Err(Problem::new(Code::Internal));
+            let cause = "a request without the address of its peer: not served by http::serve";
+            return Err(Problem::new(Code::Internal).because(cause));
         };
         Ok(Self(TrustedProxies::from_ref(state).client(peer.ip(), &parts.headers)))
     }

@@ -2,7 +2,7 @@
 //! failure, panics, the headers that keep answers out of caches and frames.
 
 use std::any::Any;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -12,7 +12,7 @@ use axum::routing::get;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
@@ -20,6 +20,7 @@ use crate::ambient;
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::{Code, Problem};
+use crate::trace::{Scope, TraceContext};
 
 /// Longest request id taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -27,10 +28,6 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 const URI_BYTES_MAX: usize = 8 * 1024;
 /// What `type` of a problem points to.
 const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
-
-/// The id of the request, in its extensions and in the answer's `X-Request-Id`.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
 
 /// Puts the layers of a public listener around the routes of the services behind it. What no service has
 /// is answered by the process.
@@ -52,7 +49,7 @@ async fn error_codes() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], ERROR_CODES).into_response()
 }
 
-async fn outermost(State(metrics): State<Metrics>, mut request: Request, next: Next) -> Response {
+async fn outermost(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let _in_flight = metrics.request_begins();
     let started = Instant::now();
     let id = request_id(&request);
@@ -63,30 +60,72 @@ async fn outermost(State(metrics): State<Metrics>, mut request: Request, next: N
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let too_long = request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX);
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let scope = Scope { request_id: id.clone(), context: TraceContext::of(request.headers()) };
+    let trace_id = scope.context.as_ref().map(TraceContext::trace_id);
 
     let mut response = if too_long {
         Problem::new(Code::UriTooLong).into_response()
     } else {
-        next.run(request).await
+        scope.cover(next.run(request)).await
     };
-    response = in_our_words(response, &id);
+    let problem = problem_of(&mut response);
+    if let Some(problem) = &problem {
+        response = in_our_words(&response, problem, &id);
+    }
     finish_headers(&mut response, &id);
 
     let took = started.elapsed();
     metrics.request_ended(&method, &route, response.status(), took);
-    let status = response.status().as_u16();
-    let elapsed_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    if response.status().is_server_error() {
-        tracing::warn!(%method, route, status, elapsed_us, request_id = id, "request failed");
-    } else {
-        tracing::debug!(%method, route, status, elapsed_us, request_id = id, "request");
-    }
+    let answered = Answered {
+        method: &method,
+        route: &route,
+        status: response.status(),
+        code: problem.as_ref().map(|problem| problem.code().as_str()),
+        cause: problem.as_ref().and_then(Problem::cause),
+        took,
+        request_id: &id,
+        trace_id: trace_id.as_deref(),
+    };
+    answered.log();
     response
 }
 
-/// Renders a problem with its request id, and turns an error the framework made into one.
-fn in_our_words(mut response: Response, id: &str) -> Response {
+/// The one line that the log has for a request.
+struct Answered<'a> {
+    method: &'a Method,
+    route: &'a str,
+    status: StatusCode,
+    code: Option<&'a str>,
+    cause: Option<&'a str>,
+    took: Duration,
+    request_id: &'a str,
+    trace_id: Option<&'a str>,
+}
+
+impl Answered<'_> {
+    /// What failed for a fault of ours is an error, what a client shall repeat is a warning, and what a
+    /// client did wrong is its own affair.
+    fn log(self) {
+        let Self { method, route, code, cause, request_id, trace_id, .. } = self;
+        let status = self.status.as_u16();
+        let elapsed_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        macro_rules! line {
+            ($level:ident, $text:literal) => {
+                tracing::$level!(
+                    %method, route, status, code, cause, elapsed_us, request_id, trace_id, $text
+                )
+            };
+        }
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => line!(warn, "request failed"),
+            status if status.is_server_error() => line!(error, "request failed"),
+            _ => line!(debug, "request"),
+        }
+    }
+}
+
+/// The problem that a response tells; an error the framework made is turned into one.
+fn problem_of(response: &mut Response) -> Option<Problem> {
     let problem = response.extensions_mut().remove::<Problem>();
     let status = response.status();
     // The framework says what is wrong in plain text, or in nothing; a page for people is ours.
@@ -95,10 +134,11 @@ fn in_our_words(mut response: Response, id: &str) -> Response {
             .headers()
             .get(CONTENT_TYPE)
             .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    let Some(problem) = problem.or_else(|| framework_made.then(|| Problem::from_status(status)))
-    else {
-        return response;
-    };
+    problem.or_else(|| framework_made.then(|| Problem::from_status(status)))
+}
+
+/// Renders a problem with its request id.
+fn in_our_words(response: &Response, problem: &Problem, id: &str) -> Response {
     let mut rendered = problem.render(Some(id));
     // `Allow` of a 405 and the like stay; what describes the old body does not.
     for (name, value) in response.headers() {
@@ -139,10 +179,9 @@ fn request_id(request: &Request) -> String {
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature the layer asks for")]
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
-    // A panic's text can hold anything, a password included: only its kind is logged.
+    // A panic's text can hold anything, a password included: only its kind is told.
     let kind = if panic.is::<&str>() || panic.is::<String>() { "message" } else { "value" };
-    tracing::error!(kind, "a handler panicked");
-    let mut response = Problem::new(Code::Internal).into_response();
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response
+    Problem::new(Code::Internal)
+        .because(format!("a handler panicked with a {kind}"))
+        .into_response()
 }

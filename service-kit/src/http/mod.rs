@@ -11,7 +11,7 @@ pub use body::{
     string,
 };
 pub use client_address::{ClientAddress, TrustedProxies};
-pub use layers::{RequestId, public};
+pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, bind, serve};
 
