@@ -15,7 +15,9 @@ use service_kit::event_log::{
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::nats;
+use service_kit::trace::Tracer;
 use service_kit::views_position::{Announcer, HEARTBEAT};
+use service_kit::watch::Watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
@@ -75,14 +77,14 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings, metrics: &Metrics) -> Result<Self, StartError> {
+    pub async fn build(settings: &Settings, watch: &Watch) -> Result<Self, StartError> {
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         let (users, sessions) =
             (users_stream(&settings.log), sessions_stream(&settings.log, &settings.sessions));
         Ok(Self {
-            users: Projection::open(&client, settings, metrics, &views, &users).await?,
-            sessions: Projection::open(&client, settings, metrics, &views, &sessions).await?,
+            users: Projection::open(&client, settings, watch, &views, &users).await?,
+            sessions: Projection::open(&client, settings, watch, &views, &sessions).await?,
         })
     }
 
@@ -110,6 +112,7 @@ struct Projection<F> {
     lag_max: Duration,
     progress: Arc<Mutex<Progress>>,
     metrics: ProjectorMetrics,
+    tracer: Tracer,
     fold: PhantomData<fn() -> F>,
 }
 
@@ -133,6 +136,10 @@ struct Batch<F> {
 }
 
 impl<F: Fold> Batch<F> {
+    fn of(causes: Causes) -> Self {
+        Self { fold: F::default(), events: 0, pending: 0, causes }
+    }
+
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         self.fold.add(message)?;
         self.events += 1;
@@ -146,7 +153,7 @@ impl<F: Fold> Projection<F> {
     async fn open(
         client: &async_nats::Client,
         settings: &Settings,
-        metrics: &Metrics,
+        watch: &Watch,
         views: &Views,
         spec: &StreamSpec,
     ) -> Result<Self, StartError> {
@@ -163,10 +170,11 @@ impl<F: Fold> Projection<F> {
                 position: Position::default(),
                 trouble: Some("not started".to_owned()),
             })),
-            metrics: metrics.projector(F::STREAM),
+            metrics: watch.metrics.projector(F::STREAM),
+            tracer: watch.tracer.clone(),
             fold: PhantomData,
         };
-        projection.watch(metrics);
+        projection.watch(&watch.metrics);
         Ok(projection)
     }
 
@@ -255,12 +263,16 @@ impl<F: Fold> Projection<F> {
             let Some(batch) = batch else { return Ok(()) };
             let Batch { fold: batch, events, pending, causes } = batch?;
             let began = Instant::now();
-            self.bounded(write(&self.views, &batch)).await?;
+            let work = causes.begin(&self.tracer, F::STREAM);
+            if let Err(error) = self.bounded(write(&self.views, &batch)).await {
+                work.failed();
+                return Err(error);
+            }
             self.metrics.wrote(events, began.elapsed());
             position = batch.end().map_or(position, |end| position.max(end));
             lock(&self.progress).position = position;
             self.metrics.follows(position, pending);
-            causes.applied(F::STREAM);
+            work.done();
             // Readers have what is announced already; the checkpoint is for the next start.
             self.announcer.announce(position).await;
             self.bounded(checkpoint(&self.views, &name, position)).await?;
@@ -276,9 +288,9 @@ impl<F: Fold> Projection<F> {
         let following = self.log.follow(F::FILTERS, Start::Behind(position)).await?;
         let ready = following.messages.ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
-        let batches = ready.flat_map(|chunk| {
-            let mut batch =
-                Batch { fold: F::default(), events: 0, pending: 0, causes: Causes::default() };
+        let recorded = self.tracer.is_on();
+        let batches = ready.flat_map(move |chunk| {
+            let mut batch = Batch::<F>::of(Causes::wanted(recorded));
             let mut failure = None;
             for next in chunk {
                 let taken = next.map_err(RunError::from).and_then(|message| {

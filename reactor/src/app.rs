@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use events::{Event, Position, Timestamp, subjects};
+use events::{Event, Fact, Position, Timestamp, subjects};
 use futures::{FutureExt, StreamExt};
 use service_kit::ambient;
 use service_kit::config::Settings;
@@ -15,9 +15,10 @@ use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::Links;
 use service_kit::mail_orders::MailOrders;
-use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::sealing::SealingError;
+use service_kit::trace::{Scope, TraceContext, Tracer};
+use service_kit::watch::Watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,7 @@ struct Work {
     orders: ConsumerSpec,
     /// The event that cannot be read, if there is one.
     unreadable: Mutex<Option<(Position, String)>>,
+    tracer: Tracer,
 }
 
 /// The two loops.
@@ -89,7 +91,8 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings, metrics: &Metrics) -> Result<Self, StartError> {
+    pub async fn build(settings: &Settings, watch: &Watch) -> Result<Self, StartError> {
+        let Watch { metrics, tracer } = watch;
         let from = sender(&settings.mail)?;
         let transport = Transport::open(&settings.mail)?;
         let key = |file| SecretKey::read(&settings.secrets.dir.join(file));
@@ -117,6 +120,7 @@ impl App {
             events: mailer_events(),
             orders: mailer_orders(),
             unreadable: Mutex::new(None),
+            tracer: tracer.clone(),
         };
         work.mailer.users.verify_consumer(&work.events).await?;
         work.mailer.mails.verify_consumer(&work.orders).await?;
@@ -199,7 +203,7 @@ impl Work {
         let acknowledged = match Event::from_json(task.payload()) {
             Ok(event) => {
                 self.readable(position);
-                match self.place(&event).await {
+                match self.place_within(&event, position).await {
                     Ok(()) => task.done().await,
                     Err(error) => {
                         tracing::warn!(error, %position, "the mails of an event wait to be ordered");
@@ -233,6 +237,24 @@ impl Work {
         if unreadable.as_ref().is_some_and(|(stuck, _)| *stuck == position) {
             *unreadable = None;
         }
+    }
+
+    /// Places the orders of an event as a part of the request that led to it.
+    async fn place_within(&self, event: &Event, position: Position) -> Result<(), String> {
+        let cause = event.traceparent.as_deref().and_then(TraceContext::parse);
+        let kind = event.fact.wire_type();
+        let recorded = self.tracer.event(subjects::USERS_STREAM, kind, position, cause);
+        let placed = match event.correlation_id.clone() {
+            Some(request_id) => {
+                let scope = Scope { request_id, context: recorded.context().cloned() };
+                scope.cover(self.place(event)).await
+            }
+            None => self.place(event).await,
+        };
+        if placed.is_err() {
+            recorded.failed();
+        }
+        placed
     }
 
     async fn place(&self, event: &Event) -> Result<(), String> {

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures::future::join_all;
 use nats_access::{Role, Trust};
 use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::random;
-use service_kit::metrics::Metrics;
+use service_kit::watch::Watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -116,23 +117,28 @@ async fn with_servers(
     let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
 
     provision::log(&plan.of(Role::Operator, "operator")).await?;
-    let process = Metrics::new(PROCESS);
-    let watched = [command_api::SERVICE, query_api::SERVICE, projector::SERVICE, reactor::SERVICE];
-    let [for_commands, for_queries, for_projector, for_reactor] =
-        watched.map(|service| process.of(service));
+    let telemetry = &plan.settings.telemetry;
+    let process = Watch::start(telemetry, PROCESS)?;
+    let over_commands = process.of(telemetry, command_api::SERVICE)?;
+    let over_queries = process.of(telemetry, query_api::SERVICE)?;
+    let over_projector = process.of(telemetry, projector::SERVICE)?;
+    let over_reactor = process.of(telemetry, reactor::SERVICE)?;
     // The two that follow the projector listen before it speaks.
     let commands = command_api::App::build(
         &plan.of(Role::CommandApi, "command-api"),
-        &for_commands,
+        &over_commands.metrics,
         stop.clone(),
     )
     .await?;
-    let queries =
-        query_api::App::build(&plan.of(Role::QueryApi, "query-api"), &for_queries, stop.clone())
-            .await?;
+    let queries = query_api::App::build(
+        &plan.of(Role::QueryApi, "query-api"),
+        &over_queries.metrics,
+        stop.clone(),
+    )
+    .await?;
     let projector =
-        projector::App::build(&plan.of(Role::Projector, "projector"), &for_projector).await?;
-    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor"), &for_reactor).await?;
+        projector::App::build(&plan.of(Role::Projector, "projector"), &over_projector).await?;
+    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor"), &over_reactor).await?;
 
     let readiness = commands
         .readiness()
@@ -140,8 +146,8 @@ async fn with_servers(
         .and(projector.readiness())
         .and(reactor.readiness());
     let services = vec![
-        (for_commands, commands.router()),
-        (for_queries, queries.router().merge(queries.key_routes())),
+        (over_commands.clone(), commands.router()),
+        (over_queries.clone(), queries.router().merge(queries.key_routes())),
     ];
     let following = TaskTracker::new();
     following.spawn(projector.run(stop.clone()));
@@ -165,6 +171,8 @@ async fn with_servers(
     commands.finished().await;
     queries.finished().await;
     following.wait().await;
+    let watches = [process, over_commands, over_queries, over_projector, over_reactor];
+    join_all(watches.iter().map(|watch| watch.tracer.finished())).await;
     match ended? {
         None => Ok(ExitCode::SUCCESS),
         Some(name) => {

@@ -7,7 +7,7 @@ use axum::Router;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::http::{bind, public, serve};
-use service_kit::metrics::Metrics;
+use service_kit::watch::Watch;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,56 +18,60 @@ use crate::cli::say;
 /// `roster command-api`
 pub async fn command_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
-    let metrics = Metrics::new(command_api::SERVICE);
+    let watch = Watch::start(&settings.telemetry, command_api::SERVICE)?;
     let listeners = Listeners::bind(&settings, true).await?;
-    let app = command_api::App::build(&settings, &metrics, stop.clone()).await?;
+    let app = command_api::App::build(&settings, &watch.metrics, stop.clone()).await?;
     let routes = app.router().merge(app.key_routes());
-    let services = vec![(metrics.clone(), routes)];
-    listeners.serve(services, app.readiness(), &metrics, &stop).await;
+    let services = vec![(watch.clone(), routes)];
+    listeners.serve(services, app.readiness(), &watch, &stop).await;
     app.finished().await;
+    watch.tracer.finished().await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `roster query-api`
 pub async fn query_api(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
-    let metrics = Metrics::new(query_api::SERVICE);
+    let watch = Watch::start(&settings.telemetry, query_api::SERVICE)?;
     let listeners = Listeners::bind(&settings, true).await?;
-    let app = query_api::App::build(&settings, &metrics, stop.clone()).await?;
+    let app = query_api::App::build(&settings, &watch.metrics, stop.clone()).await?;
     let routes = app.router().merge(app.key_routes());
-    let services = vec![(metrics.clone(), routes)];
-    listeners.serve(services, app.readiness(), &metrics, &stop).await;
+    let services = vec![(watch.clone(), routes)];
+    listeners.serve(services, app.readiness(), &watch, &stop).await;
     app.finished().await;
+    watch.tracer.finished().await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `roster projector`
 pub async fn projector(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
-    let metrics = Metrics::new(projector::SERVICE);
+    let watch = Watch::start(&settings.telemetry, projector::SERVICE)?;
     let listeners = Listeners::bind(&settings, false).await?;
-    let app = projector::App::build(&settings, &metrics).await?;
+    let app = projector::App::build(&settings, &watch).await?;
     let readiness = app.readiness();
     let tasks = TaskTracker::new();
     tasks.spawn(app.run(stop.clone()));
-    listeners.serve(Vec::new(), readiness, &metrics, &stop).await;
+    listeners.serve(Vec::new(), readiness, &watch, &stop).await;
     tasks.close();
     tasks.wait().await;
+    watch.tracer.finished().await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `roster reactor`
 pub async fn reactor(settings: Settings) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
-    let metrics = Metrics::new(reactor::SERVICE);
+    let watch = Watch::start(&settings.telemetry, reactor::SERVICE)?;
     let listeners = Listeners::bind(&settings, false).await?;
-    let app = reactor::App::build(&settings, &metrics).await?;
+    let app = reactor::App::build(&settings, &watch).await?;
     let readiness = app.readiness();
     let tasks = TaskTracker::new();
     tasks.spawn(app.run(stop.clone()));
-    listeners.serve(Vec::new(), readiness, &metrics, &stop).await;
+    listeners.serve(Vec::new(), readiness, &watch, &stop).await;
     tasks.close();
     tasks.wait().await;
+    watch.tracer.finished().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,9 +101,9 @@ impl Listeners {
     /// Says where it listens and serves until `stop`, then lets requests under way finish.
     async fn serve(
         self,
-        services: Vec<(Metrics, Router)>,
+        services: Vec<(Watch, Router)>,
         readiness: Readiness,
-        process: &Metrics,
+        process: &Watch,
         stop: &CancellationToken,
     ) {
         let mut line = "ready".to_owned();
@@ -117,16 +121,16 @@ impl Listeners {
     /// Starts to serve; the tracker is done when the last request is.
     pub fn start(
         self,
-        services: Vec<(Metrics, Router)>,
+        services: Vec<(Watch, Router)>,
         readiness: Readiness,
-        process: &Metrics,
+        process: &Watch,
         stop: &CancellationToken,
     ) -> TaskTracker {
         let serving = TaskTracker::new();
         if let Some(listener) = self.public {
             serving.spawn(serve(listener, public(process, services), stop.clone()));
         }
-        let private = readiness.routes().merge(process.routes());
+        let private = readiness.routes().merge(process.metrics.routes());
         serving.spawn(serve(self.private, private, stop.clone()));
         serving.close();
         serving

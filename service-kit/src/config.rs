@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http::Uri;
+use http::uri::PathAndQuery;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -279,6 +281,12 @@ section! {
         log: String,
         /// Format.
         format: LogFormat,
+        /// Receiver of spans; empty for none.
+        otlp_endpoint: String,
+        /// Share of the traces begun here that are recorded.
+        trace_sample_ratio: f64,
+        /// What the name of a service in a trace begins with.
+        service_name: String,
     }
 }
 
@@ -290,6 +298,29 @@ pub enum MailTransport {
     Smtp,
     /// As files, for development.
     Folder,
+}
+
+impl Telemetry {
+    fn check(&self, faults: &mut Vec<String>) {
+        if !self.otlp_endpoint.is_empty() && !is_plain_base(&self.otlp_endpoint) {
+            let wanted = "http://HOST:PORT without user, path or query";
+            faults.push(format!("telemetry.otlp_endpoint must be empty or {wanted}"));
+        }
+        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
+            faults.push("telemetry.trace_sample_ratio must be in 0.0..1.0".to_owned());
+        }
+        if self.service_name.is_empty() {
+            faults.push("telemetry.service_name must not be empty".to_owned());
+        }
+    }
+}
+
+fn is_plain_base(text: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            && matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"))
+    })
 }
 
 impl Passwords {
@@ -478,6 +509,7 @@ impl Settings {
         if self.mail.transport == MailTransport::Smtp && self.mail.smtp_url.is_empty() {
             faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
         }
+        self.telemetry.check(faults);
         let database = &self.mongodb.database;
         if database.is_empty()
             || database.len() > 63
@@ -518,6 +550,8 @@ fn slot<'a>(table: &'a mut Table, variable: &str) -> Option<(String, &'a mut Val
 fn typed(default: &Value, text: &str) -> Option<Value> {
     if default.is_integer() {
         text.parse().ok().map(Value::Integer)
+    } else if default.is_float() {
+        text.parse().ok().map(Value::Float)
     } else if default.is_bool() {
         text.parse().ok().map(Value::Boolean)
     } else {
@@ -560,6 +594,8 @@ mod tests {
             ("ROSTER_PASSWORDS_MEMORY_KIB", "1"),
             ("ROSTER_HTTP_TRUSTED_PROXIES", "10.0.0.0/8,everyone"),
             ("ROSTER_THROTTLE_ENABLED", "yes"),
+            ("ROSTER_TELEMETRY_OTLP_ENDPOINT", "http://user:word@collector:4318"),
+            ("ROSTER_TELEMETRY_TRACE_SAMPLE_RATIO", "1.5"),
             ("ROSTER_THROTTLE_ACCOUNT_FAILURES_FREE", "100"),
             ("ROSTER_ADMIN_EMAIL", "a@example.com"),
         ]);
@@ -572,12 +608,36 @@ mod tests {
             "passwords.memory_kib is 1",
             "http.trusted_proxies: \"everyone\"",
             "log.replicas is 2",
+            "telemetry.otlp_endpoint must be",
+            "telemetry.trace_sample_ratio must be",
             "ROSTER_THROTTLE_ENABLED (throttle.enabled) must be true or false",
             "throttle.account_failures_free is 100 and must be in 1..99",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("ADMIN"));
+    }
+
+    #[test]
+    fn spans_go_to_a_plain_address() {
+        for (text, good) in [
+            ("http://127.0.0.1:4318", true),
+            ("http://collector:4318/", true),
+            ("http://[::1]:4318", true),
+            ("https://collector:4318", false),
+            ("collector:4318", false),
+            ("http://collector:4318/v1/traces", false),
+            ("http://collector:4318?key=secret", false),
+            ("http://me@collector:4318", false),
+            ("http://", false),
+        ] {
+            assert_eq!(is_plain_base(text), good, "{text}");
+        }
+        let half = variables(&[("ROSTER_TELEMETRY_TRACE_SAMPLE_RATIO", "0.5")]);
+        let settings = Settings::merge("", half).unwrap();
+        assert!((settings.telemetry.trace_sample_ratio - 0.5).abs() < f64::EPSILON);
+        let all = Settings::merge("[telemetry]\ntrace_sample_ratio = 1\n", []).unwrap();
+        assert!((all.telemetry.trace_sample_ratio - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]

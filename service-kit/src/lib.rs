@@ -24,3 +24,4 @@ pub mod tokens;
 pub mod trace;
 pub mod user_read;
 pub mod views_position;
+pub mod watch;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use async_nats::jetstream;
-use e2e::{Client, Pair, System};
+use e2e::{Client, OtlpReceiver, Pair, System, wait_for};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -58,7 +58,10 @@ fn places<'a>(text: &str, haystack: &'a [(String, Vec<u8>)]) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn no_secret_is_left_anywhere() {
-    let system = System::own_with(&[("ROSTER_TELEMETRY_LOG", "trace")]).await;
+    let receiver = OtlpReceiver::start().await;
+    let settings =
+        [("ROSTER_TELEMETRY_LOG", "trace"), ("ROSTER_TELEMETRY_OTLP_ENDPOINT", &receiver.url())];
+    let system = System::own_with(&settings).await;
     let commands = system.commands();
     let mut secrets = vec![FIRST.to_owned(), SECOND.to_owned()];
     let keep = |secrets: &mut Vec<String>, pair: &Pair| {
@@ -112,6 +115,14 @@ async fn no_secret_is_left_anywhere() {
             haystack.push((path.to_owned(), format!("{answer:?}").into_bytes()));
         }
     }
+    let logout = "POST /api/v1/auth/logout";
+    wait_for("the span of the last request", || async {
+        receiver.all().iter().any(|received| received.span.name == logout)
+    })
+    .await;
+    for received in receiver.all() {
+        haystack.push(("a span".to_owned(), format!("{received:?}").into_bytes()));
+    }
     files(&system.servers_dir(), &mut haystack);
 
     let control = places(CONTROL, &haystack);
@@ -121,6 +132,7 @@ async fn no_secret_is_left_anywhere() {
     assert!(logs.len() >= 4, "the logs are there: {logs:?}");
     let metrics = places("roster_build_info", &haystack);
     assert_eq!(metrics.len(), 4, "the metrics are there: {metrics:?}");
+    assert!(!places(logout, &haystack).is_empty(), "the spans are there");
     for secret in &secrets {
         let found = places(secret, &haystack);
         let kind: String = secret.chars().take(6).collect();

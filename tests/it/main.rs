@@ -30,6 +30,7 @@ mod readme;
 mod registering;
 mod sessions;
 mod throttling;
+mod tracing;
 mod users;
 mod watching;
 mod workload;

@@ -23,7 +23,7 @@ use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::{Binding, Link, Links, Unverified};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
-use service_kit::metrics::Metrics;
+use service_kit::watch::Watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -135,7 +135,8 @@ impl System {
 
     /// Starts a reactor with the settings as they are now.
     pub async fn reactor(&self) -> Reactor {
-        let app = App::build(&self.settings, &Metrics::new("test")).await.unwrap();
+        let watch = Watch::start(&self.settings.telemetry, "test").unwrap();
+        let app = App::build(&self.settings, &watch).await.unwrap();
         let (stop, readiness) = (CancellationToken::new(), app.readiness());
         let task = tokio::spawn(app.run(stop.clone()));
         Reactor { stop, task, readiness }

@@ -17,10 +17,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
 use crate::ambient;
-use crate::metrics::Metrics;
 use crate::openapi;
 use crate::problem::{Code, Problem};
 use crate::trace::{Scope, TraceContext};
+use crate::watch::Watch;
 
 /// Longest request id taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -31,25 +31,26 @@ const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 
 /// Puts the layers of a public listener around the routes of the services behind it. What no service has
 /// is answered by the process.
-pub fn public(process: &Metrics, services: impl IntoIterator<Item = (Metrics, Router)>) -> Router {
+pub fn public(process: &Watch, services: impl IntoIterator<Item = (Watch, Router)>) -> Router {
     let own = Router::new()
         .route("/docs/error-codes.md", get(error_codes))
         .merge(openapi::pages())
         .fallback(|| async { Problem::new(Code::NotFound) });
-    services.into_iter().fold(layered(own, process.clone()), |all, (metrics, routes)| {
-        all.merge(layered(routes, metrics))
+    services.into_iter().fold(layered(own, process.clone()), |all, (watch, routes)| {
+        all.merge(layered(routes, watch))
     })
 }
 
-fn layered(routes: Router, metrics: Metrics) -> Router {
-    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(metrics, outermost))
+fn layered(routes: Router, watch: Watch) -> Router {
+    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(watch, outermost))
 }
 
 async fn error_codes() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], ERROR_CODES).into_response()
 }
 
-async fn outermost(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+async fn outermost(State(watch): State<Watch>, request: Request, next: Next) -> Response {
+    let Watch { metrics, tracer } = watch;
     let _in_flight = metrics.request_begins();
     let started = Instant::now();
     let id = request_id(&request);
@@ -60,8 +61,10 @@ async fn outermost(State(metrics): State<Metrics>, request: Request, next: Next)
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let too_long = request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX);
-    let scope = Scope { request_id: id.clone(), context: TraceContext::of(request.headers()) };
-    let trace_id = scope.context.as_ref().map(TraceContext::trace_id);
+    let caller = TraceContext::of(request.headers());
+    let recorded = tracer.request(&method, &route, &id, caller);
+    let scope = Scope { request_id: id.clone(), context: recorded.context().cloned() };
+    let trace_id = recorded.context().map(TraceContext::trace_id);
 
     let mut response = if too_long {
         Problem::new(Code::UriTooLong).into_response()
@@ -76,6 +79,7 @@ async fn outermost(State(metrics): State<Metrics>, request: Request, next: Next)
 
     let took = started.elapsed();
     metrics.request_ended(&method, &route, response.status(), took);
+    recorded.answered(response.status());
     let answered = Answered {
         method: &method,
         route: &route,

@@ -33,7 +33,8 @@ use tokio::time::timeout;
 
 use crate::ambient;
 pub use handles::{
-    HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, ThrottleMetrics, ViewsMetrics,
+    HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, ThrottleMetrics,
+    ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -167,6 +168,8 @@ table! {
     projector_restarts: Count = "roster_projector_restarts_total" ["service", "stream"];
     /// Orders of mails that were worked on, by what came of them.
     mails: Count = "roster_mails_total" ["service", "outcome"];
+    /// Spans of traces, by what became of them.
+    spans: Count = "roster_trace_spans_total" ["service", "outcome"];
 }
 
 type Sample = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;

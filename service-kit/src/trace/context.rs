@@ -17,10 +17,10 @@ const SAMPLED: u8 = 0x01;
 /// Where in which trace a span stands. Never with an id of zeros alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
-    trace_id: u128,
-    span_id: u64,
-    flags: u8,
-    state: String,
+    pub(super) trace_id: u128,
+    pub(super) span_id: u64,
+    pub(super) flags: u8,
+    pub(super) state: String,
 }
 
 impl TraceContext {

@@ -1,7 +1,9 @@
-//! What belongs to one request, wherever it leads: its id and its W3C trace context.
+//! What belongs to one request, wherever it leads: its id, its W3C trace context, and its spans.
 
 mod context;
 mod scope;
+mod tracer;
 
 pub use context::TraceContext;
 pub use scope::{Scope, carried, current};
+pub use tracer::{Recorded, TraceError, Tracer};
