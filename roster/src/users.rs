@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::config::Settings;
+use service_kit::metrics::Metrics;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ pub async fn import(settings: Settings, args: ImportArgs) -> anyhow::Result<Exit
     bar.reset_eta();
 
     let stop = CancellationToken::new();
-    let app = App::build(&settings, stop.clone()).await?;
+    let app = App::build(&settings, &Metrics::new("import"), stop.clone()).await?;
     loop {
         let mut block = Vec::new();
         while block.len() < BLOCK_LINES {
