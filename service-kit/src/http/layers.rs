@@ -189,3 +189,94 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         .because(format!("a handler panicked with a {kind}"))
         .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use axum::body::Body;
+    use serde_json::Value;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::config::Settings;
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn taken(&self) -> Vec<Value> {
+            let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+            let text = String::from_utf8(bytes).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        }
+    }
+
+    async fn panics() {
+        panic!("with a secret in it");
+    }
+
+    async fn fails() -> Problem {
+        Problem::internal(&std::io::Error::other("the cause"))
+    }
+
+    #[tokio::test]
+    async fn a_fault_is_one_line_and_tells_the_client_nothing() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || writer.clone());
+        let _logging = tracing::subscriber::set_default(subscriber.finish());
+        let watch = Watch::start(&Settings::merge("", []).unwrap().telemetry, "test").unwrap();
+        let routes = Router::new()
+            .route("/panics/{id}", get(panics))
+            .route("/fails", get(fails))
+            .route("/refuses", get(|| async { StatusCode::IM_A_TEAPOT }));
+        let router = public(&watch, [(watch.clone(), routes)]);
+        for (path, route, cause) in [
+            ("/panics/7", "/panics/{id}", "a handler panicked with a message"),
+            ("/fails", "/fails", "the cause"),
+        ] {
+            let request = Request::get(path).header(REQUEST_ID, "one").body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&problem["instance"], &problem["code"]),
+                (&"one".into(), &"internal".into())
+            );
+            assert!(problem.get("detail").is_none(), "{problem}");
+            let lines = lines.taken();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            for (member, value) in [
+                ("level", "ERROR"),
+                ("code", "internal"),
+                ("cause", cause),
+                ("route", route),
+                ("request_id", "one"),
+            ] {
+                assert_eq!(lines[0][member], value, "{}", lines[0]);
+            }
+        }
+        let request = Request::get("/refuses").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(lines.taken(), Vec::<Value>::new());
+    }
+}

@@ -22,6 +22,11 @@ const METHODS: [Method; 7] = [
     Method::OPTIONS,
 ];
 
+/// The method, or `other` for a word of which the client alone knows the meaning.
+pub(crate) fn known_method(method: &Method) -> &str {
+    if METHODS.contains(method) { method.as_str() } else { "other" }
+}
+
 /// Counts a request among those that are worked on, until it is dropped.
 pub struct InFlight(Level);
 
@@ -42,8 +47,7 @@ impl Metrics {
 
     /// A request was answered. `route` is a template.
     pub fn request_ended(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
-        let known = METHODS.iter().find(|known| *known == method);
-        let method: Value = known.map_or("other", Method::as_str).to_owned().into();
+        let method: Value = known_method(method).to_owned().into();
         let route: Value = route.to_owned().into();
         let status = status.as_str().to_owned().into();
         let table = self.table();

@@ -32,6 +32,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::timeout;
 
 use crate::ambient;
+pub(crate) use handles::known_method;
 pub use handles::{
     HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, ThrottleMetrics,
     ViewsMetrics,

@@ -44,7 +44,7 @@ use tokio::time::timeout;
 
 use super::TraceContext;
 use crate::config::Telemetry;
-use crate::metrics::{Metrics, SpanMetrics};
+use crate::metrics::{Metrics, SpanMetrics, known_method};
 
 /// Spans that may wait to be sent; more are dropped.
 const SPANS_MAX: usize = 2_048;
@@ -139,11 +139,12 @@ impl Tracer {
         request_id: &str,
         caller: Option<TraceContext>,
     ) -> Recorded {
+        let method = known_method(method);
         self.begin(caller, || {
             SpanBuilder::from_name(format!("{method} {route}"))
                 .with_kind(SpanKind::Server)
                 .with_attributes([
-                    KeyValue::new("http.request.method", method.to_string()),
+                    KeyValue::new("http.request.method", method.to_owned()),
                     KeyValue::new("http.route", route.to_owned()),
                     KeyValue::new("roster.request_id", request_id.to_owned()),
                 ])
