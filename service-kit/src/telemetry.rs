@@ -4,7 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Telemetry};
 
-/// Starts logging; a second call does nothing.
+/// Starts logging; a second call does nothing. From then on a panic says where it was and not what it
+/// said: its text can hold anything, a password included.
 ///
 /// # Errors
 /// The filter is not valid; the text says where.
@@ -15,5 +16,38 @@ pub fn start(settings: &Telemetry) -> Result<(), String> {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
     };
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked");
+    }));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::config::Settings;
+
+    /// In a process of its own, since a hook is everybody's.
+    #[test]
+    fn a_panic_says_where_it_was_and_not_what_it_said() {
+        const SECRET: &str = "the password of somebody";
+        #[expect(clippy::disallowed_methods, reason = "no setting: it tells the two runs apart")]
+        if std::env::var("PANIC_HERE").is_ok() {
+            start(&Settings::merge("", []).unwrap().telemetry).unwrap();
+            panic!("{SECRET}");
+        }
+        let name = "telemetry::tests::a_panic_says_where_it_was_and_not_what_it_said";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env("PANIC_HERE", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains("panicked") && said.contains("telemetry.rs:"), "{said}");
+        assert!(!said.contains(SECRET), "{said}");
+    }
 }
