@@ -12,10 +12,10 @@ use axum::Router;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
 use utoipa::ToSchema;
-use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
 };
@@ -52,6 +52,25 @@ pub enum RequestHeader {
     Position,
 }
 
+/// A header that answers carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerHeader {
+    /// The revision of the user.
+    ETag,
+    /// Where what was made is.
+    Location,
+    /// The position in the log of users that the answer reflects.
+    Position,
+    /// The same in the log of sessions.
+    SessionPosition,
+    /// That the views do not have it yet.
+    Pending,
+    /// The next page.
+    Link,
+    /// Why there is no total.
+    TotalOmitted,
+}
+
 /// What an operation has beyond its description.
 pub struct Extras {
     /// Its id.
@@ -60,6 +79,8 @@ pub struct Extras {
     pub errors: &'static [Code],
     /// Headers it looks at.
     pub headers: &'static [RequestHeader],
+    /// Headers of its answers, but for errors.
+    pub tells: &'static [AnswerHeader],
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -156,6 +177,7 @@ pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
             let headers = own.map_or(&[][..], |own| own.headers);
             let parameters = operation.parameters.get_or_insert_default();
             parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
+            add_told(operation, own.map_or(&[][..], |own| own.tells));
             add_errors(operation, own.map_or(&[][..], |own| own.errors));
             let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
             // Whoever shows a token in the header needs no body.
@@ -170,6 +192,45 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
         .into_iter()
         .flatten()
+}
+
+fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
+    // What is only taken in says nothing about a user.
+    let taken_in = StatusCode::ACCEPTED.as_str();
+    for (status, answer) in &mut operation.responses.responses {
+        let RefOr::T(answer) = answer else { continue };
+        if status == taken_in {
+            continue;
+        }
+        for header in headers {
+            let (name, what) = told(*header);
+            answer.headers.insert(name.to_owned(), RefOr::T(text(what)));
+        }
+    }
+}
+
+const fn told(header: AnswerHeader) -> (&'static str, &'static str) {
+    match header {
+        AnswerHeader::ETag => ("ETag", "Revision of the user, as `W/\"<revision>\"`"),
+        AnswerHeader::Location => ("Location", "Path of what was made"),
+        AnswerHeader::Position => {
+            ("Roster-Position", "Position in the log of users that the answer reflects")
+        }
+        AnswerHeader::SessionPosition => {
+            ("Roster-Session-Position", "Position in the log of sessions that the answer reflects")
+        }
+        AnswerHeader::Pending => ("Roster-Pending", "`true` when the views do not have it yet"),
+        AnswerHeader::Link => ("Link", "The next page, as `rel=\"next\"`"),
+        AnswerHeader::TotalOmitted => (
+            "Roster-Total-Omitted",
+            "Why there is no `total`: `more-than-<number>` or `too-much-work`",
+        ),
+    }
+}
+
+fn text(what: &str) -> Header {
+    let string = ObjectBuilder::new().schema_type(Type::String);
+    HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
 }
 
 fn add_errors(operation: &mut Operation, own: &[Code]) {
@@ -206,10 +267,6 @@ fn error(status: u16, codes: &[Code]) -> Answer {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let answer =
         ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, content);
-    let text = |what: &str| {
-        let string = ObjectBuilder::new().schema_type(Type::String);
-        HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
-    };
     match status {
         401 => answer.header("WWW-Authenticate", text("`Bearer`")),
         429 | 503 => answer.header("Retry-After", text("Seconds to wait")),

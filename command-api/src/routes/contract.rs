@@ -1,5 +1,8 @@
 //! The errors that a call has of its own, and the headers it looks at, for the OpenAPI document.
 
+use service_kit::openapi::AnswerHeader::{
+    self, ETag, Location, Pending, Position, SessionPosition,
+};
 use service_kit::openapi::Extras;
 use service_kit::openapi::RequestHeader::{self, IdempotencyKey, IfMatch, Prefer};
 use service_kit::problem::Code;
@@ -8,12 +11,18 @@ const fn extras(
     operation: &'static str,
     errors: &'static [Code],
     headers: &'static [RequestHeader],
+    tells: &'static [AnswerHeader],
 ) -> Extras {
-    Extras { operation, errors, headers }
+    Extras { operation, errors, headers, tells }
 }
 
 const WRITE: &[RequestHeader] = &[IdempotencyKey, Prefer];
 const GUARDED: &[RequestHeader] = &[IfMatch, IdempotencyKey, Prefer];
+const REFLECTED: &[AnswerHeader] = &[Position, Pending];
+const IN_SESSIONS: &[AnswerHeader] = &[SessionPosition, Pending];
+const A_USER: &[AnswerHeader] = &[ETag, Position, Pending];
+const A_NEW_USER: &[AnswerHeader] = &[ETag, Location, Position, Pending];
+const NOTHING: &[AnswerHeader] = &[];
 /// What every call with a key can meet.
 const IN_FLIGHT: Code = Code::IdempotencyKeyInFlight;
 const REUSED: Code = Code::IdempotencyKeyReused;
@@ -32,21 +41,24 @@ pub const EXTRAS: &[Extras] = &[
             Code::OutcomeUnknown,
         ],
         WRITE,
+        A_NEW_USER,
     ),
     extras(
         "login",
         &[Code::InvalidCredentials, Code::TooManyRequests, Code::Overloaded, Code::OutcomeUnknown],
         &[Prefer],
+        IN_SESSIONS,
     ),
-    extras("refresh", &[Code::InvalidRefreshToken, Code::OutcomeUnknown], &[Prefer]),
-    extras("logout", &[Code::InvalidRefreshToken, Code::OutcomeUnknown], &[Prefer]),
-    extras("logout_all", &[Code::OutcomeUnknown], &[Prefer]),
-    extras("end_session", &[Code::NotFound, Code::OutcomeUnknown], &[Prefer]),
-    extras("password_reset_request", &[Code::TooManyRequests, Code::OutcomeUnknown], &[]),
+    extras("refresh", &[Code::InvalidRefreshToken, Code::OutcomeUnknown], &[Prefer], IN_SESSIONS),
+    extras("logout", &[Code::InvalidRefreshToken, Code::OutcomeUnknown], &[Prefer], IN_SESSIONS),
+    extras("logout_all", &[Code::OutcomeUnknown], &[Prefer], REFLECTED),
+    extras("end_session", &[Code::NotFound, Code::OutcomeUnknown], &[Prefer], IN_SESSIONS),
+    extras("password_reset_request", &[Code::TooManyRequests, Code::OutcomeUnknown], &[], NOTHING),
     extras(
         "password_reset_confirm",
         &[Code::InvalidToken, REUSED, Code::Overloaded, Code::OutcomeUnknown],
         WRITE,
+        REFLECTED,
     ),
     extras(
         "change_password",
@@ -59,13 +71,20 @@ pub const EXTRAS: &[Extras] = &[
             Code::OutcomeUnknown,
         ],
         WRITE,
+        REFLECTED,
     ),
     extras(
         "verify_email_request",
         &[Code::NotFound, Code::TooManyRequests, Code::OutcomeUnknown],
         &[],
+        NOTHING,
     ),
-    extras("verify_email_confirm", &[Code::InvalidToken, REUSED, Code::OutcomeUnknown], WRITE),
+    extras(
+        "verify_email_confirm",
+        &[Code::InvalidToken, REUSED, Code::OutcomeUnknown],
+        WRITE,
+        REFLECTED,
+    ),
     extras(
         "change_email",
         &[
@@ -77,17 +96,20 @@ pub const EXTRAS: &[Extras] = &[
             Code::OutcomeUnknown,
         ],
         &[],
+        NOTHING,
     ),
     extras(
         "change_email_confirm",
         &[Code::InvalidToken, Code::EmailTaken, REUSED, Code::OutcomeUnknown],
         WRITE,
+        REFLECTED,
     ),
-    extras("change_email_abort", &[Code::InvalidToken, Code::OutcomeUnknown], &[]),
+    extras("change_email_abort", &[Code::InvalidToken, Code::OutcomeUnknown], &[], NOTHING),
     extras(
         "change_me",
         &[Code::NotFound, Code::StaleRevision, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
         GUARDED,
+        A_USER,
     ),
     extras(
         "delete_me",
@@ -102,6 +124,7 @@ pub const EXTRAS: &[Extras] = &[
             Code::OutcomeUnknown,
         ],
         WRITE,
+        REFLECTED,
     ),
     extras(
         "create_user",
@@ -114,15 +137,26 @@ pub const EXTRAS: &[Extras] = &[
             Code::OutcomeUnknown,
         ],
         WRITE,
+        A_NEW_USER,
     ),
-    extras("import_users", &[Code::Forbidden, Code::BodyTooLarge], &[Prefer]),
-    extras("change_user", CHANGE, GUARDED),
-    extras("replace_user", CHANGE, GUARDED),
-    extras("disable_user", CHANGE, GUARDED),
-    extras("enable_user", CHANGE, GUARDED),
-    extras("delete_user", CHANGE, GUARDED),
-    extras("logout_user", &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown], &[Prefer]),
-    extras("reset_password_of_user", &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown], &[]),
+    extras("import_users", &[Code::Forbidden, Code::BodyTooLarge], &[Prefer], REFLECTED),
+    extras("change_user", CHANGE, GUARDED, A_USER),
+    extras("replace_user", CHANGE, GUARDED, A_USER),
+    extras("disable_user", CHANGE, GUARDED, A_USER),
+    extras("enable_user", CHANGE, GUARDED, A_USER),
+    extras("delete_user", CHANGE, GUARDED, REFLECTED),
+    extras(
+        "logout_user",
+        &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown],
+        &[Prefer],
+        A_USER,
+    ),
+    extras(
+        "reset_password_of_user",
+        &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown],
+        &[],
+        NOTHING,
+    ),
 ];
 
 const CHANGE: &[Code] = &[

@@ -1,6 +1,7 @@
 //! What the OpenAPI document says beyond the handlers.
 
 use serde::Deserialize;
+use service_kit::openapi::AnswerHeader::{ETag, Link, Position as Told, TotalOmitted};
 use service_kit::openapi::Extras;
 use service_kit::openapi::RequestHeader::{IfNoneMatch, Position};
 use service_kit::problem::Code;
@@ -11,26 +12,31 @@ pub const EXTRAS: &[Extras] = &[
         operation: "me",
         errors: &[Code::InvalidParameter, Code::NotYet],
         headers: &[IfNoneMatch, Position],
+        tells: &[ETag, Told],
     },
     Extras {
         operation: "list_sessions",
         errors: &[Code::InvalidParameter, Code::NotYet],
         headers: &[],
+        tells: &[],
     },
     Extras {
         operation: "user",
         errors: &[Code::InvalidParameter, Code::NotFound, Code::NotYet],
         headers: &[IfNoneMatch, Position],
+        tells: &[ETag, Told],
     },
     Extras {
         operation: "list_users",
         errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
         headers: &[Position],
+        tells: &[Link, TotalOmitted, Told],
     },
     Extras {
         operation: "history_of_user",
         errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotFound, Code::NotYet],
         headers: &[Position],
+        tells: &[Link, Told],
     },
 ];
 
