@@ -1,0 +1,357 @@
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use events::EmailAddress;
+use nats_access::{Account, Role, TestTrust};
+use service_kit::config::Settings;
+use service_kit::event_log::{Limits, THROTTLE_STREAM, throttle_stream};
+
+use super::*;
+
+/// One server for all tests of this process, one account (so one bucket of its own) for each.
+fn trust() -> &'static TestTrust {
+    static TRUST: OnceLock<TestTrust> = OnceLock::new();
+    TRUST.get_or_init(|| TestTrust::with_accounts(16))
+}
+
+async fn connect(account: &Account, role: Role) -> async_nats::Client {
+    let server = local_stack::testing::nats(|| trust().server_config().unwrap());
+    async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())
+        .unwrap()
+        .custom_inbox_prefix(role.inbox_prefix())
+        .connect(server.url())
+        .await
+        .unwrap()
+}
+
+fn bucket(client: async_nats::Client) -> EventLog {
+    let limits = Limits {
+        request_timeout: Duration::from_secs(10),
+        append_deadline: Duration::from_secs(20),
+    };
+    EventLog::new(client, THROTTLE_STREAM, limits)
+}
+
+/// What several processes have in common.
+struct Shared {
+    account: &'static Account,
+    key: SecretKey,
+    settings: config::Throttle,
+}
+
+impl Shared {
+    /// Nobody waits: how long something takes decides nothing then.
+    fn without_bucket() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let settings = Settings::merge("", []).unwrap().throttle;
+        Self {
+            account: trust().account(NEXT.fetch_add(1, Ordering::Relaxed)),
+            key: SecretKey::generate().unwrap(),
+            settings: config::Throttle { wait_max_ms: 0, ..settings },
+        }
+    }
+
+    async fn new() -> Self {
+        let shared = Self::without_bucket();
+        let operator = bucket(connect(shared.account, Role::Operator).await);
+        operator.provision(&throttle_stream(&Settings::merge("", []).unwrap().log)).await.unwrap();
+        shared
+    }
+
+    async fn process(&self) -> NatsThrottle {
+        let log = bucket(connect(self.account, Role::CommandApi).await);
+        NatsThrottle::new(log, &self.key, &self.settings)
+    }
+}
+
+fn email(name: &str) -> EmailAddress {
+    EmailAddress::parse(&format!("{name}@example.com")).unwrap()
+}
+
+/// Seconds after some day.
+fn at(seconds: u64) -> Timestamp {
+    let day = Timestamp::try_from("2026-01-31T12:00:00Z".to_owned()).unwrap();
+    Timestamp::from_datetime(day.as_datetime() + Duration::from_secs(seconds))
+}
+
+async fn begin(throttle: &NatsThrottle, name: &str, now: Timestamp) -> Admission {
+    throttle.begin(&[Watched::Account(&email(name))], now).await.unwrap()
+}
+
+async fn fail(throttle: &NatsThrottle, name: &str, now: Timestamp) -> Result<(), Refusal> {
+    match begin(throttle, name, now).await {
+        Admission::Refused(refusal) => Err(refusal),
+        Admission::Go(ticket) => {
+            throttle.finish(ticket, Verdict::Wrong, now).await.unwrap();
+            Ok(())
+        }
+    }
+}
+
+fn tickets(admissions: Vec<Admission>) -> Vec<Ticket> {
+    admissions
+        .into_iter()
+        .filter_map(|admission| match admission {
+            Admission::Go(ticket) => Some(ticket),
+            Admission::Refused(_) => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn parallel_guesses_over_two_processes_get_the_allowance_and_no_more() {
+    let shared = Shared::new().await;
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    let begun = join_all((0..50).map(|n| begin(throttles[n % 2], "ada", at(0)))).await;
+    let tickets = tickets(begun);
+    assert_eq!(tickets.len(), 5);
+    for ticket in tickets {
+        other.finish(ticket, Verdict::Wrong, at(60)).await.unwrap();
+    }
+    // Looked at from before the failures, so that no delay can pass while a test waits for its turn.
+    let refusal = fail(&one, "ada", at(1)).await.unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("account", 5));
+    assert!(refusal.retry_after > Duration::ZERO);
+    // A process that starts later knows it as well; another account is another matter.
+    let later = shared.process().await;
+    assert!(fail(&later, "ADA", at(1)).await.is_err());
+    assert!(fail(&later, "grace", at(1)).await.is_ok());
+}
+
+/// Guesses that tell at once what they led to, as fast as they can.
+#[tokio::test]
+async fn parallel_guesses_that_fail_at_once_get_no_more_either() {
+    let shared = Shared::new().await;
+    let shared =
+        Shared { settings: config::Throttle { wait_max_ms: 5_000, ..shared.settings }, ..shared };
+    let throttle = shared.process().await;
+    let started = Instant::now();
+    let guesses = join_all((0..50).map(|_| fail(&throttle, "ada", at(0)))).await;
+    let failed = guesses.iter().filter(|guess| guess.is_ok()).count();
+    // On a machine that stands still for seconds, delays pass: 1, 2, 4 s and so on.
+    let passed = started.elapsed().as_secs() + 1;
+    let allowed = 5 + usize::try_from(passed.ilog2()).unwrap();
+    assert!((5..=allowed).contains(&failed), "{failed} of {allowed} after {passed} s");
+}
+
+#[tokio::test]
+async fn parallel_logins_of_one_user_all_succeed() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { wait_max_ms: 60_000, ..shared.settings.clone() };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    // Some failures before do not matter.
+    for _ in 0..3 {
+        fail(&one, "ada", at(0)).await.unwrap();
+    }
+    let logins = (0..20).map(|n| async move {
+        let throttle = throttles[n % 2];
+        match begin(throttle, "ada", at(0)).await {
+            Admission::Refused(refusal) => Err(refusal),
+            Admission::Go(ticket) => {
+                throttle.finish(ticket, Verdict::Right, at(0)).await.unwrap();
+                Ok(())
+            }
+        }
+    });
+    for login in join_all(logins).await {
+        assert_eq!(login, Ok(()));
+    }
+    // And nothing is left of the failures.
+    for _ in 0..5 {
+        fail(&one, "ada", at(60)).await.unwrap();
+    }
+    assert!(fail(&one, "ada", at(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn delays_grow_until_a_reset_opens_the_account() {
+    let shared = Shared::new().await;
+    let throttle = shared.process().await;
+    let mut now = 0;
+    for _ in 0..12 {
+        // Far enough apart for every delay so far.
+        now += 600;
+        fail(&throttle, "ada", at(now)).await.unwrap();
+    }
+    let refusal = fail(&throttle, "ada", at(now + 30)).await.unwrap_err();
+    let wait = refusal.retry_after.as_secs();
+    // 2^7 s less the 30, give or take what the calls took.
+    assert!((68..=128).contains(&wait), "{wait}");
+    assert!(fail(&throttle, "ada", at(now + 64)).await.is_err());
+    throttle.clear(&email("ada")).await.unwrap();
+    for _ in 0..5 {
+        fail(&throttle, "ada", at(now + 64)).await.unwrap();
+    }
+    assert!(fail(&throttle, "ada", at(now)).await.is_err());
+}
+
+#[tokio::test]
+async fn the_hundredth_failure_closes_the_password_until_a_reset() {
+    let shared = Shared::new().await;
+    let settings =
+        config::Throttle { account_failures_max: 7, account_delay_max_s: 1, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let throttle = shared.process().await;
+    for n in 0..7 {
+        fail(&throttle, "ada", at(n * 60)).await.unwrap();
+    }
+    let refusal = fail(&throttle, "ada", at(86_400)).await.unwrap_err();
+    assert!(refusal.retry_after > Duration::from_hours(28 * 24), "{refusal:?}");
+    throttle.clear(&email("ada")).await.unwrap();
+    fail(&throttle, "ada", at(86_400)).await.unwrap();
+}
+
+#[tokio::test]
+async fn places_of_a_killed_process_are_given_up() {
+    let shared = Shared::new().await;
+    let killed = shared.process().await;
+    let held = tickets(join_all((0..5).map(|_| begin(&killed, "ada", at(0)))).await);
+    assert_eq!(held.len(), 5);
+    drop(killed);
+    let throttle = shared.process().await;
+    let Admission::Refused(refusal) = begin(&throttle, "ada", at(0)).await else {
+        panic!("there is no place");
+    };
+    assert_eq!(refusal.retry_after, AFTER_WAITING);
+    assert!(matches!(begin(&throttle, "ada", at(20)).await, Admission::Go(_)));
+}
+
+#[tokio::test]
+async fn an_address_is_limited_over_all_accounts() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { address_failures_free: 3, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let throttle = shared.process().await;
+    let begin = |name: &'static str, address: &'static str, now: u64| {
+        let throttle = &throttle;
+        async move {
+            let email = email(name);
+            let address = address.parse().unwrap();
+            let watched = [Watched::Account(&email), Watched::Address(address)];
+            throttle.begin(&watched, at(now)).await.unwrap()
+        }
+    };
+    for (name, address) in
+        [("a", "2001:db8:0:1::1"), ("b", "2001:db8:0:1::2"), ("c", "2001:db8:0:1:ffff::3")]
+    {
+        let Admission::Go(ticket) = begin(name, address, 60).await else { panic!("{name}") };
+        throttle.finish(ticket, Verdict::Wrong, at(60)).await.unwrap();
+    }
+    let Admission::Refused(refusal) = begin("d", "2001:db8:0:1::4", 1).await else {
+        panic!("the /64 has failed enough");
+    };
+    assert_eq!((refusal.policy, refusal.quota), ("address", 3));
+    // The account of the refused attempt has all its places, and its owner's neighbours are let in.
+    let own = join_all((0..5).map(|_| self::begin(&throttle, "d", at(1)))).await;
+    assert_eq!(tickets(own).len(), 5);
+    let Admission::Go(ticket) = begin("f", "2001:db8:0:2::4", 1).await else {
+        panic!("another /64 is somebody else")
+    };
+    throttle.finish(ticket, Verdict::Undecided, at(1)).await.unwrap();
+    let Admission::Go(ticket) = begin("e", "::ffff:192.0.2.1", 60).await else {
+        panic!("IPv4 is somebody else")
+    };
+    throttle.finish(ticket, Verdict::Undecided, at(60)).await.unwrap();
+}
+
+#[tokio::test]
+async fn mails_and_requests_are_counted() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { requests_max: 2, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let (ada, grace) = (email("ada"), email("grace"));
+    let mails =
+        join_all((0..10).map(|n| [&one, &other][n % 2].allow(Counted::MailTo(&ada), at(0)))).await;
+    assert_eq!(mails.iter().filter(|mail| **mail == Ok(Ok(()))).count(), 3);
+    let refusal = one.allow(Counted::MailTo(&ada), at(1_800)).await.unwrap().unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("mails", 3));
+    // Half of the window is left, give or take what the calls took.
+    let wait = refusal.retry_after.as_secs();
+    assert!((1_740..=1_860).contains(&wait), "{wait}");
+    assert_eq!(one.allow(Counted::MailTo(&grace), at(60)).await, Ok(Ok(())));
+    assert_eq!(one.allow(Counted::MailTo(&ada), at(4_000)).await, Ok(Ok(())));
+
+    let address = "192.0.2.1".parse().unwrap();
+    for _ in 0..2 {
+        assert_eq!(one.allow(Counted::RegistrationFrom(address), at(0)).await, Ok(Ok(())));
+        assert_eq!(one.allow(Counted::ResetRequestFrom(address), at(0)).await, Ok(Ok(())));
+    }
+    assert!(one.allow(Counted::RegistrationFrom(address), at(0)).await.unwrap().is_err());
+    assert!(one.allow(Counted::ResetRequestFrom(address), at(0)).await.unwrap().is_err());
+}
+
+/// A user who logs in without failures leaves nothing behind, and is let in again.
+#[tokio::test]
+async fn a_record_that_says_nothing_goes() {
+    let shared = Shared::new().await;
+    let throttle = shared.process().await;
+    let place = throttle.place(&Watched::Account(&email("ada")));
+    for _ in 0..2 {
+        let Admission::Go(ticket) = begin(&throttle, "ada", at(0)).await else {
+            panic!("nothing has failed")
+        };
+        throttle.finish(ticket, Verdict::Right, at(0)).await.unwrap();
+        let mut left = 400;
+        while throttle.log.last(&place.subject).await.unwrap().is_some() {
+            left -= 1;
+            assert!(left > 0, "the record outlives its second");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_named_in_the_bucket() {
+    let shared = Shared::new().await;
+    let throttle = shared.process().await;
+    let (ada, address) = (email("ada"), "192.0.2.1".parse().unwrap());
+    let watched = [Watched::Account(&ada), Watched::Address(address)];
+    let Admission::Go(ticket) = throttle.begin(&watched, at(0)).await.unwrap() else {
+        panic!("the first attempt")
+    };
+    throttle.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
+    throttle.allow(Counted::MailTo(&ada), at(0)).await.unwrap().unwrap();
+    let mut seen = 0;
+    let mut position = events::Position(0);
+    while let Some(stored) = throttle.log.next("$KV.THROTTLE.>", position).await.unwrap() {
+        let text = String::from_utf8(stored.payload.to_vec()).unwrap();
+        assert!(!text.contains("ada") && !text.contains("192"), "{text}");
+        position = stored.position;
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+    // What they are under tells nothing without the key.
+    let stranger =
+        NatsThrottle::new(throttle.log.clone(), &SecretKey::generate().unwrap(), &shared.settings);
+    for place in watched.map(|watched| stranger.place(&watched)) {
+        assert!(throttle.log.last(&place.subject).await.unwrap().is_none());
+    }
+    for place in watched.map(|watched| throttle.place(&watched)) {
+        assert!(throttle.log.last(&place.subject).await.unwrap().is_some());
+        assert!(!place.subject.contains("ada") && !place.subject.contains("192.0"));
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
+    let shared = Shared::without_bucket();
+    let throttle = shared.process().await;
+    let ada = email("ada");
+    let watched = [Watched::Account(&ada)];
+    assert!(throttle.begin(&watched, at(0)).await.is_err());
+    assert!(throttle.allow(Counted::MailTo(&ada), at(0)).await.is_err());
+    assert!(throttle.clear(&ada).await.is_err());
+    let settings = config::Throttle { enabled: false, ..shared.settings };
+    let open = Shared { settings, ..shared }.process().await;
+    for _ in 0..200 {
+        let Admission::Go(ticket) = open.begin(&watched, at(0)).await.unwrap() else {
+            panic!("there are no limits")
+        };
+        open.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
+        assert_eq!(open.allow(Counted::MailTo(&ada), at(0)).await, Ok(Ok(())));
+    }
+}
