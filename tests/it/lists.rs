@@ -397,3 +397,31 @@ async fn a_list_that_is_walked_while_others_write_misses_and_repeats_nobody() {
     assert!(moved > 60, "only {moved} users came, went or moved");
     system.views_equal_the_log(&queries).await;
 }
+
+#[tokio::test]
+async fn a_list_that_is_too_much_work_is_refused() {
+    let settings = [("ROSTER_VIEWS_LIST_WORK_MS", "1")];
+    let system = System::shared_with(&settings).await;
+    let (admin, queries) = system.as_administrator().await;
+    // Each of the two filters fits half of the users, and both together nobody.
+    let mut position = 0;
+    for call in 0..2 {
+        let lines: String = (0..10_000)
+            .map(|n| {
+                let email = format!("user{call}-{n}@example.com");
+                let role = if n % 2 == 0 { "clerk" } else { "user" };
+                let line = json!({"email": email, "roles": [role], "email_verified": n % 2 == 1});
+                format!("{line}\n")
+            })
+            .collect();
+        let body = Some(("application/x-ndjson", lines.into_bytes()));
+        position = admin.send("POST", "/api/v1/users/import", body).await.expect(200).position();
+    }
+    wait_for("the views to have them", || async {
+        queries.get(&format!("/api/v1/auth/me?min_position={position}")).await.status == 200
+    })
+    .await;
+    let refused = queries.get("/api/v1/users?role=clerk&email_verified=true").await.expect(422);
+    assert_eq!(refused.code(), "query-too-broad");
+    assert_eq!(refused.header("retry-after"), None, "it is no better in a second");
+}
