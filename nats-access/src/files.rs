@@ -59,6 +59,20 @@ pub(crate) fn put_file(path: &Path, text: &str) -> Result<(), TrustError> {
     outcome
 }
 
+/// Puts a file in place unless there is one. When another process was faster, its file stays.
+pub(crate) fn put_if_absent(path: &Path, text: &str) -> Result<(), TrustError> {
+    let temporary = temporary(path);
+    let outcome = write_new(&temporary, text)
+        .and_then(|()| match fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome.map_err(TrustError::io("put in place", path)),
+        })
+        .and_then(|()| path.parent().map_or(Ok(()), sync));
+    // The first error says more than a second one would.
+    let _ = fs::remove_file(&temporary);
+    outcome
+}
+
 /// Reads a file, and takes it from everyone but its owner. Whoever asked judges the content, so
 /// one that is no text at all is merely wrong.
 pub(crate) fn read(path: &Path) -> Result<String, TrustError> {

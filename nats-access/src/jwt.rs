@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::TrustError;
 use crate::permissions::{Direction, Role};
+use crate::subscriber::{self, SubscriberName};
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 const VERSION: u8 = 2;
@@ -43,6 +44,33 @@ struct AccountClaims {
     kind: &'static str,
     version: u8,
     limits: AccountLimits,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    exports: Vec<Export>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    imports: Vec<Import>,
+}
+
+/// Requests that other accounts may send here.
+#[derive(Serialize)]
+struct Export {
+    name: &'static str,
+    subject: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// How many answers one request may have.
+    response_type: &'static str,
+}
+
+/// Requests that go to another account.
+#[derive(Serialize)]
+struct Import {
+    name: &'static str,
+    subject: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_subject: Option<&'static str>,
+    account: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
 }
 
 #[derive(Serialize)]
@@ -87,17 +115,22 @@ struct UserClaims {
 #[derive(Serialize)]
 struct Subjects {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    allow: Vec<&'static str>,
+    allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    deny: Vec<&'static str>,
+    deny: Vec<String>,
 }
 
 impl Subjects {
-    fn only(allow: Vec<&'static str>, mut deny: Vec<&'static str>) -> Self {
+    fn only(
+        allow: impl IntoIterator<Item = impl Into<String>>,
+        deny: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let allow: Vec<String> = allow.into_iter().map(Into::into).collect();
         // To the server an empty list of allowed subjects means every subject.
-        if allow.is_empty() {
-            deny = vec![">"];
-        }
+        let deny = match allow.is_empty() {
+            true => vec![">".to_owned()],
+            false => deny.into_iter().map(Into::into).collect(),
+        };
         Self { allow, deny }
     }
 }
@@ -120,7 +153,26 @@ pub(crate) fn system_account(
     account: &KeyPair,
     name: &str,
 ) -> Result<String, TrustError> {
-    account_with(operator, account, name, None)
+    account_with(operator, account, name, None, (Vec::new(), Vec::new()))
+}
+
+/// The token of the account of the subscribers. It has no stream of its own: what its users may ask goes to
+/// the product's account, and the answers come back here. So an answer can never be stored under a subject
+/// of the log or of the feed, wherever a subscriber wants to have it.
+pub(crate) fn subscribers_account(
+    operator: &KeyPair,
+    account: &KeyPair,
+    product: &KeyPair,
+    name: &str,
+) -> Result<String, TrustError> {
+    let imports = subscriber::REQUESTS.iter().map(|request| Import {
+        name: request.name,
+        subject: request.subject,
+        local_subject: request.local,
+        account: product.public_key(),
+        kind: "service",
+    });
+    account_with(operator, account, name, None, (Vec::new(), imports.collect()))
 }
 
 /// The token of an account with streams.
@@ -138,7 +190,13 @@ pub(crate) fn account(
         mem_max_stream_bytes: NO_LIMIT,
         disk_max_stream_bytes: NO_LIMIT,
     };
-    account_with(operator, account, name, Some(jetstream))
+    let exports = subscriber::REQUESTS.iter().map(|request| Export {
+        name: request.name,
+        subject: request.subject,
+        kind: "service",
+        response_type: if request.many_answers { "Stream" } else { "Singleton" },
+    });
+    account_with(operator, account, name, Some(jetstream), (exports.collect(), Vec::new()))
 }
 
 fn account_with(
@@ -146,6 +204,7 @@ fn account_with(
     account: &KeyPair,
     name: &str,
     jetstream: Option<JetStreamLimits>,
+    (exports, imports): (Vec<Export>, Vec<Import>),
 ) -> Result<String, TrustError> {
     let limits = AccountLimits {
         subs: NO_LIMIT,
@@ -158,24 +217,39 @@ fn account_with(
         leaf: NO_LIMIT,
         jetstream,
     };
-    encode(operator, account, name, &AccountClaims { kind: "account", version: VERSION, limits })
+    let claims = AccountClaims { kind: "account", version: VERSION, limits, exports, imports };
+    encode(operator, account, name, &claims)
 }
 
 /// The token of a user of an account, with exactly the permissions of the role.
 pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<String, TrustError> {
-    let claims = UserClaims {
+    let publish =
+        Subjects::only(role.subjects(Direction::Publish), role.subjects(Direction::NeverPublish));
+    let subscribe = Subjects::only(role.subjects(Direction::Subscribe), [""; 0]);
+    encode(account, user, role.name(), &user_claims(publish, subscribe))
+}
+
+/// The token of a subscriber: one consumer and one inbox.
+pub(crate) fn subscriber(
+    account: &KeyPair,
+    user: &KeyPair,
+    name: &SubscriberName,
+) -> Result<String, TrustError> {
+    let publish = Subjects::only(subscriber::requests_of(name), [""; 0]);
+    let subscribe = Subjects::only([format!("{}.>", name.inbox_prefix())], [""; 0]);
+    encode(account, user, name.as_str(), &user_claims(publish, subscribe))
+}
+
+const fn user_claims(publish: Subjects, subscribe: Subjects) -> UserClaims {
+    UserClaims {
         kind: "user",
         version: VERSION,
-        publish: Subjects::only(
-            role.subjects(Direction::Publish),
-            role.subjects(Direction::NeverPublish),
-        ),
-        subscribe: Subjects::only(role.subjects(Direction::Subscribe), Vec::new()),
+        publish,
+        subscribe,
         subs: NO_LIMIT,
         data: NO_LIMIT,
         payload: NO_LIMIT,
-    };
-    encode(account, user, role.name(), &claims)
+    }
 }
 
 fn encode<T: Serialize>(

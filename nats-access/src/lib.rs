@@ -23,7 +23,12 @@
 //! Nothing here expires or revokes: credentials are valid until the account itself is replaced.
 //! No TLS, which is the business of the configuration around this one.
 //!
-//! The table is a fence against mistakes and against most of what a stolen service could do, not
+//! Subscribers of the feed live in an account of their own, which has no streams: it imports the few
+//! requests they need from the account of the product. In one account with the log, a subscriber could ask
+//! for the next message and name a subject of the log as the place for the answer, and the server would
+//! store it there (tried).
+//!
+//! For the services of Roster the table is a fence against mistakes and against most of what a stolen service could do, not
 //! against all of it. The server does not check where a requester wants its answer: whoever may
 //! ask JetStream anything can have the answer of the server stored under a subject of the log.
 //! `STREAM.MSG.GET` names the message it is after in the payload, where no permission reaches, and
@@ -35,10 +40,12 @@ mod error;
 mod files;
 mod jwt;
 mod permissions;
+mod subscriber;
 mod testing;
 mod trust;
 
 pub use error::TrustError;
 pub use permissions::{Direction, Permission, Role};
+pub use subscriber::{API_PREFIX, InvalidName, SubscriberName};
 pub use testing::TestTrust;
 pub use trust::{Account, Trust};

@@ -148,6 +148,30 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.CREATE.SESSIONS.*.rv.session.*", "follows the ends of sessions, and nothing else"),
     row(&[Projector], Publish, "roster.position.*", "announces how far the views are"),
 
+    // The feed. Its only writer is the projector, and a message is let in behind the one it knows as the last.
+    row(&[Projector], Publish, "users.v1.*.*", "tells other services what happened to users"),
+    row(&[Projector], Publish, "sessions.v1.*.*", "tells other services what happened to sessions"),
+    row(&[Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USER_EVENTS", "finds out what is told already, and what is to be erased"),
+
+    // Erasure. Nobody else deletes a message, and the reactor never one that guards the next write.
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USERS", "erases what came before a deletion, and passwords that were replaced"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.SESSIONS", "erases the sessions of a deleted user"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USER_EVENTS", "erases what the feed told of a deleted user"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USER_SNAPSHOTS", "erases the states of a deleted user"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.INFO.SESSIONS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "finds what is to be erased"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.INFO.USER_SNAPSHOTS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.GET.USER_SNAPSHOTS", "finds what is to be erased"),
+    row(&[Reactor], Publish, "er.session.*", "records that the sessions of a deleted user are erased"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.USERS.eraser", "learns how much is left to erase"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser", "pulls what leads to erasures"),
+    row(&[Reactor], Publish, "$JS.ACK.USERS.eraser.>", "says that something is erased"),
+    row(&[Reactor], Publish, "$JS.ACK.*.*.USERS.eraser.>", "says that something is erased"),
+    row(&[Projector], NeverPublish, "$JS.API.CONSUMER.*.USERS.eraser", "the eraser's"),
+    row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.eraser.>", "the eraser's: to create is to change by name"),
+    row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser", "the eraser's"),
+
     // The consumers of the mailer are made by the operator. Nobody else may read from them, which
     // would take messages away, or make them anew with another filter.
     row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.USERS.mailer", "learns how much is left to do"),
@@ -202,10 +226,15 @@ mod tests {
                     "DELETE.KV_THROTTLE",
                     "PURGE",
                     "RESTORE",
-                    "SNAPSHOT",
+                    "STREAM.SNAPSHOT",
                 ] {
                     let own_consumer = subject == "$JS.API.CONSUMER.DELETE.USERS.>";
-                    assert!(own_consumer || !subject.contains(forbidden), "{role}: {subject}");
+                    let erasure =
+                        role == Reactor && subject.starts_with("$JS.API.STREAM.MSG.DELETE.USER");
+                    assert!(
+                        own_consumer || erasure || !subject.contains(forbidden),
+                        "{role}: {subject}"
+                    );
                 }
                 assert!(!matches!(subject, ">" | "*" | "$JS.>" | "$JS.API.>"), "{role}: {subject}");
             }

@@ -7,6 +7,7 @@ use nkeys::{KeyPair, KeyPairType};
 
 use crate::error::TrustError;
 use crate::permissions::Role;
+use crate::subscriber::SubscriberName;
 use crate::{files, jwt};
 
 /// The folder of the seeds. It appears with all of them in it.
@@ -14,10 +15,13 @@ const SEEDS_FOLDER: &str = "seeds";
 const OPERATOR_FILE: &str = "operator.nk";
 const SYSTEM_FILE: &str = "system.nk";
 const ACCOUNT_FILE: &str = "account.nk";
+const SUBSCRIBERS_FILE: &str = "subscribers.nk";
 
 const OPERATOR_NAME: &str = "roster";
 const SYSTEM_NAME: &str = "SYS";
 const ACCOUNT_NAME: &str = "ROSTER";
+/// Behind the name of the account whose feed they read.
+const SUBSCRIBERS_SUFFIX: &str = "-SUBSCRIBERS";
 
 const JWT_BEGIN: &str = "-----BEGIN NATS USER JWT-----";
 const JWT_END: &str = "------END NATS USER JWT------";
@@ -53,15 +57,22 @@ impl Trust {
                     (OPERATOR_FILE, &KeyPair::new_operator().seed()?),
                     (SYSTEM_FILE, &KeyPair::new_account().seed()?),
                     (ACCOUNT_FILE, &KeyPair::new_account().seed()?),
+                    (SUBSCRIBERS_FILE, &KeyPair::new_account().seed()?),
                 ],
             )?;
         }
+        // A folder from before there were subscribers.
+        let subscribers = seeds.join(SUBSCRIBERS_FILE);
+        if !subscribers.try_exists().map_err(TrustError::io("read", &subscribers))? {
+            files::put_if_absent(&subscribers, &KeyPair::new_account().seed()?)?;
+        }
         let operator = load_key(&seeds.join(OPERATOR_FILE), KeyPairType::Operator, "operator")?;
         let system = load_key(&seeds.join(SYSTEM_FILE), KeyPairType::Account, "account")?;
-        let account = load_key(&seeds.join(ACCOUNT_FILE), KeyPairType::Account, "account")?;
+        let key = load_key(&seeds.join(ACCOUNT_FILE), KeyPairType::Account, "account")?;
+        let subscribers = load_key(&subscribers, KeyPairType::Account, "account")?;
         Ok(Self {
             root: Root { operator, system },
-            account: Account { name: ACCOUNT_NAME.to_owned(), key: account },
+            account: Account { name: ACCOUNT_NAME.to_owned(), key, subscribers },
         })
     }
 
@@ -82,6 +93,15 @@ impl Trust {
     /// As for [`Account::creds`].
     pub fn creds(&self, role: Role) -> Result<String, TrustError> {
         self.account.creds(role)
+    }
+
+    /// Credentials for a subscriber of the feed, as the text of a `.creds` file: a secret.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Account::creds`].
+    pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
+        self.account.subscriber_creds(name)
     }
 
     /// Writes the credentials of every role to `<dir>/<name of the role>.creds`, mode 0600.
@@ -138,6 +158,10 @@ impl Root {
         for account in accounts {
             let jwt = jwt::account(&self.operator, &account.key, &account.name)?;
             preload.push_str(&format!("    {}: \"{jwt}\"\n", account.key.public_key()));
+            let name = format!("{}{SUBSCRIBERS_SUFFIX}", account.name);
+            let (key, product) = (&account.subscribers, &account.key);
+            let jwt = jwt::subscribers_account(&self.operator, key, product, &name)?;
+            preload.push_str(&format!("    {}: \"{jwt}\"\n", key.public_key()));
         }
         Ok(format!(
             "operator: \"{operator}\"\n\
@@ -148,15 +172,17 @@ impl Root {
     }
 }
 
-/// An account: streams and subjects of its own, which no other account can see.
+/// An account: streams and subjects of its own, which no other account can see. Beside it is the account of
+/// those who subscribe to its feed.
 pub struct Account {
     name: String,
     key: KeyPair,
+    subscribers: KeyPair,
 }
 
 impl Account {
     pub(crate) fn new(name: String) -> Self {
-        Self { name, key: KeyPair::new_account() }
+        Self { name, key: KeyPair::new_account(), subscribers: KeyPair::new_account() }
     }
 
     /// Credentials for a new user of this account with that role, as the text of a `.creds` file:
@@ -169,18 +195,32 @@ impl Account {
         self.creds_of(&KeyPair::new_user(), role)
     }
 
+    /// Credentials for a subscriber of this account's feed, as the text of a `.creds` file: a secret.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Account::creds`].
+    pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
+        let user = KeyPair::new_user();
+        let jwt = jwt::subscriber(&self.subscribers, &user, name)?;
+        Ok(creds_file(&jwt, &user.seed()?))
+    }
+
     fn creds_of(&self, user: &KeyPair, role: Role) -> Result<String, TrustError> {
         let jwt = jwt::user(&self.key, user, role)?;
-        let seed = user.seed()?;
-        Ok(format!(
-            "{JWT_BEGIN}\n{jwt}\n{JWT_END}\n\n\
-             ************************* IMPORTANT *************************\n\
-             NKEY Seed printed below can be used to sign and prove identity.\n\
-             NKEYs are sensitive and should be treated as secrets.\n\n\
-             {SEED_BEGIN}\n{seed}\n{SEED_END}\n\n\
-             *************************************************************\n"
-        ))
+        Ok(creds_file(&jwt, &user.seed()?))
     }
+}
+
+fn creds_file(jwt: &str, seed: &str) -> String {
+    format!(
+        "{JWT_BEGIN}\n{jwt}\n{JWT_END}\n\n\
+         ************************* IMPORTANT *************************\n\
+         NKEY Seed printed below can be used to sign and prove identity.\n\
+         NKEYs are sensitive and should be treated as secrets.\n\n\
+         {SEED_BEGIN}\n{seed}\n{SEED_END}\n\n\
+         *************************************************************\n"
+    )
 }
 
 impl fmt::Debug for Account {

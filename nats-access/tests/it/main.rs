@@ -13,5 +13,6 @@
 
 mod allowed;
 mod denied;
+mod subscribers;
 mod support;
 mod trust;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, jetstream};
-use nats_access::{Account, Role, TestTrust};
+use nats_access::{Account, Role, SubscriberName, TestTrust};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub const STREAM: &str = "USERS";
 pub const SESSIONS: &str = "SESSIONS";
 pub const MAILS: &str = "MAILS";
+pub const FEED: &str = "USER_EVENTS";
+pub const SNAPSHOTS: &str = "USER_SNAPSHOTS";
 pub const MAILER: &str = "mailer";
 /// How long anything that must happen may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -35,6 +37,10 @@ pub enum Of {
     Revocations,
     RevocationsFollowed,
     Mailer,
+    Subscriber,
+    DeniedSubscriber,
+    Answers,
+    Bait,
     OneSide,
     OtherSide,
     Strangers,
@@ -66,11 +72,21 @@ impl Peer {
         Self::with_creds(&url(), &account.creds(role).unwrap(), role).await.unwrap()
     }
 
+    pub async fn subscriber(account: &Account, name: &str) -> Self {
+        let name = SubscriberName::parse(name).unwrap();
+        let creds = account.subscriber_creds(&name).unwrap();
+        Self::with_inbox(&url(), &creds, &name.inbox_prefix()).await.unwrap()
+    }
+
     pub async fn with_creds(url: &str, creds: &str, role: Role) -> Result<Self, ConnectError> {
+        Self::with_inbox(url, creds, role.inbox_prefix()).await
+    }
+
+    async fn with_inbox(url: &str, creds: &str, inbox: &str) -> Result<Self, ConnectError> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let client = ConnectOptions::with_credentials(creds)
             .unwrap()
-            .custom_inbox_prefix(role.inbox_prefix())
+            .custom_inbox_prefix(inbox)
             .event_callback(move |event| {
                 let sender = sender.clone();
                 async move {
@@ -139,14 +155,16 @@ pub async fn make_streams(operator: &Peer) {
         ["ev.user.*", "sec.user.*", "uq.email.*", "uq.role.*", "ik.*", "rv.user.*", "lk.*.*"];
     for (name, subjects) in [
         (STREAM, &users[..]),
-        (SESSIONS, &["ev.session.*.*", "rv.session.*"]),
+        (SESSIONS, &["ev.session.*.*", "rv.session.*", "er.session.*"]),
+        (FEED, &["users.v1.*.*", "sessions.v1.*.*"]),
+        (SNAPSHOTS, &["snapshot.v1.*.*"]),
         (MAILS, &["mail.order.*", "mail.parked.*"]),
     ] {
         let config = Config {
             name: name.to_owned(),
             subjects: subjects.iter().copied().map(str::to_owned).collect(),
             retention: match name {
-                MAILS => RetentionPolicy::WorkQueue,
+                MAILS | SNAPSHOTS => RetentionPolicy::WorkQueue,
                 _ => RetentionPolicy::Limits,
             },
             discard: DiscardPolicy::New,

@@ -73,7 +73,7 @@ fn secrets_are_for_the_owner_alone() {
         assert_eq!(mode(folder), 0o700, "{}", folder.display());
     }
     let names: Vec<_> = fs::read_dir(dir.join("seeds")).unwrap().map(Result::unwrap).collect();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 4);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "something temporary is left");
     for file in names.iter().map(fs::DirEntry::path) {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
@@ -143,6 +143,24 @@ fn a_lost_or_damaged_seed_is_never_replaced() {
     let error = Trust::load_or_create(&dir).unwrap_err();
     assert!(matches!(error, TrustError::Io { .. }), "{error}");
     assert!(!seeds.join("account.nk").exists());
+}
+
+#[test]
+fn a_folder_from_before_there_were_subscribers_gets_their_key() {
+    let folder = testing::temp_dir();
+    let dir = folder.path().join("trust");
+    let before = Trust::load_or_create(&dir).unwrap().creds(Role::Projector).unwrap();
+    fs::remove_file(dir.join("seeds").join("subscribers.nk")).unwrap();
+    let configs = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| Trust::load_or_create(&dir).unwrap().server_config().unwrap()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(configs.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(mode(&dir.join("seeds").join("subscribers.nk")), 0o600);
+    assert_eq!(fs::read_dir(dir.join("seeds")).unwrap().count(), 4, "something temporary is left");
+    assert!(before.contains("NATS USER JWT"));
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! What a subscriber of the feed may do: take messages from one consumer, say which it has, and nothing else.
+
+use std::fmt;
+
+/// The streams that a subscriber reads: the feed, and the states it may begin with.
+const STREAMS: [&str; 2] = ["USER_EVENTS", "USER_SNAPSHOTS"];
+
+/// The name of a subscriber: of its consumers, its user and its inbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SubscriberName(String);
+
+/// A text that cannot be the name of a subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 2 to 32 letters in lower case, digits and dashes, and begins with a letter")]
+pub struct InvalidName;
+
+impl SubscriberName {
+    /// Takes a name that fits into subjects and file names as it is: `[a-z][a-z0-9-]{1,31}`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] for any other text.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let fits = (2..=32).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits { Ok(Self(text.to_owned())) } else { Err(InvalidName) }
+    }
+
+    /// The name itself, which is that of the consumers too.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The prefix under which its client must receive its replies.
+    #[must_use]
+    pub fn inbox_prefix(&self) -> String {
+        format!("_INBOX_{}", self.0)
+    }
+}
+
+impl fmt::Display for SubscriberName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// What the subjects of the JetStream API begin with for a subscriber, in place of `$JS.API`. Under that name
+/// the server itself answers in every account, and says that this one has no JetStream (tried).
+pub const API_PREFIX: &str = "feed";
+
+/// One kind of request that crosses from the account of the subscribers into that of the product.
+pub(crate) struct Request {
+    pub(crate) name: &'static str,
+    /// As the product's account has it.
+    pub(crate) subject: &'static str,
+    /// As a subscriber has it, with `$1` for what fits the wildcard; `None` for the same.
+    pub(crate) local: Option<&'static str>,
+    /// A request for messages is answered by all of them, and by heartbeats.
+    pub(crate) many_answers: bool,
+}
+
+const fn api(
+    name: &'static str,
+    subject: &'static str,
+    local: &'static str,
+    many_answers: bool,
+) -> Request {
+    Request { name, subject, local: Some(local), many_answers }
+}
+
+const fn ack(name: &'static str, subject: &'static str) -> Request {
+    Request { name, subject, local: None, many_answers: false }
+}
+
+/// All of them. Acknowledgements come in two forms; a server uses the longer one once `js_ack_fc_v2` is on.
+#[rustfmt::skip]
+pub(crate) const REQUESTS: [Request; 8] = [
+    api("feed-next", "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.*", "feed.CONSUMER.MSG.NEXT.USER_EVENTS.$1", true),
+    api("feed-info", "$JS.API.CONSUMER.INFO.USER_EVENTS.*", "feed.CONSUMER.INFO.USER_EVENTS.$1", false),
+    ack("feed-ack", "$JS.ACK.USER_EVENTS.>"),
+    ack("feed-ack-2", "$JS.ACK.*.*.USER_EVENTS.>"),
+    api("snapshots-next", "$JS.API.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.*", "feed.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.$1", true),
+    api("snapshots-info", "$JS.API.CONSUMER.INFO.USER_SNAPSHOTS.*", "feed.CONSUMER.INFO.USER_SNAPSHOTS.$1", false),
+    ack("snapshots-ack", "$JS.ACK.USER_SNAPSHOTS.>"),
+    ack("snapshots-ack-2", "$JS.ACK.*.*.USER_SNAPSHOTS.>"),
+];
+
+/// What one subscriber may publish: the same, narrowed to its own consumers.
+pub(crate) fn requests_of(name: &SubscriberName) -> Vec<String> {
+    let of = |stream: &str| {
+        [
+            format!("{API_PREFIX}.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            format!("{API_PREFIX}.CONSUMER.INFO.{stream}.{name}"),
+            format!("$JS.ACK.{stream}.{name}.>"),
+            format!("$JS.ACK.*.*.{stream}.{name}.>"),
+        ]
+    };
+    STREAMS.iter().flat_map(|stream| of(stream)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_into_a_subject() {
+        for good in ["ab", "billing", "a-1"] {
+            assert_eq!(SubscriberName::parse(good).unwrap().as_str(), good);
+        }
+        let long = "a".repeat(33);
+        for bad in ["", "a", "1a", "-a", "A-b", "a.b", "a*", "a>", "a b", "\u{e4}b", &long] {
+            assert_eq!(SubscriberName::parse(bad), Err(InvalidName), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_subscriber_may_ask_crosses_into_the_account_of_the_product() {
+        let name = SubscriberName::parse("billing").unwrap();
+        for subject in requests_of(&name) {
+            let crosses = |pattern: &str| {
+                let (mut asked, mut tokens) = (subject.split('.'), pattern.split('.'));
+                loop {
+                    match (tokens.next(), asked.next()) {
+                        (Some(">"), Some(_)) | (None, None) => return true,
+                        (Some("*" | "$1"), Some(_)) => {}
+                        (Some(token), Some(word)) if token == word => {}
+                        _ => return false,
+                    }
+                }
+            };
+            let crossing = |request: &Request| crosses(request.local.unwrap_or(request.subject));
+            assert!(REQUESTS.iter().any(crossing), "{subject}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A subscriber of the feed takes messages from its own consumer, and can do nothing else.
+
+use std::time::Duration;
+
+use async_nats::Message;
+use async_nats::jetstream::{self, consumer::pull};
+use futures::StreamExt as _;
+use tokio::time::timeout;
+
+use crate::support::{
+    FEED, Of, Peer, SESSIONS, SNAPSHOTS, STREAM, WAIT_MAX, account, headers, operator_with_stream,
+    text,
+};
+
+const NEXT: &str = "feed.CONSUMER.MSG.NEXT.USER_EVENTS.billing";
+const INFO: &str = "feed.CONSUMER.INFO.USER_EVENTS.billing";
+
+/// The consumers of two subscribers, and three messages.
+async fn operator_with_subscribers(of: Of) -> Peer {
+    let operator = operator_with_stream(account(of)).await;
+    let context = jetstream::new(operator.client.clone());
+    for (stream, name, filter) in [
+        (FEED, "billing", "users.v1.*.*"),
+        (FEED, "other", "sessions.v1.*.*"),
+        (SNAPSHOTS, "billing", "snapshot.v1.billing.*"),
+    ] {
+        let config = pull::Config {
+            durable_name: Some(name.to_owned()),
+            filter_subject: filter.to_owned(),
+            max_ack_pending: 1,
+            ack_wait: Duration::from_secs(2),
+            ..pull::Config::default()
+        };
+        context.create_consumer_on_stream(config, stream).await.unwrap();
+    }
+    for subject in ["users.v1.registered.x", "sessions.v1.started.x", "users.v1.deleted.x"] {
+        operator.request(subject, headers(&[]), subject).await;
+    }
+    operator.request("snapshot.v1.billing.x", headers(&[]), "state").await;
+    operator
+}
+
+/// The next message of a consumer, acknowledged. Not as a request like others: the message comes under the
+/// subject it was stored on, by which a client that shares one inbox for all its requests cannot tell whose
+/// answer it is.
+async fn take_one(peer: &Peer, next: &str) -> Message {
+    let inbox = peer.client.new_inbox();
+    let mut answers = peer.client.subscribe(inbox.clone()).await.unwrap();
+    let pull = r#"{"batch":1,"expires":30000000000}"#;
+    peer.client.publish_with_reply(next.to_owned(), inbox, pull.into()).await.unwrap();
+    let message = timeout(WAIT_MAX, answers.next()).await.unwrap().unwrap();
+    let ack = message.reply.clone().unwrap();
+    assert!(ack.starts_with("$JS.ACK."), "{ack}");
+    // Confirmed by the server, through both accounts.
+    peer.request(&ack, headers(&[]), "+ACK").await;
+    message
+}
+
+#[tokio::test]
+async fn a_subscriber_takes_what_its_filter_lets_through_in_order() {
+    let operator = operator_with_subscribers(Of::Subscriber).await;
+    let mut billing = Peer::subscriber(account(Of::Subscriber), "billing").await;
+
+    let info = billing.request(INFO, headers(&[]), "").await;
+    assert!(text(&info).contains(r#""num_pending":2"#), "{}", text(&info));
+
+    let inbox = billing.client.new_inbox();
+    let mut answers = billing.client.subscribe(inbox.clone()).await.unwrap();
+    let pull = r#"{"batch":10,"expires":20000000000}"#;
+    billing.client.publish_with_reply(NEXT, inbox, pull.into()).await.unwrap();
+    for wanted in ["users.v1.registered.x", "users.v1.deleted.x"] {
+        let message = timeout(WAIT_MAX, answers.next()).await.unwrap().unwrap();
+        assert_eq!(message.subject.as_str(), wanted);
+        let ack = message.reply.unwrap();
+        assert!(ack.starts_with("$JS.ACK."), "{ack}");
+        // Confirmed by the server, through both accounts.
+        billing.request(&ack, headers(&[]), "+ACK").await;
+    }
+    let info = billing.request(INFO, headers(&[]), "").await;
+    assert!(text(&info).contains(r#""num_pending":0"#), "{}", text(&info));
+    assert!(text(&info).contains(r#""num_ack_pending":0"#), "{}", text(&info));
+
+    // The states it begins with, which go when they are acknowledged.
+    let subject = "feed.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.billing";
+    assert_eq!(text(&take_one(&billing, subject).await), "state");
+    billing.has_no_report().await;
+    let context = jetstream::new(operator.client.clone());
+    let left = context.get_stream(SNAPSHOTS).await.unwrap().get_info().await.unwrap().state;
+    assert_eq!(left.messages, 0);
+}
+
+/// With `max_ack_pending` 1 the order survives a subscriber that dies: what it had not acknowledged comes
+/// again before anything else. Its requests for more die with its connection, also through two accounts.
+#[tokio::test]
+async fn the_order_survives_a_subscriber_that_dies() {
+    let operator = operator_with_subscribers(Of::Answers).await;
+    let dying = Peer::subscriber(account(Of::Answers), "billing").await;
+    let inbox = dying.client.new_inbox();
+    let mut answers = dying.client.subscribe(inbox.clone()).await.unwrap();
+    let pull = r#"{"batch":100,"expires":600000000000}"#;
+    dying.client.publish_with_reply(NEXT, inbox, pull.into()).await.unwrap();
+    let first = timeout(WAIT_MAX, answers.next()).await.unwrap().unwrap();
+    assert_eq!(first.subject.as_str(), "users.v1.registered.x");
+    drop((answers, dying));
+
+    let heir = Peer::subscriber(account(Of::Answers), "billing").await;
+    operator.request("users.v1.deleted.y", headers(&[]), "later").await;
+    for wanted in ["users.v1.registered.x", "users.v1.deleted.x", "users.v1.deleted.y"] {
+        assert_eq!(take_one(&heir, NEXT).await.subject.as_str(), wanted);
+    }
+}
+
+/// The server does not check where a requester wants its answer.
+#[tokio::test]
+async fn an_answer_to_a_subscriber_lands_in_no_stream() {
+    let operator = operator_with_subscribers(Of::Bait).await;
+    let context = jetstream::new(operator.client.clone());
+    let messages = async |stream: &str| {
+        context.get_stream(stream).await.unwrap().get_info().await.unwrap().state.messages
+    };
+    // Within the account of the streams it is stored in the log.
+    let next = "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.other";
+    operator.client.publish_with_reply(next, "ev.user.victim", "".into()).await.unwrap();
+    let stored = async { while messages(STREAM).await == 0 {} };
+    timeout(WAIT_MAX, stored).await.unwrap();
+
+    let mut billing = Peer::subscriber(account(Of::Bait), "billing").await;
+    for place in ["ev.user.x", "users.v1.registered.y", "snapshot.v1.billing.y", "er.session.x"] {
+        billing.client.publish_with_reply(NEXT, place, "".into()).await.unwrap();
+        billing.client.publish_with_reply(INFO, place, "".into()).await.unwrap();
+    }
+    // Answers come in the order of the requests; this one is the last.
+    billing.request(INFO, headers(&[]), "").await;
+    assert_eq!(take_one(&billing, NEXT).await.subject.as_str(), "users.v1.registered.x");
+    billing.has_no_report().await;
+    assert_eq!((messages(STREAM).await, messages(FEED).await), (1, 3));
+    assert_eq!((messages(SNAPSHOTS).await, messages(SESSIONS).await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_subscriber_can_do_nothing_else() {
+    let operator = operator_with_subscribers(Of::DeniedSubscriber).await;
+    let mut billing = Peer::subscriber(account(Of::DeniedSubscriber), "billing").await;
+    for subject in [
+        // Consumers of others, and its own with another filter.
+        "feed.CONSUMER.MSG.NEXT.USER_EVENTS.other",
+        "feed.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.other",
+        "feed.CONSUMER.INFO.USER_EVENTS.other",
+        "feed.CONSUMER.CREATE.USER_EVENTS.billing",
+        "feed.CONSUMER.DELETE.USER_EVENTS.billing",
+        "feed.CONSUMER.MSG.NEXT.USERS.mailer",
+        "feed.STREAM.INFO.USER_EVENTS",
+        "feed.STREAM.MSG.GET.USERS",
+        "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.INFO.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.other",
+        "$JS.API.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.other",
+        "$JS.API.CONSUMER.INFO.USER_EVENTS.other",
+        "$JS.API.CONSUMER.CREATE.USER_EVENTS",
+        "$JS.API.CONSUMER.CREATE.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.CREATE.USER_EVENTS.billing.users.v1.>",
+        "$JS.API.CONSUMER.CREATE.USER_EVENTS.mine.users.v1.>",
+        "$JS.API.CONSUMER.DURABLE.CREATE.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.DELETE.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.DELETE.USER_EVENTS.other",
+        "$JS.API.CONSUMER.PAUSE.USER_EVENTS.other",
+        "$JS.API.CONSUMER.UNPIN.USER_EVENTS.billing",
+        "$JS.API.CONSUMER.LIST.USER_EVENTS",
+        "$JS.API.CONSUMER.NAMES.USER_EVENTS",
+        "$JS.ACK.USER_EVENTS.other.1.1.1.1.0",
+        "$JS.ACK.hub.account.USER_EVENTS.other.1.1.1.1.0",
+        "$JS.ACK.USERS.mailer.1.1.1.1.0",
+        // The feed as a whole.
+        "$JS.API.STREAM.INFO.USER_EVENTS",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.NAMES",
+        "$JS.API.STREAM.MSG.GET.USER_EVENTS",
+        "$JS.API.STREAM.MSG.DELETE.USER_EVENTS",
+        "$JS.API.STREAM.PURGE.USER_EVENTS",
+        "$JS.API.STREAM.UPDATE.USER_EVENTS",
+        "$JS.API.STREAM.DELETE.USER_EVENTS",
+        "$JS.API.STREAM.SNAPSHOT.USER_EVENTS",
+        "$JS.API.DIRECT.GET.USER_EVENTS",
+        "$JS.API.DIRECT.GET.USER_EVENTS.users.v1.registered.x",
+        "$JS.API.INFO",
+        "$JS.FC.USER_EVENTS.other.x",
+        // The log.
+        "$JS.API.STREAM.MSG.GET.USERS",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+        "$JS.API.CONSUMER.CREATE.USERS.mine.ev.user.*",
+        "ev.user.x",
+        "sec.user.x",
+        "rv.user.x",
+        // Writing to the feed, to others and to the server.
+        "users.v1.registered.x",
+        "sessions.v1.started.x",
+        "snapshot.v1.billing.x",
+        "roster.position.users",
+        "_INBOX_other.reply",
+        "_INBOX_projector.reply",
+        "_INBOX.reply",
+        "_R_.reply",
+        "$SYS.REQ.USER.INFO",
+        "$SYS.REQ.SERVER.PING",
+        "anything",
+    ] {
+        billing.is_denied_publish(subject).await;
+    }
+    for subject in [
+        ">",
+        "*",
+        "users.v1.>",
+        "users.v1.registered.x",
+        "sessions.v1.*.*",
+        "snapshot.v1.>",
+        "ev.user.*",
+        "$JS.API.>",
+        "$JS.ACK.>",
+        "$JS.EVENT.ADVISORY.>",
+        "$SYS.>",
+        "_INBOX.>",
+        "_INBOX_other.>",
+        "_INBOX_projector.>",
+        "_R_.>",
+        "roster.position.*",
+    ] {
+        billing.is_denied_subscribe(subject).await;
+    }
+    billing.has_no_report().await;
+    let context = jetstream::new(operator.client.clone());
+    let state = context.get_stream(FEED).await.unwrap().get_info().await.unwrap().state;
+    assert_eq!((state.messages, state.consumer_count), (3, 2));
+}
