@@ -11,6 +11,7 @@
 
 mod email;
 mod envelope;
+pub mod feed;
 mod ids;
 mod records;
 mod session;
@@ -23,8 +24,8 @@ pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
 pub use envelope::{CONTENT_TYPE, Cause, DecodeError, Envelope, Event, Fact, SOURCE, SessionEvent};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
-    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, SessionsKept,
-    UserRevocation,
+    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
+    RevocationReason, SessionsKept, StoredRevocation, UserRevocation,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use text::case_folded;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Position, SessionId, Timestamp, UserId};
+use crate::{Actor, CommandId, Position, SessionId, Timestamp, UserId};
 
 /// The claim on an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,57 @@ pub enum SessionsKept {
         /// The one more, with its own epoch.
         except: Option<(SessionId, Position)>,
     },
+}
+
+/// A revocation as it stands in the log: with what led to it, for those who are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRevocation {
+    /// What it ends.
+    #[serde(flatten)]
+    pub revocation: UserRevocation,
+    /// What led to it. Absent in what was written before there was a feed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<RevocationCause>,
+}
+
+/// What led to a revocation. The envelope of an event has the same, but a revocation is none: it changes no
+/// state of the user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationCause {
+    /// Unique per revocation.
+    pub id: Uuid,
+    /// When it was decided.
+    pub time: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
+    /// Who caused it.
+    pub actor: Actor,
+    /// The command.
+    pub command_id: CommandId,
+    /// The request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Why the access of a user ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationReason {
+    /// The user was logged out everywhere.
+    LoggedOut,
+    /// The password was changed or reset.
+    PasswordChanged,
+    /// The address was verified.
+    EmailProven,
+    /// The roles changed.
+    RolesChanged,
+    /// The user was disabled.
+    Disabled,
+    /// The user was deleted.
+    Deleted,
 }
 
 /// The last revocation of a user with the position it stands at: who may still come in.
@@ -259,6 +310,34 @@ mod tests {
             serde_json::to_string(&used).unwrap(),
             r#"{"serial":null,"ordered_at":"2027-01-15T08:00:10.000Z"}"#
         );
+    }
+
+    #[test]
+    fn a_revocation_is_read_with_and_without_its_cause() {
+        let plain = r#"{"sessions":{"kept":"none"}}"#;
+        let read: StoredRevocation = serde_json::from_str(plain).unwrap();
+        let revocation = UserRevocation { sessions: SessionsKept::None };
+        assert_eq!(read, StoredRevocation { revocation, cause: None });
+        assert_eq!(serde_json::to_string(&read).unwrap(), plain);
+
+        let cause = RevocationCause {
+            id: Uuid::from_u128(7),
+            time: Timestamp::from_unix_seconds(1_800_000_000).unwrap(),
+            reason: RevocationReason::LoggedOut,
+            actor: Actor::System,
+            command_id: CommandId::from_uuid(Uuid::from_u128(8)),
+            correlation_id: Some("req-1".to_owned()),
+            traceparent: None,
+        };
+        let told = StoredRevocation { cause: Some(cause), ..read };
+        let wire = serde_json::to_string(&told).unwrap();
+        assert_eq!(
+            wire,
+            r#"{"sessions":{"kept":"none"},"cause":{"id":"00000000-0000-0000-0000-000000000007","time":"2027-01-15T08:00:00.000Z","reason":"logged_out","actor":"system","command_id":"00000000-0000-0000-0000-000000000008","correlation_id":"req-1"}}"#
+        );
+        assert_eq!(serde_json::from_str::<StoredRevocation>(&wire).unwrap(), told);
+        // Whoever only wants to know who may still come in reads the same bytes.
+        assert_eq!(serde_json::from_str::<UserRevocation>(&wire).unwrap(), revocation);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const USERS_STREAM_SUBJECTS: [&str; 7] =
 pub const SESSIONS_STREAM: &str = "SESSIONS";
 
 /// The subjects [`SESSIONS_STREAM`] takes in.
-pub const SESSIONS_STREAM_SUBJECTS: [&str; 2] = ["ev.session.*.*", "rv.session.*"];
+pub const SESSIONS_STREAM_SUBJECTS: [&str; 3] = ["ev.session.*.*", "rv.session.*", "er.session.*"];
 
 /// The stream of mails that are still to be sent, and of those that could not be.
 pub const MAILS_STREAM: &str = "MAILS";
@@ -30,6 +30,9 @@ pub const PARKED_MAILS_FILTER: &str = "mail.parked.*";
 
 /// Every event of every user and nothing else.
 pub const USER_EVENTS_FILTER: &str = "ev.user.*";
+
+/// Every credential and nothing else.
+pub const CREDENTIALS_FILTER: &str = "sec.user.*";
 
 /// What ends the access of users, and nothing else.
 pub const USER_REVOCATIONS_FILTER: &str = "rv.user.*";
@@ -99,6 +102,18 @@ pub fn session_events(user: UserId, session: SessionId) -> String {
 #[must_use]
 pub fn session_revocation(session: SessionId) -> String {
     format!("rv.session.{session}")
+}
+
+/// The events of all sessions of one user; a filter.
+#[must_use]
+pub fn session_events_of(user: UserId) -> String {
+    format!("ev.session.{user}.*")
+}
+
+/// The record that the sessions of a deleted user were erased.
+#[must_use]
+pub fn session_erasure(user: UserId) -> String {
+    format!("er.session.{user}")
 }
 
 /// A mail that is to be sent. `id` is that of the order, which names the wish for one mail.

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use command_api::App;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, mailer_events, mailer_orders, mails_stream, sessions_stream, throttle_stream,
-    users_stream,
+    EventLog, Limits, erasures, feed_stream, mailer_events, mailer_orders, mails_stream,
+    sessions_stream, snapshots_stream, throttle_stream, users_stream,
 };
 use service_kit::metrics::Metrics;
 use service_kit::nats;
@@ -67,12 +67,14 @@ pub async fn log(settings: &Settings) -> anyhow::Result<()> {
         sessions_stream(&settings.log, &settings.sessions),
         mails_stream(&settings.log),
         throttle_stream(&settings.log),
+        feed_stream(&settings.log, &settings.feed),
+        snapshots_stream(&settings.log, &settings.feed),
     ] {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
         let name = spec.name();
         log.provision(&spec).await.with_context(|| format!("cannot provision {name}"))?;
     }
-    for spec in [mailer_events(), mailer_orders()] {
+    for spec in [mailer_events(), mailer_orders(), erasures()] {
         let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
         let (name, stream) = (spec.name(), spec.stream());
         log.provision_consumer(&spec)

@@ -47,6 +47,8 @@ section! {
         nats: Nats,
         /// The event log.
         log: Log,
+        /// What other services are told.
+        feed: Feed,
         /// The database of the views.
         mongodb: MongoDb,
         /// Keys.
@@ -114,6 +116,17 @@ section! {
         throttle_bytes_max: u64,
         /// An append with its retries, in milliseconds.
         append_deadline_ms: u64,
+    }
+}
+section! {
+    /// `[feed]`
+    Feed {
+        /// Bound of the stream that other services read.
+        bytes_max: u64,
+        /// Bound of the stream with the states that subscribers begin with.
+        snapshots_bytes_max: u64,
+        /// How long events of sessions stay in the feed, in seconds.
+        sessions_kept_s: u64,
     }
 }
 section! {
@@ -436,9 +449,12 @@ impl Settings {
             ("log.sessions_bytes_max", self.log.sessions_bytes_max),
             ("log.mails_bytes_max", self.log.mails_bytes_max),
             ("log.throttle_bytes_max", self.log.throttle_bytes_max),
+            ("feed.bytes_max", self.feed.bytes_max),
+            ("feed.snapshots_bytes_max", self.feed.snapshots_bytes_max),
         ] {
             bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
         }
+        bound("feed.sessions_kept_s", self.feed.sessions_kept_s, 3_600, 315_360_000);
         bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
         bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
         bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);

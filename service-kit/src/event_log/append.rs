@@ -21,7 +21,7 @@ const BATCH_RETRY_MAX: Duration = Duration::from_millis(160);
 /// Pause between look-ups of an append whose outcome is unknown.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(100);
 /// Messages in one append: the server takes 1,000 in a batch.
-const APPEND_MESSAGES_MAX: usize = 1_000;
+pub(super) const APPEND_MESSAGES_MAX: usize = 1_000;
 
 /// What a subject must hold for a write to be let in: its last sequence, or nothing at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,8 +186,15 @@ struct ApiError {
     description: String,
 }
 
+/// A message as it goes to the server.
+pub(super) struct Outgoing {
+    pub(super) headers: HeaderMap,
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+}
+
 /// What one attempt told.
-enum Attempt {
+pub(super) enum Attempt {
     Done(Outcome),
     /// All slots for batches are taken: nothing was stored.
     NoSlot,
@@ -307,21 +314,38 @@ impl EventLog {
             // Nothing is put into the client's buffer, so nothing can arrive later.
             return Attempt::Done(Outcome::Unavailable);
         }
-        if append.len() == 1 {
-            self.publish_one(append).await
-        } else {
-            self.publish_batch(append).await
+        let guarded = append.before.iter().chain([&append.last]).map(|write| Outgoing {
+            headers: write.headers(&self.stream, append.command),
+            subject: write.subject.clone(),
+            payload: write.payload.clone(),
+        });
+        let unguarded = append.more.iter().map(|more| Outgoing {
+            headers: headers(&self.stream, append.command, Some(more.event)),
+            subject: append.last.subject.clone(),
+            payload: more.payload.clone(),
+        });
+        self.publish(guarded.chain(unguarded).collect()).await
+    }
+
+    /// Sends guarded messages: one, or several as a batch that is stored whole or not at all.
+    pub(super) async fn publish(&self, mut messages: Vec<Outgoing>) -> Attempt {
+        match messages.pop() {
+            None => Attempt::Done(Outcome::Refused(0, "nothing to write".to_owned())),
+            Some(one) if messages.is_empty() => self.publish_one(one).await,
+            Some(last) => {
+                messages.push(last);
+                self.publish_batch(messages).await
+            }
         }
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the guarded write the ban points to")]
-    async fn publish_one(&self, append: &Append) -> Attempt {
-        let write = &append.last;
+    async fn publish_one(&self, message: Outgoing) -> Attempt {
         let request = Request::new()
-            .headers(write.headers(&self.stream, append.command))
-            .payload(write.payload.clone())
+            .headers(message.headers)
+            .payload(message.payload)
             .timeout(Some(self.limits.request_timeout));
-        match self.client.send_request(write.subject.clone(), request).await {
+        match self.client.send_request(message.subject, request).await {
             Ok(message) => acknowledgement(&message.payload),
             Err(error) => Attempt::Done(match error.kind() {
                 RequestErrorKind::NoResponders => Outcome::Unavailable,
@@ -336,7 +360,7 @@ impl EventLog {
     /// ADR-50 of NATS: every message names the batch and its number in it, the last one commits. Only
     /// the answer to the commit tells the outcome; an answer to an earlier message tells why.
     #[expect(clippy::disallowed_methods, reason = "this is the guarded write the ban points to")]
-    async fn publish_batch(&self, append: &Append) -> Attempt {
+    async fn publish_batch(&self, messages: Vec<Outgoing>) -> Attempt {
         let Ok(_slot) = self.open_batches.acquire().await else {
             return Attempt::Done(Outcome::Unavailable);
         };
@@ -346,23 +370,16 @@ impl EventLog {
             return Attempt::Done(Outcome::Unavailable);
         };
         let commit_reply = format!("{inbox}.commit");
-        let guarded = append.before.iter().chain([&append.last]).map(|write| {
-            (write.headers(&self.stream, append.command), &write.subject, &write.payload)
-        });
-        let unguarded = append.more.iter().map(|more| {
-            let headers = headers(&self.stream, append.command, Some(more.event));
-            (headers, &append.last.subject, &more.payload)
-        });
-        for (n, (mut headers, subject, payload)) in guarded.chain(unguarded).enumerate() {
+        let commit = messages.len();
+        for (n, Outgoing { mut headers, subject, payload }) in messages.into_iter().enumerate() {
             let number = n + 1;
             headers.insert("Nats-Batch-Id", batch.as_str());
             headers.insert("Nats-Batch-Sequence", number.to_string().as_str());
             let mut reply = format!("{inbox}.{number}");
-            if number == append.len() {
+            if number == commit {
                 headers.insert("Nats-Batch-Commit", "1");
                 reply.clone_from(&commit_reply);
             }
-            let (subject, payload) = (subject.clone(), payload.clone());
             let sent =
                 self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
             if let Err(error) = sent {

@@ -28,6 +28,7 @@ mod append;
 mod follow;
 mod provision;
 mod read;
+mod sequel;
 mod work;
 
 use std::sync::Arc;
@@ -44,10 +45,11 @@ pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
 pub use provision::{
     ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE, THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX,
-    mails_stream, sessions_stream, throttle_stream, users_stream,
+    feed_stream, mails_stream, sessions_stream, snapshots_stream, throttle_stream, users_stream,
 };
 pub use read::{ReadError, Stored};
-pub use work::{Backlog, ConsumerSpec, Task, WorkError, mailer_events, mailer_orders};
+pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
+pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
 
 /// Header that names the command on everything it wrote.
 pub const COMMAND_ID_HEADER: &str = "Roster-Command-Id";

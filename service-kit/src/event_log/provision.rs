@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use events::subjects;
+use events::{feed, subjects};
 use serde_json::{Map, Value, json};
 
 use super::read::refusal;
 use super::{EventLog, ReadError};
-use crate::config::{Log, Sessions};
+use crate::config::{Feed, Log, Sessions};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
@@ -116,6 +116,27 @@ pub fn mails_stream(log: &Log) -> StreamSpec {
         .with("subjects", json!(subjects::MAILS_STREAM_SUBJECTS))
         .with("retention", json!("workqueue"))
         .with("max_age", nanoseconds(MAIL_KEPT))
+}
+
+/// The feed for other services. Nothing goes from it but what erasure takes, and events of sessions when
+/// their time is over: when it is full it waits for the operator.
+#[must_use]
+pub fn feed_stream(log: &Log, settings: &Feed) -> StreamSpec {
+    let description = "what other services are told";
+    StreamSpec::log(feed::FEED_STREAM, description, log.replicas, settings.bytes_max)
+        .with("subjects", json!(feed::FEED_STREAM_SUBJECTS))
+}
+
+/// The states that subscribers begin with; each goes when its subscriber has it.
+#[must_use]
+pub fn snapshots_stream(log: &Log, settings: &Feed) -> StreamSpec {
+    let description = "states for new subscribers of the feed";
+    let bytes_max = settings.snapshots_bytes_max;
+    StreamSpec::log(feed::SNAPSHOTS_STREAM, description, log.replicas, bytes_max)
+        .with("subjects", json!(feed::SNAPSHOTS_STREAM_SUBJECTS))
+        .with("retention", json!("workqueue"))
+        // The operator takes back what a subscriber that is removed did not fetch.
+        .with("deny_purge", json!(false))
 }
 
 /// The bucket of the throttle. One message a key: the log of attempts is of no use, and a guard on the

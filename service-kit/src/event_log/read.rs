@@ -40,6 +40,9 @@ pub struct Stored {
     pub payload: Bytes,
     /// The command that wrote it, if one did.
     pub command_id: Option<CommandId>,
+    /// What it stands on.
+    pub subject: String,
+    headers: Vec<u8>,
 }
 
 impl Stored {
@@ -47,6 +50,12 @@ impl Stored {
     #[must_use]
     pub const fn guard(&self) -> Guard {
         Guard::behind(self.position)
+    }
+
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        header(&self.headers, name)
     }
 }
 
@@ -57,6 +66,7 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct RawMessage {
+    subject: String,
     seq: u64,
     time: Timestamp,
     #[serde(default)]
@@ -128,12 +138,14 @@ impl EventLog {
         let decode = |text: &str| {
             STANDARD.decode(text).map_err(|e| ReadError::Refused(format!("base64: {e}")))
         };
+        let headers = decode(&raw.hdrs)?;
         Ok(Some(Stored {
             position: Position(raw.seq),
             stored_at: raw.time,
             payload: decode(&raw.data)?.into(),
-            command_id: header(&decode(&raw.hdrs)?, COMMAND_ID_HEADER)
-                .and_then(|value| value.parse().ok()),
+            command_id: header(&headers, COMMAND_ID_HEADER).and_then(|value| value.parse().ok()),
+            subject: raw.subject,
+            headers,
         }))
     }
 

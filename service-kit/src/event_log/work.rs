@@ -30,6 +30,10 @@ const EVENTS_UNDER_WAY_MAX: u32 = 64;
 /// Orders that are being worked on or put off. Large, because a recipient whose server says "later" must
 /// not hold up everybody else's mail.
 const ORDERS_UNDER_WAY_MAX: u32 = 5_000;
+/// Name of the consumer of what leads to erasures.
+const ERASER: &str = "eraser";
+/// Erasures that are being worked on or put off. Large, because each is put off once for a minute.
+const ERASURES_UNDER_WAY_MAX: u32 = 10_000;
 
 /// How a consumer must be configured.
 #[derive(Debug, Clone)]
@@ -64,6 +68,16 @@ impl ConsumerSpec {
         Self { stream, name, config }
     }
 
+    fn with(mut self, key: &str, value: Value) -> Self {
+        self.config.insert(key.to_owned(), value);
+        self
+    }
+
+    fn without(mut self, key: &str) -> Self {
+        self.config.remove(key);
+        self
+    }
+
     /// The stream it reads.
     #[must_use]
     pub const fn stream(&self) -> &'static str {
@@ -84,8 +98,8 @@ impl ConsumerSpec {
                 faults.push(format!("{key} is {has} and must be {wanted}"));
             }
         }
-        for narrowing in ["filter_subjects", "deliver_subject", "headers_only"] {
-            if found.contains_key(narrowing) {
+        for narrowing in ["filter_subject", "filter_subjects", "deliver_subject", "headers_only"] {
+            if found.contains_key(narrowing) && !self.config.contains_key(narrowing) {
                 faults.push(format!("{narrowing} must not be set"));
             }
         }
@@ -106,6 +120,18 @@ pub fn mailer_events() -> ConsumerSpec {
 pub fn mailer_orders() -> ConsumerSpec {
     let filter = subjects::MAIL_ORDERS_FILTER;
     ConsumerSpec::new(subjects::MAILS_STREAM, MAILER, filter, "all", ORDERS_UNDER_WAY_MAX)
+}
+
+/// What leads to erasures: deletions, and passwords that were replaced. From the start of the log, so that
+/// what came before there was an eraser is seen to as well. Without payloads: the type of an event is in its
+/// header, and credentials are nobody's business but the command side's.
+#[must_use]
+pub fn erasures() -> ConsumerSpec {
+    let spec = ConsumerSpec::new(subjects::USERS_STREAM, ERASER, "", "all", ERASURES_UNDER_WAY_MAX);
+    let filters = [subjects::USER_EVENTS_FILTER, subjects::CREDENTIALS_FILTER];
+    spec.without("filter_subject")
+        .with("filter_subjects", json!(filters))
+        .with("headers_only", json!(true))
 }
 
 /// No work can be had, or the server did not hear that some is done. It comes again.
@@ -160,6 +186,12 @@ impl Task {
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.message.subject
+    }
+
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
     /// What it holds.
@@ -272,8 +304,8 @@ impl EventLog {
         Ok(messages.map(|message| Task::of(message.map_err(WorkError::from)?)))
     }
 
-    /// Takes one message out of the stream and overwrites it. Needs the operator's rights. `false` when
-    /// it was not there.
+    /// Takes one message out of the stream and overwrites it. Needs the rights of the operator or of the
+    /// reactor. `false` when it was not there.
     ///
     /// # Errors
     /// [`ReadError`]: it may be there still.

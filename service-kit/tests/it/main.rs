@@ -11,6 +11,7 @@
 mod event_log;
 mod follow;
 mod provision;
+mod sequel;
 mod support;
 mod views_position;
 mod work;
