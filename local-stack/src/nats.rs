@@ -148,12 +148,14 @@ impl NatsServer {
     }
 }
 
-/// The whole configuration. No monitoring port is named, so there is none.
+/// The whole configuration. No monitoring port is named, so there is none. The bounds of streams are promises
+/// that the server holds against `max_file_store` before a byte is written; by default that is three quarters
+/// of what is free on the disk, which on a developer's machine is often less than what production is given.
 fn configuration(port: u16, name: &str, store: &str, extra: &str) -> String {
     format!(
         "listen: \"127.0.0.1:{port}\"\n\
          server_name: \"{name}\"\n\
-         jetstream {{\n    store_dir: {}\n    sync_interval: always\n}}\n\
+         jetstream {{\n    store_dir: {}\n    max_file_store: 64TB\n    sync_interval: always\n}}\n\
          {extra}\n",
         quoted(store)
     )
@@ -225,6 +227,7 @@ mod tests {
         assert!(text.contains(r#"store_dir: "/a \"b\"\\c""#), "{text}");
         assert!(text.contains("listen: \"127.0.0.1:4222\""), "{text}");
         assert!(text.contains("sync_interval: always"), "{text}");
+        assert!(text.contains("max_file_store: 64TB"), "{text}");
         assert!(text.ends_with("max_payload: 1MB\n"), "{text}");
     }
 }
