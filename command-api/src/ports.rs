@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, Session,
-    SessionEvent, SessionId, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
+    Session, SessionEvent, SessionId, UserId, UserRevocation, UserState,
 };
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
@@ -108,6 +108,8 @@ pub struct Change {
     pub admins: Option<(Admins, Guard)>,
     /// With it, when access ends.
     pub revocation: Option<(UserRevocation, Guard)>,
+    /// What led to the revocation, where no event of the change says it.
+    pub revoked_by: Option<RevocationCause>,
     /// With it, when a link of a mail is used up.
     pub link: Option<UsedLink>,
     /// With it, when the caller gave a key.
@@ -137,6 +139,7 @@ impl Change {
             credential: None,
             admins: None,
             revocation: None,
+            revoked_by: None,
             link: None,
             key: None,
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, Revision, UserId, UserState, subjects,
+    Position, ROLE_ADMIN, Revision, RevocationCause, RevocationReason, StoredRevocation, UserFact,
+    UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -149,7 +150,9 @@ impl NatsUserLog {
         }
         if let Some((revocation, guard)) = &change.revocation {
             let subject = subjects::user_revocation(change.user);
-            writes.push(Write::new(subject, *guard, encode(revocation)?));
+            let cause = change.revoked_by.clone().or_else(|| cause(&change.events));
+            let stored = StoredRevocation { revocation: *revocation, cause };
+            writes.push(Write::new(subject, *guard, encode(&stored)?));
         }
         Ok(writes)
     }
@@ -312,6 +315,32 @@ pub(super) fn outcome(outcome: Outcome) -> Appended {
 
 pub(super) fn empty<T>(value: T) -> Loaded<T> {
     Loaded { value, guard: Guard::absent(), position: Position(0) }
+}
+
+/// What led to a revocation that stands beside events: the one that ends the most.
+fn cause(events: &[Event]) -> Option<RevocationCause> {
+    let reason = |event: &Event| match event.fact {
+        UserFact::Deleted => Some(RevocationReason::Deleted),
+        UserFact::Disabled => Some(RevocationReason::Disabled),
+        UserFact::PasswordChanged => Some(RevocationReason::PasswordChanged),
+        UserFact::EmailVerified | UserFact::EmailChanged { .. } => {
+            Some(RevocationReason::EmailProven)
+        }
+        UserFact::RolesChanged { .. } => Some(RevocationReason::RolesChanged),
+        UserFact::Registered { .. } | UserFact::ProfileChanged { .. } | UserFact::Enabled => None,
+    };
+    let ends_least = |reason: &RevocationReason| *reason == RevocationReason::RolesChanged;
+    let causes = events.iter().filter_map(|event| Some((reason(event)?, event)));
+    let (reason, event) = causes.min_by_key(|(reason, _)| ends_least(reason))?;
+    Some(RevocationCause {
+        id: ambient::new_uuid(),
+        time: event.time,
+        reason,
+        actor: event.actor,
+        command_id: event.command_id,
+        correlation_id: event.correlation_id.clone(),
+        traceparent: event.traceparent.clone(),
+    })
 }
 
 fn first_event(change: &Change, event: &Event) -> Result<Write, String> {

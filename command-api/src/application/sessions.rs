@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, CommandId, Cutoff, EndReason, Position, Session, SessionEvent, SessionFact, SessionId,
-    SessionSeed, User, UserId, UserState, evolve_session,
+    Actor, CommandId, Cutoff, EndReason, Position, RevocationCause, RevocationReason, Session,
+    SessionEvent, SessionFact, SessionId, SessionSeed, User, UserId, UserState, evolve_session,
 };
 use service_kit::{ambient, trace};
 
@@ -154,19 +154,27 @@ impl Users {
     /// Ends every session of a user and all access that came of them. No event of the user tells of it;
     /// the position is that of the revocation.
     pub async fn end_all_sessions(&self, user: UserId) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move { users.end_sessions(user, Rights::Own).await }).await
+        self.to_the_end(|users| async move {
+            users.end_sessions(Actor::User(user), user, Rights::Own).await
+        })
+        .await
     }
 
     /// The same for another user.
     pub async fn end_sessions_of(&self, actor: Actor, user: UserId) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
             let rights = users.rights(actor).await?;
-            users.end_sessions(user, rights).await
+            users.end_sessions(actor, user, rights).await
         })
         .await
     }
 
-    async fn end_sessions(&self, user: UserId, rights: Rights) -> Result<Done, CommandError> {
+    async fn end_sessions(
+        &self,
+        actor: Actor,
+        user: UserId,
+        rights: Rights,
+    ) -> Result<Done, CommandError> {
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.log().load(user).await?;
             if !rights.reach(&loaded.value, &self.parts.access) {
@@ -178,6 +186,16 @@ impl Users {
             let cutoff = self.log().cutoff(user).await?;
             let mut change = ports::Change::of(user, loaded.guard);
             change.revocation = Some((cutoff.value.all(), cutoff.guard));
+            let request = trace::current();
+            change.revoked_by = Some(RevocationCause {
+                id: ambient::new_uuid(),
+                time: ambient::now(),
+                reason: RevocationReason::LoggedOut,
+                actor,
+                command_id: CommandId::from_uuid(ambient::new_uuid()),
+                correlation_id: request.as_ref().map(|request| request.request_id.clone()),
+                traceparent: request.and_then(|request| Some(request.context?.to_string())),
+            });
             if let Some(position) = settled(self.log().append(&change).await)? {
                 return Ok(Done { revision: state.revision, user: Some(state), position });
             }
