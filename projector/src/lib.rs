@@ -5,12 +5,17 @@
 //! on behind it. Every write is guarded by the position, so that applying an event twice, or by two
 //! projectors at once, changes nothing.
 //!
+//! The feed for other services ([`feed`]) is a projection too. Its place is a stream and not the database, so its
+//! position lies in the stream, and it goes on while the database is away.
+//!
 //! It has no side effects: mail and erasure are not its affair. An event it cannot read stops it, and
 //! readiness says so; skipping would make views that nobody decided.
 
 mod causes;
+pub mod feed;
 pub mod fold;
 mod run;
 pub mod store;
+mod supervise;
 
 pub use run::{App, SERVICE, StartError};

@@ -1,7 +1,6 @@
 //! The loop: read on from the checkpoint, fold, write, say how far the views are.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{DecodeError, Position};
@@ -18,20 +17,18 @@ use service_kit::nats;
 use service_kit::trace::Tracer;
 use service_kit::views_position::{Announcer, HEARTBEAT};
 use service_kit::watch::Watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
 use crate::causes::Causes;
+use crate::feed::Feed;
 use crate::fold::{Fold, Sessions, Users};
 use crate::store::{StoreError, checkpoint, prepare, write};
+use crate::supervise::{Follower, Progress, age, supervised};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "projector";
-/// Pause after a failure; doubled up to the maximum.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Longest pause after a failure.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Time for the database to build indexes. A new one over millions of documents takes minutes.
 const INDEXES_MAX: Duration = Duration::from_mins(60);
 
@@ -66,10 +63,11 @@ enum RunError {
     LogBehindViews { views: Position, log: Position },
 }
 
-/// A projector that is ready to run: one projection for users and one for sessions.
+/// A projector that is ready to run: views of users, views of sessions, and the feed.
 pub struct App {
     users: Projection<Users>,
     sessions: Projection<Sessions>,
+    feed: Feed,
 }
 
 impl App {
@@ -85,6 +83,7 @@ impl App {
         Ok(Self {
             users: Projection::open(&client, settings, watch, &views, &users).await?,
             sessions: Projection::open(&client, settings, watch, &views, &sessions).await?,
+            feed: Feed::open(&client, settings, watch).await?,
         })
     }
 
@@ -93,12 +92,17 @@ impl App {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let readiness = Readiness::default();
-        self.sessions.check(self.users.check(readiness, "projector-users"), "projector-sessions")
+        let readiness = self.users.check(readiness, "projector-users");
+        self.feed.check(self.sessions.check(readiness, "projector-sessions"))
     }
 
     /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
     pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.users.run(&stop), self.sessions.run(&stop));
+        tokio::join!(
+            supervised(&self.users, &stop),
+            supervised(&self.sessions, &stop),
+            supervised(&self.feed, &stop),
+        );
     }
 }
 
@@ -110,19 +114,10 @@ struct Projection<F> {
     batch_max: usize,
     operation_timeout: Duration,
     lag_max: Duration,
-    progress: Arc<Mutex<Progress>>,
+    progress: Progress<Position>,
     metrics: ProjectorMetrics,
     tracer: Tracer,
     fold: PhantomData<fn() -> F>,
-}
-
-/// What readiness looks at.
-#[derive(Debug, Clone)]
-struct Progress {
-    /// How far the views are, as far as this projector knows.
-    position: Position,
-    /// Why it stands still, if it does.
-    trouble: Option<String>,
 }
 
 /// Messages that came together, folded.
@@ -166,10 +161,7 @@ impl<F: Fold> Projection<F> {
             batch_max: settings.projector.batch_events_max,
             operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
             lag_max: Duration::from_millis(settings.projector.lag_max_ms),
-            progress: Arc::new(Mutex::new(Progress {
-                position: Position::default(),
-                trouble: Some("not started".to_owned()),
-            })),
+            progress: Progress::default(),
             metrics: watch.metrics.projector(F::STREAM),
             tracer: watch.tracer.clone(),
             fold: PhantomData,
@@ -180,10 +172,10 @@ impl<F: Fold> Projection<F> {
 
     /// Lets every scrape see how old the oldest event is that the views lack.
     fn watch(&self, metrics: &Metrics) {
-        let (progress, log) = (Arc::clone(&self.progress), self.log.clone());
+        let (progress, log) = (self.progress.clone(), self.log.clone());
         let watched = self.metrics.clone();
         metrics.sample(move || {
-            let (position, log, watched) = (lock(&progress).position, log.clone(), watched.clone());
+            let (position, log, watched) = (progress.position(), log.clone(), watched.clone());
             async move {
                 // A log that does not answer is told by what it is asked for, not here.
                 if let Ok(age) = age_of_missing::<F>(&log, position).await {
@@ -194,15 +186,14 @@ impl<F: Fold> Projection<F> {
     }
 
     fn check(&self, readiness: Readiness, name: &'static str) -> Readiness {
-        let (progress, log, lag_max) = (Arc::clone(&self.progress), self.log.clone(), self.lag_max);
+        let (progress, log, lag_max) = (self.progress.clone(), self.log.clone(), self.lag_max);
         readiness.with(name, move || {
-            let progress = lock(&progress).clone();
-            let log = log.clone();
+            let (progress, log) = (progress.clone(), log.clone());
             async move {
-                if let Some(trouble) = progress.trouble {
+                if let Some(trouble) = progress.trouble() {
                     return Err(trouble);
                 }
-                let lag = age_of_missing::<F>(&log, progress.position).await;
+                let lag = age_of_missing::<F>(&log, progress.position()).await;
                 let lag = lag.map_err(|error| error.to_string())?;
                 if lag <= lag_max {
                     return Ok(());
@@ -210,73 +201,6 @@ impl<F: Fold> Projection<F> {
                 Err(format!("the views are {} s behind the log", lag.as_secs()))
             }
         })
-    }
-
-    async fn run(&self, stop: &CancellationToken) {
-        let mut pause = PAUSE_FIRST;
-        while !stop.is_cancelled() {
-            let ended = tokio::select! {
-                () = stop.cancelled() => return,
-                ended = self.run_once(&mut pause) => ended,
-            };
-            if let Err(error) = ended {
-                tracing::warn!(stream = F::STREAM, %error, "the projector starts again from its checkpoint");
-                lock(&self.progress).trouble = Some(error.to_string());
-                self.metrics.restarted();
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-            }
-        }
-    }
-
-    async fn run_once(&self, pause: &mut Duration) -> Result<(), RunError> {
-        within(INDEXES_MAX, prepare(&self.views)).await?;
-        let name = F::checkpoint();
-        let mut position = self
-            .bounded(async { self.views.position(&name).await.map_err(StoreError::from) })
-            .await?;
-        let end = self.log.end().await?;
-        if end < position {
-            return Err(RunError::LogBehindViews { views: position, log: end });
-        }
-        let (pending, batches) = self.events_behind(position).await?;
-        let mut batches = Box::pin(batches);
-        tracing::info!(stream = F::STREAM, %position, "the projector follows the log");
-        *lock(&self.progress) = Progress { position, trouble: None };
-        *pause = PAUSE_FIRST;
-        self.metrics.follows(position, pending);
-
-        self.announcer.announce(position).await;
-        let mut heartbeat = interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            self.metrics.alive(ambient::now());
-            let batch = tokio::select! {
-                _ = heartbeat.tick() => {
-                    self.announcer.announce(position).await;
-                    continue;
-                }
-                batch = batches.next() => batch,
-            };
-            let Some(batch) = batch else { return Ok(()) };
-            let Batch { fold: batch, events, pending, causes } = batch?;
-            let began = Instant::now();
-            let work = causes.begin(&self.tracer, F::STREAM);
-            if let Err(error) = self.bounded(write(&self.views, &batch)).await {
-                work.failed();
-                return Err(error);
-            }
-            self.metrics.wrote(events, began.elapsed());
-            position = batch.end().map_or(position, |end| position.max(end));
-            lock(&self.progress).position = position;
-            self.metrics.follows(position, pending);
-            work.done();
-            // Readers have what is announced already; the checkpoint is for the next start.
-            self.announcer.announce(position).await;
-            self.bounded(checkpoint(&self.views, &name, position)).await?;
-        }
     }
 
     /// The messages behind a position, folded into as few batches as they arrive in; before them, how many
@@ -315,6 +239,70 @@ impl<F: Fold> Projection<F> {
     }
 }
 
+impl<F: Fold> Follower for Projection<F> {
+    type Position = Position;
+    type Error = RunError;
+
+    fn stream(&self) -> &'static str {
+        F::STREAM
+    }
+
+    fn progress(&self) -> &Progress<Position> {
+        &self.progress
+    }
+
+    fn metrics(&self) -> &ProjectorMetrics {
+        &self.metrics
+    }
+
+    async fn run_once(&self) -> Result<(), RunError> {
+        within(INDEXES_MAX, prepare(&self.views)).await?;
+        let name = F::checkpoint();
+        let mut position = self
+            .bounded(async { self.views.position(&name).await.map_err(StoreError::from) })
+            .await?;
+        let end = self.log.end().await?;
+        if end < position {
+            return Err(RunError::LogBehindViews { views: position, log: end });
+        }
+        let (pending, batches) = self.events_behind(position).await?;
+        let mut batches = Box::pin(batches);
+        tracing::info!(stream = F::STREAM, %position, "the projector follows the log");
+        self.progress.reached(position);
+        self.metrics.follows(position, pending);
+
+        self.announcer.announce(position).await;
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.metrics.alive(ambient::now());
+            let batch = tokio::select! {
+                _ = heartbeat.tick() => {
+                    self.announcer.announce(position).await;
+                    continue;
+                }
+                batch = batches.next() => batch,
+            };
+            let Some(batch) = batch else { return Ok(()) };
+            let Batch { fold: batch, events, pending, causes } = batch?;
+            let began = Instant::now();
+            let work = causes.begin(&self.tracer, F::STREAM);
+            if let Err(error) = self.bounded(write(&self.views, &batch)).await {
+                work.failed();
+                return Err(error);
+            }
+            self.metrics.wrote(events, began.elapsed());
+            position = batch.end().map_or(position, |end| position.max(end));
+            self.progress.reached(position);
+            self.metrics.follows(position, pending);
+            work.done();
+            // Readers have what is announced already; the checkpoint is for the next start.
+            self.announcer.announce(position).await;
+            self.bounded(checkpoint(&self.views, &name, position)).await?;
+        }
+    }
+}
+
 async fn within<T>(
     limit: Duration,
     operation: impl Future<Output = Result<T, StoreError>>,
@@ -331,11 +319,6 @@ async fn age_of_missing<F: Fold>(
     position: Position,
 ) -> Result<Duration, ReadError> {
     let events = F::FILTERS.first().copied().unwrap_or_default();
-    let Some(missing) = log.next(events, position).await? else { return Ok(Duration::ZERO) };
-    let age = ambient::now().as_datetime() - missing.stored_at.as_datetime();
-    Ok(age.to_std().unwrap_or_default())
-}
-
-fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
-    progress.lock().unwrap_or_else(PoisonError::into_inner)
+    let missing = log.next(events, position).await?;
+    Ok(age(missing.map(|missing| missing.stored_at), ambient::now()))
 }

@@ -1,0 +1,115 @@
+//! Keeping a loop alive: whatever fails is tried again, and readiness says why it stands still.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use service_kit::metrics::ProjectorMetrics;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after a failure; doubled up to the maximum.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What readiness looks at. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Progress<P>(Arc<Mutex<State<P>>>);
+
+#[derive(Debug)]
+struct State<P> {
+    /// How far it is, as far as this process knows.
+    position: P,
+    /// Why it stands still, if it does.
+    trouble: Option<String>,
+    pause: Duration,
+}
+
+impl<P: Copy + Default> Default for Progress<P> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            position: P::default(),
+            trouble: Some("not started".to_owned()),
+            pause: PAUSE_FIRST,
+        })))
+    }
+}
+
+impl<P: Copy> Progress<P> {
+    /// How far it is.
+    pub fn position(&self) -> P {
+        self.lock().position
+    }
+
+    /// Why it stands still, if it does.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// It runs, and has come so far.
+    pub fn reached(&self, position: P) {
+        let mut state = self.lock();
+        state.position = position;
+        state.trouble = None;
+        state.pause = PAUSE_FIRST;
+    }
+
+    fn failed(&self, error: &impl Display) {
+        self.lock().trouble = Some(error.to_string());
+    }
+
+    fn pause(&self) -> Duration {
+        let mut state = self.lock();
+        let pause = state.pause;
+        state.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What runs until something fails, and then again from where its data says it is.
+pub trait Follower: Sync {
+    /// How far it is.
+    type Position: Copy + Send;
+    /// Why it ended.
+    type Error: Display + Send;
+
+    /// The stream it is known by.
+    fn stream(&self) -> &'static str;
+    /// What readiness looks at.
+    fn progress(&self) -> &Progress<Self::Position>;
+    /// What is counted of it.
+    fn metrics(&self) -> &ProjectorMetrics;
+    /// One run.
+    fn run_once(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Runs it again and again until `stop`.
+pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = follower.run_once() => ended,
+        };
+        if let Err(error) = ended {
+            let stream = follower.stream();
+            tracing::warn!(stream, %error, "the projector starts again from its checkpoint");
+            follower.progress().failed(&error);
+            follower.metrics().restarted();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(follower.progress().pause()) => {}
+        }
+    }
+}
+
+/// Age of a message that is not worked on yet.
+pub fn age(stored_at: Option<events::Timestamp>, now: events::Timestamp) -> Duration {
+    let age = stored_at.map(|stored_at| now.as_datetime() - stored_at.as_datetime());
+    age.and_then(|age| age.to_std().ok()).unwrap_or_default()
+}
