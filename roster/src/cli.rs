@@ -10,7 +10,7 @@ use service_kit::config::Settings;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
-use crate::{dev, health, init, keys, openapi, parked, provision, services, users};
+use crate::{dev, health, init, keys, openapi, parked, provision, services, subscribers, users};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ enum Command {
     /// See to users. Needs the operator's credentials
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
+    /// credentials
+    Subscribers(SubscribersArgs),
     /// Mails that could not be sent: look, put back, give up. Needs the operator's credentials
     Parked(ParkedArgs),
     /// Check a configuration and say everything that is wrong with it
@@ -107,6 +110,67 @@ pub struct ImportArgs {
     pub json: bool,
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// Arguments of `roster subscribers`.
+#[derive(Debug, Args)]
+pub struct SubscribersArgs {
+    #[command(subcommand)]
+    pub action: SubscribersAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What to do about subscribers of the feed.
+#[derive(Debug, Subcommand)]
+pub enum SubscribersAction {
+    /// Let somebody read the feed: makes a durable consumer, and credentials that are good for it alone
+    #[command(
+        after_help = "Examples:\n  roster subscribers add billing\n  roster subscribers add search --from snapshot\n  \
+                      roster subscribers add alarm --filter sessions.v1.theft_detected.* --from now"
+    )]
+    Add {
+        /// 2 to 32 letters in lower case, digits and dashes; a letter first
+        name: String,
+        /// What it is given: users, sessions, or a subject as in users.v1.registered.*; by default users
+        #[arg(long = "filter")]
+        filters: Vec<String>,
+        /// Where it begins: start (the whole history), snapshot (the state of every user, then what happens from
+        /// now on), now, a Roster-Position, or a time as in 2026-01-31T12:00:00Z
+        #[arg(long, default_value = "start")]
+        from: String,
+        /// Messages it may have at once without having acknowledged them. With 1 the order holds whatever
+        /// happens; more is faster, and then the state with the highest revision counts
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        in_flight: u32,
+        /// Where the credentials go; by default NAME.creds
+        #[arg(long)]
+        creds: Option<PathBuf>,
+    },
+    /// Make further credentials for a subscriber; those from before stay good
+    Creds {
+        /// As `list` shows it
+        name: String,
+        /// Where the credentials go; by default NAME.creds
+        #[arg(long)]
+        creds: Option<PathBuf>,
+    },
+    /// Show them all
+    List,
+    /// Show how far they are
+    Lag {
+        /// As `list` shows it; all when it is not given
+        name: Option<String>,
+    },
+    /// Remove one: its credentials are good for nothing then. They would be good again for another of the same
+    /// name
+    Remove {
+        /// As `list` shows it
+        name: String,
+    },
 }
 
 /// Arguments of `roster parked`.
@@ -183,6 +247,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reactor(args) => with_settings(args.config, services::reactor),
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
+        Command::Subscribers(args) => {
+            with_settings(args.config.config.clone(), |settings| subscribers::run(settings, args))
         }
         Command::Users(UsersCommand::Import(args)) => {
             with_settings(args.config.config.clone(), |settings| users::import(settings, args))

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use nats_access::{Role, Trust};
 use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
-use service_kit::keys::random;
+use service_kit::keys::{random, replace_private};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,10 @@ const GAVE_UP: u8 = 3;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks at readiness.
 const READY_PAUSE: Duration = Duration::from_millis(10);
+/// Folder with the keys of NATS, beside the credentials.
+const TRUST_FOLDER: &str = "keys";
+/// Settings for the operator's commands, in the data folder.
+const OPERATOR_SETTINGS: &str = "operator.toml";
 /// Address of the administrator that is made when none is asked for.
 const ADMIN_EMAIL: &str = "admin@roster.internal";
 
@@ -48,7 +52,8 @@ pub async fn run(settings: Settings, args: DevArgs) -> anyhow::Result<ExitCode> 
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         stack = starting => stack?,
     };
-    let ended = with_servers(settings, &args, &keys, administrator, &stack, &stop).await;
+    let running = with_servers(settings, &args, &keys, administrator, &stack, &stop);
+    let ended = Box::pin(running).await;
     stop.cancel();
     stack.stop().await;
     ended
@@ -65,9 +70,13 @@ impl Keys {
     fn make(data_dir: &Path) -> anyhow::Result<Self> {
         let (secrets, creds) = (data_dir.join("secrets"), data_dir.join("nats"));
         init::keys(&secrets)?;
-        let trust = Trust::load_or_create(&creds.join("keys"))?;
+        let trust = Trust::load_or_create(&creds.join(TRUST_FOLDER))?;
         trust.write_creds(&creds)?;
         Ok(Self { trust, secrets, creds })
+    }
+
+    fn trust_dir(&self) -> PathBuf {
+        self.creds.join(TRUST_FOLDER)
     }
 }
 
@@ -116,7 +125,9 @@ async fn with_servers(
     }
     let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
 
-    provision::log(&plan.of(Role::Operator, "operator")).await?;
+    let operator = plan.of(Role::Operator, "operator");
+    write_operator_settings(&args.data_dir, &operator, keys)?;
+    provision::log(&operator).await?;
     let telemetry = &plan.settings.telemetry;
     let process = Watch::start(telemetry, PROCESS)?;
     let over_commands = process.of(telemetry, command_api::SERVICE)?;
@@ -180,6 +191,35 @@ async fn with_servers(
             Ok(ExitCode::from(GAVE_UP))
         }
     }
+}
+
+/// Settings with which the operator's commands find what runs here: `--config <data folder>/operator.toml`.
+fn write_operator_settings(
+    data_dir: &Path,
+    settings: &Settings,
+    keys: &Keys,
+) -> anyhow::Result<()> {
+    let absolute = |path: &Path| -> anyhow::Result<String> {
+        let path = std::path::absolute(path)?;
+        Ok(path.to_str().context("the data folder has a name that is no text")?.to_owned())
+    };
+    let mut text =
+        "# Written at each start of `roster dev`, for the operator's commands.\n".to_owned();
+    let mut section = |name: &str, members: &[(&str, &str)]| {
+        text.push_str(&format!("[{name}]\n"));
+        for (member, value) in members {
+            // JSON's strings are strings of TOML too.
+            text.push_str(&format!("{member} = {}\n", serde_json::json!(value)));
+        }
+    };
+    let creds = &settings.nats.credentials_file;
+    let creds = if creds.as_os_str().is_empty() { String::new() } else { absolute(creds)? };
+    section("nats", &[("url", &settings.nats.url), ("credentials_file", &creds)]);
+    let database = &settings.mongodb.database;
+    section("mongodb", &[("url", &settings.mongodb.url), ("database", database)]);
+    let (dir, trust) = (absolute(&settings.secrets.dir)?, absolute(&keys.trust_dir())?);
+    section("secrets", &[("dir", &dir), ("trust_dir", &trust)]);
+    Ok(replace_private(&data_dir.join(OPERATOR_SETTINGS), text.as_bytes())?)
 }
 
 /// Makes the first administrator and waits until every check holds.

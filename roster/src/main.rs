@@ -10,6 +10,7 @@ mod parked;
 mod provision;
 mod services;
 mod stack;
+mod subscribers;
 mod users;
 
 use std::process::ExitCode;

@@ -145,6 +145,8 @@ section! {
     Secrets {
         /// Folder with this service's keys.
         dir: PathBuf,
+        /// Folder with the keys that NATS users are signed with; empty for `nats` in `dir`.
+        trust_dir: PathBuf,
     }
 }
 section! {

@@ -42,6 +42,10 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
             let service = name.clone();
             async move {
                 match event {
+                    // A command of the operator is not about its connection.
+                    Event::Connected if service == "operator" => {
+                        tracing::debug!(service, "connected to NATS");
+                    }
                     Event::Connected => tracing::info!(service, "connected to NATS"),
                     Event::Closed => tracing::debug!(service, "closed the connection to NATS"),
                     Event::Disconnected => tracing::warn!(service, "lost the connection to NATS"),

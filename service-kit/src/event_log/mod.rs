@@ -29,6 +29,7 @@ mod follow;
 mod provision;
 mod read;
 mod sequel;
+mod subscribers;
 mod work;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use provision::{
 };
 pub use read::{ReadError, Stored};
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
+pub use subscribers::{Beginning, NewSubscriber, SUBSCRIBER_ACK_WAIT, Subscriber};
 pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
 
 /// Header that names the command on everything it wrote.

@@ -1,0 +1,275 @@
+//! `roster subscribers`: who reads the feed, from where, and how far they are.
+
+mod snapshot;
+mod wishes;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use events::feed::FEED_STREAM;
+use events::{Position, Timestamp};
+use nats_access::{API_PREFIX, SubscriberName, Trust};
+use serde_json::json;
+use service_kit::ambient;
+use service_kit::config::Settings;
+use service_kit::event_log::{Beginning, EventLog, Limits, NewSubscriber, Subscriber};
+use service_kit::keys::write_private;
+use service_kit::nats;
+
+use crate::cli::{SubscribersAction, SubscribersArgs, failed, say};
+use wishes::From;
+
+/// Runs one action. Exit code 1 when there is no such subscriber.
+pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<ExitCode> {
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let feed = EventLog::new(client, FEED_STREAM, Limits::of(&settings));
+    let operator = Operator { feed, settings: &settings, as_json: args.json };
+    match args.action {
+        SubscribersAction::Add { name, filters, from, in_flight, creds } => {
+            let wish = Wish { filters, from, in_flight };
+            operator.add(&SubscriberName::parse(&name)?, wish, creds).await
+        }
+        SubscribersAction::Creds { name, creds } => {
+            operator.credentials(&SubscriberName::parse(&name)?, creds).await
+        }
+        SubscribersAction::List => operator.list().await,
+        SubscribersAction::Lag { name } => operator.lag(name.as_deref()).await,
+        SubscribersAction::Remove { name } => operator.remove(&SubscriberName::parse(&name)?).await,
+    }
+}
+
+struct Operator<'a> {
+    feed: EventLog,
+    settings: &'a Settings,
+    as_json: bool,
+}
+
+/// What a new subscriber is to be like.
+struct Wish {
+    filters: Vec<String>,
+    from: String,
+    in_flight: u32,
+}
+
+impl Operator<'_> {
+    async fn add(
+        &self,
+        name: &SubscriberName,
+        wish: Wish,
+        creds: Option<PathBuf>,
+    ) -> anyhow::Result<ExitCode> {
+        let filters = wishes::filters(&wish.filters)?;
+        let from: From = wish.from.parse()?;
+        if from == From::Snapshot && !wishes::has_all_of_users(&filters) {
+            bail!("a snapshot is of users: the filters must let all of users.v1.*.* through");
+        }
+        // Before anything is made: without keys there would be a consumer that nobody can use.
+        let trust = self.trust()?;
+        let creds = creds.unwrap_or_else(|| PathBuf::from(format!("{name}.creds")));
+        if creds.exists() {
+            bail!("{} is there already: name another file with --creds", creds.display());
+        }
+        if self.feed.subscriber(name.as_str()).await?.is_some() {
+            bail!("there is a subscriber {name} already: remove it first, or take another name");
+        }
+        // Where the feed ends now: a snapshot is of here, and its subscriber goes on from here.
+        let end = self.feed.end().await?;
+        let beginning = match from {
+            From::Start => Beginning::Start,
+            From::Now => Beginning::Now,
+            From::Time(time) => Beginning::Time(time),
+            From::Snapshot => Beginning::Sequence(Position(end.0 + 1)),
+            From::Position(position) => {
+                Beginning::Sequence(wishes::sequence_of(&self.feed, position, end).await?)
+            }
+        };
+        let subscriber = NewSubscriber {
+            name: name.as_str(),
+            filters: &filters,
+            beginning,
+            from: &wish.from,
+            in_flight: wish.in_flight,
+        };
+        self.feed.add_subscriber(&subscriber).await.context("cannot make the consumer")?;
+        if from == From::Snapshot
+            && let Err(error) = snapshot::write(self, name, end).await
+        {
+            // Half of the states would be worse than none.
+            self.feed.remove_subscriber(name.as_str()).await.context("some of it is left")?;
+            return Err(error.context("cannot write the snapshot; the subscriber was not added"));
+        }
+        self.hand_out(&trust, name, &creds)
+    }
+
+    /// Further credentials of a subscriber. Those from before stay good.
+    async fn credentials(
+        &self,
+        name: &SubscriberName,
+        creds: Option<PathBuf>,
+    ) -> anyhow::Result<ExitCode> {
+        if self.feed.subscriber(name.as_str()).await?.is_none() {
+            return Ok(failed(&format!("there is no subscriber {name}")));
+        }
+        let creds = creds.unwrap_or_else(|| PathBuf::from(format!("{name}.creds")));
+        if creds.exists() {
+            bail!("{} is there already: name another file with --creds", creds.display());
+        }
+        self.hand_out(&self.trust()?, name, &creds)
+    }
+
+    fn trust(&self) -> anyhow::Result<Trust> {
+        let secrets = &self.settings.secrets;
+        let dir = match secrets.trust_dir.as_os_str().is_empty() {
+            true => secrets.dir.join("nats"),
+            false => secrets.trust_dir.clone(),
+        };
+        if !dir.join("seeds").is_dir() {
+            bail!("{} does not hold the keys of NATS: set secrets.trust_dir", dir.display());
+        }
+        Trust::load_or_create(&dir).context("cannot use the keys of NATS")
+    }
+
+    /// Writes credentials and says everything that a client needs.
+    fn hand_out(
+        &self,
+        trust: &Trust,
+        name: &SubscriberName,
+        creds: &Path,
+    ) -> anyhow::Result<ExitCode> {
+        write_private(creds, trust.subscriber_creds(name)?.as_bytes())?;
+        let (inbox_prefix, nats) = (name.inbox_prefix(), &self.settings.nats.url);
+        let creds = creds.display();
+        if self.as_json {
+            let answer = json!({
+                "subscriber": name.as_str(),
+                "stream": FEED_STREAM,
+                "consumer": name.as_str(),
+                "api_prefix": API_PREFIX,
+                "inbox_prefix": inbox_prefix,
+                "creds": creds.to_string(),
+                "nats": nats,
+            });
+            say(&answer.to_string());
+        } else {
+            say(&format!(
+                "subscriber={name} stream={FEED_STREAM} consumer={name} api_prefix={API_PREFIX} \
+                 inbox_prefix={inbox_prefix} creds={creds} nats={nats}"
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn list(&self) -> anyhow::Result<ExitCode> {
+        let subscribers = self.feed.subscribers().await?;
+        if self.as_json {
+            let items: Vec<_> = subscribers
+                .iter()
+                .map(|subscriber| {
+                    json!({
+                        "name": subscriber.name,
+                        "filters": subscriber.filters,
+                        "from": subscriber.from,
+                        "in_flight": subscriber.in_flight,
+                        "created_at": subscriber.created_at,
+                        "pending": subscriber.pending,
+                        "unacknowledged": subscriber.unacknowledged,
+                    })
+                })
+                .collect();
+            say(&json!({ "items": items }).to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        for subscriber in &subscribers {
+            let Subscriber { name, filters, from, in_flight, created_at, .. } = subscriber;
+            let (filters, left) = (filters.join(" "), left(subscriber));
+            say(&format!(
+                "{name}  {filters}  from {from}  in flight {in_flight}  since {created_at}  {left} left"
+            ));
+        }
+        if subscribers.is_empty() {
+            say("there is no subscriber");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn lag(&self, name: Option<&str>) -> anyhow::Result<ExitCode> {
+        let mut subscribers = self.feed.subscribers().await?;
+        if let Some(name) = name {
+            subscribers.retain(|subscriber| subscriber.name == name);
+            if subscribers.is_empty() {
+                return Ok(failed(&format!("there is no subscriber {name}")));
+            }
+        }
+        let mut items = Vec::new();
+        for subscriber in &subscribers {
+            let age_s = self.age_of_oldest(subscriber).await?.map(|age| age.as_secs());
+            items.push((subscriber, age_s));
+        }
+        if self.as_json {
+            let items: Vec<_> = items
+                .iter()
+                .map(|(subscriber, age_s)| {
+                    json!({
+                        "name": subscriber.name,
+                        "pending": subscriber.pending,
+                        "unacknowledged": subscriber.unacknowledged,
+                        "redelivered": subscriber.redelivered,
+                        "oldest_age_s": age_s,
+                        "last_acknowledged_at": subscriber.acknowledged_at,
+                        "is_asking": subscriber.waiting > 0,
+                    })
+                })
+                .collect();
+            say(&json!({ "items": items }).to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        for (subscriber, age_s) in items {
+            let (name, left, redelivered) =
+                (&subscriber.name, left(subscriber), subscriber.redelivered);
+            let oldest =
+                age_s.map(|age_s| format!(", the oldest {age_s} s old")).unwrap_or_default();
+            let seen = match subscriber.acknowledged_at {
+                Some(at) => format!("last acknowledged {at}"),
+                None => "nothing acknowledged yet".to_owned(),
+            };
+            let asking = if subscriber.waiting > 0 { "asking" } else { "away" };
+            say(&format!("{name}  {left} left{oldest}  {redelivered} again  {seen}  {asking}"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Age of the oldest message that a subscriber did not acknowledge; `None` when there is none.
+    async fn age_of_oldest(&self, subscriber: &Subscriber) -> anyhow::Result<Option<Duration>> {
+        if left(subscriber) == 0 {
+            return Ok(None);
+        }
+        let mut oldest: Option<Timestamp> = None;
+        for filter in &subscriber.filters {
+            let next = self.feed.next(filter, subscriber.acknowledged).await?;
+            let stored_at = next.map(|next| next.stored_at);
+            oldest = oldest.into_iter().chain(stored_at).min();
+        }
+        let now = ambient::now().as_datetime();
+        Ok(oldest.map(|oldest| (now - oldest.as_datetime()).to_std().unwrap_or_default()))
+    }
+
+    async fn remove(&self, name: &SubscriberName) -> anyhow::Result<ExitCode> {
+        let found = self.feed.remove_subscriber(name.as_str()).await?;
+        if !found {
+            return Ok(failed(&format!("there is no subscriber {name}")));
+        }
+        if self.as_json {
+            say(&json!({ "removed": name.as_str() }).to_string());
+        } else {
+            say(&format!("removed {name}: its credentials are good for nothing now"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Messages that a subscriber did not acknowledge yet.
+const fn left(subscriber: &Subscriber) -> u64 {
+    subscriber.pending + subscriber.unacknowledged
+}
