@@ -19,6 +19,10 @@ fn parse_uuid(text: &str) -> Result<Uuid, InvalidId> {
     if uuid.hyphenated().encode_lower(&mut buffer) == text { Ok(uuid) } else { Err(InvalidId) }
 }
 
+/// The one accepted spelling as a regular expression: not every validator knows the format `uuid`.
+#[cfg(feature = "schema")]
+pub(crate) const UUID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -49,7 +53,11 @@ macro_rules! uuid_id {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": "uuid" })
+                schemars::json_schema!({
+                    "type": "string",
+                    "format": "uuid",
+                    "pattern": UUID_PATTERN,
+                })
             }
         }
 

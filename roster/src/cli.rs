@@ -10,7 +10,9 @@ use service_kit::config::Settings;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
-use crate::{dev, health, init, keys, openapi, parked, provision, services, subscribers, users};
+use crate::{
+    asyncapi, dev, health, init, keys, openapi, parked, provision, services, subscribers, users,
+};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -53,6 +55,11 @@ enum Command {
     Init(InitArgs),
     /// Print the OpenAPI document of the public API
     Openapi,
+    /// Write the contract of the feed: an AsyncAPI document and the JSON Schema of each event type
+    Asyncapi {
+        /// Folder to write to
+        dir: PathBuf,
+    },
     /// See to the keys of access tokens
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -264,6 +271,7 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Command::Init(args) => report(init::all(&args.dir)),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
+        Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),

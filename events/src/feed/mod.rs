@@ -8,6 +8,8 @@
 //! Every event carries the whole public state after it. Whoever needs the current state alone keeps the
 //! event with the highest [`FeedEvent::revision`] of each user and forgets the rest.
 
+#[cfg(feature = "schema")]
+pub mod contract;
 mod data;
 
 use serde::{Deserialize, Serialize};

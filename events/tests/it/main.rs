@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod feed_contract;
+mod released_reader;
+
 use std::fs;
 use std::path::PathBuf;
 

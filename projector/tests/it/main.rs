@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod feed_project;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use events::{

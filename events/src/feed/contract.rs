@@ -1,0 +1,233 @@
+//! The contract of the feed as files: a JSON Schema for each event type, and an AsyncAPI 3 document.
+//!
+//! Both are made from the types that read and write the feed, so they cannot say anything else than what is
+//! written. They lie in the repository, and a test compares them with what is made here.
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::ids::UUID_PATTERN;
+
+use super::{
+    AllEnded, DeletedUserData, EmailChange, EmailVerification, Happened, ProfileChange,
+    Registration, RolesChange, SessionData, StatusChange, UserChanged, UserData,
+};
+
+/// One event type as a document knows it.
+struct Type {
+    kind: &'static str,
+    title: &'static str,
+    description: &'static str,
+    data: fn() -> Value,
+    example: &'static str,
+}
+
+macro_rules! types {
+    ($($kind:literal $data:ty, $title:literal, $description:literal;)+) => {
+        const TYPES: &[Type] = &[$(Type {
+            kind: $kind,
+            title: $title,
+            description: $description,
+            data: schema_of::<$data>,
+            example: include_str!(concat!("../../golden/feed/", $kind, ".json")),
+        }),+];
+    };
+}
+
+types! {
+    "users.v1.registered" UserChanged<Registration>, "User registered",
+        "A user came into being: registered, made by an administrator, or imported (then `changed.imported` is there).";
+    "users.v1.profile_changed" UserChanged<ProfileChange>, "Profile changed", "Name or free data changed.";
+    "users.v1.roles_changed" UserChanged<RolesChange>, "Roles changed", "The roles were replaced.";
+    "users.v1.disabled" UserChanged<StatusChange>, "User disabled",
+        "The user may no longer log in and has no access. That all sessions ended is told before it.";
+    "users.v1.enabled" UserChanged<StatusChange>, "User enabled", "The user may log in again.";
+    "users.v1.password_changed" UserData, "Password changed",
+        "There is another password. Which one stands nowhere.";
+    "users.v1.email_verified" UserChanged<EmailVerification>, "Address verified",
+        "The user has shown that the address is theirs.";
+    "users.v1.email_changed" UserChanged<EmailChange>, "Address changed",
+        "There is another address, shown to be the user's.";
+    "users.v1.deleted" DeletedUserData, "User deleted",
+        "The user is gone. It is the last event about the user; those before it are erased from the feed, and a subscriber erases what it has of the user.";
+    "users.v1.snapshot" UserData, "State of a user",
+        "The state of a user for a subscriber that begins with a snapshot. It stands on the stream of snapshots alone.";
+    "sessions.v1.started" SessionData, "Session started", "A user logged in.";
+    "sessions.v1.ended" SessionData, "Session ended", "A session was ended: by a logout, or from elsewhere.";
+    "sessions.v1.theft_detected" SessionData, "Theft detected",
+        "A refresh token came back that had been replaced, and the session was ended for it.";
+    "sessions.v1.all_ended" AllEnded, "All sessions ended",
+        "All sessions of a user were ended at once, or all but one: each whose `epoch` is less than the one given here.";
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    let mut settings = SchemaSettings::draft07();
+    settings.inline_subschemas = true;
+    settings.meta_schema = None;
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+/// The JSON Schema (draft 7) of each event type with its name. They are open: what they do not name may be
+/// there.
+#[must_use]
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    TYPES.iter().map(|of| (of.kind, schema(of))).collect()
+}
+
+/// The frozen example of each event type.
+#[must_use]
+pub fn examples() -> Vec<(&'static str, &'static str)> {
+    TYPES.iter().map(|of| (of.kind, of.example)).collect()
+}
+
+fn schema(of: &Type) -> Value {
+    let mut data = (of.data)();
+    if let Value::Object(members) = &mut data {
+        // Names of Rust types, which mean nothing here.
+        members.remove("title");
+    }
+    let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
+    let subject = if of_session { "The session's id." } else { "The user's id." };
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": format!("urn:roster:feed:{}", of.kind),
+        "title": of.title,
+        "description": of.description,
+        "type": "object",
+        "required": [
+            "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "revision",
+            "position", "actor", "data"
+        ],
+        "properties": {
+            "specversion": { "const": "1.0", "description": "Version of CloudEvents." },
+            "id": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "Unique per event." },
+            "source": { "type": "string", "format": "uri-reference", "description": "Always `/roster`." },
+            "type": { "const": of.kind },
+            "subject": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": subject },
+            "time": { "type": "string", "format": "date-time", "description": "When it was decided, UTC, in milliseconds." },
+            "datacontenttype": { "const": "application/json" },
+            "revision": {
+                "type": "integer", "minimum": 1,
+                "description": "Goes up with every event of one user (of one session), and may leave numbers out: what has the same or a lower one is known already."
+            },
+            "position": {
+                "type": "string", "pattern": "^[0-9]+$",
+                "description": "Place in the event log in decimal, as commands answer it in `Roster-Position`. Users and sessions are counted apart."
+            },
+            "actor": { "type": "string", "description": "Who caused it: a user's id, `system` or `anonymous`." },
+            "commandid": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "The same for all events of one command." },
+            "correlationid": { "type": "string", "description": "`X-Request-Id` of the request behind it." },
+            "causationid": { "type": "string", "description": "The event that it is a reaction to." },
+            "traceparent": { "type": "string", "description": "W3C trace context of the request behind it." },
+            "data": data,
+        },
+    })
+}
+
+/// The AsyncAPI 3 document. It refers to the schemas beside it.
+#[must_use]
+pub fn asyncapi() -> Value {
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    let mut messages = Map::new();
+    for of in TYPES {
+        let (key, is_snapshot) = (of.kind.replace('.', "_"), of.kind == "users.v1.snapshot");
+        let example: Value = serde_json::from_str(of.example).unwrap_or_default();
+        messages.insert(
+            key.clone(),
+            json!({
+                "name": of.kind,
+                "title": of.title,
+                "summary": of.description,
+                "contentType": "application/cloudevents+json",
+                "payload": {
+                    "schemaFormat": "application/schema+json;version=draft-07",
+                    "schema": { "$ref": format!("./schemas/{}.json", of.kind) },
+                },
+                "correlationId": {
+                    "description": "The request behind the event.",
+                    "location": "$message.payload#/correlationid",
+                },
+                "examples": [{ "name": "example", "payload": example }],
+            }),
+        );
+        let user = json!({ "description": "The user's id, a UUID in lower case." });
+        let mut parameters = json!({ "user_id": user });
+        let address = if is_snapshot {
+            parameters = json!({
+                "subscriber": { "description": "The name of the subscriber it is for." },
+                "user_id": user,
+            });
+            "snapshot.v1.{subscriber}.{user_id}".to_owned()
+        } else {
+            format!("{}.{{user_id}}", of.kind)
+        };
+        let stream = if is_snapshot { super::SNAPSHOTS_STREAM } else { super::FEED_STREAM };
+        channels.insert(
+            key.clone(),
+            json!({
+                "address": address,
+                "title": of.title,
+                "description": format!("Stream `{stream}` of JetStream."),
+                "messages": { of.kind: { "$ref": format!("#/components/messages/{key}") } },
+                "parameters": parameters,
+            }),
+        );
+        operations.insert(
+            format!("send_{key}"),
+            json!({
+                "action": "send",
+                "channel": { "$ref": format!("#/channels/{key}") },
+                "summary": of.description,
+                "messages": [{ "$ref": format!("#/channels/{key}/messages/{}", of.kind) }],
+            }),
+        );
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "id": "urn:roster:feed:v1",
+        "info": {
+            "title": "Roster: the feed of user events",
+            "version": "1",
+            "description": "What other services are told: each event once and in order per user, on durable JetStream consumers that the operator makes (`roster subscribers add`). Within version 1 there come only further event types and further optional members; a reader passes over what it does not know. How to subscribe: docs/feed.md.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "defaultContentType": "application/cloudevents+json",
+        "servers": {
+            "nats": {
+                "host": "nats.example.com:4222",
+                "protocol": "nats",
+                "description": "A subscriber connects with its `.creds` file and the inbox prefix `_INBOX_<name>`, and reaches the API of JetStream under the prefix `feed`.",
+                "security": [{ "$ref": "#/components/securitySchemes/creds" }],
+            },
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "securitySchemes": {
+                "creds": {
+                    "type": "asymmetricEncryption",
+                    "description": "A JWT and an Ed25519 key of NATS, in the `.creds` file that `roster subscribers add` writes.",
+                },
+            },
+        },
+    })
+}
+
+/// Every file of the contract: its name, and what it holds.
+///
+/// # Errors
+/// Only when a value cannot be JSON, which none of these is.
+pub fn files() -> Result<Vec<(String, String)>, serde_json::Error> {
+    let text = |value: &Value| Ok(serde_json::to_string_pretty(value)? + "\n");
+    let mut files = vec![("roster.json".to_owned(), text(&asyncapi())?)];
+    for (kind, schema) in schemas() {
+        files.push((format!("schemas/{kind}.json"), text(&schema)?));
+    }
+    Ok(files)
+}
+
+/// Every type has its place in the contract.
+const _: () = assert!(TYPES.len() == Happened::KINDS.len(), "an event type is missing here");
