@@ -15,12 +15,14 @@
 
 mod client;
 mod cluster;
+mod feed;
 mod log;
 mod mail;
 mod metrics;
 mod otlp;
 mod pair;
 mod process;
+mod subscriber;
 mod system;
 mod times;
 
@@ -32,6 +34,7 @@ pub use metrics::Scrape;
 pub use otlp::{OtlpReceiver, Received};
 pub use pair::Pair;
 pub use process::{Process, binary};
+pub use subscriber::{Subscriber, Told};
 pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, LINK_BASE, Servers, System};
 pub use times::Times;
 

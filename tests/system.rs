@@ -68,8 +68,10 @@ impl System {
         let nats = local_stack::testing::nats(|| shared_trust().server_config().unwrap());
         let account = shared_trust().account(number);
         let creds = |role: Role| account.creds(role).unwrap();
+        let dir = temp_dir();
+        shared_trust().write_seeds(number, &trust_dir(dir.path())).unwrap();
         let urls = (nats.url(), local_stack::testing::mongod().url());
-        Self::start(Servers::Shared, number, temp_dir(), urls, creds, settings).await
+        Self::start(Servers::Shared, number, dir, urls, creds, settings).await
     }
 
     /// A system on servers of its own.
@@ -83,6 +85,7 @@ impl System {
         let trust = TestTrust::with_accounts(1);
         let dir = temp_dir();
         let data = DataDir::open(dir.path().join("servers")).unwrap();
+        trust.write_seeds(0, &trust_dir(dir.path())).unwrap();
         let config = trust.server_config().unwrap();
         let options = NatsOptions { data_dir: data.nats(), port: None, config };
         let nats = NatsServer::start(binaries(), options).unwrap();
@@ -101,6 +104,7 @@ impl System {
         let secrets = dir.path().join("secrets");
         init(dir.path());
         let cluster = Cluster::start(&secrets);
+        std::fs::rename(secrets.join("operator").join("nats"), trust_dir(dir.path())).unwrap();
         let urls = (cluster.url(), local_stack::testing::mongod().url());
         let creds = |role: Role| {
             std::fs::read_to_string(secrets.join(role.name()).join("nats.creds")).unwrap()
@@ -284,11 +288,28 @@ impl System {
 
     /// Runs a command of the operator.
     pub fn roster(&self, arguments: &[&str]) -> Output {
+        self.roster_with(arguments, &[])
+    }
+
+    /// The same with further settings, as variables.
+    pub fn roster_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
         Command::new(crate::binary())
             .args(arguments)
             .envs(self.environment.of("operator"))
+            .envs(settings.iter().copied())
+            .current_dir(self.dir.path())
             .output()
             .unwrap()
+    }
+
+    /// A file in the folder of this system, where commands of the operator run.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Addresses of the event log.
+    pub fn nats_url(&self) -> &str {
+        &self.environment.nats_url
     }
 
     /// What a service wrote to its log.
@@ -324,6 +345,7 @@ impl Environment {
             ("ROSTER_MONGODB_URL", self.mongodb_url.clone()),
             ("ROSTER_MONGODB_DATABASE", self.database.clone()),
             ("ROSTER_SECRETS_DIR", file(self.dir.join("secrets").join(role))),
+            ("ROSTER_SECRETS_TRUST_DIR", file(trust_dir(&self.dir))),
             ("ROSTER_LOG_BYTES_MAX", (64_u64 << 20).to_string()),
             // The server sets the room aside when a stream is made.
             ("ROSTER_LOG_SESSIONS_BYTES_MAX", (64_u64 << 20).to_string()),
@@ -343,6 +365,11 @@ impl Environment {
         .chain(self.settings.iter().cloned())
         .collect()
     }
+}
+
+/// Where the keys of NATS are that a system's users are signed with.
+fn trust_dir(dir: &Path) -> PathBuf {
+    dir.join("trust")
 }
 
 /// Makes keys and credentials; what is there stays.

@@ -1,6 +1,7 @@
 //! One server, many accounts: tests side by side without one seeing the streams of another.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::error::TrustError;
 use crate::trust::{Account, Root};
@@ -29,6 +30,15 @@ impl TestTrust {
     /// [`TrustError::Key`] and [`TrustError::Claims`]: bugs.
     pub fn server_config(&self) -> Result<String, TrustError> {
         self.root.server_config(&self.accounts)
+    }
+
+    /// Writes the keys of an account to `dir`, for a command that makes credentials out of them.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Io`]: the folder cannot be used.
+    pub fn write_seeds(&self, i: usize, dir: &Path) -> Result<(), TrustError> {
+        self.account(i).write_seeds(dir)
     }
 
     /// The account with that number, counted from zero.

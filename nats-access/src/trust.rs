@@ -206,6 +206,21 @@ impl Account {
         Ok(creds_file(&jwt, &user.seed()?))
     }
 
+    /// Writes the keys of this account as [`Trust::load_or_create`] reads them, with new ones in the places of
+    /// the others.
+    pub(crate) fn write_seeds(&self, dir: &Path) -> Result<(), TrustError> {
+        files::make_folder(dir)?;
+        files::put_folder(
+            &dir.join(SEEDS_FOLDER),
+            &[
+                (OPERATOR_FILE, &KeyPair::new_operator().seed()?),
+                (SYSTEM_FILE, &KeyPair::new_account().seed()?),
+                (ACCOUNT_FILE, &self.key.seed()?),
+                (SUBSCRIBERS_FILE, &self.subscribers.seed()?),
+            ],
+        )
+    }
+
     fn creds_of(&self, user: &KeyPair, role: Role) -> Result<String, TrustError> {
         let jwt = jwt::user(&self.key, user, role)?;
         Ok(creds_file(&jwt, &user.seed()?))

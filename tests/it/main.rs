@@ -16,6 +16,8 @@ mod concealing;
 mod contract;
 mod dev;
 mod failures;
+mod feeding;
+mod feeding_operator;
 mod history;
 mod idempotency;
 mod importing;

@@ -348,7 +348,10 @@ impl Follower for Feed {
         )
         .await?;
         tracing::info!(stream = FEED_STREAM, %end, "the projector follows the log");
-        self.progress.reached(told);
+        // With something to tell it is not well before that is told: the feed may be full.
+        if reader.pending() == 0 {
+            self.progress.reached(told);
+        }
         self.metrics.follows(end, reader.pending());
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

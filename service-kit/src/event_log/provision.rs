@@ -16,6 +16,8 @@ use crate::config::{Feed, Log, Sessions};
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 /// "stream not found".
 const STREAM_NOT_FOUND: u64 = 10059;
+/// Member with the bound of a stream.
+const BYTES: &str = "max_bytes";
 /// Window in which the server remembers message ids.
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
 
@@ -208,7 +210,7 @@ impl StreamSpec {
             // The operator may choose a larger or smaller bound, and more copies; "no bound" is a fault.
             let fine = match (key.as_str(), found.get(key)) {
                 ("description", _) => true,
-                ("max_bytes", Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
+                (BYTES, Some(bytes)) => bytes.as_i64().is_some_and(|bytes| bytes > 0),
                 // Longer than needed is as good; for ever (0) is not, with addresses and devices in it.
                 ("max_age", Some(age)) if wanted.as_u64() > Some(0) => {
                     age.as_u64() >= wanted.as_u64()
@@ -235,20 +237,32 @@ impl StreamSpec {
 }
 
 impl EventLog {
-    /// Creates the stream, or brings its configuration to what it must be. Needs the operator's rights.
+    /// Creates the stream, or brings its configuration to what it must be. A bound of bytes is raised to what
+    /// the settings say, and never lowered: what the server does with messages beyond a new bound is not for
+    /// this command to find out. Needs the operator's rights.
     ///
     /// # Errors
     /// [`ProvisionError`]; nothing was changed unless it is [`ProvisionError::Different`].
     pub async fn provision(&self, spec: &StreamSpec) -> Result<(), ProvisionError> {
         self.check_server()?;
+        let mut config = spec.config.clone();
         let action = match self.config(spec).await {
-            Ok(found) if spec.faults(&found).is_empty() => return Ok(()),
-            Ok(_) => "UPDATE",
+            Ok(found) => {
+                let bytes = |of: &Map<String, Value>| of.get(BYTES).and_then(Value::as_i64);
+                let has_room = bytes(&found) >= bytes(&config);
+                if has_room && spec.faults(&found).is_empty() {
+                    return Ok(());
+                }
+                if has_room && let Some(bytes) = found.get(BYTES) {
+                    config.insert(BYTES.to_owned(), bytes.clone());
+                }
+                "UPDATE"
+            }
             Err(ProvisionError::Missing(_)) => "CREATE",
             Err(error) => return Err(error),
         };
         let path = format!("STREAM.{action}.{}", spec.name);
-        let answer = self.request_json(&path, &Value::Object(spec.config.clone())).await?;
+        let answer = self.request_json(&path, &Value::Object(config)).await?;
         if let Some(error) = answer.get("error") {
             return Err(refusal(error).into());
         }
