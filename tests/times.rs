@@ -20,6 +20,18 @@ impl Times {
         self.0.push(time);
     }
 
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A quantile in milliseconds; 1 is the maximum.
     pub fn ms(&mut self, quantile: f64) -> f64 {
         self.0.sort_unstable();

@@ -104,7 +104,20 @@ impl Trust {
         self.account.subscriber_creds(name)
     }
 
-    /// Writes the credentials of every role to `<dir>/<name of the role>.creds`, mode 0600.
+    /// Writes the credentials of every role to `<dir>/<name of the role>.creds`, as
+    /// [`write_creds_file`](Self::write_creds_file) does.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Io`]: the folder cannot be used.
+    pub fn write_creds(&self, dir: &Path) -> Result<(), TrustError> {
+        files::make_folder(dir)?;
+        Role::ALL.iter().try_for_each(|role| {
+            self.write_creds_file(&dir.join(format!("{}.creds", role.name())), *role)
+        })
+    }
+
+    /// Writes the credentials of a role to a file of mode 0600.
     ///
     /// A file that has what its role may do today stays as it is. Otherwise it is replaced, with
     /// the same user in it where that can still be read. The server goes on accepting a copy of
@@ -112,18 +125,14 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// [`TrustError::Io`]: the folder cannot be used.
-    pub fn write_creds(&self, dir: &Path) -> Result<(), TrustError> {
-        files::make_folder(dir)?;
-        for role in Role::ALL {
-            let path = dir.join(format!("{}.creds", role.name()));
-            let exists = path.try_exists().map_err(TrustError::io("read", &path))?;
-            let present = if exists { Some(files::read(&path)?) } else { None };
-            let user = present.as_deref().and_then(user_in).unwrap_or_else(KeyPair::new_user);
-            let wanted = self.account.creds_of(&user, role)?;
-            if present.as_ref() != Some(&wanted) {
-                files::put_file(&path, &wanted)?;
-            }
+    /// [`TrustError::Io`]: the file cannot be used.
+    pub fn write_creds_file(&self, path: &Path, role: Role) -> Result<(), TrustError> {
+        let exists = path.try_exists().map_err(TrustError::io("read", path))?;
+        let present = if exists { Some(files::read(path)?) } else { None };
+        let user = present.as_deref().and_then(user_in).unwrap_or_else(KeyPair::new_user);
+        let wanted = self.account.creds_of(&user, role)?;
+        if present.as_ref() != Some(&wanted) {
+            files::put_file(path, &wanted)?;
         }
         Ok(())
     }

@@ -51,7 +51,8 @@ enum Command {
     Parked(ParkedArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
-    /// Make the keys and NATS credentials of a new system; what is there stays
+    /// Make the keys and NATS credentials of a new system. Run again with a newer version it leaves the keys and
+    /// brings credentials and the servers' configuration to what that version needs
     Init(InitArgs),
     /// Print the OpenAPI document of the public API
     Openapi,

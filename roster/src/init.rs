@@ -16,7 +16,8 @@ use std::path::Path;
 use anyhow::Context;
 use nats_access::{Role, Trust};
 use service_kit::keys::{
-    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey, write_private,
+    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey,
+    replace_private, write_private,
 };
 use service_kit::links::LINK_KEY_PURPOSE;
 use service_kit::mail_orders::MAIL_KEY_PURPOSE;
@@ -27,7 +28,8 @@ use crate::keys;
 /// NATS credentials in a service's folder.
 const CREDS_FILE: &str = "nats.creds";
 
-/// Everything for a system whose servers run elsewhere.
+/// Everything for a system whose servers run elsewhere. Again, it leaves keys as they are and brings what is made
+/// of them to what this version needs.
 pub fn all(dir: &Path) -> anyhow::Result<()> {
     keys(dir)?;
     let trust = Trust::load_or_create(&dir.join("operator").join("nats"))?;
@@ -40,14 +42,12 @@ pub fn all(dir: &Path) -> anyhow::Result<()> {
     ] {
         let folder = dir.join(folder);
         private_dir(&folder)?;
-        let file = folder.join(CREDS_FILE);
-        if !file.exists() {
-            write_private(&file, trust.creds(role)?.as_bytes())?;
-        }
+        // Those of an older version are brought to what the service may do now.
+        trust.write_creds_file(&folder.join(CREDS_FILE), role)?;
     }
     let servers = dir.join("nats");
     private_dir(&servers)?;
-    write_private(&servers.join("auth.conf"), trust.server_config()?.as_bytes())?;
+    replace_private(&servers.join("auth.conf"), trust.server_config()?.as_bytes())?;
     Ok(())
 }
 

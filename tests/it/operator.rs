@@ -93,6 +93,17 @@ fn keys_are_made_once_and_shared_out_sparingly() {
     let first = files();
     assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
     assert_eq!(files(), first, "what is there stays");
+    // As an older version left it: without the key of the subscribers' account, and with what it allowed.
+    let at = |name: &str| dir.path().join(name);
+    std::fs::remove_file(at("operator/nats/seeds/subscribers.nk")).unwrap();
+    std::fs::write(at("nats/auth.conf"), "old").unwrap();
+    assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
+    for (before, after) in first.iter().zip(files()) {
+        let renewed = before.0 == "nats/auth.conf" || before.0.contains("subscribers.nk");
+        assert!(renewed || *before == after, "{} is another", before.0);
+        assert_ne!(after.1, b"old");
+    }
+    let first = files();
     let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,

@@ -1,0 +1,220 @@
+//! How long it takes from the answer to a command until another service has the event.
+//!
+//! `cargo bench -p e2e --bench feed [-- SECONDS]`
+//!
+//! Users are renamed at 10, 100 and 1,000 a second (open loop: a command goes out when it is due, whatever became
+//! of those before), and a subscriber with credentials of its own takes the events. Answers do not wait for the
+//! views, so that they come as soon as the log has the event. The ceiling is the same path without Roster, in the
+//! same run and at the same rate: a message of the same size to a stream of its own, taken from a consumer like
+//! that of a subscriber. Beside it stands what a subscriber gains that gives up the order.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark that cannot go on has failed, speaks to whoever runs it, and owns its tasks"
+)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, consumer::pull, stream};
+use e2e::{Client, System, Times, rename};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Seconds of each rate.
+const SECONDS_DEFAULT: u64 = 20;
+/// Users that are renamed in turn.
+const USERS: usize = 64;
+const RATES: [u64; 3] = [10, 100, 1_000];
+/// Time for the last event to come.
+const LAST_MAX: Duration = Duration::from_secs(60);
+
+fn main() {
+    let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(measure(seconds.unwrap_or(SECONDS_DEFAULT)));
+}
+
+/// When something was answered and when it was received, by position.
+#[derive(Default)]
+struct Seen {
+    answered: HashMap<u64, Instant>,
+    received: HashMap<u64, Instant>,
+}
+
+impl Seen {
+    /// What is known of both ends. What was received before its answer took no time.
+    fn times(&self) -> Times {
+        let mut times = Times::default();
+        for (position, answered) in &self.answered {
+            let received = self.received.get(position).unwrap();
+            times.push(received.saturating_duration_since(*answered));
+        }
+        times
+    }
+
+    fn is_whole(&self) -> bool {
+        self.answered.keys().all(|position| self.received.contains_key(position))
+    }
+}
+
+type Shared = Arc<Mutex<Seen>>;
+
+async fn measure(seconds: u64) {
+    let system = System::own_with(&[
+        ("ROSTER_LOG_BYTES_MAX", "4294967296"),
+        ("ROSTER_FEED_BYTES_MAX", "4294967296"),
+    ])
+    .await;
+    let (admin, _) = system.as_administrator().await;
+    let admin = admin.with_header("prefer", "respond-async");
+    let mut paths = Vec::new();
+    for n in 0..USERS {
+        let user = admin.register(&format!("user{n}@example.com")).await.expect(201);
+        paths.push(user.header("location").unwrap().to_owned());
+    }
+    println!("{seconds} s of each rate; milliseconds from the answer to the receipt");
+    println!(
+        "{:<34} {:>8} {:>8} {:>8} {:>8} {:>11}",
+        "", "events", "p50", "p99", "max", "p50/ceiling"
+    );
+    for rate in RATES {
+        let mut base = ceiling(&system, rate, seconds).await;
+        let p50 = base.ms(0.5);
+        line(&format!("{rate}/s, the ceiling"), &mut base, p50);
+        for (name, in_flight) in [("in order (default)", "1"), ("--in-flight 256", "256")] {
+            let subscriber = format!("s{rate}-{in_flight}");
+            let arguments = ["--from", "now", "--in-flight", in_flight];
+            let mut times =
+                roster(&system, &subscriber, &arguments, &admin, &paths, rate, seconds).await;
+            line(&format!("{rate}/s, {name}"), &mut times, p50);
+        }
+    }
+}
+
+fn line(name: &str, times: &mut Times, base: f64) {
+    let (p50, p99, max) = (times.ms(0.5), times.ms(0.99), times.ms(1.0));
+    println!("{name:<34} {:>8} {p50:>8.2} {p99:>8.2} {max:>8.2} {:>11.2}", times.len(), p50 / base);
+}
+
+/// Calls something so often a second, whatever becomes of the calls before.
+async fn at<F, Fut>(rate: u64, seconds: u64, mut call: F)
+where
+    F: FnMut(u64) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let mut due = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+    due.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut calls = JoinSet::new();
+    for n in 0..rate * seconds {
+        due.tick().await;
+        calls.spawn(call(n));
+    }
+    calls.join_all().await;
+}
+
+async fn roster(
+    system: &System,
+    name: &str,
+    arguments: &[&str],
+    admin: &Client,
+    paths: &[String],
+    rate: u64,
+    seconds: u64,
+) -> Times {
+    let seen = Shared::default();
+    let mut subscriber = system.subscriber(name, arguments).await;
+    let taking = {
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            loop {
+                let (told, message) = subscriber.next().await;
+                seen.lock().unwrap().received.insert(told.event.position.0, Instant::now());
+                subscriber.done(&message).await;
+            }
+        })
+    };
+    at(rate, seconds, |n| {
+        let (admin, seen) = (admin.clone(), Arc::clone(&seen));
+        let path = paths.iter().cycle().nth(usize::try_from(n).unwrap() % USERS).unwrap().clone();
+        async move {
+            let answer = admin.patch(&path, &rename(&format!("name {n}"))).await;
+            let at = Instant::now();
+            // Two renames of one user at once are decided one after the other; what gives up says so.
+            if answer.status == 200 {
+                seen.lock().unwrap().answered.insert(answer.position(), at);
+            }
+        }
+    })
+    .await;
+    whole(&seen).await;
+    taking.abort();
+    seen.lock().unwrap().times()
+}
+
+/// The same path without Roster.
+async fn ceiling(system: &System, rate: u64, seconds: u64) -> Times {
+    let context = jetstream::new(system.operator().await);
+    let name = format!("CEILING_{rate}");
+    let config = stream::Config {
+        name: name.clone(),
+        subjects: vec![format!("ceiling.{rate}")],
+        ..stream::Config::default()
+    };
+    let stream = context.create_stream(config).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some("one".to_owned()),
+        max_ack_pending: 1,
+        ..pull::Config::default()
+    };
+    let consumer = stream.create_consumer(config).await.unwrap();
+    let seen = Shared::default();
+    let (sender, mut acks) = mpsc::channel(1_000);
+    let taking = {
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            let mut messages = consumer.messages().await.unwrap();
+            while let Some(message) = messages.next().await {
+                let message = message.unwrap();
+                let sequence = message.info().unwrap().stream_sequence;
+                seen.lock().unwrap().received.insert(sequence, Instant::now());
+                sender.send(message).await.unwrap();
+            }
+        })
+    };
+    let acknowledging = tokio::spawn(async move {
+        while let Some(message) = acks.recv().await {
+            message.ack().await.unwrap();
+        }
+    });
+    at(rate, seconds, |_| {
+        let (context, seen) = (context.clone(), Arc::clone(&seen));
+        async move {
+            let payload = "x".repeat(700).into();
+            let ack =
+                context.publish(format!("ceiling.{rate}"), payload).await.unwrap().await.unwrap();
+            seen.lock().unwrap().answered.insert(ack.sequence, Instant::now());
+        }
+    })
+    .await;
+    whole(&seen).await;
+    taking.abort();
+    acknowledging.abort();
+    context.delete_stream(&name).await.unwrap();
+    seen.lock().unwrap().times()
+}
+
+async fn whole(seen: &Shared) {
+    let all = async {
+        while !seen.lock().unwrap().is_whole() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LAST_MAX, all).await.unwrap_or_else(|_| panic!("some events never came"));
+}
