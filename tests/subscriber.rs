@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, Subscriber as Answers};
 use events::feed::FeedEvent;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::time::timeout;
 
 use crate::System;
@@ -18,6 +18,8 @@ use crate::System;
 /// Time for an event that must come.
 const EVENT_MAX: Duration = Duration::from_secs(60);
 /// Messages asked for at once; the server gives as many as it may have unacknowledged.
+const PULL_MESSAGES: usize = 200;
+/// Such a request.
 const PULL: &str = r#"{"batch":200,"expires":20000000000}"#;
 
 /// One subscriber with its credentials.
@@ -27,6 +29,8 @@ pub struct Subscriber {
     stream: &'static str,
     answers: Answers,
     inbox: String,
+    /// How many messages are asked for and did not come yet.
+    asked: usize,
 }
 
 /// An event as it came.
@@ -73,7 +77,10 @@ impl System {
             .unwrap();
         let inbox = client.new_inbox();
         let answers = client.subscribe(inbox.clone()).await.unwrap();
-        Subscriber { client, name: name.to_owned(), stream, answers, inbox }
+        let name = name.to_owned();
+        let mut subscriber = Subscriber { client, name, stream, answers, inbox, asked: 0 };
+        subscriber.pull().await;
+        subscriber
     }
 }
 
@@ -97,11 +104,16 @@ impl Subscriber {
                 self.pull().await;
                 continue;
             }
+            self.asked = self.asked.saturating_sub(1);
+            if self.asked < PULL_MESSAGES / 2 {
+                self.pull().await;
+            }
             return (told(&message), message);
         }
     }
 
-    async fn pull(&self) {
+    async fn pull(&mut self) {
+        self.asked = PULL_MESSAGES;
         let next = format!("feed.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let (reply, pull) = (self.inbox.clone(), PULL.into());
         self.client.publish_with_reply(next, reply, pull).await.unwrap();
@@ -127,16 +139,22 @@ impl Subscriber {
         }
     }
 
-    /// Whether it hears nothing but that there is nothing.
+    /// Whether there is nothing for it: neither for a request that still waits, nor for one that is answered at
+    /// once.
     pub async fn hears_nothing(&mut self) -> bool {
         let next = format!("feed.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let (reply, pull) = (self.client.new_inbox(), r#"{"batch":1,"no_wait":true}"#.into());
         let mut answers = self.client.subscribe(reply.clone()).await.unwrap();
         self.client.publish_with_reply(next, reply, pull).await.unwrap();
-        match timeout(Duration::from_secs(5), answers.next()).await {
-            Ok(Some(message)) => message.status.is_some(),
-            Ok(None) | Err(_) => true,
+        let answer = timeout(Duration::from_secs(5), answers.next()).await;
+        let is_event = |message: &Message| message.status.is_none();
+        let heard = answer.ok().flatten().is_some_and(|message| is_event(&message));
+        // What it was given for an earlier request came before that answer.
+        let mut earlier = false;
+        while let Some(Some(message)) = self.answers.next().now_or_never() {
+            earlier |= is_event(&message);
         }
+        !heard && !earlier
     }
 }
 

@@ -4,9 +4,10 @@
 //!
 //! Users are renamed at 10, 100 and 1,000 a second (open loop: a command goes out when it is due, whatever became
 //! of those before), and a subscriber with credentials of its own takes the events. Answers do not wait for the
-//! views, so that they come as soon as the log has the event. The ceiling is the same path without Roster, in the
-//! same run and at the same rate: a message of the same size to a stream of its own, taken from a consumer like
-//! that of a subscriber. Beside it stands what a subscriber gains that gives up the order.
+//! views, so that they come as soon as the log has the event. The ceiling is the same way without Roster, in the
+//! same run and at the same rate: a message of the same size to one stream, taken from there by a client that
+//! writes it to a second one, one at a time, and taken from that. Beside it stands what a subscriber gains that
+//! gives up the order.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +24,6 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use e2e::{Client, System, Times, rename};
 use futures::StreamExt;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -142,9 +142,11 @@ async fn roster(
     };
     at(rate, seconds, |n| {
         let (admin, seen) = (admin.clone(), Arc::clone(&seen));
+        // A name that the user has already would change nothing.
+        let change = rename(&format!("{name} {n}"));
         let path = paths.iter().cycle().nth(usize::try_from(n).unwrap() % USERS).unwrap().clone();
         async move {
-            let answer = admin.patch(&path, &rename(&format!("name {n}"))).await;
+            let answer = admin.patch(&path, &change).await;
             let at = Instant::now();
             // Two renames of one user at once are decided one after the other; what gives up says so.
             if answer.status == 200 {
@@ -158,55 +160,60 @@ async fn roster(
     seen.lock().unwrap().times()
 }
 
-/// The same path without Roster.
+/// The same way without Roster: two streams, and a client between them.
 async fn ceiling(system: &System, rate: u64, seconds: u64) -> Times {
     let context = jetstream::new(system.operator().await);
-    let name = format!("CEILING_{rate}");
-    let config = stream::Config {
-        name: name.clone(),
-        subjects: vec![format!("ceiling.{rate}")],
-        ..stream::Config::default()
+    let consumer = async |name: &str| {
+        let config = stream::Config {
+            name: format!("CEILING_{name}_{rate}"),
+            subjects: vec![format!("ceiling.{name}.{rate}")],
+            ..stream::Config::default()
+        };
+        let stream = context.create_stream(config).await.unwrap();
+        let config =
+            pull::Config { durable_name: Some("one".to_owned()), ..pull::Config::default() };
+        stream.create_consumer(config).await.unwrap().messages().await.unwrap()
     };
-    let stream = context.create_stream(config).await.unwrap();
-    let config = pull::Config {
-        durable_name: Some("one".to_owned()),
-        max_ack_pending: 1,
-        ..pull::Config::default()
-    };
-    let consumer = stream.create_consumer(config).await.unwrap();
+    let (mut first, mut second) = (consumer("first").await, consumer("second").await);
     let seen = Shared::default();
-    let (sender, mut acks) = mpsc::channel(1_000);
-    let taking = {
-        let seen = Arc::clone(&seen);
+    let passing = {
+        let (context, subject) = (context.clone(), format!("ceiling.second.{rate}"));
         tokio::spawn(async move {
-            let mut messages = consumer.messages().await.unwrap();
-            while let Some(message) = messages.next().await {
+            while let Some(message) = first.next().await {
                 let message = message.unwrap();
-                let sequence = message.info().unwrap().stream_sequence;
-                seen.lock().unwrap().received.insert(sequence, Instant::now());
-                sender.send(message).await.unwrap();
+                let ack = context.publish(subject.clone(), message.payload.clone()).await.unwrap();
+                ack.await.unwrap();
+                message.ack().await.unwrap();
             }
         })
     };
-    let acknowledging = tokio::spawn(async move {
-        while let Some(message) = acks.recv().await {
-            message.ack().await.unwrap();
-        }
-    });
+    let taking = {
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Some(message) = second.next().await {
+                let message = message.unwrap();
+                // One writer between two streams: the numbers are the same.
+                let sequence = message.info().unwrap().stream_sequence;
+                seen.lock().unwrap().received.insert(sequence, Instant::now());
+                message.ack().await.unwrap();
+            }
+        })
+    };
     at(rate, seconds, |_| {
         let (context, seen) = (context.clone(), Arc::clone(&seen));
         async move {
-            let payload = "x".repeat(700).into();
-            let ack =
-                context.publish(format!("ceiling.{rate}"), payload).await.unwrap().await.unwrap();
+            let (subject, payload) = (format!("ceiling.first.{rate}"), "x".repeat(700).into());
+            let ack = context.publish(subject, payload).await.unwrap().await.unwrap();
             seen.lock().unwrap().answered.insert(ack.sequence, Instant::now());
         }
     })
     .await;
     whole(&seen).await;
+    passing.abort();
     taking.abort();
-    acknowledging.abort();
-    context.delete_stream(&name).await.unwrap();
+    for name in ["first", "second"] {
+        context.delete_stream(&format!("CEILING_{name}_{rate}")).await.unwrap();
+    }
     seen.lock().unwrap().times()
 }
 
