@@ -154,6 +154,7 @@ impl<F: Fold> Projection<F> {
     ) -> Result<Self, StartError> {
         let log = EventLog::new(client.clone(), F::STREAM, Limits::of(settings));
         log.verify(spec).await?;
+        log.watch_room(&watch.metrics);
         let projection = Self {
             log,
             announcer: Announcer::new(client.clone(), F::ANNOUNCED_ON),

@@ -105,6 +105,7 @@ impl App {
         let mails = EventLog::new(client, subjects::MAILS_STREAM, limits).watched(metrics);
         users.verify(&users_stream(&settings.log)).await?;
         mails.verify(&mails_stream(&settings.log)).await?;
+        mails.watch_room(metrics);
         let work = Work {
             mailer: Mailer {
                 users,

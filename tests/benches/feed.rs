@@ -2,8 +2,9 @@
 //!
 //! `cargo bench -p e2e --bench feed [-- SECONDS]`
 //!
-//! Users are renamed at 10, 100 and 1,000 a second (open loop: a command goes out when it is due, whatever became
-//! of those before), and a subscriber with credentials of its own takes the events. Answers do not wait for the
+//! Users are renamed at 10 and 100 a second, and imported at 1,000 a second, 20 with a command (open loop: a command
+//! goes out when it is due, whatever became of those before). A subscriber with credentials of its own takes the
+//! events. Answers do not wait for the
 //! views, so that they come as soon as the log has the event. The ceiling is the same way without Roster, in the
 //! same run and at the same rate: a message of the same size to one stream, taken from there by a client that
 //! writes it to a second one, one at a time, and taken from that. Beside it stands what a subscriber gains that
@@ -11,6 +12,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use e2e::{Client, System, Times, rename};
 use futures::StreamExt;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -32,6 +35,9 @@ const SECONDS_DEFAULT: u64 = 20;
 /// Users that are renamed in turn.
 const USERS: usize = 64;
 const RATES: [u64; 3] = [10, 100, 1_000];
+/// From this rate on events come of imports, of so many users each.
+const IMPORTED_FROM: u64 = 1_000;
+const IMPORTED_AT_ONCE: u64 = 20;
 /// Time for the last event to come.
 const LAST_MAX: Duration = Duration::from_secs(60);
 
@@ -41,26 +47,29 @@ fn main() {
     runtime.block_on(measure(seconds.unwrap_or(SECONDS_DEFAULT)));
 }
 
-/// When something was answered and when it was received, by position.
+/// What an event is known by at both ends: a user and a revision, or a place in a stream.
+type Key = (String, u64);
+
+/// When something was answered and when it was received.
 #[derive(Default)]
 struct Seen {
-    answered: HashMap<u64, Instant>,
-    received: HashMap<u64, Instant>,
+    answered: HashMap<Key, Instant>,
+    received: HashMap<Key, Instant>,
 }
 
 impl Seen {
     /// What is known of both ends. What was received before its answer took no time.
     fn times(&self) -> Times {
         let mut times = Times::default();
-        for (position, answered) in &self.answered {
-            let received = self.received.get(position).unwrap();
+        for (key, answered) in &self.answered {
+            let received = self.received.get(key).unwrap();
             times.push(received.saturating_duration_since(*answered));
         }
         times
     }
 
     fn is_whole(&self) -> bool {
-        self.answered.keys().all(|position| self.received.contains_key(position))
+        self.answered.keys().all(|key| self.received.contains_key(key))
     }
 }
 
@@ -92,7 +101,7 @@ async fn measure(seconds: u64) {
             let subscriber = format!("s{rate}-{in_flight}");
             let arguments = ["--from", "now", "--in-flight", in_flight];
             let mut times =
-                roster(&system, &subscriber, &arguments, &admin, &paths, rate, seconds).await;
+                roster(&system, &subscriber, &arguments, (&admin, &paths), (rate, seconds)).await;
             line(&format!("{rate}/s, {name}"), &mut times, p50);
         }
     }
@@ -123,10 +132,8 @@ async fn roster(
     system: &System,
     name: &str,
     arguments: &[&str],
-    admin: &Client,
-    paths: &[String],
-    rate: u64,
-    seconds: u64,
+    (admin, paths): (&Client, &[String]),
+    (rate, seconds): (u64, u64),
 ) -> Times {
     let seen = Shared::default();
     let mut subscriber = system.subscriber(name, arguments).await;
@@ -135,22 +142,28 @@ async fn roster(
         tokio::spawn(async move {
             loop {
                 let (told, message) = subscriber.next().await;
-                seen.lock().unwrap().received.insert(told.event.position.0, Instant::now());
+                let user = told.event.happened.user_id().unwrap().to_string();
+                let key = (user, told.event.revision.0);
+                seen.lock().unwrap().received.insert(key, Instant::now());
                 subscriber.done(&message).await;
             }
         })
     };
-    at(rate, seconds, |n| {
+    let each = if rate < IMPORTED_FROM { 1 } else { IMPORTED_AT_ONCE };
+    at(rate / each, seconds, |n| {
         let (admin, seen) = (admin.clone(), Arc::clone(&seen));
         // A name that the user has already would change nothing.
-        let change = rename(&format!("{name} {n}"));
+        let what = format!("{name}-{n}");
         let path = paths.iter().cycle().nth(usize::try_from(n).unwrap() % USERS).unwrap().clone();
         async move {
-            let answer = admin.patch(&path, &change).await;
-            let at = Instant::now();
-            // Two renames of one user at once are decided one after the other; what gives up says so.
-            if answer.status == 200 {
-                seen.lock().unwrap().answered.insert(answer.position(), at);
+            let answers = match each {
+                1 => vec![admin.patch(&path, &rename(&what)).await.expect(200).body],
+                _ => import(&admin, &what, each).await,
+            };
+            let (at, mut seen) = (Instant::now(), seen.lock().unwrap());
+            for user in answers {
+                let id = user["id"].as_str().unwrap().to_owned();
+                seen.answered.insert((id, user["revision"].as_u64().unwrap()), at);
             }
         }
     })
@@ -158,6 +171,19 @@ async fn roster(
     whole(&seen).await;
     taking.abort();
     seen.lock().unwrap().times()
+}
+
+/// Imports users in one command, and answers them.
+async fn import(admin: &Client, what: &str, users: u64) -> Vec<Value> {
+    let line = |n| json!({ "email": format!("{what}-{n}@example.com"), "full_name": what });
+    let body = (0..users).map(|n| line(n).to_string()).collect::<Vec<_>>().join("\n");
+    let body = Some(("application/x-ndjson", body.into_bytes()));
+    let answer = admin.send("POST", "/api/v1/users/import", body).await.expect(200);
+    let created = |line: Value| {
+        assert_eq!(line["status"], "created", "{line}");
+        json!({ "id": line["id"], "revision": 1 })
+    };
+    answer.lines().into_iter().map(created).collect()
 }
 
 /// The same way without Roster: two streams, and a client between them.
@@ -194,7 +220,8 @@ async fn ceiling(system: &System, rate: u64, seconds: u64) -> Times {
                 let message = message.unwrap();
                 // One writer between two streams: the numbers are the same.
                 let sequence = message.info().unwrap().stream_sequence;
-                seen.lock().unwrap().received.insert(sequence, Instant::now());
+                let key = (String::new(), sequence);
+                seen.lock().unwrap().received.insert(key, Instant::now());
                 message.ack().await.unwrap();
             }
         })
@@ -204,7 +231,8 @@ async fn ceiling(system: &System, rate: u64, seconds: u64) -> Times {
         async move {
             let (subject, payload) = (format!("ceiling.first.{rate}"), "x".repeat(700).into());
             let ack = context.publish(subject, payload).await.unwrap().await.unwrap();
-            seen.lock().unwrap().answered.insert(ack.sequence, Instant::now());
+            let key = (String::new(), ack.sequence);
+            seen.lock().unwrap().answered.insert(key, Instant::now());
         }
     })
     .await;

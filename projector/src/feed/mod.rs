@@ -156,6 +156,7 @@ impl Feed {
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
         let feed = log(FEED_STREAM).watched(&watch.metrics);
         feed.verify(&feed_stream(&settings.log, &settings.feed)).await?;
+        feed.watch_room(&watch.metrics);
         let writer = Self {
             users: log(subjects::USERS_STREAM),
             sessions: log(subjects::SESSIONS_STREAM),

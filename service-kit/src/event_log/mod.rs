@@ -28,6 +28,7 @@ mod append;
 mod follow;
 mod provision;
 mod read;
+mod room;
 mod sequel;
 mod subscribers;
 mod work;
@@ -49,6 +50,7 @@ pub use provision::{
     feed_stream, mails_stream, sessions_stream, snapshots_stream, throttle_stream, users_stream,
 };
 pub use read::{ReadError, Stored};
+pub use room::Room;
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
 pub use subscribers::{Beginning, NewSubscriber, SUBSCRIBER_ACK_WAIT, Subscriber};
 pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::{Level, Metrics, Value};
-use crate::event_log::Outcome;
+use crate::event_log::{Outcome, Room};
 use crate::views_position::Waited;
 
 /// Methods with a name of their own.
@@ -120,6 +120,16 @@ impl Metrics {
     pub fn revocations_silence(&self, feed: &'static str, silence: Duration) {
         let level = self.table().revocations_silence.with([self.service(), feed.into()]);
         level.set(seconds(silence));
+    }
+
+    /// Watches how full a stream is.
+    #[must_use]
+    pub fn stream(&self, stream: &str) -> StreamMetrics {
+        let (table, stream): (_, Value) = (self.table(), stream.to_owned().into());
+        StreamMetrics {
+            bytes: table.stream_bytes.with([self.service(), stream.clone()]),
+            bytes_max: table.stream_bytes_max.with([self.service(), stream]),
+        }
     }
 
     /// Watches the projection of a stream.
@@ -310,6 +320,21 @@ impl ProjectorMetrics {
     /// It starts again from its checkpoint.
     pub fn restarted(&self) {
         self.restarts.inc();
+    }
+}
+
+/// How full a stream is.
+#[derive(Clone)]
+pub struct StreamMetrics {
+    bytes: Level,
+    bytes_max: Level,
+}
+
+impl StreamMetrics {
+    /// It was looked up.
+    pub fn holds(&self, room: Room) {
+        self.bytes.set(number(room.bytes));
+        self.bytes_max.set(number(room.bytes_max));
     }
 }
 

@@ -34,8 +34,8 @@ use tokio::time::timeout;
 use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
-    HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, ThrottleMetrics,
-    ViewsMetrics,
+    HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics,
+    ThrottleMetrics, ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -137,6 +137,10 @@ table! {
     append_duration: Seconds = "roster_log_append_duration_seconds" ["service", "stream"];
     /// Appends that were sent again, for want of an answer or of a place for a batch.
     append_retries: Count = "roster_log_append_retries_total" ["service", "stream"];
+    /// Bytes that a stream holds.
+    stream_bytes: Gauged = "roster_stream_bytes" ["service", "stream"];
+    /// Bytes that a stream has room for.
+    stream_bytes_max: Gauged = "roster_stream_bytes_max" ["service", "stream"];
     /// Waits for the views, by how they ended.
     views_waits: Count = "roster_views_waits_total" ["service", "views", "outcome"];
     /// Time that was waited for the views.
