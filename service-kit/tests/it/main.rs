@@ -4,10 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a test that cannot go on has failed; a test owns its tasks"
 )]
 
+mod erasure;
 mod event_log;
 mod follow;
 mod provision;
