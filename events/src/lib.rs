@@ -25,7 +25,7 @@ pub use envelope::{CONTENT_TYPE, Cause, DecodeError, Envelope, Event, Fact, SOUR
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
-    RevocationReason, SessionsKept, StoredRevocation, UserRevocation,
+    RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UserRevocation,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use text::case_folded;

@@ -65,6 +65,14 @@ pub enum SessionsKept {
     },
 }
 
+/// The record that the sessions of a deleted user were erased. It says nothing about the user; it stands in the
+/// stream so that what was erased is never the last message there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionErasure {
+    /// When.
+    pub erased_at: Timestamp,
+}
+
 /// A revocation as it stands in the log: with what led to it, for those who are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRevocation {

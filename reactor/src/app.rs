@@ -1,20 +1,21 @@
-//! Building and running: two loops until it is told to stop.
+//! Building and running: three loops until it is told to stop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use events::{Event, Fact, Position, Timestamp, subjects};
+use events::{Event, Fact, Position, Timestamp, feed, subjects};
 use futures::{FutureExt, StreamExt};
-use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, Task, WorkError, mailer_events,
-    mailer_orders, mails_stream, users_stream,
+    ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, WorkError, erasures,
+    feed_stream, mailer_events, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
+    users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::Links;
 use service_kit::mail_orders::MailOrders;
+use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::sealing::SealingError;
 use service_kit::trace::{Scope, TraceContext, Tracer};
@@ -22,15 +23,18 @@ use service_kit::watch::Watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::eraser::Eraser;
 use crate::letters::Letters;
-use crate::mailer::{Mailer, Memory};
+use crate::mailer::{Mailer, Memory, age};
 use crate::orders::{OrderedBy, orders};
 use crate::transport::{SetupError, Transport, sender};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "reactor";
-/// Messages worked on at once, by each loop.
+/// Messages worked on at once, by each of the two loops of the mails.
 const AT_ONCE_MAX: usize = 8;
+/// The same by the third. Nearly all of the log leads to no erasure and is passed at once.
+const ERASURES_AT_ONCE_MAX: usize = 64;
 /// Pause after the bus failed; doubled up to the maximum.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after the bus failed.
@@ -39,8 +43,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const EVENT_PUT_OFF: Duration = Duration::from_secs(2);
 /// Pause before an event is looked at again that cannot be read.
 const UNREADABLE_PUT_OFF: Duration = Duration::from_secs(60);
-/// How long a message may wait for somebody, or no mail be handed over, before the reactor calls itself
-/// not ready.
+/// How long a message may wait for somebody, an erasure take, or no mail be handed over, before the reactor
+/// calls itself not ready.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The reactor cannot start.
@@ -72,18 +76,21 @@ struct Work {
     mailer: Mailer,
     events: ConsumerSpec,
     orders: ConsumerSpec,
+    eraser: Arc<Eraser>,
     /// The event that cannot be read, if there is one.
     unreadable: Mutex<Option<(Position, String)>>,
     tracer: Tracer,
 }
 
-/// The two loops.
+/// The three loops.
 #[derive(Debug, Clone, Copy)]
 enum Loop {
     /// Events become orders.
     Events,
     /// Orders become mails.
     Orders,
+    /// Deletions become erasures.
+    Erasures,
 }
 
 impl App {
@@ -100,26 +107,47 @@ impl App {
         let orders = MailOrders::new(&key(MAIL_KEY_FILE)?)?;
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
-        let limits = Limits::of(settings);
-        let users = EventLog::new(client.clone(), subjects::USERS_STREAM, limits).watched(metrics);
-        let mails = EventLog::new(client, subjects::MAILS_STREAM, limits).watched(metrics);
-        users.verify(&users_stream(&settings.log)).await?;
-        mails.verify(&mails_stream(&settings.log)).await?;
+        let open = async |spec: &StreamSpec| {
+            let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+            log.verify(spec).await.map(|()| log)
+        };
+        let (log, mail) = (&settings.log, &settings.mail);
+        let users = open(&users_stream(log)).await?.watched(metrics);
+        let mails = open(&mails_stream(log)).await?.watched(metrics);
         mails.watch_room(metrics);
+        let eraser = Eraser {
+            users: users.clone(),
+            sessions: open(&sessions_stream(log, &settings.sessions)).await?.watched(metrics),
+            feed: open(&feed_stream(log, &settings.feed)).await?,
+            snapshots: open(&snapshots_stream(log, &settings.feed)).await?,
+            causes: erasures(),
+            second_look: Duration::from_secs(settings.erasure.second_look_s),
+            metrics: metrics.erasures([
+                subjects::USERS_STREAM,
+                subjects::SESSIONS_STREAM,
+                feed::FEED_STREAM,
+                feed::SNAPSHOTS_STREAM,
+            ]),
+            waiting: Mutex::default(),
+        };
+        users.verify_consumer(&eraser.causes).await?;
+        let eraser = Arc::new(eraser);
+        watch_erasures(metrics, &eraser);
         let work = Work {
             mailer: Mailer {
                 users,
                 mails,
                 orders,
                 links,
-                letters: Letters::new(from, &settings.mail.link_base),
+                letters: Letters::new(from, &mail.link_base),
                 transport,
-                settings: settings.mail.clone(),
+                settings: mail.clone(),
                 memory: Mutex::new(Memory::default()),
                 metrics: metrics.mails(),
             },
             events: mailer_events(),
             orders: mailer_orders(),
+            eraser,
             unreadable: Mutex::new(None),
             tracer: tracer.clone(),
         };
@@ -128,8 +156,9 @@ impl App {
         Ok(Self { work: Arc::new(work) })
     }
 
-    /// What must hold for mails to go out: the consumers answer, nothing waits untouched for too long,
-    /// every event can be read, and somebody takes the mails.
+    /// What must hold for mails to go out and for users to be erased: the consumers answer, nothing waits
+    /// untouched for too long, every event can be read, somebody takes the mails, and no erasure takes too
+    /// long.
     ///
     /// A mail that a recipient's server puts off is not counted, or one full mailbox would make the
     /// reactor look ill; nor is one that was parked, which `roster parked list` shows.
@@ -146,7 +175,11 @@ impl App {
     pub async fn run(self, stop: CancellationToken) {
         let work = &*self.work;
         tracing::info!("the reactor follows events and orders");
-        tokio::join!(work.run(Loop::Events, &stop), work.run(Loop::Orders, &stop));
+        tokio::join!(
+            work.run(Loop::Events, &stop),
+            work.run(Loop::Orders, &stop),
+            work.run(Loop::Erasures, &stop),
+        );
     }
 }
 
@@ -169,18 +202,19 @@ impl Work {
     }
 
     async fn run_once(&self, which: Loop, stop: &CancellationToken) -> Result<(), WorkError> {
-        let (log, consumer) = match which {
-            Loop::Events => (&self.mailer.users, &self.events),
-            Loop::Orders => (&self.mailer.mails, &self.orders),
+        let (log, consumer, at_once_max) = match which {
+            Loop::Events => (&self.mailer.users, &self.events, AT_ONCE_MAX),
+            Loop::Orders => (&self.mailer.mails, &self.orders, AT_ONCE_MAX),
+            Loop::Erasures => (&self.eraser.users, &self.eraser.causes, ERASURES_AT_ONCE_MAX),
         };
         let tasks = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            tasks = log.take(consumer, AT_ONCE_MAX) => tasks?,
+            tasks = log.take(consumer, at_once_max) => tasks?,
         };
         let mut results = tasks
             .take_until(stop.cancelled())
             .map(|task| self.work(which, task).boxed())
-            .buffer_unordered(AT_ONCE_MAX)
+            .buffer_unordered(at_once_max)
             .boxed();
         // What was begun goes on to its end when something else fails.
         let mut ended = Ok(());
@@ -194,6 +228,7 @@ impl Work {
         match which {
             Loop::Events => self.order(task?).await,
             Loop::Orders => self.mailer.carry_out(task?).await,
+            Loop::Erasures => self.eraser.carry_out(task?).await,
         }
         Ok(())
     }
@@ -302,13 +337,34 @@ impl Work {
                 return Err(format!("{count} messages of {stream} wait for too long"));
             }
         }
-        Ok(())
+        match self.eraser.oldest().await? {
+            Some((position, since)) if older_than(since, WAIT_MAX) => {
+                let why = self.eraser.reason(position);
+                let why = why.unwrap_or_else(|| "it was not seen to yet".to_owned());
+                Err(format!("what position {position} leads to is not erased since {since}: {why}"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn older_than(time: Timestamp, age: Duration) -> bool {
-    let is = ambient::now().as_datetime() - time.as_datetime();
-    is.to_std().unwrap_or_default() >= age
+/// Lets every scrape see how long the oldest erasure takes.
+fn watch_erasures(metrics: &Metrics, eraser: &Arc<Eraser>) {
+    let eraser = Arc::clone(eraser);
+    metrics.sample(move || {
+        let eraser = Arc::clone(&eraser);
+        async move {
+            // A log that does not answer is told by what it is asked for, not here.
+            if let Ok(oldest) = eraser.oldest().await {
+                let waited = oldest.map(|(_, since)| age(since));
+                eraser.metrics.oldest(waited.unwrap_or_default());
+            }
+        }
+    });
+}
+
+fn older_than(time: Timestamp, limit: Duration) -> bool {
+    age(time) >= limit
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
-//! The reactor: sends the mails.
+//! The reactor: sends the mails, and erases who is deleted.
 //!
-//! # Two loops
-//! The first reads the events of users and turns them into orders for mails; the second carries out the
+//! # Three loops
+//! The third one erases (`eraser.rs`, ADR 15). Of the two of the mails the first reads the events of users and turns them into orders for mails; the second carries out the
 //! orders, those of the first and those that the command side places. An order waits in the work queue
 //! `MAILS` until its mail was taken by the mail server, so that a mail server that is down loses nothing
 //! and holds up no command.
@@ -23,6 +23,7 @@
 //! above its debug level, and neither an address nor a link is ever logged.
 
 mod app;
+mod eraser;
 mod letters;
 mod mailer;
 mod orders;

@@ -358,7 +358,8 @@ const fn serial(order: &MailOrder) -> Uuid {
     order.id
 }
 
-fn age(since: Timestamp) -> Duration {
+/// How long ago something was.
+pub(crate) fn age(since: Timestamp) -> Duration {
     (ambient::now().as_datetime() - since.as_datetime()).to_std().unwrap_or_default()
 }
 

@@ -73,6 +73,8 @@ section! {
         projector: Projector,
         /// Mail.
         mail: Mail,
+        /// Erasure of deleted users.
+        erasure: Erasure,
         /// Logs.
         telemetry: Telemetry,
     }
@@ -290,6 +292,13 @@ section! {
     }
 }
 section! {
+    /// `[erasure]`
+    Erasure {
+        /// How long after a deletion its user is looked for once more, in seconds.
+        second_look_s: u64,
+    }
+}
+section! {
     /// `[telemetry]`
     Telemetry {
         /// Filter.
@@ -470,6 +479,7 @@ impl Settings {
             bound(key, seconds, 300, 604_800);
         }
         bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
+        bound("erasure.second_look_s", self.erasure.second_look_s, 1, 3_600);
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
         bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
         bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use events::{
-    Actor, ClaimState, CommandId, EmailClaim, Event, LinkPurpose, LinkRecord, Position, Snapshot,
-    Timestamp, UserFact, UserId, UserState, subjects, subjects::MAIL_ORDERS_FILTER,
+    Actor, ClaimState, CommandId, EmailClaim, Event, Fact, LinkPurpose, LinkRecord, Position,
+    Snapshot, Timestamp, UserFact, UserId, UserState, feed, subjects, subjects::MAIL_ORDERS_FILTER,
 };
 use local_stack::testing::{TempDir, temp_dir};
 use nats_access::{Account, Role, TestTrust};
@@ -16,8 +16,8 @@ use reactor::{App, ParkedMails};
 use service_kit::ambient;
 use service_kit::config::{MailTransport, Settings};
 use service_kit::event_log::{
-    Append, EventLog, Guard, Limits, Outcome, Write, mailer_events, mailer_orders, mails_stream,
-    users_stream,
+    Append, EventLog, Guard, Limits, Outcome, Write, erasures, feed_stream, mailer_events,
+    mailer_orders, mails_stream, sessions_stream, snapshots_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -61,7 +61,11 @@ pub struct System {
     dir: TempDir,
     pub settings: Settings,
     pub users: EventLog,
+    pub sessions: EventLog,
     pub mails: EventLog,
+    /// The feed and the states for its subscribers, as the operator sees them.
+    pub feed: EventLog,
+    pub snapshots: EventLog,
     operator: EventLog,
     pub links: Links,
     pub orders: MailOrders,
@@ -78,6 +82,12 @@ impl Reactor {
     pub async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap();
+    }
+
+    /// Wherever it is, it goes no further.
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 }
 
@@ -100,6 +110,10 @@ impl System {
         let mut settings = Settings::merge("", []).unwrap();
         settings.log.bytes_max = BYTES_MAX;
         settings.log.mails_bytes_max = BYTES_MAX;
+        settings.log.sessions_bytes_max = BYTES_MAX;
+        settings.feed.bytes_max = BYTES_MAX;
+        settings.feed.snapshots_bytes_max = BYTES_MAX;
+        settings.erasure.second_look_s = 1;
         settings.nats.url = local_stack::testing::nats(|| trust().server_config().unwrap()).url();
         settings.nats.credentials_file = path("reactor.creds");
         std::fs::write(path("reactor.creds"), account.creds(Role::Reactor).unwrap()).unwrap();
@@ -119,11 +133,21 @@ impl System {
             (log(&operator, subjects::USERS_STREAM), log(&operator, subjects::MAILS_STREAM));
         users.provision(&users_stream(&settings.log)).await.unwrap();
         mails.provision(&mails_stream(&settings.log)).await.unwrap();
+        let sessions = log(&operator, subjects::SESSIONS_STREAM);
+        let feed = log(&operator, feed::FEED_STREAM);
+        let snapshots = log(&operator, feed::SNAPSHOTS_STREAM);
+        sessions.provision(&sessions_stream(&settings.log, &settings.sessions)).await.unwrap();
+        feed.provision(&feed_stream(&settings.log, &settings.feed)).await.unwrap();
+        snapshots.provision(&snapshots_stream(&settings.log, &settings.feed)).await.unwrap();
         users.provision_consumer(&mailer_events()).await.unwrap();
+        users.provision_consumer(&erasures()).await.unwrap();
         mails.provision_consumer(&mailer_orders()).await.unwrap();
         let commands = connect(account, Role::CommandApi).await;
         Self {
             users: log(&commands, subjects::USERS_STREAM),
+            sessions: log(&commands, subjects::SESSIONS_STREAM),
+            feed,
+            snapshots,
             mails: log(&commands, subjects::MAILS_STREAM),
             operator: mails,
             links: Links::new(link_key),
@@ -172,15 +196,16 @@ impl System {
         next.map(|next| next.position)
     }
 
+    /// Whether every erasure is done.
+    pub async fn erased(&self) -> bool {
+        let backlog = self.operator.verify_consumer(&erasures()).await.unwrap();
+        let last = self.users.end().await.unwrap();
+        backlog.under_way == 0 && backlog.pending == 0 && backlog.delivered == last
+    }
+
     /// Writes one message on a subject, whatever is there.
     pub async fn put(&self, subject: String, payload: Vec<u8>) -> Position {
-        let last = self.users.last(&subject).await.unwrap();
-        let guard = last.map_or(Guard::absent(), |last| last.guard());
-        let command = CommandId::from_uuid(ambient::new_uuid());
-        let append = Append::new(command, Write::new(subject, guard, payload));
-        let outcome = self.users.append(&append).await;
-        let Outcome::Stored(position) = outcome else { panic!("{outcome:?}") };
-        position
+        put(&self.users, subject, payload, None).await
     }
 
     /// Says that something happened to a user now.
@@ -212,7 +237,8 @@ impl System {
             fact,
             after,
         };
-        self.put(subject, event.to_json().unwrap()).await;
+        let mark = Some((event.id, event.fact.wire_type()));
+        put(&self.users, subject, event.to_json().unwrap(), mark).await;
         event
     }
 
@@ -266,6 +292,23 @@ impl System {
     pub fn received(&self) -> Vec<Received> {
         received(&self.folder())
     }
+}
+
+/// Writes one message on a subject, whatever is there.
+pub async fn put(
+    log: &EventLog,
+    subject: String,
+    payload: Vec<u8>,
+    event: Option<(Uuid, &'static str)>,
+) -> Position {
+    let last = log.last(&subject).await.unwrap();
+    let guard = last.map_or(Guard::absent(), |last| last.guard());
+    let command = CommandId::from_uuid(ambient::new_uuid());
+    let write = Write::new(subject, guard, payload);
+    let write = event.map_or(write.clone(), |(id, kind)| write.event(id, kind));
+    let outcome = log.append(&Append::new(command, write)).await;
+    let Outcome::Stored(position) = outcome else { panic!("{outcome:?}") };
+    position
 }
 
 pub fn new_user() -> UserId {

@@ -113,6 +113,12 @@ impl EventLog {
         Self { metrics: Some(metrics.log(&self.stream)), ..self }
     }
 
+    /// The name of the stream.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
     /// Whether the connection to the server stands right now.
     #[must_use]
     pub fn is_connected(&self) -> bool {

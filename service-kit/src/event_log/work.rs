@@ -150,6 +150,8 @@ impl WorkError {
 pub struct Backlog {
     /// The last message that was given to anybody.
     pub delivered: Position,
+    /// Up to where everything is done.
+    pub acknowledged: Position,
     /// Messages that nobody was given yet.
     pub pending: u64,
     /// Messages that are being worked on or were put off.
@@ -272,6 +274,7 @@ impl EventLog {
         let number = |path: &str| answer.pointer(path).and_then(Value::as_u64).unwrap_or(0);
         Ok(Backlog {
             delivered: Position(number("/delivered/stream_seq")),
+            acknowledged: Position(number("/ack_floor/stream_seq")),
             pending: number("/num_pending"),
             under_way: number("/num_ack_pending"),
         })

@@ -162,6 +162,21 @@ impl Metrics {
         }
     }
 
+    /// Watches the eraser of these streams.
+    #[must_use]
+    pub fn erasures(&self, streams: [&'static str; 4]) -> ErasureMetrics {
+        let table = self.table();
+        let erasures = |kind: &'static str| table.erasures.with([self.service(), kind.into()]);
+        ErasureMetrics {
+            users: erasures("user"),
+            credentials: erasures("credential"),
+            messages: streams.map(|stream| {
+                (stream, table.erased_messages.with([self.service(), stream.into()]))
+            }),
+            oldest: table.erasure_oldest.with([self.service()]),
+        }
+    }
+
     /// Watches the spans of traces.
     #[must_use]
     pub fn spans(&self) -> SpanMetrics {
@@ -366,6 +381,39 @@ impl MailMetrics {
     /// An order could not even be put aside, and is tried again later.
     pub fn failed(&self) {
         self.failed.inc();
+    }
+}
+
+/// Of the eraser.
+#[derive(Clone)]
+pub struct ErasureMetrics {
+    users: Counter,
+    credentials: Counter,
+    messages: [(&'static str, Counter); 4],
+    oldest: Level,
+}
+
+impl ErasureMetrics {
+    /// A deleted user is erased.
+    pub fn user_erased(&self) {
+        self.users.inc();
+    }
+
+    /// What was before a credential is erased.
+    pub fn credential_erased(&self) {
+        self.credentials.inc();
+    }
+
+    /// A message of a stream is erased.
+    pub fn message_erased(&self, stream: &str) {
+        for (_, count) in self.messages.iter().filter(|(name, _)| *name == stream) {
+            count.inc();
+        }
+    }
+
+    /// How long the oldest has waited that is not done.
+    pub fn oldest(&self, age: Duration) {
+        self.oldest.set(seconds(age));
     }
 }
 

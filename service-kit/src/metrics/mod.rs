@@ -34,8 +34,8 @@ use tokio::time::timeout;
 use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
-    HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics,
-    ThrottleMetrics, ViewsMetrics,
+    ErasureMetrics, HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics,
+    StreamMetrics, ThrottleMetrics, ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -173,6 +173,12 @@ table! {
     projector_restarts: Count = "roster_projector_restarts_total" ["service", "stream"];
     /// Orders of mails that were worked on, by what came of them.
     mails: Count = "roster_mails_total" ["service", "outcome"];
+    /// Erasures that are done, by what they were for.
+    erasures: Count = "roster_erasures_total" ["service", "kind"];
+    /// Messages that were erased.
+    erased_messages: Count = "roster_erased_messages_total" ["service", "stream"];
+    /// Age of the oldest message that leads to an erasure, or may, and is not seen to.
+    erasure_oldest: Gauged = "roster_erasure_oldest_seconds" ["service"];
     /// Spans of traces, by what became of them.
     spans: Count = "roster_trace_spans_total" ["service", "outcome"];
 }
