@@ -41,8 +41,8 @@ pub trait Fold: Default + Send + Sync + 'static {
     /// Never for states that were read from the log.
     fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
 
-    /// Users to whose history the writes add.
-    fn histories(&self) -> HashSet<UserId>;
+    /// Users of whom the writes add something that a deletion takes away: to the history, or sessions.
+    fn added_to(&self) -> HashSet<UserId>;
 }
 
 /// Users: the last state of each, what ended their access last, and every event.
@@ -148,7 +148,7 @@ impl Fold for Users {
         Ok(vec![(users_collection(), updates), (history_collection(), history)])
     }
 
-    fn histories(&self) -> HashSet<UserId> {
+    fn added_to(&self) -> HashSet<UserId> {
         self.history.iter().map(|(user, _)| *user).collect()
     }
 }
@@ -208,8 +208,8 @@ impl Fold for Sessions {
         Ok(vec![(sessions_collection(), sessions), (users_collection(), logins.collect())])
     }
 
-    fn histories(&self) -> HashSet<UserId> {
-        HashSet::new()
+    fn added_to(&self) -> HashSet<UserId> {
+        self.logins.keys().copied().collect()
     }
 }
 

@@ -7,8 +7,8 @@ use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use views::{
-    UserDocument, Views, history_collection, history_indexes, sessions_indexes, user_key,
-    users_indexes,
+    UserDocument, Views, history_collection, history_indexes, sessions_collection,
+    sessions_indexes, user_key, users_indexes,
 };
 
 use crate::fold::Fold;
@@ -52,13 +52,13 @@ pub async fn write(views: &Views, batch: &impl Fold) -> Result<(), StoreError> {
             run(views, doc! {"update": &collection, "updates": updates.to_vec()}).await?;
         }
     }
-    erase(views, batch.histories()).await
+    erase(views, batch.added_to()).await
 }
 
-/// Removes the history of those who are deleted, but for the deletion itself: what was there before, and
-/// what a replay has just written again. It is done after the entries are written: whoever deletes a user
-/// at the same moment writes the tombstone first and erases then, so that one of the two finds the
-/// other's.
+/// Removes the sessions of those who are deleted, and their history but for the deletion itself: what was
+/// there before, and what a replay, or a login that raced the deletion, has just written. It is done after the
+/// documents are written: whoever deletes a user at the same moment writes the tombstone first and erases
+/// then, so that one of the two finds the other's.
 async fn erase(views: &Views, users: HashSet<UserId>) -> Result<(), StoreError> {
     let users: Vec<Bson> = users.into_iter().map(|user| user_key(user).into()).collect();
     if users.is_empty() {
@@ -74,7 +74,10 @@ async fn erase(views: &Views, users: HashSet<UserId>) -> Result<(), StoreError> 
         doc! {"q": entries, "limit": 0}
     };
     let deletes: Vec<Document> = tombstones.iter().map(before).collect();
-    run(views, doc! {"delete": history_collection(), "deletes": deletes}).await
+    run(views, doc! {"delete": history_collection(), "deletes": deletes}).await?;
+    let of_all = |tombstone: &UserDocument| doc! {"q": {"user_id": tombstone.id}, "limit": 0};
+    let deletes: Vec<Document> = tombstones.iter().map(of_all).collect();
+    run(views, doc! {"delete": sessions_collection(), "deletes": deletes}).await
 }
 
 /// Runs a command that writes, unordered. The driver's bulk write needs a server 8; the commands behind it

@@ -16,7 +16,10 @@ use mongodb::bson::doc;
 use projector::fold::{Sessions, Users};
 use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
-use views::{HistoryDocument, UserDocument, UserView, Views, users_checkpoint, users_collection};
+use views::{
+    HistoryDocument, SessionDocument, UserDocument, UserView, Views, user_key, users_checkpoint,
+    users_collection,
+};
 
 async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -268,6 +271,53 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
         write(&views, &users(&[], &[13])).await.unwrap();
         assert_eq!(documents(&views).await, projected(&[(12, deleted(1, 3))]));
     }
+}
+
+fn logins(users: &[u128]) -> Sessions {
+    let mut sessions = Sessions::default();
+    for (position, user) in (1..).zip(users) {
+        sessions.state(Position(position), session(*user, 1_900_000_000));
+    }
+    sessions
+}
+
+/// Whose sessions the views have.
+async fn logged_in(views: &Views) -> Vec<mongodb::bson::Uuid> {
+    let found = views.sessions().find(doc! {}).sort(doc! {"user_id": 1}).await.unwrap();
+    let found: Vec<SessionDocument> = found.try_collect().await.unwrap();
+    found.into_iter().map(|session| session.user_id).collect()
+}
+
+#[tokio::test]
+async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
+    let views = views().await;
+    write(&views, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))])).await.unwrap();
+    write(&views, &logins(&[1, 2, 1])).await.unwrap();
+    write(&views, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    assert_eq!(logged_in(&views).await, [user_key(id(2))]);
+    // Events that arrive after the deletion: of a projector that is behind, or of a login that raced it.
+    write(&views, &logins(&[1, 2])).await.unwrap();
+    assert_eq!(logged_in(&views).await, [user_key(id(2))]);
+    assert_eq!(documents(&views).await.remove(0), projected(&[(5, deleted(1, 2))]).remove(0));
+}
+
+#[tokio::test]
+async fn logins_beside_a_deletion_leave_no_session_behind() {
+    let views = views().await;
+    let users: Vec<u128> = (1..=60).collect();
+    let deletions = async {
+        for n in 1..=60 {
+            while write(&views, &batch(&[(n, deleted(n.into(), 2))])).await.is_err() {}
+        }
+    };
+    let sessions = async {
+        for part in users.chunks(3) {
+            // Both insert the same user at once: one is told so and goes again.
+            while write(&views, &logins(part)).await.is_err() {}
+        }
+    };
+    tokio::join!(deletions, sessions);
+    assert_eq!(logged_in(&views).await, []);
 }
 
 #[tokio::test]
