@@ -14,8 +14,10 @@
 mod causes;
 pub mod feed;
 pub mod fold;
+mod left;
 mod run;
 pub mod store;
 mod supervise;
 
+pub use left::{LeftDocument, LeftInViews, left, left_in_views};
 pub use run::{App, SERVICE, StartError};

@@ -24,6 +24,7 @@
 
 mod app;
 mod eraser;
+mod left;
 mod letters;
 mod mailer;
 mod orders;
@@ -31,6 +32,7 @@ mod parked;
 mod transport;
 
 pub use app::{App, SERVICE, StartError};
+pub use left::{LeftError, LeftMessage, Standing, Streams};
 pub use orders::{OrderedBy, orders_for};
 pub use parked::{ParkedError, ParkedMail, ParkedMails};
 pub use transport::SetupError;

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use events::UserId;
 use service_kit::config::Settings;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    asyncapi, dev, health, init, keys, openapi, parked, provision, services, subscribers, users,
+    asyncapi, dev, erase, health, init, keys, openapi, parked, provision, services, subscribers,
+    users,
 };
 
 /// Event-driven user and authentication service.
@@ -49,6 +51,10 @@ enum Command {
     Subscribers(SubscribersArgs),
     /// Mails that could not be sent: look, put back, give up. Needs the operator's credentials
     Parked(ParkedArgs),
+    /// Show whether anything is left of a deleted user, in the streams and in the views. Needs the operator's
+    /// credentials. Exit code 0 when nothing is left but the tombstones
+    #[command(after_help = ERASE_HELP)]
+    Erase(EraseArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
     /// Make the keys and NATS credentials of a new system. Run again with a newer version it leaves the keys and
@@ -73,6 +79,27 @@ struct ConfigArgs {
     /// Settings in TOML; over the defaults and below the environment
     #[arg(long, env = "ROSTER_CONFIG", global = true)]
     config: Option<PathBuf>,
+}
+
+/// What `roster erase --help` ends with.
+const ERASE_HELP: &str = "\
+A user is erased by being deleted, with DELETE /api/v1/users/{id}: the reactor sees to it within minutes.
+
+Example: roster erase --verify 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
+
+/// Arguments of `roster erase`.
+#[derive(Debug, Args)]
+pub struct EraseArgs {
+    /// Only look; there is nothing else that this command does
+    #[arg(long, required = true)]
+    pub verify: bool,
+    /// The id of the user
+    pub user: UserId,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Arguments of `roster dev`.
@@ -261,6 +288,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Users(UsersCommand::Import(args)) => {
             with_settings(args.config.config.clone(), |settings| users::import(settings, args))
+        }
+        Command::Erase(args) => {
+            with_settings(args.config.config.clone(), |settings| erase::run(settings, args))
         }
         Command::Provision(args) => with_settings(args.config, provision::run),
         Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {

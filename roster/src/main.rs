@@ -3,6 +3,7 @@
 mod asyncapi;
 mod cli;
 mod dev;
+mod erase;
 mod health;
 mod init;
 mod keys;

@@ -14,6 +14,7 @@ use events::{
 use futures::TryStreamExt;
 use mongodb::bson::doc;
 use projector::fold::{Sessions, Users};
+use projector::left;
 use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
 use views::{
@@ -299,6 +300,38 @@ async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
     write(&views, &logins(&[1, 2])).await.unwrap();
     assert_eq!(logged_in(&views).await, [user_key(id(2))]);
     assert_eq!(documents(&views).await.remove(0), projected(&[(5, deleted(1, 2))]).remove(0));
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
+    let views = views().await;
+    write(&views, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))])).await.unwrap();
+    write(&views, &logins(&[1, 2])).await.unwrap();
+    // What was before a rebuild, and stays for a while.
+    let older = views.database().collection::<mongodb::bson::Document>("sessions_0");
+    older.insert_one(doc! {"_id": 7_i64, "user_id": user_key(id(1))}).await.unwrap();
+    let found = async |n| {
+        let left = left(&views, id(n), Position(5)).await.unwrap();
+        let mut places: Vec<_> = left.documents.into_iter().map(|d| (d.collection, d.id)).collect();
+        places.sort();
+        (left.is_known, places)
+    };
+    let key = user_key(id(1)).to_string();
+    let place = |collection: &str, id: &str| (collection.to_owned(), id.to_owned());
+    let session = views.sessions().find_one(doc! {"user_id": user_key(id(1))}).await.unwrap();
+    let session = session.unwrap().id.to_string();
+    let before = vec![
+        place("sessions_0", "7"),
+        place("sessions_1", &session),
+        place("user_history_1", "3"),
+        place("users_1", &key),
+    ];
+    assert_eq!(found(1).await, (false, before));
+    write(&views, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    assert_eq!(found(1).await, (true, vec![place("sessions_0", "7")]));
+    older.drop().await.unwrap();
+    assert_eq!(found(1).await, (true, vec![]));
+    assert_eq!(found(3).await, (false, vec![]), "of nobody there is not even a tombstone");
 }
 
 #[tokio::test]

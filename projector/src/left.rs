@@ -1,0 +1,121 @@
+//! What is left of a user in the views: the proof that an erasure is done.
+
+use events::{Position, UserId};
+use futures::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::Error;
+use service_kit::config::MongoDb;
+use views::{Views, history_collection, sessions_collection, user_key, users_collection};
+
+/// What a tombstone consists of.
+const TOMBSTONE: [&str; 4] = ["_id", "deleted_at", "position", "revision"];
+
+/// A document about a user who is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftDocument {
+    /// Where it stands.
+    pub collection: String,
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub what: String,
+}
+
+/// What the views have of a user who is deleted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LeftInViews {
+    /// Whether they know of the deletion. Before they do, more may come.
+    pub is_known: bool,
+    /// Every document but the tombstones.
+    pub documents: Vec<LeftDocument>,
+}
+
+/// Looks for a user who was deleted by the event at a position, in the views of today and in those of other
+/// generations that are still there.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn left_in_views(
+    settings: &MongoDb,
+    user: UserId,
+    deletion: Position,
+) -> Result<LeftInViews, Error> {
+    let views = Views::open(&settings.url, &settings.database).await?;
+    left(&views, user, deletion).await
+}
+
+/// The same in views that are open.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<LeftInViews, Error> {
+    let key = user_key(user);
+    let deletion = i64::try_from(deletion.0).unwrap_or(i64::MAX);
+    let collections = views.database().list_collection_names().await?;
+    let mut left = LeftInViews::default();
+    for name in &collections {
+        let found = |filter| find(views, name, filter);
+        if is_generation_of(name, &users_collection()) {
+            for document in found(doc! {"_id": key}).await? {
+                let members =
+                    document.keys().filter(|member| !TOMBSTONE.contains(&member.as_str()));
+                let members: Vec<&str> = members.map(String::as_str).collect();
+                if members.is_empty() {
+                    left.is_known |= *name == users_collection();
+                } else {
+                    left.add(name, &document, &format!("a user with {}", members.join(", ")));
+                }
+            }
+        } else if is_generation_of(name, &history_collection()) {
+            for document in found(doc! {"user_id": key, "_id": {"$ne": deletion}}).await? {
+                left.add(name, &document, "an event of the history");
+            }
+        } else if is_generation_of(name, &sessions_collection()) {
+            for document in found(doc! {"user_id": key}).await? {
+                left.add(name, &document, "a session");
+            }
+        }
+    }
+    Ok(left)
+}
+
+impl LeftInViews {
+    fn add(&mut self, collection: &str, document: &Document, what: &str) {
+        let id = match document.get("_id") {
+            Some(Bson::Binary(id)) => {
+                id.to_uuid().map_or_else(|_| "not a UUID".to_owned(), |id| id.to_string())
+            }
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        let (collection, what) = (collection.to_owned(), what.to_owned());
+        self.documents.push(LeftDocument { collection, id, what });
+    }
+}
+
+/// Whether a collection is the same as another one but for the number at its end.
+fn is_generation_of(name: &str, collection: &str) -> bool {
+    let kind = |name: &str| {
+        let (kind, generation) = name.rsplit_once('_')?;
+        generation.parse::<u32>().is_ok().then(|| kind.to_owned())
+    };
+    kind(name).is_some() && kind(name) == kind(collection)
+}
+
+async fn find(views: &Views, collection: &str, filter: Document) -> Result<Vec<Document>, Error> {
+    views.database().collection::<Document>(collection).find(filter).await?.try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_told_by_its_number() {
+        for (name, is) in
+            [("users_1", true), ("users_12", true), ("users", false), ("user_history_1", false)]
+        {
+            assert_eq!(is_generation_of(name, "users_1"), is, "{name}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is left of a user in the streams: the proof that an erasure is done.
+
+use events::{CommandId, Event, Position, Snapshot, UserId, feed, subjects};
+use service_kit::event_log::{EventLog, ReadError};
+use service_kit::mail_orders::{Mail, MailOrders};
+use uuid::Uuid;
+
+/// What the log says of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody has or had this id.
+    Unknown,
+    /// The user is not deleted.
+    Present,
+    /// The user is deleted, by the message at this position.
+    Deleted(Position),
+}
+
+/// A message about a user who is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftMessage {
+    /// Where it stands.
+    pub stream: &'static str,
+    /// At which place in it.
+    pub position: Position,
+    /// What it is.
+    pub what: &'static str,
+}
+
+/// It cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftError {
+    /// The log does not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The last event of the user cannot be read.
+    #[error("the last event of the user cannot be read: {0}")]
+    Unreadable(#[from] events::DecodeError),
+}
+
+/// Everywhere that a user can be left in. Needs the operator's rights.
+pub struct Streams {
+    users: EventLog,
+    sessions: EventLog,
+    mails: EventLog,
+    feed: EventLog,
+    snapshots: EventLog,
+    orders: MailOrders,
+}
+
+impl Streams {
+    /// `open` gives the handle on a stream.
+    pub fn new(open: impl Fn(&'static str) -> EventLog, orders: MailOrders) -> Self {
+        Self {
+            users: open(subjects::USERS_STREAM),
+            sessions: open(subjects::SESSIONS_STREAM),
+            mails: open(subjects::MAILS_STREAM),
+            feed: open(feed::FEED_STREAM),
+            snapshots: open(feed::SNAPSHOTS_STREAM),
+            orders,
+        }
+    }
+
+    /// Whether a user is deleted.
+    ///
+    /// # Errors
+    /// [`LeftError`]: nobody knows.
+    pub async fn standing(&self, user: UserId) -> Result<Standing, LeftError> {
+        let Some(last) = self.users.last(&subjects::user_events(user)).await? else {
+            return Ok(Standing::Unknown);
+        };
+        Ok(match Event::from_json(&last.payload)?.after {
+            Snapshot::Present(_) => Standing::Present,
+            Snapshot::Deleted(_) => Standing::Deleted(last.position),
+        })
+    }
+
+    /// Whether the feed has told that a user is deleted. Before it has, more may come into it.
+    ///
+    /// # Errors
+    /// [`LeftError::Read`].
+    pub async fn is_told(&self, user: UserId) -> Result<bool, LeftError> {
+        Ok(self.feed.last(&feed::deletion_of(user)).await?.is_some())
+    }
+
+    /// Every message about a user who is deleted, but for the tombstones.
+    ///
+    /// # Errors
+    /// [`LeftError::Read`].
+    pub async fn left(
+        &self,
+        user: UserId,
+        deletion: Position,
+    ) -> Result<Vec<LeftMessage>, LeftError> {
+        let mut left = Vec::new();
+        let events = subjects::user_events(user);
+        let is_deletion = |position, _: &str| position == deletion;
+        self.find(&self.users, &events, "an event", is_deletion, &mut left).await?;
+
+        // The deletion wrote an empty credential; one of another command is a password.
+        let subject = subjects::user_credential(user);
+        let emptied = match self.users.last(&subject).await? {
+            Some(last) if last.command_id == self.command_at(deletion).await? => last.position,
+            _ => Position::default(),
+        };
+        let is_empty = |position, _: &str| position == emptied;
+        self.find(&self.users, &subject, "a credential", is_empty, &mut left).await?;
+
+        let sessions = subjects::session_events_of(user);
+        self.find(&self.sessions, &sessions, "an event of a session", |_, _| false, &mut left)
+            .await?;
+        let told = feed::deletion_of(user);
+        for filter in feed::of_user(user) {
+            let is_told = |_, subject: &str| subject == told;
+            self.find(&self.feed, &filter, "an event of the feed", is_told, &mut left).await?;
+        }
+        let snapshots = feed::snapshots_of(user);
+        let what = "a state for a subscriber";
+        self.find(&self.snapshots, &snapshots, what, |_, _| false, &mut left).await?;
+        self.find_mails(user, &mut left).await?;
+        Ok(left)
+    }
+
+    async fn command_at(&self, position: Position) -> Result<Option<CommandId>, LeftError> {
+        Ok(self.users.at(position).await?.and_then(|stored| stored.command_id))
+    }
+
+    /// Adds the messages of a stream that fit a filter and may not be left.
+    async fn find(
+        &self,
+        log: &EventLog,
+        filter: &str,
+        what: &'static str,
+        may_stay: impl Fn(Position, &str) -> bool + Send,
+        left: &mut Vec<LeftMessage>,
+    ) -> Result<(), LeftError> {
+        let stream = self.name(log);
+        let mut behind = Position::default();
+        while let Some(found) = log.next(filter, behind).await? {
+            behind = found.position;
+            if !may_stay(behind, &found.subject) {
+                left.push(LeftMessage { stream, position: behind, what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the orders and the parked mails that hold an address of the user. The others hold an id.
+    async fn find_mails(&self, user: UserId, left: &mut Vec<LeftMessage>) -> Result<(), LeftError> {
+        for (filter, what) in [
+            (subjects::MAIL_ORDERS_FILTER, "a mail that waits; it goes by itself"),
+            (subjects::PARKED_MAILS_FILTER, "a parked mail; see `roster parked`"),
+        ] {
+            let mut behind = Position::default();
+            while let Some(found) = self.mails.next(filter, behind).await? {
+                behind = found.position;
+                let id = found.subject.rsplit('.').next().and_then(|id| id.parse::<Uuid>().ok());
+                let order = id.and_then(|id| self.orders.open(id, &found.payload).ok());
+                if let Some(Mail::EmailChange { user: whose, .. }) = order.map(|order| order.mail)
+                    && whose == user
+                {
+                    left.push(LeftMessage {
+                        stream: subjects::MAILS_STREAM,
+                        position: behind,
+                        what,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, log: &EventLog) -> &'static str {
+        [subjects::SESSIONS_STREAM, feed::FEED_STREAM, feed::SNAPSHOTS_STREAM]
+            .into_iter()
+            .find(|name| *name == log.stream())
+            .unwrap_or(subjects::USERS_STREAM)
+    }
+}
