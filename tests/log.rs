@@ -1,6 +1,6 @@
 //! The event log as an operator reads it, and its fold: what the views must equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
@@ -58,11 +58,20 @@ impl System {
     /// Folds the log, and checks on the way that the changes lead to the states the events carry.
     pub async fn fold(&self) -> Fold {
         let mut fold = Fold::default();
-        for Logged { position, event } in self.events().await {
-            let state = fold.users.remove(&event.user_id()).unwrap_or_default();
-            let state = state.evolve(event.user_id(), &event.fact, event.time).unwrap();
-            assert_eq!(state, event.after.clone().into(), "carried state at {position}");
-            fold.users.insert(event.user_id(), state);
+        let events = self.events().await;
+        let is_deletion = |logged: &&Logged| logged.event.fact == UserFact::Deleted;
+        let deleted: BTreeSet<UserId> =
+            events.iter().filter(is_deletion).map(|logged| logged.event.user_id()).collect();
+        for Logged { position, event } in events {
+            let user = event.user_id();
+            let after: UserState = event.after.clone().into();
+            // Of the deleted, what is before the deletion is being erased: some of it may be missing.
+            if !deleted.contains(&user) {
+                let state = fold.users.remove(&user).unwrap_or_default();
+                let state = state.evolve(user, &event.fact, event.time).unwrap();
+                assert_eq!(state, after, "carried state at {position}");
+            }
+            fold.users.insert(user, after);
             fold.end = position;
         }
         fold

@@ -222,6 +222,16 @@ impl System {
         self.projector = Some(Process::start(&["projector"], &environment, &log));
     }
 
+    /// Leaves the views as they are, and has others built from the log in a database of their own.
+    pub async fn rebuild_views(&mut self) {
+        self.kill_projector();
+        self.environment.database.push_str("_rebuilt");
+        self.start_projector();
+        let next = self.another("query-api");
+        std::mem::replace(&mut self.query_api, next).kill();
+        self.ready().await;
+    }
+
     /// Kills the reactor and starts another one.
     pub fn restart_reactor(&mut self) {
         let log = self.dir.path().join("reactor");

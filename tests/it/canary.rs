@@ -13,7 +13,7 @@ const SECOND: &str = "canary-second-password-9Zw";
 const CONTROL: &str = "Canary Control Name 3Kv";
 
 /// Every file below a folder, whole.
-fn files(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+pub fn files(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -28,11 +28,11 @@ fn files(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
 }
 
 /// Every message of every stream, headers and payload, as they are read and not as they lie packed.
-async fn messages(system: &System) -> Vec<(String, Vec<u8>)> {
+pub async fn messages(system: &System) -> Vec<(String, Vec<u8>)> {
     let context = jetstream::new(system.operator().await);
     let mut found = Vec::new();
     let names: Vec<String> = context.stream_names().map(Result::unwrap).collect().await;
-    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(names.len(), 6, "{names:?}");
     for name in names {
         let mut stream = context.get_stream(&name).await.unwrap();
         let state = stream.info().await.unwrap().state.clone();
@@ -47,7 +47,7 @@ async fn messages(system: &System) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Where a text stands.
-fn places<'a>(text: &str, haystack: &'a [(String, Vec<u8>)]) -> Vec<&'a str> {
+pub fn places<'a>(text: &str, haystack: &'a [(String, Vec<u8>)]) -> Vec<&'a str> {
     let needle = text.as_bytes();
     haystack
         .iter()

@@ -15,6 +15,7 @@ mod cluster;
 mod concealing;
 mod contract;
 mod dev;
+mod erasing;
 mod failures;
 mod feeding;
 mod feeding_operator;

@@ -1,0 +1,320 @@
+//! A deleted user is gone: from the log, the feed, the views, and from the files that the log lies in.
+
+use std::path::Path;
+
+use async_nats::jetstream;
+use e2e::{Client, Pair, System, wait_for};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::canary::{files, messages, places};
+
+const FIRST: &str = "canary-first-password-4Wm";
+const SECOND: &str = "canary-second-password-8Rk";
+
+/// What a user leaves behind, each unlike everything else.
+struct Canaries {
+    email: String,
+    name: String,
+    renamed: String,
+    metadata: String,
+    agent: String,
+}
+
+impl Canaries {
+    fn of(who: &str) -> Self {
+        Self {
+            email: format!("{who}-canary@erasing.example"),
+            name: format!("{who} Canary Name"),
+            renamed: format!("{who} Canary Renamed"),
+            metadata: format!("{who}-canary-metadata"),
+            agent: format!("{who}-canary-agent/7.3"),
+        }
+    }
+
+    fn all(&self) -> [&str; 5] {
+        [&self.email, &self.name, &self.renamed, &self.metadata, &self.agent]
+    }
+}
+
+/// A life that leaves something in every stream; the user's id.
+async fn live(system: &System, of: &Canaries) -> String {
+    let commands = system.commands().with_header("user-agent", &of.agent);
+    let metadata = json!({"note": of.metadata});
+    let body = json!({
+        "email": of.email, "password": FIRST, "full_name": of.name, "metadata": metadata,
+    });
+    let registered = commands.post("/api/v1/auth/register", &body).await.expect(201);
+    let path = registered.header("location").unwrap().to_owned();
+    let pair = commands.log_in(&of.email, FIRST).await;
+    let pair = Pair::of(&commands.refresh(&pair.refresh).await.expect(200).body);
+    let as_user = commands.with_token(&pair.access);
+    as_user.patch("/api/v1/auth/me", &json!({"full_name": of.renamed})).await.expect(200);
+    let change = json!({"current_password": FIRST, "new_password": SECOND});
+    as_user.post("/api/v1/auth/change-password", &change).await.expect(204);
+    commands.log_in(&of.email, SECOND).await;
+    let user = path.rsplit('/').next().unwrap().to_owned();
+    feed_says(system, &user, of).await;
+    user
+}
+
+/// To be taken out once the projector writes the feed: what the feed says of a user, and a state for somebody
+/// who subscribes.
+async fn feed_says(system: &System, user: &str, of: &Canaries) {
+    let context = jetstream::new(system.operator().await);
+    let text = json!({"email": of.email, "name": of.name, "agent": of.agent}).to_string();
+    for subject in ["users.v1.registered", "sessions.v1.started", "snapshot.v1.somebody"] {
+        let subject = format!("{subject}.{user}");
+        context.publish(subject, text.clone().into()).await.unwrap().await.unwrap();
+    }
+}
+
+/// To be taken out once the projector writes the feed: says that a user is deleted, unless it does.
+async fn feed_says_deleted(system: &System, user: &str) {
+    let context = jetstream::new(system.operator().await);
+    let stream = context.get_stream("USER_EVENTS").await.unwrap();
+    let subject = format!("users.v1.deleted.{user}");
+    if stream.get_last_raw_message_by_subject(&subject).await.is_err() {
+        context.publish(subject, "{}".into()).await.unwrap().await.unwrap();
+    }
+}
+
+/// What `roster erase --verify` says: its exit code and its answer.
+fn verify(system: &System, user: &str) -> (Option<i32>, Value) {
+    let output = system.roster(&["erase", "--verify", "--json", user]);
+    let answer = serde_json::from_slice(&output.stdout);
+    let answer = answer.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), answer)
+}
+
+async fn wait_until_erased(system: &System, user: &str) {
+    wait_for("nothing to be left", || async { verify(system, user).0 == Some(0) }).await;
+}
+
+/// Every file of the server of the log.
+fn log_files(system: &System) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    files(&system.servers_dir().join("nats"), &mut found);
+    found
+}
+
+/// Streams in which a text stands as it is, in the files and in the messages.
+fn streams_with(text: &str, haystack: &[(String, Vec<u8>)]) -> Vec<String> {
+    let mut streams: Vec<String> = places(text, haystack)
+        .into_iter()
+        .map(|place| {
+            let parts = Path::new(place).components().map(|part| part.as_os_str());
+            let parts: Vec<String> =
+                parts.map(|part| part.to_string_lossy().into_owned()).collect();
+            let after = parts.iter().position(|part| part == "streams").map(|at| at + 1);
+            after.and_then(|at| parts.get(at).cloned()).unwrap_or_else(|| place.to_owned())
+        })
+        .collect();
+    streams.sort();
+    streams.dedup();
+    streams
+}
+
+#[tokio::test]
+async fn a_deleted_user_is_gone_from_the_streams_the_views_and_the_files_of_the_log() {
+    let mut system = System::own_with(&[("ROSTER_ERASURE_SECOND_LOOK_S", "2")]).await;
+    let (gone, stays) = (Canaries::of("Qzxj"), Canaries::of("Wvkb"));
+    let user = live(&system, &gone).await;
+    let other = live(&system, &stays).await;
+    let (admin, queries) = system.as_administrator().await;
+    let path = format!("/api/v1/users/{user}");
+    assert_eq!(verify(&system, &user), (Some(1), not_deleted(&user, "the user is not deleted")));
+
+    // Looking finds what is there.
+    let before = log_files(&system);
+    for canary in [&gone.email, &gone.name] {
+        assert_eq!(
+            streams_with(canary, &before),
+            ["USERS", "USER_EVENTS", "USER_SNAPSHOTS"],
+            "{canary}"
+        );
+    }
+    assert_eq!(
+        streams_with(&gone.agent, &before),
+        ["SESSIONS", "USER_EVENTS", "USER_SNAPSHOTS"],
+        "where the user logged in from"
+    );
+    for canary in [&gone.renamed, &gone.metadata] {
+        assert_eq!(streams_with(canary, &before), ["USERS"], "{canary}");
+    }
+
+    admin.delete(&path).await.expect(204);
+    wait_for("the log to be erased", || async {
+        !verify(&system, &user).1["left"].to_string().contains("USERS")
+    })
+    .await;
+    let (code, answer) = verify(&system, &user);
+    assert_eq!(
+        (code, &answer["deleted"], &answer["erased"]),
+        (Some(1), &json!(true), &json!(false))
+    );
+    assert_eq!(answer["waits_for"], json!(["the feed does not tell of the deletion yet"]));
+    let left = answer["left"].as_array().unwrap();
+    assert!(left.iter().all(|left| left["stream"] == "USER_EVENTS"), "{left:?}");
+    assert_eq!(left.len(), 2, "{left:?}");
+
+    // A reactor that dies meanwhile is gone on for by the next one.
+    system.restart_reactor();
+    feed_says_deleted(&system, &user).await;
+    wait_until_erased(&system, &user).await;
+
+    let mut after = log_files(&system);
+    after.extend(messages(&system).await);
+    for canary in gone.all() {
+        assert_eq!(streams_with(canary, &after), Vec::<String>::new(), "{canary} is left");
+    }
+    for canary in stays.all() {
+        assert!(!streams_with(canary, &after).is_empty(), "{canary} of somebody else is gone");
+    }
+    for service in ["command-api", "query-api", "projector", "reactor"] {
+        let log = [(service.to_owned(), system.log_of(service).into_bytes())];
+        for canary in gone.all() {
+            assert!(places(canary, &log).is_empty(), "{canary} in the log of {service}");
+        }
+    }
+    queries.get(&path).await.expect(404);
+    queries.get(&format!("/api/v1/users/{other}")).await.expect(200);
+    the_log_goes_on(&mut system, &user, &other).await;
+}
+
+/// The server of the log is killed, the views are built anew: nobody comes back, and nothing is in the way.
+async fn the_log_goes_on(system: &mut System, user: &str, other: &str) {
+    system.nats().kill().unwrap();
+    system.nats().restart().unwrap();
+    system.ready().await;
+    system.rebuild_views().await;
+    let (admin, queries) = system.as_administrator().await;
+    let (path, other) = (format!("/api/v1/users/{user}"), format!("/api/v1/users/{other}"));
+    let renamed = admin.patch(&other, &e2e::rename("Somebody Else")).await.expect(200).position();
+    queries.get(&format!("{other}?min_position={renamed}")).await.expect(200);
+    queries.get(&path).await.expect(404);
+    let history = queries.get(&format!("{path}/history")).await.expect(200).body;
+    let [deletion] = &history["items"].as_array().unwrap()[..] else { panic!("{history}") };
+    assert_eq!((&deletion["type"], &deletion["changed"]), (&json!("user.deleted.v1"), &json!({})));
+    assert_eq!(verify(system, user).0, Some(0));
+    system.views_equal_the_log(&queries).await;
+}
+
+fn not_deleted(user: &str, why: &str) -> Value {
+    json!({"user": user, "deleted": false, "erased": false, "why": why})
+}
+
+#[tokio::test]
+async fn a_password_that_was_replaced_is_erased() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let user = commands.register("ada@example.com").await.expect(201);
+    let user = user.body["id"].as_str().unwrap().to_owned();
+    let mut password = e2e::PASSWORD.to_owned();
+    for n in 0..3 {
+        let next = format!("{} {n}", e2e::PASSWORD);
+        let pair = commands.log_in("ada@example.com", &password).await;
+        let change = json!({"current_password": password, "new_password": next});
+        let as_ada = commands.with_token(&pair.access);
+        as_ada.post("/api/v1/auth/change-password", &change).await.expect(204);
+        password = next;
+    }
+    wait_for("the passwords to be erased", || async {
+        credentials(&system, &user).await.len() == 1
+    })
+    .await;
+    commands.log_in("ada@example.com", &password).await;
+}
+
+/// The positions of what is left on the subject of a credential.
+async fn credentials(system: &System, user: &str) -> Vec<u64> {
+    let context = jetstream::new(system.operator().await);
+    let stream = context.get_stream("USERS").await.unwrap();
+    let subject = format!("sec.user.{user}");
+    let (mut found, mut from) = (Vec::new(), 1);
+    while let Ok(next) = stream.get_first_raw_message_by_subject(&subject, from).await {
+        found.push(next.sequence);
+        from = next.sequence + 1;
+    }
+    found
+}
+
+#[tokio::test]
+async fn whoever_comes_back_is_somebody_else_and_a_late_subscriber_learns_nothing() {
+    let system = System::shared_with(&[("ROSTER_ERASURE_SECOND_LOOK_S", "1")]).await;
+    let (admin, queries) = system.as_administrator().await;
+    let canaries = Canaries::of("Qzxj");
+    let user = live(&system, &canaries).await;
+    admin.delete(&format!("/api/v1/users/{user}")).await.expect(204);
+    feed_says_deleted(&system, &user).await;
+    wait_until_erased(&system, &user).await;
+
+    let again = system.commands().register(&canaries.email).await.expect(201);
+    let id = again.body["id"].as_str().unwrap().to_owned();
+    assert_ne!(id, user);
+    let history = queries.get(&format!("/api/v1/users/{id}/history")).await.expect(200).body;
+    assert_eq!(history["items"].as_array().unwrap().len(), 1, "{history}");
+    assert_eq!(verify(&system, &user).0, Some(0), "the new one is nobody's trace");
+
+    // From the first message on, with the rights of the operator.
+    let context = jetstream::new(system.operator().await);
+    let stream = context.get_stream("USER_EVENTS").await.unwrap();
+    let config = jetstream::consumer::pull::OrderedConfig::default();
+    let mut consumer = stream.create_consumer(config).await.unwrap();
+    let mut left = consumer.info().await.unwrap().num_pending;
+    let mut told = Vec::new();
+    let mut feed = consumer.messages().await.unwrap();
+    while left > 0 {
+        let message = feed.next().await.unwrap().unwrap();
+        left = message.info().unwrap().pending;
+        if message.subject.contains(&user) {
+            told.push(message.subject.to_string());
+        }
+    }
+    assert_eq!(told, [format!("users.v1.deleted.{user}")]);
+}
+
+#[tokio::test]
+async fn what_is_not_deleted_is_not_called_erased() {
+    let system = System::shared().await;
+    let nobody = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
+    assert_eq!(
+        verify(&system, nobody),
+        (Some(1), not_deleted(nobody, "nobody has or had this id"))
+    );
+    let output = system.roster(&["erase", "--verify", nobody]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody has or had this id"));
+    for wrong in [&["erase", nobody][..], &["erase", "--verify"], &["erase", "--verify", "Ada"]] {
+        assert_eq!(system.roster(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let help = system.roster(&["erase", "--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Example: roster erase --verify"));
+}
+
+/// While an erasure waits, the metrics say for how long.
+#[tokio::test]
+async fn an_erasure_that_waits_is_seen() {
+    let system = System::shared_with(&[("ROSTER_ERASURE_SECOND_LOOK_S", "1")]).await;
+    let (admin, _) = system.as_administrator().await;
+    let user = live(&system, &Canaries::of("Qzxj")).await;
+    let reactor = Client::new(&system.reactor.value("private"));
+    let oldest = async || {
+        reactor.scrape().await.value("roster_erasure_oldest_seconds", &[("service", "reactor")])
+    };
+    wait_for("nothing to be erased", || async { oldest().await == Some(0.0) }).await;
+    admin.delete(&format!("/api/v1/users/{user}")).await.expect(204);
+    wait_for("the erasure to age", || async { oldest().await > Some(2.0) }).await;
+    feed_says_deleted(&system, &user).await;
+    wait_for("the erasure to end", || async { oldest().await == Some(0.0) }).await;
+    let seen = reactor.scrape().await;
+    assert_eq!(seen.value("roster_erasures_total", &[("kind", "user")]), Some(1.0));
+    // The password that was changed, and the one that went with the user unless that was faster.
+    assert!(seen.value("roster_erasures_total", &[("kind", "credential")]) >= Some(1.0));
+    for (stream, at_least) in
+        [("USERS", 4.0), ("SESSIONS", 3.0), ("USER_EVENTS", 2.0), ("USER_SNAPSHOTS", 1.0)]
+    {
+        let erased = seen.value("roster_erased_messages_total", &[("stream", stream)]).unwrap();
+        assert!(erased >= at_least, "{erased} of {stream}");
+    }
+}
