@@ -1,7 +1,12 @@
 //! Golden events: what is once in a log is read for ever. A golden file is never edited; a new shape
 //! gets a new version and a new file.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod feed_contract;
 mod released_reader;
