@@ -1,10 +1,12 @@
 //! From a deletion to a tombstone, in every stream.
 
 use events::{Actor, Position, SessionErasure, SessionId, UserFact, UserId, feed, subjects};
+use reactor::Standing;
 use service_kit::ambient;
 use service_kit::event_log::EventLog;
+use service_kit::mail_orders::Mail;
 
-use crate::support::{ADA, System, new_user, put, registered, wait_for};
+use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 
 /// Subjects of what is left that fits a filter, in order.
 async fn left(log: &EventLog, filter: &str) -> Vec<String> {
@@ -45,12 +47,6 @@ async fn log_in(system: &System, user: UserId) -> Position {
     put(&system.sessions, subject, b"{}".to_vec(), None).await
 }
 
-/// What the command side writes for a deletion.
-async fn delete(system: &System, user: UserId) {
-    system.put(subjects::user_credential(user), b"sealed nothing".to_vec()).await;
-    system.happens(user, Actor::User(user), UserFact::Deleted).await;
-}
-
 /// What the writer of the feed tells of it.
 async fn tell(system: &System, user: UserId) {
     put(&system.feed, feed::deletion_of(user), b"{}".to_vec(), None).await;
@@ -82,7 +78,7 @@ async fn a_deleted_user_is_erased_down_to_the_tombstone() {
     let untouched = all_left(&system, stays).await;
     assert_eq!(untouched.len(), 10, "all but the first credential: {untouched:?}");
 
-    delete(&system, gone).await;
+    system.delete(gone).await;
     let (events, sessions) = (subjects::user_events(gone), subjects::session_events_of(gone));
     let first = async || {
         left(&system.users, &events).await.len() == 1
@@ -105,7 +101,7 @@ async fn a_deleted_user_is_erased_down_to_the_tombstone() {
 async fn a_login_that_raced_the_deletion_is_erased_at_the_second_look() {
     let system = System::start().await;
     let gone = user(&system).await;
-    delete(&system, gone).await;
+    system.delete(gone).await;
     let reactor = system.reactor().await;
     let filter = subjects::session_events_of(gone);
     wait_for("the first look", || async { left(&system.sessions, &filter).await.is_empty() }).await;
@@ -119,6 +115,50 @@ async fn a_login_that_raced_the_deletion_is_erased_at_the_second_look() {
     assert!(record.position > last);
     assert_eq!(system.sessions.end().await.unwrap(), record.position);
     serde_json::from_slice::<SessionErasure>(&record.payload).unwrap();
+}
+
+/// What looks for the deleted finds everything that there is, and after the erasure what it cannot reach.
+#[tokio::test]
+async fn what_is_left_is_found_wherever_it_is() {
+    let system = System::start().await;
+    let (gone, streams) = (user(&system).await, system.streams());
+    assert_eq!(streams.standing(new_user()).await.unwrap(), Standing::Unknown);
+    assert_eq!(streams.standing(gone).await.unwrap(), Standing::Present);
+    system.delete(gone).await;
+    let Standing::Deleted(deletion) = streams.standing(gone).await.unwrap() else {
+        panic!("deleted")
+    };
+    let new_email = "new@example.com".to_owned();
+    let change = order(Mail::EmailChange { user: gone, new_email });
+    system.place(&change).await;
+    system.place(&order(Mail::PasswordChanged { user: gone })).await;
+    let sealed = system.mails.last(&subjects::mail_order(change.id)).await.unwrap().unwrap();
+    let parked = subjects::parked_mail(change.id);
+    put(&system.feed, "users.v1.registered.somebody".to_owned(), b"{}".to_vec(), None).await;
+    let found = async || {
+        let left = streams.left(gone, deletion).await.unwrap();
+        left.into_iter().map(|left| left.stream).collect::<Vec<_>>()
+    };
+    let mut all = vec!["USERS"; 5];
+    all.extend(["SESSIONS"; 2]);
+    all.extend(["USER_EVENTS"; 3]);
+    all.extend(["USER_SNAPSHOTS", "MAILS"]);
+    assert_eq!(found().await, all);
+    assert!(!streams.is_told(gone).await.unwrap());
+
+    tell(&system, gone).await;
+    let reactor = system.reactor().await;
+    wait_for("everything to be erased", || async { system.erased().await }).await;
+    system.settled().await;
+    reactor.end().await;
+    assert!(streams.is_told(gone).await.unwrap());
+    assert_eq!(streams.left(gone, deletion).await.unwrap(), []);
+    // What the mailer puts aside waits for somebody.
+    system.park(parked, sealed.payload.to_vec()).await;
+    assert_eq!(found().await, ["MAILS"]);
+    // A password that somebody stores later is not the empty one of the deletion.
+    system.put(subjects::user_credential(gone), b"sealed".to_vec()).await;
+    assert_eq!(found().await, ["USERS", "USERS", "MAILS"]);
 }
 
 #[tokio::test]
@@ -144,7 +184,7 @@ async fn what_was_begun_by_others_is_brought_to_its_end() {
     let mut users = Vec::new();
     for _ in 0..8 {
         let user = user(&system).await;
-        delete(&system, user).await;
+        system.delete(user).await;
         tell(&system, user).await;
         users.push(user);
     }
@@ -170,7 +210,7 @@ async fn an_event_that_does_not_say_what_it_is_waits_and_holds_nobody_up() {
     let system = System::start().await;
     system.put(subjects::user_events(new_user()), b"{}".to_vec()).await;
     let gone = user(&system).await;
-    delete(&system, gone).await;
+    system.delete(gone).await;
     tell(&system, gone).await;
     let reactor = system.reactor().await;
     wait_for("the other one", || async { all_left(&system, gone).await == tombstone(gone) }).await;

@@ -12,7 +12,7 @@ use events::{
 };
 use local_stack::testing::{TempDir, temp_dir};
 use nats_access::{Account, Role, TestTrust};
-use reactor::{App, ParkedMails};
+use reactor::{App, ParkedMails, Streams};
 use service_kit::ambient;
 use service_kit::config::{MailTransport, Settings};
 use service_kit::event_log::{
@@ -29,8 +29,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Longest wait for a state that must come.
-const STATE_WAIT_MAX: Duration = Duration::from_secs(40);
+/// Longest wait for a state that must come: what a killed reactor had taken comes again after half a minute.
+const STATE_WAIT_MAX: Duration = Duration::from_secs(90);
 /// Room for one test's streams.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -220,13 +220,35 @@ impl System {
         fact: UserFact,
         time: Timestamp,
     ) -> Event {
+        let event = self.event(user, actor, fact, time).await;
+        let mark = Some((event.id, event.fact.wire_type()));
+        put(&self.users, subjects::user_events(user), event.to_json().unwrap(), mark).await;
+        event
+    }
+
+    /// What the command side writes for a deletion: in one batch an empty credential and the last event.
+    pub async fn delete(&self, user: UserId) {
+        let event = self.event(user, Actor::System, UserFact::Deleted, ambient::now()).await;
+        let write = async |subject: String, payload: Vec<u8>| {
+            let last = self.users.last(&subject).await.unwrap();
+            Write::new(subject, last.map_or(Guard::absent(), |last| last.guard()), payload)
+        };
+        let last = write(subjects::user_events(user), event.to_json().unwrap()).await;
+        let last = last.event(event.id, event.fact.wire_type());
+        let emptied = write(subjects::user_credential(user), b"sealed nothing".to_vec()).await;
+        let append = Append::new(event.command_id, last).with(emptied);
+        let outcome = self.users.append(&append).await;
+        assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
+    }
+
+    async fn event(&self, user: UserId, actor: Actor, fact: UserFact, time: Timestamp) -> Event {
         let subject = subjects::user_events(user);
         let state = match self.users.last(&subject).await.unwrap() {
             None => UserState::Absent,
             Some(last) => Event::from_json(&last.payload).unwrap().after.into(),
         };
         let after: Snapshot = state.evolve(user, &fact, time).unwrap().snapshot().unwrap();
-        let event = Event {
+        Event {
             id: ambient::new_uuid(),
             time,
             actor,
@@ -236,10 +258,20 @@ impl System {
             traceparent: None,
             fact,
             after,
+        }
+    }
+
+    /// What looks for the deleted, with the rights of the operator.
+    pub fn streams(&self) -> Streams {
+        let open = |stream: &'static str| match stream {
+            subjects::USERS_STREAM => self.users.clone(),
+            subjects::SESSIONS_STREAM => self.sessions.clone(),
+            subjects::MAILS_STREAM => self.mails.clone(),
+            feed::FEED_STREAM => self.feed.clone(),
+            _ => self.snapshots.clone(),
         };
-        let mark = Some((event.id, event.fact.wire_type()));
-        put(&self.users, subject, event.to_json().unwrap(), mark).await;
-        event
+        let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
+        Streams::new(open, MailOrders::new(&key).unwrap())
     }
 
     /// A user with an address, a claim on it and a password; the event is from before any mail.
@@ -256,6 +288,11 @@ impl System {
     pub async fn place(&self, order: &MailOrder) {
         let placed = self.orders.place(&self.mails, order).await;
         assert!(matches!(placed, Outcome::Stored(_)), "{placed:?}");
+    }
+
+    /// Puts a mail aside.
+    pub async fn park(&self, subject: String, payload: Vec<u8>) {
+        put(&self.operator, subject, payload, None).await;
     }
 
     pub async fn is_waiting(&self, order: &MailOrder) -> bool {
