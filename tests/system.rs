@@ -52,8 +52,8 @@ pub struct System {
     pub query_api: Process,
     /// The projector; `None` while a test has it down.
     pub projector: Option<Process>,
-    /// The reactor; its mails are files.
-    pub reactor: Process,
+    /// The reactor; its mails are files. `None` while a test has it down.
+    pub reactor: Option<Process>,
 }
 
 impl System {
@@ -148,7 +148,7 @@ impl System {
             command_api: start("command-api"),
             query_api: start("query-api"),
             projector: Some(start("projector")),
-            reactor: start("reactor"),
+            reactor: Some(start("reactor")),
             operator_creds: creds(Role::Operator),
             servers,
             environment,
@@ -175,7 +175,7 @@ impl System {
             ("command-api", Some(&self.command_api)),
             ("query-api", Some(&self.query_api)),
             ("projector", self.projector.as_ref()),
-            ("reactor", Some(&self.reactor)),
+            ("reactor", self.reactor.as_ref()),
         ];
         services.into_iter().filter_map(|(name, process)| Some((name, process?)))
     }
@@ -232,11 +232,18 @@ impl System {
         self.ready().await;
     }
 
+    /// Kills the reactor: nothing is mailed, and nothing is erased.
+    pub fn kill_reactor(&mut self) {
+        self.reactor.take().unwrap().kill();
+    }
+
     /// Kills the reactor and starts another one.
     pub fn restart_reactor(&mut self) {
         let log = self.dir.path().join("reactor");
         let next = Process::start(&["reactor"], &self.environment.of("reactor"), &log);
-        std::mem::replace(&mut self.reactor, next).kill();
+        if let Some(before) = self.reactor.replace(next) {
+            before.kill();
+        }
     }
 
     /// The mails to an address so far, oldest first. In any case: a mail program may write a domain in

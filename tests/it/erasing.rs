@@ -272,7 +272,7 @@ async fn an_erasure_that_waits_is_seen() {
     let (admin, _) = system.as_administrator().await;
     let user = live(&system, &Canaries::of("Qzxj")).await;
     system.subscriber("somebody", &["--from", "snapshot"]).await;
-    let reactor = Client::new(&system.reactor.value("private"));
+    let reactor = Client::new(&system.reactor.as_ref().unwrap().value("private"));
     let oldest = async || {
         reactor.scrape().await.value("roster_erasure_oldest_seconds", &[("service", "reactor")])
     };

@@ -60,7 +60,7 @@ async fn the_metrics_tell_what_happened() {
     assert_eq!(seen.value("roster_http_requests_total", &by_id), Some(1.0));
     let nowhere = [("route", "unmatched"), ("status", "404"), ("service", "query-api")];
     assert_eq!(seen.value("roster_http_requests_total", &nowhere), Some(1.0));
-    let seen = scrape_of(&system.reactor).await;
+    let seen = scrape_of(system.reactor.as_ref().unwrap()).await;
     assert!(seen.value("roster_mails_total", &[("outcome", "sent")]) >= Some(2.0));
     let users = [("stream", "USERS"), ("service", "projector")];
     let seen = scrape_of(system.projector.as_ref().unwrap()).await;
