@@ -3,12 +3,15 @@
 //!
 //! Whoever writes to the log, reads it or rebuilds from it agrees on what stands here and on nothing
 //! else. The crate knows no NATS client, no database and no HTTP, so that a reader in another process
-//! or another repository can depend on it without taking the service along.
+//! or another repository can depend on it without taking the service along. With the feature `client` it
+//! holds a subscriber of the feed too, for services that want to be told what happens.
 //!
 //! Every event carries what changed **and** the public state of the user after it (ADR 1), so that one
 //! read of the last message loads an aggregate. [`UserState::evolve`] folds the changes alone; both
 //! ways must give the same state, which a property test holds.
 
+#[cfg(feature = "client")]
+pub mod client;
 mod email;
 mod envelope;
 pub mod feed;
