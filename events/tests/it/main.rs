@@ -8,6 +8,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod client;
 mod feed_contract;
 mod released_reader;
 
