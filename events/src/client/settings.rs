@@ -22,7 +22,7 @@ pub struct Settings {
 
 impl Settings {
     /// What the operator's `roster subscribers add` printed and wrote, and a folder for what the subscriber
-    /// must remember. The folder is made when it is not there; it belongs to this subscriber alone.
+    /// must remember. Several servers of one cluster are divided by commas. The folder is made when it is not there; it belongs to this subscriber alone.
     #[must_use]
     pub fn new(
         server: impl Into<String>,

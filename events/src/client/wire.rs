@@ -119,7 +119,7 @@ impl Wire {
             options = options.add_root_certificates(ca_file.clone());
         }
         let client = options
-            .connect(server)
+            .connect(server.split(',').collect::<Vec<_>>())
             .await
             .map_err(|source| ClientError::Connect { server: server.clone(), source })?;
         Ok(Self { client, name: name.clone() })

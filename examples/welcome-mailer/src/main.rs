@@ -1,0 +1,62 @@
+//! Greets everyone who registers: writes a mail into a folder, one file for each.
+//!
+//! ```sh
+//! roster subscribers add welcome --filter users --from now
+//! NATS_URL=nats://127.0.0.1:4222 cargo run -p welcome-mailer -- welcome
+//! ```
+//!
+//! A mail that is written twice is the same file, so it does no harm that an event may come twice when this
+//! is killed right after its work.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use clap::Parser;
+use events::client::{ClientError, Settings, Subscriber};
+use events::feed::{FeedEvent, Happened};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+struct Args {
+    /// The subscriber's name; its credentials are in NAME.creds.
+    name: String,
+    /// Where NATS is.
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    nats: String,
+    /// Folder for the mails.
+    #[arg(long, default_value = "mails")]
+    mails: PathBuf,
+    /// Folder for what the subscriber must remember.
+    #[arg(long, default_value = "state")]
+    state: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Args { name, nats, mails, state } = Args::parse();
+    fs::create_dir_all(&mails)?;
+    let settings = Settings::new(nats, &name, format!("{name}.creds"), state);
+    let mut subscriber = Subscriber::connect(settings).await?;
+    let stop = CancellationToken::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut running = Box::pin(subscriber.run(stop.clone(), async |event| greet(&mails, &event)));
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+    stop.cancel();
+    running.await.map_err(ClientError::into)
+}
+
+fn greet(mails: &Path, event: &FeedEvent) -> io::Result<()> {
+    let Happened::Registered(data) = &event.happened else { return Ok(()) };
+    // Who came over from another system has been here for long.
+    if data.changed.imported.is_some() {
+        return Ok(());
+    }
+    let name = data.user.full_name.as_deref().unwrap_or("there");
+    let mail = format!("To: {}\nSubject: Welcome\n\nHello {name}, welcome!\n", data.user.email);
+    fs::write(mails.join(format!("{}.eml", data.user.id)), mail)
+}
