@@ -16,6 +16,7 @@
 mod client;
 mod cluster;
 mod feed;
+mod feed_bus;
 mod log;
 mod mail;
 mod metrics;
@@ -28,6 +29,7 @@ mod times;
 
 pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
+pub use feed_bus::FeedBus;
 pub use log::{Fold, Logged, list_all, rename, without_login};
 pub use mail::{Mail, MailedLink};
 pub use metrics::Scrape;

@@ -23,7 +23,7 @@ const FOREIGN: [(&str, &str); 4] = [
     ),
 ];
 
-async fn import(client: &Client, lines: &str) -> Answer {
+pub async fn import(client: &Client, lines: &str) -> Answer {
     let body = Some(("application/x-ndjson", lines.as_bytes().to_vec()));
     client.send("POST", PATH, body).await
 }

@@ -32,6 +32,7 @@ mod queries;
 mod readme;
 mod registering;
 mod sessions;
+mod subscribing;
 mod throttling;
 mod tracing;
 mod users;

@@ -1,0 +1,346 @@
+//! The examples of subscribers, as docs/feed.md has them run: killed in the middle, and so is the server.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use e2e::{FeedBus, System, wait_for};
+use events::feed::{
+    DeletedUser, DeletedUserData, FeedEvent, Happened, ProfileChange, PublicUser, Status,
+    UserChanged, UserData,
+};
+use events::{Actor, Position, Revision, Timestamp, UserId};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::importing::import;
+
+/// Users that there are from the start, and how many events come of each.
+const USERS: u128 = 100;
+const EVENTS_EACH: u64 = 20;
+const NAME: &str = "copy";
+/// Lines after which the subscriber is killed, and the server.
+const KILLS_AT: [usize; 3] = [50, 700, 1_500];
+const SERVER_KILLED_AT: usize = 1_100;
+
+fn user(n: u128) -> UserId {
+    UserId::from_uuid(Uuid::from_u128(0x0190_a1b2_c3d4_7000_8000_0000_0000_0000 | n))
+}
+
+fn event(n: u128, revision: u64, happened: impl FnOnce(PublicUser) -> Happened) -> FeedEvent {
+    let at = Timestamp::try_from("2026-01-31T12:00:00.250Z".to_owned()).unwrap();
+    let user = PublicUser {
+        id: user(n),
+        email: format!("u{n}@example.com"),
+        email_verified: true,
+        full_name: Some(format!("Name {revision}")),
+        roles: vec!["user".to_owned()],
+        status: Status::Active,
+        metadata: Map::new(),
+        created_at: at,
+        updated_at: at,
+    };
+    FeedEvent {
+        id: Uuid::from_u128(n << 64 | u128::from(revision)),
+        time: at,
+        revision: Revision(revision),
+        position: Position(revision),
+        actor: Actor::System,
+        command_id: None,
+        correlation_id: None,
+        causation_id: None,
+        traceparent: None,
+        happened: happened(user),
+    }
+}
+
+fn renamed(user: PublicUser) -> Happened {
+    let changed = ProfileChange { full_name: Some(user.full_name.clone()), metadata: None };
+    Happened::ProfileChanged(UserChanged { changed, user })
+}
+
+/// A state of every user at revision 1, 2,000 changes, a type that nobody knows, and the end of user 0.
+async fn tell(bus: &FeedBus) {
+    for n in 0..USERS {
+        let state = |user| Happened::Snapshot(UserData { user });
+        bus.publish_snapshot(&event(n, 1, state)).await;
+    }
+    for revision in 2..2 + EVENTS_EACH {
+        for n in 0..USERS {
+            bus.publish(&event(n, revision, renamed)).await;
+        }
+    }
+    let unknown = event(1, 2 + EVENTS_EACH, |user| Happened::Other {
+        kind: "users.v1.promoted".to_owned(),
+        subject: user.id.to_string(),
+        data: json!({ "to": "admiral" }).as_object().unwrap().clone(),
+    });
+    bus.publish_as(&format!("users.v1.promoted.{}", user(1)), &unknown).await;
+    let gone = |user: PublicUser| {
+        let user = DeletedUser { id: user.id, deleted_at: user.updated_at };
+        Happened::Deleted(DeletedUserData { user })
+    };
+    bus.publish(&event(0, 2 + EVENTS_EACH, gone)).await;
+}
+
+/// Where the examples are.
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize().unwrap()
+}
+
+/// A folder beside the build, for what the examples need.
+fn tools(name: &str) -> PathBuf {
+    // target/<profile>/deps/<this>
+    let this = std::env::current_exe().unwrap();
+    let folder = this.ancestors().nth(3).unwrap().join("examples").join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Runs a command to its end, or says what is missing.
+fn must(command: &mut Command) {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = status.unwrap_or_else(|error| {
+        panic!("{command:?}: {error}. Node 20 with npm and Python 3 with venv are needed")
+    });
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// Whether what was installed is what the example asks for now; when it is not, `install` is run and that is
+/// noted. One test process at a time.
+fn install(folder: &Path, wanted: &Path, install: impl FnOnce()) {
+    let lock = File::options().create(true).append(true).open(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let installed = folder.join("installed");
+    if fs::read(&installed).ok() != Some(fs::read(wanted).unwrap()) {
+        install();
+        fs::copy(wanted, installed).unwrap();
+    }
+}
+
+/// The Python that has what `subscriber.py` needs.
+fn python() -> PathBuf {
+    let (folder, wanted) = (tools("python"), examples().join("requirements.txt"));
+    let python = folder.join("venv/bin/python");
+    install(&folder, &wanted, || {
+        must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")));
+        must(
+            Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(["--require-hashes", "-r"])
+                .arg(&wanted),
+        );
+    });
+    python
+}
+
+/// A copy of `subscriber.mjs` beside the modules it needs.
+fn javascript() -> PathBuf {
+    let (folder, wanted) = (tools("node"), examples().join("package-lock.json"));
+    install(&folder, &wanted, || {
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(examples().join(file), folder.join(file)).unwrap();
+        }
+        let quiet = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+        must(Command::new("npm").args(quiet).current_dir(&folder));
+    });
+    let script = folder.join("subscriber.mjs");
+    fs::copy(examples().join("subscriber.mjs"), &script).unwrap();
+    script
+}
+
+/// A subscriber that runs, with what all its lives have said.
+struct Running {
+    child: Child,
+}
+
+impl Running {
+    fn start(mut command: Command, said: &Said) -> Self {
+        let program = format!("{:?}", command.get_program());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        let (stdout, said) = (child.stdout.take().unwrap(), said.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                said.0.lock().unwrap().push(line);
+            }
+        });
+        Self { child }
+    }
+
+    /// SIGKILL.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end.
+    fn end(mut self) -> ExitStatus {
+        must(Command::new("kill").arg(self.child.id().to_string()));
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already over, unless a test has failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lines of standard output.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn has(&self, lines: usize) {
+        wait_for(&format!("{lines} lines"), || async { self.lines().len() >= lines }).await;
+    }
+}
+
+/// Runs a subscriber to the end of the feed, through everything that can happen to it.
+async fn survives(bus: &FeedBus, command: impl Fn() -> Command) -> Vec<String> {
+    tell(bus).await;
+    let said = Said::default();
+    let mut running = Running::start(command(), &said);
+    let mut kills = KILLS_AT.to_vec();
+    kills.push(SERVER_KILLED_AT);
+    kills.sort_unstable();
+    for at in kills {
+        said.has(at).await;
+        if at == SERVER_KILLED_AT {
+            bus.server.kill().unwrap();
+            bus.server.restart().unwrap();
+        } else {
+            running.kill();
+            running = Running::start(command(), &said);
+        }
+    }
+    wait_for("everything to be acknowledged", || bus.is_done()).await;
+    assert!(running.end().success());
+    said.lines()
+}
+
+/// The revisions that lines `TYPE SUBJECT REVISION MORE` tell of each user, those that came again left out.
+fn revisions(lines: &[String]) -> BTreeMap<String, Vec<u64>> {
+    let mut revisions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        if words[0].starts_with("users.v1.") && words.get(3) != Some(&"again") {
+            revisions.entry(words[1].to_owned()).or_default().push(words[2].parse().unwrap());
+        }
+    }
+    revisions
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_in_python_has_every_effect_exactly_once() {
+    let bus = FeedBus::with_subscriber(NAME, Duration::from_secs(2)).await;
+    let python = python();
+    let lines = survives(&bus, || {
+        let mut command = Command::new(&python);
+        command.arg(examples().join("subscriber.py")).arg(NAME);
+        command.env("NATS_URL", bus.server.url()).current_dir(bus.file(""));
+        command
+    })
+    .await;
+    for (user, told) in revisions(&lines) {
+        assert!(told.windows(2).all(|pair| pair[0] < pair[1]), "{user}: {told:?}");
+    }
+    // What it prints may be cut off by its death; what it wrote may not.
+    let query = "import json, sqlite3; database = sqlite3.connect('copy.db'); print(json.dumps(\
+        database.execute('SELECT id, full_name, events FROM users ORDER BY id').fetchall()))";
+    let output = Command::new(&python).args(["-c", query]).current_dir(bus.file("")).output();
+    let rows: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    let last = format!("Name {}", 1 + EVENTS_EACH);
+    // The first user is deleted, here too.
+    let wanted: Vec<Value> = (1..USERS).map(|n| json!([user(n), last, 1 + EVENTS_EACH])).collect();
+    assert_eq!(rows, Value::Array(wanted));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_in_javascript_misses_nothing_and_keeps_the_order() {
+    let bus = FeedBus::with_subscriber(NAME, Duration::from_secs(2)).await;
+    let script = javascript();
+    let lines = survives(&bus, || {
+        let mut command = Command::new("node");
+        command.arg(&script).arg(NAME);
+        command.env("NATS_URL", bus.server.url()).current_dir(bus.file(""));
+        command
+    })
+    .await;
+    let told = revisions(&lines);
+    assert_eq!(told.len(), usize::try_from(USERS).unwrap());
+    let mut twice = 0;
+    for (user, told) in told {
+        assert!(told.windows(2).all(|pair| pair[0] <= pair[1]), "{user}: {told:?}");
+        let mut once = told.clone();
+        once.dedup();
+        twice += told.len() - once.len();
+        let last = once.len() as u64;
+        assert_eq!(once, (1..=last).collect::<Vec<_>>(), "{user}");
+        assert!(last > EVENTS_EACH, "{user}");
+    }
+    // The gap between the work and the file, once per death.
+    assert!(twice <= KILLS_AT.len(), "{twice} came twice");
+    assert!(lines.iter().all(|line| !line.contains("promoted")));
+}
+
+/// With a whole Roster, as README.md and docs/feed.md say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_welcome_mailer_greets_who_registers_and_nobody_else() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let (admin, _) = system.as_administrator().await;
+    let early = commands.register("early@example.com").await.expect(201);
+    let output = system.roster(&["subscribers", "add", "welcome", "--filter", "users"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    import(&admin, "{\"email\": \"moved@example.com\"}\n").await.expect(200);
+    let late = commands.register("late@example.com").await.expect(201);
+
+    let said = Said::default();
+    let command = || {
+        let mut command = Command::new(welcome_mailer());
+        command.arg("welcome").env("NATS_URL", system.nats_url());
+        command.current_dir(system.file(""));
+        command
+    };
+    let running = Running::start(command(), &said);
+    let mail = |of: &Value| system.file("mails").join(format!("{}.eml", of.as_str().unwrap()));
+    let (first, second) = (mail(&early.body["id"]), mail(&late.body["id"]));
+    wait_for("both mails", || async { first.exists() && second.exists() }).await;
+    assert!(running.end().success());
+    let third = commands.register("third@example.com").await.expect(201);
+    let running = Running::start(command(), &said);
+    wait_for("the third mail", || async { mail(&third.body["id"]).exists() }).await;
+    assert!(running.end().success());
+    assert_eq!(fs::read_dir(system.file("mails")).unwrap().count(), 3 + 1, "and the administrator");
+    let text = fs::read_to_string(second).unwrap();
+    assert!(text.starts_with("To: late@example.com\n"), "{text}");
+}
+
+/// The example as it is built by this workspace.
+fn welcome_mailer() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let folder = this.ancestors().nth(2).unwrap().to_owned();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--locked", "--package", "welcome-mailer"]);
+    build.arg("--target-dir").arg(folder.parent().unwrap());
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    must(build.current_dir(env!("CARGO_MANIFEST_DIR")));
+    folder.join("welcome-mailer")
+}
