@@ -15,6 +15,7 @@
 
 mod client;
 mod cluster;
+pub mod examples;
 mod feed;
 mod feed_bus;
 mod log;

@@ -104,7 +104,9 @@ impl System {
         let secrets = dir.path().join("secrets");
         init(dir.path());
         let cluster = Cluster::start(&secrets);
-        std::fs::rename(secrets.join("operator").join("nats"), trust_dir(dir.path())).unwrap();
+        // The same trust in the place where all systems of tests have theirs.
+        std::os::unix::fs::symlink(secrets.join("operator").join("nats"), trust_dir(dir.path()))
+            .unwrap();
         let urls = (cluster.url(), local_stack::testing::mongod().url());
         let creds = |role: Role| {
             std::fs::read_to_string(secrets.join(role.name()).join("nats.creds")).unwrap()

@@ -12,9 +12,8 @@ use crate::workload::Workload;
 /// What the caller of a registration follows.
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// Everything that can happen to a user, as its owner and an administrator do it. The user's id.
-async fn a_life(system: &System) -> String {
-    let (admin, _) = system.as_administrator().await;
+/// Everything that can happen to a user but the end, as its owner and an administrator do it. The user's id.
+async fn a_life(system: &System, admin: &Client) -> String {
     let commands = system.commands();
     let traced = commands.with_header("traceparent", TRACE);
     let registered = traced.register("ada@example.com").await.expect(201);
@@ -34,22 +33,30 @@ async fn a_life(system: &System) -> String {
     let ada =
         commands.with_token(&commands.login("ada@example.com", "another pass phrase 8").await);
     ada.post("/api/v1/auth/logout-all", &json!({})).await.expect(204);
-    admin.delete(&path).await.expect(204);
     id
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_is_told_everything_in_order_and_its_filter_holds() {
-    let system = System::shared().await;
+    let mut system = System::shared().await;
     let all = ["--filter", "users", "--filter", "sessions"];
     let mut everything = system.subscriber("everything", &all).await;
     let only = ["--filter", "users.v1.deleted.*", "--from", "now"];
     let mut deletions = system.subscriber("deletions", &only).await;
-    let id = a_life(&system).await;
+    let (admin, _) = system.as_administrator().await;
+    let id = a_life(&system, &admin).await;
 
     let is_theirs = |told: &e2e::Told| told.subject.ends_with(&id);
-    let told =
-        everything.take_until(|told| is_theirs(told) && told.kind() == "users.deleted").await;
+    let is_last = |told: &e2e::Told| {
+        let Happened::AllSessionsEnded(ended) = &told.event.happened else { return false };
+        is_theirs(told) && ended.sessions.reason == Some(AllEndedReason::LoggedOut)
+    };
+    let mut told = everything.take_until(is_last).await;
+    // What was told of a user is erased once they are deleted.
+    system.kill_reactor();
+    admin.delete(&format!("/api/v1/users/{id}")).await.expect(204);
+    let is_deletion = |told: &e2e::Told| is_theirs(told) && told.kind() == "users.deleted";
+    told.extend(everything.take_until(is_deletion).await);
     assert!(told.windows(2).all(|pair| pair[0].sequence < pair[1].sequence), "in order");
     assert!(told.iter().all(|told| told.deliveries == 1), "none came twice");
     let theirs: Vec<_> = told.into_iter().filter(is_theirs).collect();
@@ -212,7 +219,9 @@ async fn other_services_are_told_while_the_database_is_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_user_comes_after_the_deletion() {
     const USERS: usize = 20;
-    let system = System::shared().await;
+    let mut system = System::shared().await;
+    // What was told of the deleted must stay, to be looked at.
+    system.kill_reactor();
     let (admin, _) = system.as_administrator().await;
     let commands = system.commands();
     let login = async |commands: &Client, email: &str| {

@@ -1,13 +1,11 @@
 //! The examples of subscribers, as docs/feed.md has them run: killed in the middle, and so is the server.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
+use e2e::examples::{Running, Said, examples, javascript, python, welcome_mailer};
 use e2e::{FeedBus, System, wait_for};
 use events::feed::{
     DeletedUser, DeletedUserData, FeedEvent, Happened, ProfileChange, PublicUser, Status,
@@ -85,129 +83,6 @@ async fn tell(bus: &FeedBus) {
         Happened::Deleted(DeletedUserData { user })
     };
     bus.publish(&event(0, 2 + EVENTS_EACH, gone)).await;
-}
-
-/// Where the examples are.
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize().unwrap()
-}
-
-/// A folder beside the build, for what the examples need.
-fn tools(name: &str) -> PathBuf {
-    // target/<profile>/deps/<this>
-    let this = std::env::current_exe().unwrap();
-    let folder = this.ancestors().nth(3).unwrap().join("examples").join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// Runs a command to its end, or says what is missing.
-fn must(command: &mut Command) {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let status = status.unwrap_or_else(|error| {
-        panic!("{command:?}: {error}. Node 20 with npm and Python 3 with venv are needed")
-    });
-    assert!(status.success(), "{command:?}: {status}");
-}
-
-/// Whether what was installed is what the example asks for now; when it is not, `install` is run and that is
-/// noted. One test process at a time.
-fn install(folder: &Path, wanted: &Path, install: impl FnOnce()) {
-    let lock = File::options().create(true).append(true).open(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let installed = folder.join("installed");
-    if fs::read(&installed).ok() != Some(fs::read(wanted).unwrap()) {
-        install();
-        fs::copy(wanted, installed).unwrap();
-    }
-}
-
-/// The Python that has what `subscriber.py` needs.
-fn python() -> PathBuf {
-    let (folder, wanted) = (tools("python"), examples().join("requirements.txt"));
-    let python = folder.join("venv/bin/python");
-    install(&folder, &wanted, || {
-        must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder.join("venv")));
-        must(
-            Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-                .args(["--require-hashes", "-r"])
-                .arg(&wanted),
-        );
-    });
-    python
-}
-
-/// A copy of `subscriber.mjs` beside the modules it needs.
-fn javascript() -> PathBuf {
-    let (folder, wanted) = (tools("node"), examples().join("package-lock.json"));
-    install(&folder, &wanted, || {
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(examples().join(file), folder.join(file)).unwrap();
-        }
-        let quiet = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
-        must(Command::new("npm").args(quiet).current_dir(&folder));
-    });
-    let script = folder.join("subscriber.mjs");
-    fs::copy(examples().join("subscriber.mjs"), &script).unwrap();
-    script
-}
-
-/// A subscriber that runs, with what all its lives have said.
-struct Running {
-    child: Child,
-}
-
-impl Running {
-    fn start(mut command: Command, said: &Said) -> Self {
-        let program = format!("{:?}", command.get_program());
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program}: {error}"));
-        let (stdout, said) = (child.stdout.take().unwrap(), said.clone());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                said.0.lock().unwrap().push(line);
-            }
-        });
-        Self { child }
-    }
-
-    /// SIGKILL.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and waits for the end.
-    fn end(mut self) -> ExitStatus {
-        must(Command::new("kill").arg(self.child.id().to_string()));
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Already over, unless a test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Lines of standard output.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<String>>>);
-
-impl Said {
-    fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    async fn has(&self, lines: usize) {
-        wait_for(&format!("{lines} lines"), || async { self.lines().len() >= lines }).await;
-    }
 }
 
 /// Runs a subscriber to the end of the feed, through everything that can happen to it.
@@ -329,18 +204,4 @@ async fn the_welcome_mailer_greets_who_registers_and_nobody_else() {
     assert_eq!(fs::read_dir(system.file("mails")).unwrap().count(), 3 + 1, "and the administrator");
     let text = fs::read_to_string(second).unwrap();
     assert!(text.starts_with("To: late@example.com\n"), "{text}");
-}
-
-/// The example as it is built by this workspace.
-fn welcome_mailer() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let folder = this.ancestors().nth(2).unwrap().to_owned();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--locked", "--package", "welcome-mailer"]);
-    build.arg("--target-dir").arg(folder.parent().unwrap());
-    if folder.ends_with("release") {
-        build.arg("--release");
-    }
-    must(build.current_dir(env!("CARGO_MANIFEST_DIR")));
-    folder.join("welcome-mailer")
 }
