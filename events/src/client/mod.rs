@@ -67,3 +67,8 @@ pub use parked::{Parked, ParkedEvent};
 pub use revisions::{Mark, Revisions, SESSION_MARKS_MAX};
 pub use settings::Settings;
 pub use subscriber::Subscriber;
+
+/// So that what the guide shows in Rust is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/feed.md")]
+struct Guide;

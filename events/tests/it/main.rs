@@ -10,6 +10,7 @@
 
 mod client;
 mod feed_contract;
+mod feed_guide;
 mod released_reader;
 
 use std::fs;
