@@ -51,12 +51,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn greet(mails: &Path, event: &FeedEvent) -> io::Result<()> {
-    let Happened::Registered(data) = &event.happened else { return Ok(()) };
-    // Who came over from another system has been here for long.
-    if data.changed.imported.is_some() {
-        return Ok(());
+    let Some(user) = event.happened.user_id() else { return Ok(()) };
+    let mail = mails.join(format!("{user}.eml"));
+    if let Happened::Registered(data) = &event.happened {
+        // Who came over from another system has been here for long.
+        if data.changed.imported.is_none() {
+            let name = data.user.full_name.as_deref().unwrap_or("there");
+            let text = format!("Subject: Welcome\n\nHello {name}, welcome!\n");
+            fs::write(mail, format!("To: {}\n{text}", data.user.email))?;
+        }
+    } else if matches!(event.happened, Happened::Deleted(_)) && mail.exists() {
+        // Roster has erased this user; so must everyone who has a copy.
+        fs::remove_file(mail)?;
     }
-    let name = data.user.full_name.as_deref().unwrap_or("there");
-    let mail = format!("To: {}\nSubject: Welcome\n\nHello {name}, welcome!\n", data.user.email);
-    fs::write(mails.join(format!("{}.eml", data.user.id)), mail)
+    Ok(())
 }
