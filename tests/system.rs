@@ -295,6 +295,12 @@ impl System {
             .unwrap()
     }
 
+    /// The database of the views, to damage it.
+    pub async fn views(&self) -> mongodb::Database {
+        let client = mongodb::Client::with_uri_str(&self.environment.mongodb_url).await.unwrap();
+        client.database(&self.environment.database)
+    }
+
     /// The folder of the servers, for a test that has its own.
     pub fn servers_dir(&self) -> PathBuf {
         self.dir.path().join("servers")

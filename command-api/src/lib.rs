@@ -11,5 +11,7 @@ mod domain;
 mod ports;
 mod routes;
 
+pub use adapters::email_claim_key;
 pub use app::{App, SERVICE, StartError};
+pub use domain::Admins;
 pub use routes::{Report, openapi};

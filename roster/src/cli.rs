@@ -12,8 +12,8 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    asyncapi, dev, erase, health, init, keys, openapi, parked, provision, services, subscribers,
-    users,
+    asyncapi, dev, erase, health, init, keys, lag, openapi, parked, provision, services,
+    subscribers, users, verify,
 };
 
 /// Event-driven user and authentication service.
@@ -42,7 +42,8 @@ enum Command {
     Reactor(ConfigArgs),
     /// Create the event log, or bring it to what it must be; with ROSTER_ADMIN_EMAIL and
     /// ROSTER_ADMIN_PASSWORD also the first administrator
-    Provision(ConfigArgs),
+    #[command(after_help = "Example: roster provision --check")]
+    Provision(ProvisionArgs),
     /// See to users. Needs the operator's credentials
     #[command(subcommand)]
     Users(UsersCommand),
@@ -55,8 +56,16 @@ enum Command {
     /// credentials. Exit code 0 when nothing is left but the tombstones
     #[command(after_help = ERASE_HELP)]
     Erase(EraseArgs),
+    /// Compare log, views, feed and claims, and name every difference; changes nothing and may be interrupted.
+    /// Needs the operator's credentials. Exit code 1 when there is a difference
+    #[command(after_help = "Example: roster verify --sample 100 --json")]
+    Verify(VerifyArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
+    /// How far views, feed, reactor and subscribers are behind the log. Needs the operator's credentials. Exit code
+    /// 1 when one is later than the limit
+    #[command(after_help = "Example: roster lag --max-s 10")]
+    Lag(LagArgs),
     /// Make the keys and NATS credentials of a new system. Run again with a newer version it leaves the keys and
     /// brings credentials and the servers' configuration to what that version needs
     Init(InitArgs),
@@ -237,6 +246,51 @@ pub enum ParkedAction {
     },
 }
 
+/// Arguments of `roster provision`.
+#[derive(Debug, Args)]
+pub struct ProvisionArgs {
+    /// Change nothing, and name everything that would be changed; exit code 1 when there is something
+    #[arg(long)]
+    pub check: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Arguments of `roster lag`.
+#[derive(Debug, Args)]
+pub struct LagArgs {
+    /// Age in seconds of the oldest event that one lacks, from which on it is late
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub max_s: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Arguments of `roster verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Check every N-th user alone: takes an N-th of the memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+    /// Differences to show; further ones are counted
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub max: usize,
+    /// Seconds to wait for views and feed to reach the end of the log
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait_s: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
 #[derive(Debug, Args)]
 struct InitArgs {
     /// Folder to write to
@@ -283,6 +337,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
         }
+        Command::Verify(args) => {
+            with_settings(args.config.config.clone(), |settings| verify::run(settings, args))
+        }
         Command::Subscribers(args) => {
             with_settings(args.config.config.clone(), |settings| subscribers::run(settings, args))
         }
@@ -292,7 +349,12 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Erase(args) => {
             with_settings(args.config.config.clone(), |settings| erase::run(settings, args))
         }
-        Command::Provision(args) => with_settings(args.config, provision::run),
+        Command::Lag(args) => {
+            with_settings(args.config.config.clone(), |settings| lag::run(settings, args))
+        }
+        Command::Provision(args) => {
+            with_settings(args.config.config.clone(), |settings| provision::run(settings, args))
+        }
         Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {
             Ok(_) => {
                 say("the configuration is valid");

@@ -7,13 +7,17 @@ mod erase;
 mod health;
 mod init;
 mod keys;
+mod lag;
 mod openapi;
 mod parked;
 mod provision;
+mod reading;
 mod services;
 mod stack;
 mod subscribers;
+mod told;
 mod users;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use command_api::App;
+use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, erasures, feed_stream, mailer_events, mailer_orders, mails_stream,
-    sessions_stream, snapshots_stream, throttle_stream, users_stream,
+    ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
+    mailer_events, mailer_orders, mails_stream, sessions_stream, snapshots_stream, throttle_stream,
+    users_stream,
 };
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::say;
+use crate::cli::{ProvisionArgs, say};
 
 /// The administrator that the environment asks for.
 #[derive(Clone)]
@@ -40,41 +42,60 @@ impl Administrator {
     }
 }
 
-/// Makes the log and the first administrator. Again is as good as once.
-pub async fn run(settings: Settings) -> anyhow::Result<ExitCode> {
+/// Makes the log and the first administrator. Again is as good as once. With `--check` it changes nothing, and the
+/// exit code is 1 when it would.
+pub async fn run(settings: Settings, args: ProvisionArgs) -> anyhow::Result<ExitCode> {
+    if args.check {
+        return check(&settings, args.json).await;
+    }
     let administrator = Administrator::from_env()?;
     log(&settings).await?;
-    say("the event log is as it must be");
+    let mut done = vec!["the event log is as it must be"];
     if let Some(administrator) = administrator {
         let stop = CancellationToken::new();
         let app = App::build(&settings, &Metrics::new("provision"), stop.clone()).await?;
         if app.has_administrator().await.map_err(anyhow::Error::msg)? {
-            say("there is an administrator already");
+            done.push("there is an administrator already");
         } else {
             create(&app, &administrator).await?;
-            say("the first administrator is there");
+            done.push("the first administrator is there");
         }
         stop.cancel();
+    }
+    if args.json {
+        say(&json!({ "done": done }).to_string());
+    } else {
+        done.into_iter().for_each(say);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the streams, and the consumers that services are given.
-pub async fn log(settings: &Settings) -> anyhow::Result<()> {
-    let client = nats::connect(&settings.nats, "operator").await?;
-    for spec in [
+/// Every stream as the settings want it.
+fn streams(settings: &Settings) -> [StreamSpec; 6] {
+    [
         users_stream(&settings.log),
         sessions_stream(&settings.log, &settings.sessions),
         mails_stream(&settings.log),
         throttle_stream(&settings.log),
         feed_stream(&settings.log, &settings.feed),
         snapshots_stream(&settings.log, &settings.feed),
-    ] {
+    ]
+}
+
+/// Every consumer that a service is given.
+fn consumers() -> [ConsumerSpec; 3] {
+    [mailer_events(), mailer_orders(), erasures()]
+}
+
+/// Makes the streams, and the consumers that services are given.
+pub async fn log(settings: &Settings) -> anyhow::Result<()> {
+    let client = nats::connect(&settings.nats, "operator").await?;
+    for spec in streams(settings) {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
         let name = spec.name();
         log.provision(&spec).await.with_context(|| format!("cannot provision {name}"))?;
     }
-    for spec in [mailer_events(), mailer_orders(), erasures()] {
+    for spec in consumers() {
         let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
         let (name, stream) = (spec.name(), spec.stream());
         log.provision_consumer(&spec)
@@ -82,6 +103,66 @@ pub async fn log(settings: &Settings) -> anyhow::Result<()> {
             .with_context(|| format!("cannot provision {name} of {stream}"))?;
     }
     Ok(())
+}
+
+/// What differs in a stream, or in a consumer of it.
+struct Differing {
+    stream: &'static str,
+    consumer: Option<&'static str>,
+    faults: Vec<String>,
+}
+
+/// Looks at everything that [`log`] makes.
+async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let mut found = Vec::new();
+    for spec in streams(settings) {
+        let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+        let faults = faults(log.differences(&spec).await)?;
+        found.push(Differing { stream: spec.name(), consumer: None, faults });
+    }
+    for spec in consumers() {
+        let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
+        let faults = faults(log.verify_consumer(&spec).await.map(|_| Vec::new()))?;
+        found.push(Differing { stream: spec.stream(), consumer: Some(spec.name()), faults });
+    }
+    found.retain(|differing| !differing.faults.is_empty());
+    if as_json {
+        let items: Vec<_> = found
+            .iter()
+            .map(|Differing { stream, consumer, faults }| {
+                json!({ "stream": stream, "consumer": consumer, "differences": faults })
+            })
+            .collect();
+        say(&json!({ "items": items }).to_string());
+    } else {
+        for Differing { stream, consumer, faults } in &found {
+            let name =
+                consumer.map_or_else(|| (*stream).to_owned(), |name| format!("{stream} {name}"));
+            faults.iter().for_each(|fault| say(&format!("{name}: {fault}")));
+        }
+        if found.is_empty() {
+            say("the event log is as it must be");
+        }
+    }
+    Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What differs, in words; an error when nobody knows.
+fn faults(looked: Result<Vec<String>, ProvisionError>) -> anyhow::Result<Vec<String>> {
+    match looked {
+        Ok(faults) => Ok(faults),
+        Err(ProvisionError::Missing(_) | ProvisionError::MissingConsumer { .. }) => {
+            Ok(vec!["does not exist".to_owned()])
+        }
+        Err(
+            ProvisionError::Different { faults, .. }
+            | ProvisionError::DifferentConsumer { faults, .. },
+        ) => Ok(faults),
+        Err(error @ (ProvisionError::Read(_) | ProvisionError::ServerTooOld { .. })) => {
+            Err(error.into())
+        }
+    }
 }
 
 /// Makes an administrator; an address in use is an error.

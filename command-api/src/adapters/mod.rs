@@ -13,4 +13,4 @@ pub use mail_desk::NatsMailDesk;
 pub use sealing::CredentialSealer;
 pub use session_log::NatsSessionLog;
 pub use throttle::NatsThrottle;
-pub use user_log::NatsUserLog;
+pub use user_log::{NatsUserLog, email_claim_key};

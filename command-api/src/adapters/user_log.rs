@@ -39,6 +39,12 @@ struct Record {
     events_behind: u64,
 }
 
+/// The key of the hashes in the subjects of claims, for those who compare claims with addresses.
+#[must_use]
+pub fn email_claim_key(application_key: &SecretKey) -> SecretKey {
+    application_key.derive("e-mail claim v1")
+}
+
 /// The real log.
 pub struct NatsUserLog {
     log: EventLog,
@@ -54,7 +60,7 @@ impl NatsUserLog {
             log,
             sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
                 .map_err(|error| error.to_string())?,
-            claim_key: application_key.derive("e-mail claim v1"),
+            claim_key: email_claim_key(application_key),
             idempotency_key: application_key.derive("idempotency v1"),
         })
     }

@@ -5,7 +5,6 @@ mod wishes;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::feed::FEED_STREAM;
@@ -204,7 +203,11 @@ impl Operator<'_> {
         }
         let mut items = Vec::new();
         for subscriber in &subscribers {
-            let age_s = self.age_of_oldest(subscriber).await?.map(|age| age.as_secs());
+            let oldest = oldest_left(&self.feed, subscriber).await?;
+            let age_s = oldest.map(|oldest| {
+                let age = ambient::now().as_datetime() - oldest.as_datetime();
+                age.num_seconds().max(0)
+            });
             items.push((subscriber, age_s));
         }
         if self.as_json {
@@ -240,21 +243,6 @@ impl Operator<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Age of the oldest message that a subscriber did not acknowledge; `None` when there is none.
-    async fn age_of_oldest(&self, subscriber: &Subscriber) -> anyhow::Result<Option<Duration>> {
-        if left(subscriber) == 0 {
-            return Ok(None);
-        }
-        let mut oldest: Option<Timestamp> = None;
-        for filter in &subscriber.filters {
-            let next = self.feed.next(filter, subscriber.acknowledged).await?;
-            let stored_at = next.map(|next| next.stored_at);
-            oldest = oldest.into_iter().chain(stored_at).min();
-        }
-        let now = ambient::now().as_datetime();
-        Ok(oldest.map(|oldest| (now - oldest.as_datetime()).to_std().unwrap_or_default()))
-    }
-
     async fn remove(&self, name: &SubscriberName) -> anyhow::Result<ExitCode> {
         let found = self.feed.remove_subscriber(name.as_str()).await?;
         if !found {
@@ -272,4 +260,21 @@ impl Operator<'_> {
 /// Messages that a subscriber did not acknowledge yet.
 const fn left(subscriber: &Subscriber) -> u64 {
     subscriber.pending + subscriber.unacknowledged
+}
+
+/// When the oldest message was stored that a subscriber did not acknowledge; `None` when there is none.
+pub async fn oldest_left(
+    feed: &EventLog,
+    subscriber: &Subscriber,
+) -> anyhow::Result<Option<Timestamp>> {
+    if left(subscriber) == 0 {
+        return Ok(None);
+    }
+    let mut oldest: Option<Timestamp> = None;
+    for filter in &subscriber.filters {
+        let next = feed.next(filter, subscriber.acknowledged).await?;
+        let stored_at = next.map(|next| next.stored_at);
+        oldest = oldest.into_iter().chain(stored_at).min();
+    }
+    Ok(oldest)
 }

@@ -283,6 +283,25 @@ impl EventLog {
         }
     }
 
+    /// Everything that [`EventLog::provision`] would change: what a service refuses, and a bound that is lower
+    /// than the settings say.
+    ///
+    /// # Errors
+    /// [`ProvisionError`], also when there is no stream.
+    pub async fn differences(&self, spec: &StreamSpec) -> Result<Vec<String>, ProvisionError> {
+        self.check_server()?;
+        let found = self.config(spec).await?;
+        let mut faults = spec.faults(&found);
+        let bytes = |of: &Map<String, Value>| of.get(BYTES).and_then(Value::as_i64);
+        if let (Some(has), Some(wanted)) = (bytes(&found), bytes(&spec.config))
+            && has > 0
+            && has < wanted
+        {
+            faults.push(format!("{BYTES} is {has} and the settings say {wanted}"));
+        }
+        Ok(faults)
+    }
+
     async fn config(&self, spec: &StreamSpec) -> Result<Map<String, Value>, ProvisionError> {
         let path = format!("STREAM.INFO.{}", spec.name);
         let mut answer = self.request_json(&path, &json!({})).await?;

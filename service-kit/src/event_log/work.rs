@@ -90,6 +90,13 @@ impl ConsumerSpec {
         self.name
     }
 
+    /// What it is given.
+    pub fn filters(&self) -> impl Iterator<Item = &str> {
+        let one = self.config.get("filter_subject").and_then(Value::as_str);
+        let many = self.config.get("filter_subjects").and_then(Value::as_array);
+        one.into_iter().chain(many.into_iter().flatten().filter_map(Value::as_str))
+    }
+
     fn faults(&self, found: &Map<String, Value>) -> Vec<String> {
         let mut faults = Vec::new();
         for (key, wanted) in &self.config {

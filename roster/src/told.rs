@@ -1,0 +1,90 @@
+//! How far the feed tells of the log.
+
+use std::collections::HashMap;
+
+use events::feed::{FEED_STREAM_SUBJECTS, SESSIONS_POSITION_HEADER, USERS_POSITION_HEADER};
+use events::{Cause, Position, Timestamp, UserId, subjects};
+use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog};
+
+use crate::reading::Reading;
+
+/// The event of a session that nobody is told of.
+const REFRESHED: &str = "session.refreshed.v1";
+/// The last event of a user.
+const DELETED: &str = "user.deleted.v1";
+
+/// Up to where the last message of the feed tells everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Position in `USERS`.
+    pub users: Position,
+    /// Position in `SESSIONS`. Many events of sessions lead to no message: see [`untold_of_sessions`].
+    pub sessions: Position,
+}
+
+impl Told {
+    /// What the end of the feed says.
+    pub async fn of(feed: &EventLog) -> anyhow::Result<Self> {
+        let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
+        let position = |name| {
+            let header = tail.last.as_ref().and_then(|last| last.header(name));
+            Position(header.and_then(|value| value.parse().ok()).unwrap_or(0))
+        };
+        let (users, sessions) =
+            (position(USERS_POSITION_HEADER), position(SESSIONS_POSITION_HEADER));
+        Ok(Self { users, sessions })
+    }
+}
+
+/// Events that must be told and are not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Untold {
+    /// How many.
+    pub count: u64,
+    /// When the first was stored.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The events of sessions behind one position and up to another that must be told: no refreshes, and nothing of
+/// users who are gone. Stops at `max` of them.
+pub async fn untold_of_sessions(
+    (users, sessions): (&EventLog, &EventLog),
+    behind: Position,
+    end: Position,
+    max: u64,
+) -> anyhow::Result<Untold> {
+    let mut untold = Untold::default();
+    let mut gone: HashMap<UserId, bool> = HashMap::new();
+    let mut events = Reading::new(sessions, &[subjects::SESSION_EVENTS_FILTER], behind, end);
+    while untold.count < max
+        && let Some(event) = events.next().await?
+    {
+        if Cause::of(&event.payload).is_some_and(|cause| cause.kind == REFRESHED) {
+            continue;
+        }
+        let user = event.subject.split('.').nth(2).and_then(|id| id.parse().ok());
+        let is_gone = match user {
+            None => true,
+            Some(user) => match gone.get(&user) {
+                Some(gone) => *gone,
+                None => {
+                    let is_gone = is_gone(users, user).await?;
+                    gone.insert(user, is_gone);
+                    is_gone
+                }
+            },
+        };
+        if !is_gone {
+            untold.count += 1;
+            untold.oldest.get_or_insert(event.stored_at);
+        }
+    }
+    Ok(untold)
+}
+
+/// Whether the log says now that a user is deleted.
+pub async fn is_gone(users: &EventLog, user: UserId) -> anyhow::Result<bool> {
+    let last = users.last(&subjects::user_events(user)).await?;
+    let kind = last.map(|last| last.header(EVENT_TYPE_HEADER));
+    Ok(kind.is_none_or(|kind| kind.as_deref() == Some(DELETED)))
+}

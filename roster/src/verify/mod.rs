@@ -1,0 +1,187 @@
+//! `roster verify`: whether log, views, feed and claims say the same, while everything runs.
+//!
+//! Everything is compared as of one position: the end of the log at the beginning, once views and feed have
+//! reached it. What changes later is not compared: before a difference is reported the log is asked whether
+//! whom it is about has changed since.
+//!
+//! The log is read once, in order, and the history and the feed are walked along beside it, as they have its
+//! order. So what is in memory is one state for each user and session that is checked, and no events.
+
+mod claims;
+mod compare;
+mod documents;
+mod edge;
+mod feed;
+mod known;
+mod ordered;
+mod report;
+mod sessions;
+mod users;
+
+use std::collections::{BTreeSet, HashMap};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use events::feed::FEED_STREAM;
+use events::{Position, SessionId, Timestamp, UserId, subjects};
+use indicatif::{ProgressBar, ProgressStyle};
+use service_kit::ambient;
+use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Limits};
+use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::nats;
+use views::Views;
+
+use crate::cli::VerifyArgs;
+use crate::told::is_gone;
+use edge::Edge;
+use known::{Known, KnownSession};
+use report::{Difference, Report};
+
+/// What expires about now may be there or not: clocks differ, and the database removes when it has time.
+const EXPIRY_MARGIN_S: u64 = 60 * 60;
+
+/// The streams that are compared.
+pub struct Streams {
+    users: EventLog,
+    sessions: EventLog,
+    feed: EventLog,
+}
+
+/// Everything that is known while it is compared.
+struct Verifier {
+    streams: Streams,
+    views: Views,
+    claim_key: SecretKey,
+    edge: Edge,
+    /// Every so many-th user.
+    sample: u64,
+    /// From here on an event of a session must be in the feed.
+    told_since: Timestamp,
+    /// What the log says of sessions that are older may be gone from it.
+    logged_since: Timestamp,
+    report: Report,
+    bar: ProgressBar,
+    known: HashMap<UserId, Known>,
+    sessions: HashMap<SessionId, KnownSession>,
+    /// Who holds an address, by the keyed hash of it.
+    claims: HashMap<u128, (UserId, Position)>,
+    admins: BTreeSet<UserId>,
+}
+
+/// Compares. Exit code 1 when there is a difference.
+pub async fn run(settings: Settings, args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
+    let streams = Streams {
+        users: log(subjects::USERS_STREAM),
+        sessions: log(subjects::SESSIONS_STREAM),
+        feed: log(FEED_STREAM),
+    };
+    let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+    views.ping().await.context("the database of the views does not answer")?;
+    let mut report = Report::new(args.max);
+    let wait = Duration::from_secs(args.wait_s);
+    let edge = edge::reached(&streams, &views, wait, &mut report).await?;
+    let documents = views.users().estimated_document_count().await?
+        + views.sessions().estimated_document_count().await?;
+    let bar = ProgressBar::new(edge.users.0 + edge.sessions.0 + documents).with_style(
+        ProgressStyle::with_template("{wide_bar} {percent}%  {per_sec}  {eta} left  {msg}")?,
+    );
+    let now = ambient::now();
+    let kept_s = settings.feed.sessions_kept_s;
+    let mut verifier = Verifier {
+        streams,
+        views,
+        claim_key: command_api::email_claim_key(&key),
+        edge,
+        sample: args.sample,
+        told_since: now.plus_seconds(EXPIRY_MARGIN_S).minus_seconds(kept_s),
+        logged_since: now.minus_seconds(settings.sessions.absolute_s),
+        report,
+        bar,
+        known: HashMap::new(),
+        sessions: HashMap::new(),
+        claims: HashMap::new(),
+        admins: BTreeSet::new(),
+    };
+    verifier.all().await?;
+    verifier.bar.finish_and_clear();
+    verifier.report.show(edge.users, edge.sessions, args.json);
+    Ok(if verifier.report.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Verifier {
+    async fn all(&mut self) -> anyhow::Result<()> {
+        self.bar.set_message("users");
+        self.log_of_users().await?;
+        self.bar.set_message("sessions");
+        self.log_of_sessions().await?;
+        self.bar.set_message("claims");
+        self.compare_claims().await?;
+        self.bar.set_message("documents");
+        if self.edge.user_views {
+            self.user_documents().await?;
+        }
+        if self.edge.session_views {
+            self.session_documents().await?;
+        }
+        self.settle_doubts().await
+    }
+
+    /// Whether a user is checked. The end of an id is random.
+    fn is_checked(&self, user: UserId) -> bool {
+        let (_, random) = user.as_uuid().as_u64_pair();
+        random % self.sample == 0
+    }
+
+    /// What was in doubt is a difference, unless the user was deleted since.
+    async fn settle_doubts(&mut self) -> anyhow::Result<()> {
+        for (user, known) in std::mem::take(&mut self.known) {
+            let mut known_gone = None;
+            for (doubt, counted) in known.doubts() {
+                // Of a user who was deleted before, only the deletion itself is in doubt.
+                if !known.is_deleted() && !self.report.is_full() {
+                    let gone = match known_gone {
+                        Some(gone) => gone,
+                        None => is_gone(&self.streams.users, user).await?,
+                    };
+                    known_gone = Some(gone);
+                    if gone {
+                        self.report.changed_meanwhile += 1;
+                        continue;
+                    }
+                }
+                let (place, what) = doubt.told();
+                let what = match counted.count {
+                    1 => what.to_owned(),
+                    count => format!("{what}, {count} times from here on"),
+                };
+                self.report.add(Difference::new(place, what).of(user).at(counted.first));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a difference about a user, unless the user has changed since.
+    async fn differs(&mut self, user: UserId, difference: Difference) -> anyhow::Result<()> {
+        if !self.report.is_full() && self.has_changed(user).await? {
+            self.report.changed_meanwhile += 1;
+        } else {
+            self.report.add(difference);
+        }
+        Ok(())
+    }
+
+    /// Whether anything happened to a user behind the position as of which everything is compared.
+    async fn has_changed(&self, user: UserId) -> anyhow::Result<bool> {
+        let Streams { users, sessions, .. } = &self.streams;
+        let (event, revocation) = (subjects::user_events(user), subjects::user_revocation(user));
+        let of_sessions = subjects::session_events_of(user);
+        Ok(users.next(&event, self.edge.users).await?.is_some()
+            || users.next(&revocation, self.edge.users).await?.is_some()
+            || sessions.next(&of_sessions, self.edge.sessions).await?.is_some())
+    }
+}
