@@ -327,6 +327,18 @@ impl System {
             .unwrap()
     }
 
+    /// Starts a command of the operator that does not end by itself; what it says goes into a file.
+    pub fn roster_in_the_background(&self, arguments: &[&str], file: &str) -> std::process::Child {
+        let output = std::fs::File::create(self.file(file)).unwrap();
+        Command::new(crate::binary())
+            .args(arguments)
+            .envs(self.environment.of("operator"))
+            .current_dir(self.dir.path())
+            .stdout(output)
+            .spawn()
+            .unwrap()
+    }
+
     /// A file in the folder of this system, where commands of the operator run.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

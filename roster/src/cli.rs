@@ -1,6 +1,8 @@
 //! The command line. Exit codes: 0 all is well, 1 something was found or failed, 2 wrong use, 3 `dev`
 //! gave up on a server that keeps dying.
 
+mod operator;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +14,13 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    asyncapi, dev, erase, health, init, keys, lag, openapi, parked, provision, services,
-    subscribers, users, verify,
+    asyncapi, dev, erase, health, init, keys, lag, log, openapi, parked, provision, services,
+    subscribers, user, users, verify,
+};
+
+pub use operator::{
+    EventsAction, EventsArgs, ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs,
+    SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
 
 /// Event-driven user and authentication service.
@@ -45,7 +52,7 @@ enum Command {
     #[command(after_help = "Example: roster provision --check")]
     Provision(ProvisionArgs),
     /// See to users. Needs the operator's credentials
-    #[command(subcommand)]
+    #[command(subcommand, visible_alias = "user")]
     Users(UsersCommand),
     /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
     /// credentials
@@ -62,6 +69,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
+    /// Look at the log: follow it, show one event, count. Needs the operator's credentials
+    Events(EventsArgs),
     /// How far views, feed, reactor and subscribers are behind the log. Needs the operator's credentials. Exit code
     /// 1 when one is later than the limit
     #[command(after_help = "Example: roster lag --max-s 10")]
@@ -134,163 +143,6 @@ pub struct DevArgs {
     pub config: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-enum UsersCommand {
-    /// Make users of a file with one JSON object per line; start it again to go on where it was
-    #[command(after_help = "Example: roster users import users.ndjson")]
-    Import(ImportArgs),
-}
-
-/// Arguments of `roster users import`.
-#[derive(Debug, Args)]
-pub struct ImportArgs {
-    /// Lines as `POST /api/v1/users/import` takes them, as many as there are
-    pub file: PathBuf,
-    /// Where the answer to each line goes; by default a file beside the input
-    #[arg(long)]
-    pub results: Option<PathBuf>,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// Arguments of `roster subscribers`.
-#[derive(Debug, Args)]
-pub struct SubscribersArgs {
-    #[command(subcommand)]
-    pub action: SubscribersAction,
-    /// Answer in JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// What to do about subscribers of the feed.
-#[derive(Debug, Subcommand)]
-pub enum SubscribersAction {
-    /// Let somebody read the feed: makes a durable consumer, and credentials that are good for it alone
-    #[command(
-        after_help = "Examples:\n  roster subscribers add billing\n  roster subscribers add search --from snapshot\n  \
-                      roster subscribers add alarm --filter sessions.v1.theft_detected.* --from now"
-    )]
-    Add {
-        /// 2 to 32 letters in lower case, digits and dashes; a letter first
-        name: String,
-        /// What it is given: users, sessions, or a subject as in users.v1.registered.*; by default users
-        #[arg(long = "filter")]
-        filters: Vec<String>,
-        /// Where it begins: start (the whole history), snapshot (the state of every user, then what happens from
-        /// now on), now, a Roster-Position, or a time as in 2026-01-31T12:00:00Z
-        #[arg(long, default_value = "start")]
-        from: String,
-        /// Messages it may have at once without having acknowledged them. With 1 the order holds whatever
-        /// happens; more is faster, and then the state with the highest revision counts
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        in_flight: u32,
-        /// Where the credentials go; by default NAME.creds
-        #[arg(long)]
-        creds: Option<PathBuf>,
-    },
-    /// Make further credentials for a subscriber; those from before stay good
-    Creds {
-        /// As `list` shows it
-        name: String,
-        /// Where the credentials go; by default NAME.creds
-        #[arg(long)]
-        creds: Option<PathBuf>,
-    },
-    /// Show them all
-    List,
-    /// Show how far they are
-    Lag {
-        /// As `list` shows it; all when it is not given
-        name: Option<String>,
-    },
-    /// Remove one: its credentials are good for nothing then. They would be good again for another of the same
-    /// name
-    Remove {
-        /// As `list` shows it
-        name: String,
-    },
-}
-
-/// Arguments of `roster parked`.
-#[derive(Debug, Args)]
-pub struct ParkedArgs {
-    #[command(subcommand)]
-    pub action: ParkedAction,
-    /// Answer in JSON
-    #[arg(long, global = true)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// What to do about parked mails.
-#[derive(Debug, Subcommand)]
-pub enum ParkedAction {
-    /// Show them, oldest first; exit code 1 when there are any
-    List,
-    /// Put one back to be sent, or all of them
-    Retry {
-        /// As `list` shows it; all when it is not given
-        id: Option<uuid::Uuid>,
-    },
-    /// Give one up for good
-    Drop {
-        /// As `list` shows it
-        id: uuid::Uuid,
-    },
-}
-
-/// Arguments of `roster provision`.
-#[derive(Debug, Args)]
-pub struct ProvisionArgs {
-    /// Change nothing, and name everything that would be changed; exit code 1 when there is something
-    #[arg(long)]
-    pub check: bool,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// Arguments of `roster lag`.
-#[derive(Debug, Args)]
-pub struct LagArgs {
-    /// Age in seconds of the oldest event that one lacks, from which on it is late
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub max_s: u64,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-/// Arguments of `roster verify`.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// Check every N-th user alone: takes an N-th of the memory
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub sample: u64,
-    /// Differences to show; further ones are counted
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub max: usize,
-    /// Seconds to wait for views and feed to reach the end of the log
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub wait_s: u64,
-    /// Answer in JSON
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
 #[derive(Debug, Args)]
 struct InitArgs {
     /// Folder to write to
@@ -348,6 +200,12 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Erase(args) => {
             with_settings(args.config.config.clone(), |settings| erase::run(settings, args))
+        }
+        Command::Users(UsersCommand::Show(args)) => {
+            with_settings(args.config.config.clone(), |settings| user::show(settings, args))
+        }
+        Command::Events(args) => {
+            with_settings(args.config.config.clone(), |settings| log::run(settings, args))
         }
         Command::Lag(args) => {
             with_settings(args.config.config.clone(), |settings| lag::run(settings, args))

@@ -8,6 +8,7 @@ mod health;
 mod init;
 mod keys;
 mod lag;
+mod log;
 mod openapi;
 mod parked;
 mod provision;
@@ -16,6 +17,7 @@ mod services;
 mod stack;
 mod subscribers;
 mod told;
+mod user;
 mod users;
 mod verify;
 

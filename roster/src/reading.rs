@@ -29,10 +29,15 @@ pub struct Reading {
 
 impl Reading {
     /// Everything on `filters` behind one position and up to another.
-    pub fn new(log: &EventLog, filters: &[&str], behind: Position, end: Position) -> Self {
+    pub fn new(
+        log: &EventLog,
+        filters: &[impl AsRef<str>],
+        behind: Position,
+        end: Position,
+    ) -> Self {
         Self {
             log: log.clone(),
-            filters: filters.iter().map(|filter| (*filter).to_owned()).collect(),
+            filters: filters.iter().map(|filter| filter.as_ref().to_owned()).collect(),
             position: behind,
             end,
             messages: None,

@@ -4,7 +4,7 @@ use async_nats::jetstream;
 use e2e::{System, wait_for};
 use serde_json::{Value, json};
 
-fn look(system: &System, arguments: &[&str]) -> (Option<i32>, Value) {
+pub fn look(system: &System, arguments: &[&str]) -> (Option<i32>, Value) {
     let output = system.roster(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     let answer = serde_json::from_slice(&output.stdout);

@@ -28,6 +28,7 @@ mod keys;
 mod lists;
 mod logging;
 mod looking;
+mod looking_at_events;
 mod mails;
 mod operator;
 mod queries;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use command_api::Admins;
-use events::{EmailClaim, ROLE_ADMIN, Snapshot, UserId, UserState, subjects};
+use events::{EmailClaim, Position, ROLE_ADMIN, Snapshot, UserId, UserState, subjects};
 use serde::Deserialize;
 use service_kit::event_log::Followed;
 use views::email_key;
@@ -38,16 +38,39 @@ impl Verifier {
 
     /// Takes in a record of the administrators.
     pub(super) fn admins(&mut self, message: &Followed) {
-        if message.subject != subjects::role_holders(ROLE_ADMIN) {
-            return;
+        if message.subject == subjects::role_holders(ROLE_ADMIN) {
+            self.admins_are(&message.payload, message.position);
         }
-        match serde_json::from_slice::<Holders>(&message.payload) {
+    }
+
+    fn admins_are(&mut self, payload: &[u8], position: Position) {
+        match serde_json::from_slice::<Holders>(payload) {
             Ok(Holders { holders }) => self.admins = holders,
             Err(_) => {
                 let unreadable = Difference::new(Place::Admins, "the record cannot be read");
-                self.report.add(unreadable.at(message.position));
+                self.report.add(unreadable.at(position));
             }
         }
+    }
+
+    /// Asks for the claim on the address of one user and for the administrators, without reading all claims.
+    pub(super) async fn claims_of(&mut self, user: UserId) -> anyhow::Result<()> {
+        let log = &self.streams.users;
+        let admins = log.last(&subjects::role_holders(ROLE_ADMIN)).await?;
+        let known = self.known.get(&user).and_then(|known| known.after.as_ref());
+        if let Some(Snapshot::Present(state)) = known {
+            let key = self.claim_key.mac_hex(&[email_key(&state.email).as_bytes()]);
+            let stored = log.last(&subjects::email_claim(&key)).await?;
+            let claim = stored.and_then(|stored| {
+                let claim = serde_json::from_slice::<EmailClaim>(&stored.payload).ok()?;
+                Some((short(&key)?, (claim.holder()?, stored.position)))
+            });
+            self.claims.extend(claim);
+        }
+        if let Some(admins) = admins {
+            self.admins_are(&admins.payload, admins.position);
+        }
+        Ok(())
     }
 
     /// Compares both with the users.
@@ -93,11 +116,11 @@ impl Verifier {
             self.admins.iter().copied().filter(|user| self.is_checked(*user)).collect();
         for user in admins.difference(&named) {
             let what = "an administrator is not named";
-            self.report.add(Difference::new(Place::Admins, what).of(*user));
+            self.differs(*user, Difference::new(Place::Admins, what).of(*user)).await?;
         }
         for user in named.difference(&admins) {
             let what = "somebody is named who is no active administrator";
-            self.report.add(Difference::new(Place::Admins, what).of(*user));
+            self.differs(*user, Difference::new(Place::Admins, what).of(*user)).await?;
         }
         Ok(())
     }

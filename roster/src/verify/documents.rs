@@ -17,7 +17,7 @@ impl Verifier {
     /// Compares the documents of users.
     pub(super) async fn user_documents(&mut self) -> anyhow::Result<()> {
         let collection = self.views.database().collection::<Document>(&users_collection());
-        let mut documents = collection.find(doc! {}).sort(doc! {"_id": 1}).await?;
+        let mut documents = collection.find(self.documents_of("_id")).sort(doc! {"_id": 1}).await?;
         while let Some(document) = documents.try_next().await? {
             self.bar.inc(1);
             let Some(user) = compare::user_in(&document, "_id") else {
@@ -65,7 +65,8 @@ impl Verifier {
         let soon = ambient::now().plus_seconds(EXPIRY_MARGIN_S);
         let soon = DateTime::from_millis(soon.as_datetime().timestamp_millis());
         let collection = self.views.database().collection::<Document>(&sessions_collection());
-        let mut documents = collection.find(doc! {}).sort(doc! {"_id": 1}).await?;
+        let mut documents =
+            collection.find(self.documents_of("user_id")).sort(doc! {"_id": 1}).await?;
         while let Some(document) = documents.try_next().await? {
             self.bar.inc(1);
             let id = compare::id_in(&document, "_id").map(events::SessionId::from_uuid);

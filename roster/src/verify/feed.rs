@@ -37,7 +37,8 @@ impl Verifier {
         if !self.edge.is_told {
             return Ordered::new(futures::stream::empty().boxed());
         }
-        let reading = Reading::new(&self.streams.feed, filters, Position(0), self.edge.feed);
+        let filters = self.subjects(filters);
+        let reading = Reading::new(&self.streams.feed, &filters, Position(0), self.edge.feed);
         let messages = reading.into_stream().map(|message| {
             let message = message?;
             let event = FeedEvent::from_json(&message.payload).ok();
@@ -80,7 +81,7 @@ impl Verifier {
         Ok(there)
     }
 
-    /// Compares what must be told with what is. `may_be_gone`: its time in the feed is over.
+    /// Compares what must be told with what is.
     pub(super) fn compare_told(
         &mut self,
         user: UserId,

@@ -26,12 +26,13 @@ use anyhow::Context;
 use events::feed::FEED_STREAM;
 use events::{Position, SessionId, Timestamp, UserId, subjects};
 use indicatif::{ProgressBar, ProgressStyle};
+use mongodb::bson::{Document, doc};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::nats;
-use views::Views;
+use views::{Views, user_key};
 
 use crate::cli::VerifyArgs;
 use crate::told::is_gone;
@@ -41,6 +42,15 @@ use report::{Difference, Report};
 
 /// What expires about now may be there or not: clocks differ, and the database removes when it has time.
 const EXPIRY_MARGIN_S: u64 = 60 * 60;
+
+/// Who is checked.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    /// Every so many-th user.
+    Sample(u64),
+    /// One user alone, of whom alone is read.
+    One(UserId),
+}
 
 /// The streams that are compared.
 pub struct Streams {
@@ -55,8 +65,7 @@ struct Verifier {
     views: Views,
     claim_key: SecretKey,
     edge: Edge,
-    /// Every so many-th user.
-    sample: u64,
+    scope: Scope,
     /// From here on an event of a session must be in the feed.
     told_since: Timestamp,
     /// What the log says of sessions that are older may be gone from it.
@@ -72,54 +81,80 @@ struct Verifier {
 
 /// Compares. Exit code 1 when there is a difference.
 pub async fn run(settings: Settings, args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-    let client = nats::connect(&settings.nats, "operator").await?;
-    let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
-    let streams = Streams {
-        users: log(subjects::USERS_STREAM),
-        sessions: log(subjects::SESSIONS_STREAM),
-        feed: log(FEED_STREAM),
-    };
-    let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
-    views.ping().await.context("the database of the views does not answer")?;
-    let mut report = Report::new(args.max);
+    let report = Report::new(args.max);
     let wait = Duration::from_secs(args.wait_s);
-    let edge = edge::reached(&streams, &views, wait, &mut report).await?;
-    let documents = views.users().estimated_document_count().await?
-        + views.sessions().estimated_document_count().await?;
-    let bar = ProgressBar::new(edge.users.0 + edge.sessions.0 + documents).with_style(
+    let mut verifier = Verifier::new(&settings, Scope::Sample(args.sample), wait, report).await?;
+    let documents = verifier.views.users().estimated_document_count().await?
+        + verifier.views.sessions().estimated_document_count().await?;
+    let edge = verifier.edge;
+    verifier.bar = ProgressBar::new(edge.users.0 + edge.sessions.0 + documents).with_style(
         ProgressStyle::with_template("{wide_bar} {percent}%  {per_sec}  {eta} left  {msg}")?,
     );
-    let now = ambient::now();
-    let kept_s = settings.feed.sessions_kept_s;
-    let mut verifier = Verifier {
-        streams,
-        views,
-        claim_key: command_api::email_claim_key(&key),
-        edge,
-        sample: args.sample,
-        told_since: now.plus_seconds(EXPIRY_MARGIN_S).minus_seconds(kept_s),
-        logged_since: now.minus_seconds(settings.sessions.absolute_s),
-        report,
-        bar,
-        known: HashMap::new(),
-        sessions: HashMap::new(),
-        claims: HashMap::new(),
-        admins: BTreeSet::new(),
-    };
     verifier.all().await?;
     verifier.bar.finish_and_clear();
     verifier.report.show(edge.users, edge.sessions, args.json);
     Ok(if verifier.report.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Compares what there is of one user. A claim that the user has beside that on the address is not looked for.
+pub async fn of_user(
+    settings: &Settings,
+    user: UserId,
+    wait: Duration,
+    max: usize,
+) -> anyhow::Result<Report> {
+    let scope = Scope::One(user);
+    let mut verifier = Verifier::new(settings, scope, wait, Report::new(max)).await?;
+    verifier.all().await?;
+    Ok(verifier.report)
+}
+
 impl Verifier {
+    async fn new(
+        settings: &Settings,
+        scope: Scope,
+        wait: Duration,
+        mut report: Report,
+    ) -> anyhow::Result<Self> {
+        let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+        let client = nats::connect(&settings.nats, "operator").await?;
+        let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
+        let streams = Streams {
+            users: log(subjects::USERS_STREAM),
+            sessions: log(subjects::SESSIONS_STREAM),
+            feed: log(FEED_STREAM),
+        };
+        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+        views.ping().await.context("the database of the views does not answer")?;
+        let edge = edge::reached(&streams, &views, wait, &mut report).await?;
+        let now = ambient::now();
+        let kept_s = settings.feed.sessions_kept_s;
+        Ok(Self {
+            streams,
+            views,
+            claim_key: command_api::email_claim_key(&key),
+            edge,
+            scope,
+            told_since: now.plus_seconds(EXPIRY_MARGIN_S).minus_seconds(kept_s),
+            logged_since: now.minus_seconds(settings.sessions.absolute_s),
+            report,
+            bar: ProgressBar::hidden(),
+            known: HashMap::new(),
+            sessions: HashMap::new(),
+            claims: HashMap::new(),
+            admins: BTreeSet::new(),
+        })
+    }
+
     async fn all(&mut self) -> anyhow::Result<()> {
         self.bar.set_message("users");
         self.log_of_users().await?;
         self.bar.set_message("sessions");
         self.log_of_sessions().await?;
         self.bar.set_message("claims");
+        if let Scope::One(user) = self.scope {
+            self.claims_of(user).await?;
+        }
         self.compare_claims().await?;
         self.bar.set_message("documents");
         if self.edge.user_views {
@@ -131,10 +166,32 @@ impl Verifier {
         self.settle_doubts().await
     }
 
+    /// Subjects that end with a user's id, for those who are checked.
+    fn subjects(&self, of_all: &[&str]) -> Vec<String> {
+        let narrowed = |subject: &&str| match self.scope {
+            Scope::Sample(_) => (*subject).to_owned(),
+            Scope::One(user) => {
+                format!("{}{user}", subject.strip_suffix('*').unwrap_or(subject))
+            }
+        };
+        of_all.iter().map(narrowed).collect()
+    }
+
+    /// What documents are asked for, by the member with the user's id.
+    fn documents_of(&self, member: &str) -> Document {
+        match self.scope {
+            Scope::Sample(_) => doc! {},
+            Scope::One(user) => doc! { member: user_key(user) },
+        }
+    }
+
     /// Whether a user is checked. The end of an id is random.
     fn is_checked(&self, user: UserId) -> bool {
         let (_, random) = user.as_uuid().as_u64_pair();
-        random % self.sample == 0
+        match self.scope {
+            Scope::Sample(every) => random % every == 0,
+            Scope::One(one) => user == one,
+        }
     }
 
     /// What was in doubt is a difference, unless the user was deleted since.

@@ -94,7 +94,8 @@ impl Difference {
         self
     }
 
-    fn line(&self) -> String {
+    /// In words.
+    pub fn line(&self) -> String {
         let mut line = format!("{}: {}", self.place.name(), self.what);
         if !self.members.is_empty() {
             line.push_str(&format!(" in {}", self.members.join(", ")));
@@ -164,6 +165,11 @@ impl Report {
     /// Whether further differences are only counted.
     pub const fn is_full(&self) -> bool {
         self.shown.len() >= self.max
+    }
+
+    /// The differences that are shown.
+    pub fn shown(&self) -> &[Difference] {
+        &self.shown
     }
 
     /// How many differences there are.

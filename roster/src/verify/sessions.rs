@@ -4,17 +4,21 @@ use events::{Position, SessionEvent, SessionId, UserId, evolve_session, subjects
 use projector::feed::project;
 use service_kit::event_log::Followed;
 
-use super::Verifier;
 use super::compare;
 use super::feed::{Message, OF_SESSIONS};
 use super::known::KnownSession;
 use super::report::{Difference, Place};
+use super::{Scope, Verifier};
 use crate::reading::Reading;
 
 impl Verifier {
     /// Reads the log of sessions.
     pub(super) async fn log_of_sessions(&mut self) -> anyhow::Result<()> {
-        let (end, filters) = (self.edge.sessions, [subjects::SESSION_EVENTS_FILTER]);
+        let end = self.edge.sessions;
+        let filters = match self.scope {
+            Scope::Sample(_) => [subjects::SESSION_EVENTS_FILTER.to_owned()],
+            Scope::One(user) => [subjects::session_events_of(user)],
+        };
         let mut log = Reading::new(&self.streams.sessions, &filters, Position(0), end);
         let mut told = self.told(&OF_SESSIONS);
         while let Some(message) = log.next().await? {

@@ -9,24 +9,29 @@ use projector::feed::project;
 use service_kit::event_log::Followed;
 use views::{HistoryDocument, history_collection};
 
-use super::Verifier;
 use super::compare;
 use super::feed::{Message, OF_USERS};
 use super::known::Doubt;
 use super::ordered::Ordered;
 use super::report::{Difference, Place};
+use super::{Scope, Verifier};
 use crate::reading::Reading;
 use crate::told::is_gone;
 
-/// What of the log is read.
-const FILTERS: [&str; 4] =
-    [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER, "uq.email.*", "uq.role.*"];
+/// What of the log is read that names a user.
+const OF_A_USER: [&str; 2] = [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER];
+/// What else is read of it.
+const OF_NOBODY: [&str; 2] = ["uq.email.*", "uq.role.*"];
 
 impl Verifier {
     /// Reads the log of users.
     pub(super) async fn log_of_users(&mut self) -> anyhow::Result<()> {
         let end = self.edge.users;
-        let mut log = Reading::new(&self.streams.users, &FILTERS, Position(0), end);
+        let mut filters = self.subjects(&OF_A_USER);
+        if let Scope::Sample(_) = self.scope {
+            filters.extend(OF_NOBODY.map(str::to_owned));
+        }
+        let mut log = Reading::new(&self.streams.users, &filters, Position(0), end);
         let mut history = self.history().await?;
         let mut told = self.told(&OF_USERS);
         while let Some(message) = log.next().await? {
@@ -155,7 +160,9 @@ impl Verifier {
         }
         let end = i64::try_from(self.edge.users.0)?;
         let collection = self.views.database().collection::<Document>(&history_collection());
-        let documents = collection.find(doc! {"_id": {"$lte": end}}).sort(doc! {"_id": 1}).await?;
+        let mut wanted = self.documents_of("user_id");
+        wanted.insert("_id", doc! {"$lte": end});
+        let documents = collection.find(wanted).sort(doc! {"_id": 1}).await?;
         let documents = documents.map_err(anyhow::Error::from).map_ok(|document| {
             let position = document.get_i64("_id").unwrap_or(0).unsigned_abs();
             (Position(position), document)

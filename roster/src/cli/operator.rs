@@ -1,0 +1,241 @@
+//! The arguments of the operator's commands, which work against a system that runs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::ConfigArgs;
+use crate::log;
+
+/// What to do about users.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Make users of a file with one JSON object per line; start it again to go on where it was
+    #[command(after_help = "Example: roster users import users.ndjson")]
+    Import(ImportArgs),
+    /// Show what log, views, sessions, claim and feed have of one user, and where they disagree; exit code 1 when
+    /// they do
+    #[command(after_help = "Examples:\n  roster user show ada@example.com\n  \
+                      roster user show 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b --json")]
+    Show(UserShowArgs),
+}
+
+/// Arguments of `roster user show`.
+#[derive(Debug, Args)]
+pub struct UserShowArgs {
+    /// The user's id, or the address that the user has now
+    #[arg(value_name = "EMAIL|ID")]
+    pub who: String,
+    /// Answer in JSON alone, in one line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    #[command(subcommand)]
+    pub action: EventsAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// How to look at the log.
+#[derive(Debug, Subcommand)]
+pub enum EventsAction {
+    /// Follow events as they happen, one line each, without anything personal; Ctrl-C ends it
+    #[command(after_help = "Examples:\n  roster events tail --type user.deleted\n  \
+                      roster events tail --user 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b --no-follow --json")]
+    Tail {
+        /// Which events
+        #[arg(long, value_enum, default_value_t = log::Stream::Users)]
+        stream: log::Stream,
+        /// Of this user alone
+        #[arg(long, value_name = "ID")]
+        user: Option<events::UserId>,
+        /// Of this type alone, with its version or without
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Begin with this position; by default with what happens from now on
+        #[arg(long, value_name = "POSITION")]
+        from: Option<u64>,
+        /// End at the end of the log; then it begins with the first event unless --from says otherwise
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Show what stands at one position, with its envelope, as JSON. It shows what the log has of the person.
+    /// Credentials and the seeds of sessions are never shown
+    #[command(after_help = "Example: roster events show 4711")]
+    Show {
+        /// As `tail`, `verify` and the header Roster-Position name it
+        position: u64,
+        /// Where it stands
+        #[arg(long, value_enum, default_value_t = log::Stream::Users)]
+        stream: log::Stream,
+    },
+    /// Count the events of each type by day or by hour (UTC)
+    #[command(after_help = "Example: roster events stats --by hour --stream sessions")]
+    Stats {
+        /// Which events; users and sessions when it is not given
+        #[arg(long, value_enum)]
+        stream: Option<log::Stream>,
+        /// By what
+        #[arg(long, value_enum, default_value_t = log::By::Day)]
+        by: log::By,
+    },
+}
+
+/// Arguments of `roster users import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Lines as `POST /api/v1/users/import` takes them, as many as there are
+    pub file: PathBuf,
+    /// Where the answer to each line goes; by default a file beside the input
+    #[arg(long)]
+    pub results: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster subscribers`.
+#[derive(Debug, Args)]
+pub struct SubscribersArgs {
+    #[command(subcommand)]
+    pub action: SubscribersAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// What to do about subscribers of the feed.
+#[derive(Debug, Subcommand)]
+pub enum SubscribersAction {
+    /// Let somebody read the feed: makes a durable consumer, and credentials that are good for it alone
+    #[command(
+        after_help = "Examples:\n  roster subscribers add billing\n  roster subscribers add search --from snapshot\n  \
+                      roster subscribers add alarm --filter sessions.v1.theft_detected.* --from now"
+    )]
+    Add {
+        /// 2 to 32 letters in lower case, digits and dashes; a letter first
+        name: String,
+        /// What it is given: users, sessions, or a subject as in users.v1.registered.*; by default users
+        #[arg(long = "filter")]
+        filters: Vec<String>,
+        /// Where it begins: start (the whole history), snapshot (the state of every user, then what happens from
+        /// now on), now, a Roster-Position, or a time as in 2026-01-31T12:00:00Z
+        #[arg(long, default_value = "start")]
+        from: String,
+        /// Messages it may have at once without having acknowledged them. With 1 the order holds whatever
+        /// happens; more is faster, and then the state with the highest revision counts
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        in_flight: u32,
+        /// Where the credentials go; by default NAME.creds
+        #[arg(long)]
+        creds: Option<PathBuf>,
+    },
+    /// Make further credentials for a subscriber; those from before stay good
+    Creds {
+        /// As `list` shows it
+        name: String,
+        /// Where the credentials go; by default NAME.creds
+        #[arg(long)]
+        creds: Option<PathBuf>,
+    },
+    /// Show them all
+    List,
+    /// Show how far they are
+    Lag {
+        /// As `list` shows it; all when it is not given
+        name: Option<String>,
+    },
+    /// Remove one: its credentials are good for nothing then. They would be good again for another of the same
+    /// name
+    Remove {
+        /// As `list` shows it
+        name: String,
+    },
+}
+
+/// Arguments of `roster parked`.
+#[derive(Debug, Args)]
+pub struct ParkedArgs {
+    #[command(subcommand)]
+    pub action: ParkedAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// What to do about parked mails.
+#[derive(Debug, Subcommand)]
+pub enum ParkedAction {
+    /// Show them, oldest first; exit code 1 when there are any
+    List,
+    /// Put one back to be sent, or all of them
+    Retry {
+        /// As `list` shows it; all when it is not given
+        id: Option<uuid::Uuid>,
+    },
+    /// Give one up for good
+    Drop {
+        /// As `list` shows it
+        id: uuid::Uuid,
+    },
+}
+
+/// Arguments of `roster provision`.
+#[derive(Debug, Args)]
+pub struct ProvisionArgs {
+    /// Change nothing, and name everything that would be changed; exit code 1 when there is something
+    #[arg(long)]
+    pub check: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster lag`.
+#[derive(Debug, Args)]
+pub struct LagArgs {
+    /// Age in seconds of the oldest event that one lacks, from which on it is late
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub max_s: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Check every N-th user alone: takes an N-th of the memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+    /// Differences to show; further ones are counted
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub max: usize,
+    /// Seconds to wait for views and feed to reach the end of the log
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait_s: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
