@@ -22,7 +22,9 @@ fn kinds(lines: &[Value]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_followed_shown_and_counted_without_secrets() {
-    let system = System::shared().await;
+    let mut system = System::shared().await;
+    // What is looked at must stay.
+    system.kill_reactor();
     let (admin, _) = system.as_administrator().await;
     let commands = system.commands();
     let ada = commands.register("ada@example.com").await.expect(201);

@@ -24,7 +24,7 @@ impl Admins {
     /// The holders after `user` went from one state to another.
     ///
     /// # Errors
-    /// [`Rejection::LastAdmin`] when none would be left.
+    /// `Rejection::LastAdmin` when none would be left.
     pub fn after(mut self, user: UserId, now: &UserState) -> Result<Self, Rejection> {
         if Self::counts(now) {
             self.0.insert(user);
