@@ -231,7 +231,8 @@ async fn judge(system: &System, said: &HashMap<&str, Said>) {
         let (mut again, mut lines) = (0_u64, 0_u64);
         for line in said.lines() {
             let words: Vec<&str> = line.split(' ').collect();
-            if !words[0].starts_with("users.v1.") {
+            // The last line of one that was killed may be cut off: that event comes again.
+            if !words[0].starts_with("users.v1.") || words.len() < 3 {
                 continue;
             }
             lines += 1;
