@@ -11,6 +11,9 @@ use crate::{Actor, CommandId, Revision, SessionFact, Timestamp, UserFact, UserId
 
 /// Media type of an event on the wire.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+/// Largest event in bytes. What Roster writes is far below; what is above was not written by it, and is not taken
+/// into views and feed, whose stores have limits of their own.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// CloudEvents `source` of everything Roster writes.
 pub const SOURCE: &str = "/roster";
 
@@ -45,6 +48,10 @@ pub trait Fact: Sized {
 
     /// Number of its events so far.
     fn revision(after: &Self::After) -> Revision;
+
+    /// Whether the state after it shows what it changed. What was before is not known here: that no event is
+    /// missing shows when the events are folded one by one.
+    fn explains(&self, after: &Self::After, time: Timestamp) -> bool;
 }
 
 /// One event of one user.
@@ -83,14 +90,34 @@ pub struct Envelope<F: Fact> {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not the JSON shape of an event.
-    #[error("not an event: {0}")]
+    #[error("not an event: {}", without_values(.0))]
     Json(#[from] serde_json::Error),
+    /// Larger than any event is.
+    #[error("{0} bytes are too many for an event")]
+    TooLarge(usize),
     /// A type (or version of one) this reader does not know.
     #[error("unknown event type {0:?}")]
     UnknownType(String),
     /// Parts that contradict each other.
     #[error("{0}")]
     Inconsistent(&'static str),
+}
+
+/// What is wrong with JSON, without the values in it: they are personal data, and errors are logged.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    // Strings stand in quotes, other values behind "unknown" and "invalid" in backticks.
+    let quote = match text.starts_with("unknown") || text.starts_with("invalid") {
+        true => ['"', '`'],
+        false => ['"', '"'],
+    };
+    let Some(first) = text.find(quote) else { return text };
+    let last = text.rfind(quote).unwrap_or(first);
+    format!(
+        "{}…{}",
+        text.get(..first).unwrap_or_default(),
+        text.get(last + 1..).unwrap_or_default()
+    )
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,6 +214,9 @@ impl<F: Fact> Envelope<F> {
     /// # Errors
     /// [`DecodeError`]: the reader must stop (or park the aggregate), never skip.
     pub fn from_json(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > EVENT_BYTES_MAX {
+            return Err(DecodeError::TooLarge(bytes.len()));
+        }
         let mut wire: Wire = serde_json::from_slice(bytes)?;
         if wire.specversion != SPEC_VERSION {
             return Err(DecodeError::Inconsistent("specversion is not 1.0"));
@@ -204,6 +234,10 @@ impl<F: Fact> Envelope<F> {
             Some(Value::Object(changed)) => changed,
             Some(_) => return Err(DecodeError::Inconsistent("changed is no object")),
         };
+        let fact = F::read(&wire.kind, changed)?;
+        if !fact.explains(&after, wire.time) {
+            return Err(DecodeError::Inconsistent("the state does not follow from what changed"));
+        }
         Ok(Self {
             id: wire.id,
             time: wire.time,
@@ -212,7 +246,7 @@ impl<F: Fact> Envelope<F> {
             correlation_id: wire.correlationid,
             causation_id: wire.causationid,
             traceparent: wire.traceparent,
-            fact: F::read(&wire.kind, changed)?,
+            fact,
             after,
         })
     }

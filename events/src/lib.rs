@@ -24,7 +24,9 @@ mod time;
 mod user;
 
 pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
-pub use envelope::{CONTENT_TYPE, Cause, DecodeError, Envelope, Event, Fact, SOURCE, SessionEvent};
+pub use envelope::{
+    CONTENT_TYPE, Cause, DecodeError, EVENT_BYTES_MAX, Envelope, Event, Fact, SOURCE, SessionEvent,
+};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,

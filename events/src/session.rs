@@ -225,6 +225,26 @@ impl Fact for SessionFact {
     fn revision(after: &Session) -> Revision {
         after.revision
     }
+
+    fn explains(&self, after: &Session, time: Timestamp) -> bool {
+        let Revision(revision) = after.revision;
+        let before = match self {
+            Self::Started { .. } => None,
+            Self::Refreshed { .. } | Self::Ended { .. } | Self::TheftDetected => {
+                let mut before = after.clone();
+                before.revision = Revision(revision.saturating_sub(1));
+                if matches!(self, Self::Refreshed { .. }) {
+                    before.generation = before.generation.saturating_sub(1);
+                } else {
+                    before.ended = None;
+                }
+                Some(before)
+            }
+        };
+        let first = before.is_none();
+        let evolved = evolve_session(before, after.user_id, after.id, self, time);
+        evolved.is_ok_and(|state| state == *after) && (first || revision > 1)
+    }
 }
 
 /// Applies a fact to a session, or to its absence. Pure: the time of the event is data.

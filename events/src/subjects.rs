@@ -49,6 +49,9 @@ pub const USER_VIEWS_POSITION: &str = "roster.position.users";
 /// The same for the session views.
 pub const SESSION_VIEWS_POSITION: &str = "roster.position.sessions";
 
+/// Core subject on which the operator wishes that the projector reads again what is parked. Never stored.
+pub const PARKED_RETRY: &str = "roster.parked.retry";
+
 /// The facts of one user.
 #[must_use]
 pub fn user_events(user: UserId) -> String {
@@ -126,4 +129,12 @@ pub fn mail_order(id: uuid::Uuid) -> String {
 #[must_use]
 pub fn parked_mail(id: uuid::Uuid) -> String {
     format!("mail.parked.{}", id.hyphenated())
+}
+
+/// What a message of the log is about: the id of the user, or those of user and session. Whatever is written
+/// about it comes in one order.
+#[must_use]
+pub fn aggregate(subject: &str) -> &str {
+    let of = ["ev.user.", "rv.user.", "ev.session."];
+    of.iter().find_map(|root| subject.strip_prefix(root)).unwrap_or(subject)
 }

@@ -299,6 +299,25 @@ impl Fact for UserFact {
     fn revision(after: &Snapshot) -> Revision {
         after.revision()
     }
+
+    fn explains(&self, after: &Snapshot, time: Timestamp) -> bool {
+        // A change is an assignment: done to a state that shows it already, it changes nothing but the count.
+        let before = match (self, after) {
+            (Self::Registered { .. }, _) => UserState::Absent,
+            (_, Snapshot::Present(user)) => {
+                let revision = Revision(user.revision.0.saturating_sub(1));
+                UserState::Present(User { revision, ..user.clone() })
+            }
+            (Self::Deleted, Snapshot::Deleted(user)) => {
+                return user.deleted_at == time && user.revision > Revision(1);
+            }
+            (_, Snapshot::Deleted(_)) => return false,
+        };
+        let first = before == UserState::Absent;
+        let evolved = before.evolve(after.user_id(), self, time);
+        evolved.is_ok_and(|state| state.snapshot().as_ref() == Some(after))
+            && (first || after.revision() > Revision(1))
+    }
 }
 
 /// A fact that cannot follow the state it was applied to: the log is damaged or the reader too old.

@@ -40,6 +40,10 @@ pub const USERS_POSITION_HEADER: &str = "Roster-Users-Position";
 /// The same of `SESSIONS`.
 pub const SESSIONS_POSITION_HEADER: &str = "Roster-Sessions-Position";
 
+/// Header of a message of the feed while something is parked: of which users and sessions nothing is told from which
+/// position on, since an event of theirs cannot be read. `STREAM:position:aggregate`, and spaces between them.
+pub const PARKED_HEADER: &str = "Roster-Parked";
+
 const SPEC_VERSION: &str = "1.0";
 const DATA_CONTENT_TYPE: &str = "application/json";
 

@@ -17,9 +17,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use events::{
-    Actor, Cause, CommandId, DecodeError, EndReason, Envelope, Event, Fact, Metadata, Position,
-    Session, SessionEvent, SessionFact, SessionId, SessionSeed, Snapshot, Timestamp, UserFact,
-    UserId, UserState, evolve_session,
+    Actor, Cause, CommandId, DecodeError, DeletedUser, EVENT_BYTES_MAX, EndReason, Envelope, Event,
+    Fact, Metadata, Position, Revision, Session, SessionEvent, SessionFact, SessionId, SessionSeed,
+    Snapshot, Timestamp, User, UserFact, UserId, UserState, evolve_session,
 };
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -205,6 +205,59 @@ fn damage_and_the_future_are_refused_not_skipped() {
         changed("/subject", id(9).to_string().into()),
         Err(DecodeError::Inconsistent(_))
     ));
+    let long = "x".repeat(EVENT_BYTES_MAX);
+    assert!(matches!(changed("/data/user/full_name", long.into()), Err(DecodeError::TooLarge(_))));
+}
+
+#[test]
+fn a_state_that_does_not_show_what_changed_is_refused() {
+    for event in history() {
+        assert!(event.fact.explains(&event.after, event.time), "{event:?}");
+        let later = Timestamp::from_unix_seconds(4_000_000_000).unwrap();
+        assert!(!event.fact.explains(&event.after, later), "{event:?}");
+        let forged = match event.after.clone() {
+            Snapshot::Deleted(user) => {
+                Snapshot::Deleted(DeletedUser { revision: Revision(1), ..user })
+            }
+            Snapshot::Present(user) => Snapshot::Present(User { revision: Revision(0), ..user }),
+        };
+        assert!(!event.fact.explains(&forged, event.time), "{event:?}");
+    }
+    let events = history();
+    let disabled = events.iter().find(|event| event.fact == UserFact::Disabled).unwrap();
+    let enabled = events.iter().find(|event| event.fact == UserFact::Enabled).unwrap();
+    let lie = Event { after: enabled.after.clone(), time: enabled.time, ..disabled.clone() };
+    let read = Event::from_json(&lie.to_json().unwrap());
+    assert!(matches!(read, Err(DecodeError::Inconsistent(_))), "{read:?}");
+    for event in session_history() {
+        assert!(event.fact.explains(&event.after, event.time), "{event:?}");
+        let forged = Session { revision: Revision(0), ..event.after.clone() };
+        assert!(!event.fact.explains(&forged, event.time), "{event:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_event_is_said_without_its_values() {
+    let event = history().remove(0);
+    let json: serde_json::Value = serde_json::from_slice(&event.to_json().unwrap()).unwrap();
+    for (pointer, value) in [
+        ("/revision", "ada@example.com \" secret"),
+        ("/data/user/status", "ada@example.com"),
+        ("/data/user/roles", "ada@example.com"),
+        ("/actor", "ada@example.com"),
+        ("/id", "ada@example.com"),
+        ("/time", "ada@example.com"),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(pointer).unwrap() = value.into();
+        let text = serde_json::to_vec(&json).unwrap();
+        let error = Event::from_json(&text).unwrap_err().to_string();
+        assert!(error.len() > 20 && !error.contains("ada"), "{pointer}: {error}");
+    }
+    let mut json = json;
+    json.as_object_mut().unwrap().remove("revision").unwrap();
+    let error = Event::from_json(&serde_json::to_vec(&json).unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("not an event: missing field `revision`"), "{error}");
 }
 
 #[test]
