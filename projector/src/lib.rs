@@ -8,16 +8,20 @@
 //! The feed for other services ([`feed`]) is a projection too. Its place is a stream and not the database, so its
 //! position lies in the stream, and it goes on while the database is away.
 //!
-//! It has no side effects: mail and erasure are not its affair. An event it cannot read stops it, and
-//! readiness says so; skipping would make views that nobody decided.
+//! It has no side effects: mail and erasure are not its affair. An event that it cannot read is parked with its
+//! aggregate (ADR 18), and readiness says so; skipping it would make views that nobody decided.
 
 mod causes;
 pub mod feed;
 pub mod fold;
 mod left;
+pub mod parked;
+mod read;
+mod retry;
 mod run;
 pub mod store;
 mod supervise;
 
 pub use left::{LeftDocument, LeftInViews, left, left_in_views};
+pub use retry::{RetryWish, WishError};
 pub use run::{App, SERVICE, StartError};

@@ -23,6 +23,8 @@ struct State<P> {
     position: P,
     /// Why it stands still, if it does.
     trouble: Option<String>,
+    /// Aggregates that are parked.
+    parked: usize,
     pause: Duration,
 }
 
@@ -31,6 +33,7 @@ impl<P: Copy + Default> Default for Progress<P> {
         Self(Arc::new(Mutex::new(State {
             position: P::default(),
             trouble: Some("not started".to_owned()),
+            parked: 0,
             pause: PAUSE_FIRST,
         })))
     }
@@ -42,9 +45,17 @@ impl<P: Copy> Progress<P> {
         self.lock().position
     }
 
-    /// Why it stands still, if it does.
+    /// Why it stands still, or what it passes over.
     pub fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+        let state = self.lock();
+        let parked = (state.parked > 0)
+            .then(|| format!("{} parked: see `roster parked list`", state.parked));
+        state.trouble.clone().or(parked)
+    }
+
+    /// So many aggregates are parked.
+    pub fn has_parked(&self, aggregates: usize) {
+        self.lock().parked = aggregates;
     }
 
     /// It runs, and has come so far.

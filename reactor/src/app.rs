@@ -315,8 +315,14 @@ impl Work {
     }
 
     async fn check(&self) -> Result<(), String> {
-        if let Some((position, error)) = lock(&self.unreadable).clone() {
-            return Err(format!("the event at position {position} cannot be read: {error}"));
+        let unreadable = lock(&self.unreadable).clone();
+        if let Some((position, error)) = unreadable {
+            let found = self.mailer.users.at(position).await.map_err(|e| e.to_string())?;
+            if found.is_some() {
+                return Err(format!("the event at position {position} cannot be read: {error}"));
+            }
+            // The operator has dropped it, and it will not come again.
+            self.readable(position);
         }
         if let Some((since, why)) = self.mailer.trouble()
             && older_than(since, WAIT_MAX)

@@ -57,7 +57,8 @@ enum Command {
     /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
     /// credentials
     Subscribers(SubscribersArgs),
-    /// Mails that could not be sent: look, put back, give up. Needs the operator's credentials
+    /// Mails that could not be sent and events that cannot be read: look, try again, give up. Needs the operator's
+    /// credentials
     Parked(ParkedArgs),
     /// Show whether anything is left of a deleted user, in the streams and in the views. Needs the operator's
     /// credentials. Exit code 0 when nothing is left but the tombstones

@@ -262,6 +262,8 @@ section! {
     Projector {
         /// Events per write to the database.
         batch_events_max: usize,
+        /// Aggregates that may be parked.
+        parked_max: usize,
         /// Oldest event that the views may lack, in milliseconds.
         lag_max_ms: u64,
     }
@@ -511,6 +513,7 @@ impl Settings {
         bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);
         bound("views.list_total_max", self.views.list_total_max, 0, 100_000_000);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
+        bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         if !matches!(self.log.replicas, 1 | 3 | 5) {
             faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));

@@ -31,6 +31,7 @@ mod looking;
 mod looking_at_events;
 mod mails;
 mod operator;
+mod parking;
 mod queries;
 mod readme;
 mod registering;

@@ -9,8 +9,8 @@ use mongodb::{Client, Collection, Database};
 use events::Position;
 
 use crate::{
-    CHECKPOINTS, HistoryDocument, SessionDocument, UserDocument, history_collection,
-    sessions_collection, users_collection,
+    CHECKPOINTS, HistoryDocument, PARKED, ParkedDocument, SessionDocument, UserDocument,
+    history_collection, sessions_collection, users_collection,
 };
 
 /// Time to find a primary. A request that waits longer than this is better refused.
@@ -68,6 +68,12 @@ impl Views {
     #[must_use]
     pub fn checkpoints(&self) -> Collection<Document> {
         self.database.collection(CHECKPOINTS)
+    }
+
+    /// What is parked.
+    #[must_use]
+    pub fn parked(&self) -> Collection<ParkedDocument> {
+        self.database.collection(PARKED)
     }
 
     /// The database itself, for commands the driver has no method for.

@@ -7,11 +7,13 @@
 
 mod database;
 mod history;
+mod parked;
 mod session;
 mod user;
 
 pub use database::Views;
 pub use history::{HistoryDocument, HistoryEntry};
+pub use parked::{PARKED, ParkedDocument};
 pub use session::{SessionDocument, SessionView, user_key};
 pub use user::{
     CutoffDocument, DamagedView, LivingUser, UserDocument, UserView, email_key, name_key,

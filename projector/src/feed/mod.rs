@@ -16,30 +16,35 @@
 //! login can race a deletion and store a session later than it. So the log is asked, with the events of a
 //! session in hand, whether their user is gone; then they are not told. A deletion that is stored after that
 //! question is told after them, since it is read later.
+//!
+//! # What cannot be read
+//! The user or session is parked: nothing is told of it from there on, and the last message says so in a header, so
+//! that telling it later is one write with letting it go (ADR 18). A deletion is told in any case, and ends it.
 
+mod ahead;
+mod place;
 pub mod project;
 mod reader;
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::feed::{
-    FEED_STREAM, FEED_STREAM_SUBJECTS, FeedEvent, SESSIONS_POSITION_HEADER, USERS_POSITION_HEADER,
-};
-use events::{DecodeError, Event, Position, SessionEvent, StoredRevocation, UserId, subjects};
-use futures::{StreamExt, TryStreamExt, stream};
+use events::feed::{FEED_STREAM, FEED_STREAM_SUBJECTS};
+use events::{DecodeError, Position, subjects};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EVENT_TYPE_HEADER, EventLog, FollowError, Followed, Limits, Outcome, ReadError,
-    SEQUEL_MESSAGES_MAX, Sequel, Tail, feed_stream,
+    EventLog, FollowError, Limits, Outcome, ReadError, SEQUEL_MESSAGES_MAX, Sequel, feed_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::ahead::Ahead;
+pub use self::ahead::event_of;
+use self::place::{Place, Told};
 use self::reader::{Read, Reader, Source};
+use crate::retry::Retries;
 use crate::run::StartError;
 use crate::supervise::{Follower, Progress, age};
 
@@ -49,11 +54,6 @@ const WRITE_MESSAGES_MAX: usize = 500;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Writes in a row that another writer was faster at.
 const CONFLICTS_MAX: u32 = 100;
-/// Users looked up at once.
-const LOOK_UPS_AT_ONCE: usize = 16;
-/// The type of the event after which nothing is told of a user.
-const DELETED: &str = "user.deleted.v1";
-
 /// Why a run ended; the next one starts from the end of the feed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FeedError {
@@ -61,15 +61,19 @@ pub(crate) enum FeedError {
     Log(#[from] ReadError),
     #[error(transparent)]
     Follow(#[from] FollowError),
-    #[error("the event at position {0} of {1} cannot be read and nothing behind it is told: {2}")]
-    Poison(Position, &'static str, DecodeError),
+    #[error(
+        "the event at position {0} of {1} cannot be read: {2}. It is not parked, as {3} aggregates are (projector.parked_max), and nothing behind it is told"
+    )]
+    TooManyParked(Position, &'static str, DecodeError, usize),
+    #[error("an event cannot be written: {0}")]
+    Encode(#[from] serde_json::Error),
     #[error("an event that the log of users holds does not come")]
     Missing,
     #[error("the feed is full: raise feed.bytes_max and run `roster provision`")]
     Full,
     #[error("the feed takes nothing in: {0:?}")]
     Refused(Outcome),
-    #[error("a message of the feed does not say how far it tells")]
+    #[error("a message of the feed does not say how far it tells, or what is parked")]
     NoPosition,
     #[error(
         "the feed tells up to {feed} of {stream} and the log ends at {log}: they do not belong together"
@@ -81,56 +85,6 @@ pub(crate) enum FeedError {
     Overtaken,
 }
 
-/// How far the feed tells of each stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// Position in `USERS`.
-    users: Position,
-    /// Position in `SESSIONS`.
-    sessions: Position,
-}
-
-impl Told {
-    fn of(tail: &Tail) -> Result<Self, FeedError> {
-        let Some(last) = &tail.last else { return Ok(Self::default()) };
-        let position = |name| {
-            let value = last.header(name).and_then(|value| value.parse().ok());
-            value.map(Position).ok_or(FeedError::NoPosition)
-        };
-        Ok(Self {
-            users: position(USERS_POSITION_HEADER)?,
-            sessions: position(SESSIONS_POSITION_HEADER)?,
-        })
-    }
-
-    fn covers(&self, message: &Read) -> bool {
-        match message.from {
-            Source::Users => message.followed.position <= self.users,
-            Source::Sessions => message.followed.position <= self.sessions,
-        }
-    }
-
-    fn and(&mut self, message: &Read) {
-        match message.from {
-            Source::Users => self.users = self.users.max(message.followed.position),
-            Source::Sessions => self.sessions = self.sessions.max(message.followed.position),
-        }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self { users: self.users.max(other.users), sessions: self.sessions.max(other.sessions) }
-    }
-}
-
-/// What a batch leads to.
-struct Ahead {
-    messages: Vec<Sequel>,
-    /// How far the feed tells after them.
-    told: Told,
-    /// Why nothing behind them can be told, if so.
-    poison: Option<FeedError>,
-}
-
 /// The writer of the feed.
 pub(crate) struct Feed {
     users: EventLog,
@@ -138,9 +92,11 @@ pub(crate) struct Feed {
     feed: EventLog,
     sessions_kept: Duration,
     batch_max: usize,
+    parked_max: usize,
     lag_max: Duration,
     progress: Progress<Told>,
     metrics: ProjectorMetrics,
+    retries: Retries,
 }
 
 impl Feed {
@@ -152,6 +108,7 @@ impl Feed {
         client: &async_nats::Client,
         settings: &Settings,
         watch: &Watch,
+        retries: Retries,
     ) -> Result<Self, StartError> {
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
         let feed = log(FEED_STREAM).watched(&watch.metrics);
@@ -167,9 +124,11 @@ impl Feed {
                 .batch_events_max
                 .min(WRITE_MESSAGES_MAX)
                 .min(SEQUEL_MESSAGES_MAX),
+            parked_max: settings.projector.parked_max,
             lag_max: Duration::from_millis(settings.projector.lag_max_ms),
             progress: Progress::default(),
             metrics: watch.metrics.projector(FEED_STREAM),
+            retries,
         };
         writer.watch(&watch.metrics);
         Ok(writer)
@@ -214,103 +173,59 @@ impl Feed {
     }
 
     /// Tells what a batch of the logs leads to, and only what is not told yet.
-    async fn tell(
-        &self,
-        mut batch: Vec<Read>,
-        end: &mut Position,
-        told: &mut Told,
-    ) -> Result<(), FeedError> {
+    async fn tell(&self, mut batch: Vec<Read>, place: &mut Place) -> Result<(), FeedError> {
         for _ in 0..CONFLICTS_MAX {
-            batch.retain(|message| !told.covers(message));
+            batch.retain(|message| !place.told.covers(message));
             // Anew each time: a user may have been deleted since, and told to be.
-            let Ahead { messages, told: after, poison } = self.messages(&batch, *told).await?;
-            let outcome = match messages.is_empty() {
-                true => Outcome::Stored(*end),
-                false => self.feed.append_behind(*end, &messages).await,
-            };
-            match outcome {
-                Outcome::Stored(position) => {
-                    (*end, *told) = (position, after);
-                    return poison.map_or(Ok(()), Err);
-                }
-                Outcome::Full => return Err(FeedError::Full),
-                refused @ Outcome::Refused(..) => return Err(FeedError::Refused(refused)),
-                // Somebody else wrote, or nobody knows: the end of the feed does.
-                Outcome::Conflict
-                | Outcome::Duplicate
-                | Outcome::Unknown
-                | Outcome::Unavailable => {
-                    let tail = self.feed.tail(&FEED_STREAM_SUBJECTS).await?;
-                    if tail.end < *end {
-                        return Err(FeedError::Shortened { before: *end, now: tail.end });
-                    }
-                    // What leads to no message is known to this process alone.
-                    *told = told.max(Told::of(&tail)?);
-                    *end = tail.end;
-                }
+            let Ahead { messages, told, parked, failure } = self.ahead(&batch, place).await?;
+            if self.write(place, &messages).await? {
+                (place.told, place.parked) = (told, parked);
+                self.has_parked(place);
+                return failure.map_or(Ok(()), Err);
             }
         }
         Err(FeedError::Overtaken)
     }
 
-    /// What a batch leads to. What comes before an event that cannot be read is told before that is reported.
-    async fn messages(&self, batch: &[Read], mut told: Told) -> Result<Ahead, FeedError> {
-        let mut events = Vec::with_capacity(batch.len());
-        let mut poison = None;
-        for message in batch {
-            match read(message) {
-                Ok(event) => events.push(event),
-                Err(error) => {
-                    poison = Some(error);
-                    break;
+    /// Reads once more what is parked, and tells what can be read of it.
+    async fn retry(&self, place: &mut Place) -> Result<(), FeedError> {
+        for (from, aggregate, _) in place.parked.entries() {
+            while let Some(parked) = self.ahead_of_parked(from, &aggregate, place).await? {
+                let Ahead { messages, parked, .. } = parked;
+                // Whoever was faster may have told it as well: then it is not parked any more.
+                if self.write(place, &messages).await? {
+                    place.parked = parked;
                 }
             }
         }
-        let of_sessions = events.iter().flatten().filter(|event| is_of_a_session(event));
-        let gone = self.gone(of_sessions.filter_map(|event| event.happened.user_id())).await?;
-        let now = ambient::now();
-        let mut messages = Vec::with_capacity(events.len());
-        for (message, event) in batch.iter().zip(events) {
-            told.and(message);
-            let Some(event) = event else { continue };
-            let is_gone = event.happened.user_id().is_some_and(|user| gone.contains(&user));
-            if is_of_a_session(&event) && is_gone {
-                continue;
-            }
-            let Some(subject) = event.nats_subject() else { continue };
-            let mut kept = None;
-            if subject.starts_with("sessions.") {
-                let left = self.sessions_kept.checked_sub(age(Some(event.time), now));
-                // Its time is over before it is told: whoever comes now has no use for it.
-                let Some(left) = left.filter(|left| left.as_secs() > 0) else { continue };
-                kept = Some(left);
-            }
-            messages.push(sequel(subject, &event, told, kept).map_err(|error| {
-                let (position, stream) = (message.followed.position, message.from.stream());
-                FeedError::Poison(position, stream, error.into())
-            })?);
-        }
-        Ok(Ahead { messages, told, poison })
+        self.has_parked(place);
+        Ok(())
     }
 
-    /// Those of some users who are deleted, as the log says now.
-    async fn gone(
-        &self,
-        users: impl Iterator<Item = UserId>,
-    ) -> Result<HashSet<UserId>, FeedError> {
-        let users: HashSet<UserId> = users.collect();
-        let look_up = async |user: UserId| {
-            let last = self.users.last(&subjects::user_events(user)).await?;
-            let kind = last.and_then(|last| last.header(EVENT_TYPE_HEADER));
-            // Whose log is empty never was a user, and nothing is told of them either.
-            Ok::<_, FeedError>((user, kind.is_none_or(|kind| kind == DELETED)))
-        };
-        let found: HashMap<UserId, bool> = stream::iter(users)
-            .map(look_up)
-            .buffer_unordered(LOOK_UPS_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(found.into_iter().filter_map(|(user, gone)| gone.then_some(user)).collect())
+    /// Writes behind the end of the feed. If that is not where it was thought to be nothing is written, and
+    /// where the feed stands is known again.
+    async fn write(&self, place: &mut Place, messages: &[Sequel]) -> Result<bool, FeedError> {
+        if messages.is_empty() {
+            return Ok(true);
+        }
+        match self.feed.append_behind(place.end, messages).await {
+            Outcome::Stored(position) => {
+                place.end = position;
+                Ok(true)
+            }
+            Outcome::Full => Err(FeedError::Full),
+            refused @ Outcome::Refused(..) => Err(FeedError::Refused(refused)),
+            // Somebody else wrote, or nobody knows: the end of the feed does.
+            Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown | Outcome::Unavailable => {
+                place.catch_up(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn has_parked(&self, place: &Place) {
+        self.progress.has_parked(place.parked.len());
+        self.metrics.has_parked(place.parked.len());
     }
 }
 
@@ -331,86 +246,73 @@ impl Follower for Feed {
     }
 
     async fn run_once(&self) -> Result<(), FeedError> {
-        let tail = self.feed.tail(&FEED_STREAM_SUBJECTS).await?;
-        let mut told = Told::of(&tail)?;
-        let mut end = tail.end;
-        for (stream, feed, log) in [
-            (subjects::USERS_STREAM, told.users, self.users.end().await?),
-            (subjects::SESSIONS_STREAM, told.sessions, self.sessions.end().await?),
-        ] {
+        let mut place = Place::of(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
+        for (from, log) in [(Source::Users, &self.users), (Source::Sessions, &self.sessions)] {
+            let (stream, feed, log) = (from.stream(), place.told.of(from), log.end().await?);
             if log < feed {
                 return Err(FeedError::LogBehindFeed { stream, feed, log });
             }
         }
+        self.retry(&mut place).await?;
         let mut reader = Reader::open(
-            (&self.users, told.users),
-            (&self.sessions, told.sessions),
+            (&self.users, place.told.users),
+            (&self.sessions, place.told.sessions),
             self.batch_max,
         )
         .await?;
-        tracing::info!(stream = FEED_STREAM, %end, "the projector follows the log");
+        tracing::info!(stream = FEED_STREAM, end = %place.end, "the projector follows the log");
         // With something to tell it is not well before that is told: the feed may be full.
         if reader.pending() == 0 {
-            self.progress.reached(told);
+            self.progress.reached(place.told);
         }
-        self.metrics.follows(end, reader.pending());
+        self.metrics.follows(place.end, reader.pending());
+        let mut retries = self.retries.clone();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.metrics.alive(ambient::now());
             let batch = tokio::select! {
-                _ = heartbeat.tick() => continue,
+                _ = heartbeat.tick() => {
+                    if retries.are_due() {
+                        self.retry(&mut place).await?;
+                    }
+                    continue;
+                }
                 batch = reader.next(self.batch_max) => batch?,
             };
             let (began, events) = (Instant::now(), batch.len() as u64);
-            self.tell(batch, &mut end, &mut told).await?;
+            self.tell(batch, &mut place).await?;
             self.metrics.wrote(events, began.elapsed());
-            self.metrics.follows(end, reader.pending());
-            self.progress.reached(told);
+            self.metrics.follows(place.end, reader.pending());
+            self.progress.reached(place.told);
         }
     }
 }
 
-/// The event of a message, if it leads to one.
-fn read(message: &Read) -> Result<Option<FeedEvent>, FeedError> {
-    let Followed { subject, position, stored_at, payload, .. } = &message.followed;
-    let event = match (message.from, subject.strip_prefix("rv.user.")) {
-        (Source::Users, None) => Event::from_json(payload)
-            .and_then(|event| project::of_user(&event, *position))
-            .map(Some),
-        (Source::Users, Some(user)) => user
-            .parse()
-            .map_err(|_| DecodeError::Inconsistent("the subject names nobody"))
-            .and_then(|user| {
-                let stored: StoredRevocation = serde_json::from_slice(payload)?;
-                Ok(project::of_revocation(user, &stored, *position, *stored_at))
-            }),
-        (Source::Sessions, _) => {
-            SessionEvent::from_json(payload).map(|event| project::of_session(&event, *position))
-        }
+/// A user or session of which nothing is told any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedInFeed {
+    /// The stream with the event that cannot be read.
+    pub stream: &'static str,
+    /// Where it stands there.
+    pub position: Position,
+    /// Whom it is about, as [`subjects::aggregate`] names it.
+    pub aggregate: String,
+}
+
+/// What the last message of the feed says is parked.
+///
+/// # Errors
+/// [`ReadError`]: nothing is known.
+pub async fn parked_in_feed(feed: &EventLog) -> Result<Vec<ParkedInFeed>, ReadError> {
+    let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
+    let place = Place::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    let entry = |(from, aggregate, position): (Source, String, Position)| ParkedInFeed {
+        stream: from.stream(),
+        position,
+        aggregate,
     };
-    event.map_err(|error| FeedError::Poison(*position, message.from.stream(), error))
-}
-
-/// Whether it comes from the log of sessions. The end of all sessions of a user does not.
-const fn is_of_a_session(event: &FeedEvent) -> bool {
-    event.happened.session_id().is_some()
-}
-
-fn sequel(
-    subject: String,
-    event: &FeedEvent,
-    told: Told,
-    kept: Option<Duration>,
-) -> Result<Sequel, serde_json::Error> {
-    let mut headers = vec![
-        (EVENT_TYPE_HEADER, event.happened.kind().to_owned()),
-        (USERS_POSITION_HEADER, told.users.to_string()),
-        (SESSIONS_POSITION_HEADER, told.sessions.to_string()),
-    ];
-    // Where the conventions of OpenTelemetry look for it.
-    headers.extend(event.traceparent.clone().map(|trace| ("traceparent", trace)));
-    Ok(Sequel { subject, payload: event.to_json()?.into(), headers, kept })
+    Ok(place.parked.entries().into_iter().map(entry).collect())
 }
 
 /// Age of the oldest event that is not told.

@@ -19,8 +19,8 @@ const SESSIONS_FILTERS: [&str; 1] = [subjects::SESSION_EVENTS_FILTER];
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Which log a message comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
     Users,
     Sessions,
 }
@@ -32,6 +32,11 @@ pub(super) struct Read {
 }
 
 impl Source {
+    /// The one of that name.
+    pub(super) fn of(stream: &str) -> Option<Self> {
+        [Self::Users, Self::Sessions].into_iter().find(|source| source.stream() == stream)
+    }
+
     /// The stream it is.
     pub(super) const fn stream(self) -> &'static str {
         match self {

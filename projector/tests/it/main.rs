@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod feed_project;
+mod parked;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
 use crate::log;
+use crate::parked::{ParkedId, parked_id};
 
 /// What to do about users.
 #[derive(Debug, Subcommand)]
@@ -178,20 +179,31 @@ pub struct ParkedArgs {
     pub(super) config: ConfigArgs,
 }
 
-/// What to do about parked mails.
+/// What to do about what is parked.
 #[derive(Debug, Subcommand)]
 pub enum ParkedAction {
-    /// Show them, oldest first; exit code 1 when there are any
+    /// Show mails and events, oldest first; exit code 1 when there are any
     List,
-    /// Put one back to be sent, or all of them
+    /// Show one as JSON; of an event, what waits behind it
+    #[command(after_help = "Example: roster parked show users-17")]
+    Show {
+        /// As `list` shows it
+        #[arg(value_parser = parked_id)]
+        id: ParkedId,
+    },
+    /// Put a mail back to be sent, have an event read again and what waits behind it, or all there is
+    #[command(after_help = "Examples:\n  roster parked retry\n  roster parked retry users-17")]
     Retry {
         /// As `list` shows it; all when it is not given
-        id: Option<uuid::Uuid>,
+        #[arg(value_parser = parked_id)]
+        id: Option<ParkedId>,
     },
-    /// Give one up for good
+    /// Give one up for good: a mail, or an event, which is removed from the log so that what waits behind it goes on
+    #[command(after_help = "Example: roster parked drop users-17")]
     Drop {
         /// As `list` shows it
-        id: uuid::Uuid,
+        #[arg(value_parser = parked_id)]
+        id: ParkedId,
     },
 }
 

@@ -3,11 +3,13 @@
 use events::feed::FeedEvent;
 use events::{Position, UserId};
 use futures::StreamExt;
+use projector::feed::event_of;
+use service_kit::event_log::Followed;
 
 use super::Verifier;
 use super::compare;
-use super::known::Doubt;
-use super::ordered::Ordered;
+use super::known::{Doubt, Known};
+use super::ordered::{Next, Ordered};
 use super::report::{Difference, Place};
 use crate::reading::Reading;
 
@@ -58,27 +60,60 @@ impl Verifier {
         is_of_users: bool,
     ) -> anyhow::Result<Option<Message>> {
         let mut there = None;
-        while let Some((at, message)) = told.next_to(position).await? {
+        while let Some(next) = told.next_to(position).await? {
             self.report.looked.feed += 1;
-            let user = message.user();
+            let (at, message) = match next {
+                Next::InPlace(at, message) => (at, message),
+                Next::Late(at, message) => {
+                    self.told_late(at, message, is_of_users).await?;
+                    continue;
+                }
+            };
+            let user = message.user().filter(|user| is_of_users && self.is_checked(*user));
+            let known = user.map(|user| self.known.entry(user).or_default());
             if at == position {
+                known.map(Known::told_on);
                 there = Some(message);
-            } else if is_of_users && let Some(user) = user.filter(|user| self.is_checked(*user)) {
+            } else if let Some(known) = known {
                 // The log of sessions keeps the last messages alone: what is told may be gone from it.
-                self.known.entry(user).or_default().doubt(Doubt::FeedExtra, at);
+                known.doubt(Doubt::FeedExtra, at);
             }
         }
-        for (_, message) in told.disordered() {
-            self.report.looked.feed += 1;
-            let what = match message.event {
-                Some(_) => "told twice, or out of order",
-                None => "a message cannot be read",
-            };
-            let mut difference = Difference::new(Place::Feed, what).at(message.sequence);
-            difference.user_id = message.user();
-            self.report.add(difference);
-        }
         Ok(there)
+    }
+
+    /// A message that comes behind those of later events. It may: its user or session was parked. Then it is
+    /// what was missing there, and nothing else of the same was told before it.
+    async fn told_late(
+        &mut self,
+        at: Position,
+        message: Message,
+        is_of_users: bool,
+    ) -> anyhow::Result<()> {
+        let user = message.user();
+        let difference = |what: &str| {
+            let mut difference = Difference::new(Place::Feed, what).at(message.sequence);
+            difference.user_id = user;
+            difference
+        };
+        if message.event.is_none() {
+            self.report.add(difference("a message cannot be read"));
+            return Ok(());
+        }
+        let Some(user) = user.filter(|user| self.is_checked(*user)) else { return Ok(()) };
+        let doubt = if is_of_users { Doubt::FeedMissing } else { Doubt::FeedSessionMissing };
+        if !self.known.entry(user).or_default().settle(doubt, at) {
+            self.report.add(difference("told twice, or out of order"));
+            return Ok(());
+        }
+        let log = if is_of_users { &self.streams.users } else { &self.streams.sessions };
+        // Erased since: nothing to compare with is left.
+        let Some(stored) = log.at(at).await? else { return Ok(()) };
+        let (subject, position, stored_at) = (stored.subject, stored.position, stored.stored_at);
+        let payload = stored.payload;
+        let logged = Followed { subject, position, stored_at, pending: 0, payload };
+        let expected = event_of(&logged).ok().flatten();
+        self.compare_told(user, expected.as_ref(), Some(&message), at)
     }
 
     /// Compares what must be told with what is.

@@ -22,6 +22,8 @@ pub struct Known {
     pub has_document: bool,
     /// What is in doubt, by [`Doubt`].
     doubts: [Counted; Doubt::ALL.len()],
+    /// Positions of what is not told, or not yet: it may come late, if the user was parked.
+    untold: Vec<Position>,
 }
 
 /// A session.
@@ -94,11 +96,37 @@ impl Known {
             }
             counted.count = counted.count.saturating_add(1);
         }
+        if matches!(doubt, Doubt::FeedMissing | Doubt::FeedSessionMissing) {
+            self.untold.push(position);
+        }
+    }
+
+    /// What was missing came late: `false` when it was not missing, or others stand before it.
+    pub fn settle(&mut self, doubt: Doubt, position: Position) -> bool {
+        let Some(index) = self.untold.iter().position(|untold| *untold == position) else {
+            return false;
+        };
+        // Several sessions of a user may be parked at once.
+        if doubt == Doubt::FeedMissing && index > 0 {
+            return false;
+        }
+        self.untold.remove(index);
+        if let Some(counted) = self.doubts.get_mut(doubt as usize) {
+            counted.count = counted.count.saturating_sub(1);
+            counted.first = self.untold.first().copied().unwrap_or(counted.first);
+        }
+        true
+    }
+
+    /// Something later is told: what is missing before it cannot come in order any more.
+    pub fn told_on(&mut self) {
+        self.untold.clear();
     }
 
     /// The user is deleted: what was before it may be gone everywhere.
     pub fn forget_doubts(&mut self) {
         self.doubts = Default::default();
+        self.untold = Vec::new();
     }
 
     /// What is in doubt.

@@ -9,32 +9,33 @@ pub struct Ordered<T> {
     items: BoxStream<'static, anyhow::Result<(Position, T)>>,
     next: Option<(Position, T)>,
     last: Position,
-    /// Those that came behind a later one, or twice.
-    disordered: Vec<(Position, T)>,
+}
+
+/// The next item.
+pub enum Next<T> {
+    /// In its place.
+    InPlace(Position, T),
+    /// Behind a later one, or once more.
+    Late(Position, T),
 }
 
 impl<T> Ordered<T> {
     pub fn new(items: BoxStream<'static, anyhow::Result<(Position, T)>>) -> Self {
-        Self { items, next: None, last: Position(0), disordered: Vec::new() }
+        Self { items, next: None, last: Position(0) }
     }
 
     /// The next item if it is of this position or an earlier one.
-    pub async fn next_to(&mut self, position: Position) -> anyhow::Result<Option<(Position, T)>> {
-        while self.next.is_none() {
+    pub async fn next_to(&mut self, position: Position) -> anyhow::Result<Option<Next<T>>> {
+        if self.next.is_none() {
             let Some(item) = self.items.next().await else { return Ok(None) };
             let (at, item) = item?;
-            if at > self.last {
-                self.last = at;
-                self.next = Some((at, item));
-            } else {
-                self.disordered.push((at, item));
+            if at <= self.last {
+                return Ok(Some(Next::Late(at, item)));
             }
+            self.last = at;
+            self.next = Some((at, item));
         }
-        Ok(self.next.take_if(|(at, _)| *at <= position))
-    }
-
-    /// Those that are not where they belong, since the last question.
-    pub fn disordered(&mut self) -> Vec<(Position, T)> {
-        std::mem::take(&mut self.disordered)
+        let next = self.next.take_if(|(at, _)| *at <= position);
+        Ok(next.map(|(at, item)| Next::InPlace(at, item)))
     }
 }

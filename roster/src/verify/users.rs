@@ -12,7 +12,7 @@ use views::{HistoryDocument, history_collection};
 use super::compare;
 use super::feed::{Message, OF_USERS};
 use super::known::Doubt;
-use super::ordered::Ordered;
+use super::ordered::{Next, Ordered};
 use super::report::{Difference, Place};
 use super::{Scope, Verifier};
 use crate::reading::Reading;
@@ -177,7 +177,17 @@ impl Verifier {
         position: Position,
     ) -> anyhow::Result<Option<Document>> {
         let mut there = None;
-        while let Some((at, document)) = history.next_to(position).await? {
+        while let Some(next) = history.next_to(position).await? {
+            let (at, document) = match next {
+                Next::InPlace(at, document) => (at, document),
+                Next::Late(_, document) => {
+                    let mut nowhere =
+                        Difference::new(Place::History, "a document without a position");
+                    nowhere.user_id = compare::user_in(&document, "user_id");
+                    self.report.add(nowhere);
+                    continue;
+                }
+            };
             self.report.looked.documents += 1;
             if at == position {
                 there = Some(document);
@@ -186,11 +196,6 @@ impl Verifier {
             {
                 self.known.entry(user).or_default().doubt(Doubt::HistoryExtra, at);
             }
-        }
-        for (_, document) in history.disordered() {
-            let mut nowhere = Difference::new(Place::History, "a document without a position");
-            nowhere.user_id = compare::user_in(&document, "user_id");
-            self.report.add(nowhere);
         }
         Ok(there)
     }

@@ -10,7 +10,7 @@ use events::{CommandId, Position, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{COMMAND_ID_HEADER, EventLog, Guard};
+use super::{COMMAND_ID_HEADER, EventLog, Followed, Guard};
 
 /// Code of "no message found".
 const NO_MESSAGE: u64 = 10037;
@@ -99,6 +99,37 @@ impl EventLog {
     pub async fn next(&self, filter: &str, after: Position) -> Result<Option<Stored>, ReadError> {
         let from = after.0.saturating_add(1);
         self.get(&json!({ "seq": from, "next_by_subj": filter })).await
+    }
+
+    /// The messages on some literal subjects behind one position and up to another, in order; the first `max`
+    /// of them.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn between(
+        &self,
+        subjects: &[String],
+        behind: Position,
+        through: Position,
+        max: usize,
+    ) -> Result<Vec<Followed>, ReadError> {
+        let mut heads = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            heads.push((subject, self.next(subject, behind).await?));
+        }
+        let mut messages = Vec::new();
+        while messages.len() < max {
+            let found = heads
+                .iter_mut()
+                .filter(|(_, head)| head.as_ref().is_some_and(|head| head.position <= through))
+                .min_by_key(|(_, head)| head.as_ref().map(|head| head.position));
+            let Some((subject, head)) = found else { break };
+            let Some(Stored { position, stored_at, payload, .. }) = head.take() else { break };
+            *head = self.next(subject, position).await?;
+            let subject = subject.to_owned();
+            messages.push(Followed { subject, position, stored_at, pending: 0, payload });
+        }
+        Ok(messages)
     }
 
     /// The message that `command` wrote on `subject` behind `guard`.

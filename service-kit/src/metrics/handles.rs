@@ -142,6 +142,7 @@ impl Metrics {
             lag: table.projector_lag.with(labels()),
             lag_seconds: table.projector_lag_seconds.with(labels()),
             progress: table.projector_progress.with(labels()),
+            parked: table.projector_parked.with(labels()),
             events: table.projector_events.with(labels()),
             batches: table.projector_batches.with(labels()),
             batch_duration: table.projector_batch_duration.with(labels()),
@@ -302,6 +303,7 @@ pub struct ProjectorMetrics {
     lag: Level,
     lag_seconds: Level,
     progress: Level,
+    parked: Level,
     events: Counter,
     batches: Counter,
     batch_duration: Histogram,
@@ -330,6 +332,11 @@ impl ProjectorMetrics {
     /// How old the oldest event is that the views lack.
     pub fn lags(&self, age: Duration) {
         self.lag_seconds.set(seconds(age));
+    }
+
+    /// So many aggregates are parked.
+    pub fn has_parked(&self, aggregates: usize) {
+        self.parked.set(number(aggregates as u64));
     }
 
     /// It starts again from its checkpoint.

@@ -163,6 +163,8 @@ table! {
     projector_lag_seconds: Gauged = "roster_projector_lag_seconds" ["service", "stream"];
     /// When the projector last knew that the views follow the log, in seconds since 1970.
     projector_progress: Gauged = "roster_projector_last_progress_timestamp_seconds" ["service", "stream"];
+    /// Users and sessions of which an event cannot be read, so that they are parked.
+    projector_parked: Gauged = "roster_projector_parked" ["service", "stream"];
     /// Messages that were folded into the views.
     projector_events: Count = "roster_projector_events_applied_total" ["service", "stream"];
     /// Writes to the database, each of all messages that had come.

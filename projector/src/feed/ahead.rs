@@ -1,0 +1,209 @@
+//! What comes next in the feed: what a batch of the logs leads to.
+
+use std::collections::{HashMap, HashSet};
+
+use events::feed::{
+    FeedEvent, Happened, PARKED_HEADER, SESSIONS_POSITION_HEADER, USERS_POSITION_HEADER,
+};
+use events::{DecodeError, Position, UserId, subjects};
+use futures::{StreamExt, TryStreamExt, stream};
+use service_kit::ambient;
+use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, Followed, ReadError, Sequel};
+
+use super::place::{Parked, Place, Told};
+use super::reader::{Read, Source};
+use super::{Feed, FeedError, WRITE_MESSAGES_MAX, project};
+use crate::fold::{Fold, Sessions, Users};
+use crate::read;
+use crate::supervise::age;
+
+/// Users looked up at once.
+const LOOK_UPS_AT_ONCE: usize = 16;
+/// The type of the event after which nothing is told of a user.
+const DELETED: &str = "user.deleted.v1";
+
+/// What some messages of the logs lead to.
+pub(super) struct Ahead {
+    pub(super) messages: Vec<Sequel>,
+    /// How far the feed tells after them.
+    pub(super) told: Told,
+    /// What is parked after them.
+    pub(super) parked: Parked,
+    /// Why nothing behind them can be told, if so.
+    pub(super) failure: Option<FeedError>,
+}
+
+/// An event that can be told, and how far the feed tells with it.
+struct Tellable {
+    event: FeedEvent,
+    told: Told,
+}
+
+impl Feed {
+    /// What a batch leads to. What comes before an event that cannot be parked any more is told before that is
+    /// reported.
+    pub(super) async fn ahead(&self, batch: &[Read], place: &Place) -> Result<Ahead, FeedError> {
+        let (mut told, mut parked) = (place.told, place.parked.clone());
+        let mut events = Vec::with_capacity(batch.len());
+        let mut failure = None;
+        for message in batch {
+            let Followed { subject, position, .. } = &message.followed;
+            let (from, aggregate) = (message.from, subjects::aggregate(subject));
+            let is_parked = parked.holds(from, aggregate);
+            let mut after = told;
+            after.and(message);
+            match event_of(&message.followed) {
+                Ok(event) if is_parked => {
+                    if let Some(event) = event.filter(is_deletion) {
+                        parked.release(from, aggregate);
+                        events.push(Tellable { event, told: after });
+                    }
+                }
+                Err(_) if is_parked => {}
+                Ok(event) => events.extend(event.map(|event| Tellable { event, told: after })),
+                Err(error) if parked.len() < self.parked_max => {
+                    tracing::error!(
+                        stream = from.stream(), aggregate, %position, %error,
+                        "an event cannot be read: nothing is told of its user or session any more"
+                    );
+                    parked.hold(from, aggregate, *position);
+                }
+                Err(error) => {
+                    let (stream, max) = (from.stream(), self.parked_max);
+                    failure = Some(FeedError::TooManyParked(*position, stream, error, max));
+                    break;
+                }
+            }
+            told = after;
+        }
+        let messages = self.messages(events, &parked).await?;
+        Ok(Ahead { messages, told, parked, failure })
+    }
+
+    /// What a parked aggregate leads to as far as it can be read now; `None` when that is no further than
+    /// before.
+    pub(super) async fn ahead_of_parked(
+        &self,
+        from: Source,
+        aggregate: &str,
+        place: &Place,
+    ) -> Result<Option<Ahead>, FeedError> {
+        let Some(position) = place.parked.position(from, aggregate) else { return Ok(None) };
+        let (log, subjects) = match from {
+            Source::Users => (&self.users, Users::subjects_of(aggregate)),
+            Source::Sessions => (&self.sessions, Sessions::subjects_of(aggregate)),
+        };
+        let (behind, through) = (Position(position.0.saturating_sub(1)), place.told.of(from));
+        let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;
+        let is_whole = messages.len() < WRITE_MESSAGES_MAX;
+        let messages: Vec<Read> =
+            messages.into_iter().map(|followed| Read { from, followed }).collect();
+        let read: Vec<_> = messages.iter().map(|message| event_of(&message.followed)).collect();
+        let is_end = |event: &Result<Option<FeedEvent>, DecodeError>| {
+            event.as_ref().is_ok_and(|event| event.as_ref().is_some_and(is_deletion))
+        };
+        let counts_from = read.iter().rposition(is_end).unwrap_or(0);
+        let (mut events, mut stuck, mut next) = (Vec::new(), None, behind);
+        for (message, event) in messages.iter().zip(read).skip(counts_from) {
+            let Ok(event) = event else {
+                stuck = Some(message.followed.position);
+                break;
+            };
+            next = Position(message.followed.position.0.saturating_add(1));
+            events.extend(event.map(|event| Tellable { event, told: place.told }));
+        }
+        let mut parked = place.parked.clone();
+        match stuck {
+            Some(stuck) if stuck == position => return Ok(None),
+            Some(stuck) => parked.hold(from, aggregate, stuck),
+            None if is_whole => parked.release(from, aggregate),
+            None => parked.hold(from, aggregate, next),
+        }
+        let messages = self.messages(events, &parked).await?;
+        Ok(Some(Ahead { messages, told: place.told, parked, failure: None }))
+    }
+
+    /// The messages that tell some events.
+    async fn messages(
+        &self,
+        events: Vec<Tellable>,
+        parked: &Parked,
+    ) -> Result<Vec<Sequel>, FeedError> {
+        let of_sessions = events.iter().filter(|tellable| is_of_a_session(&tellable.event));
+        let gone = self.gone(of_sessions.filter_map(|one| one.event.happened.user_id())).await?;
+        let now = ambient::now();
+        let mut messages = Vec::with_capacity(events.len());
+        for Tellable { event, told } in events {
+            let is_gone = event.happened.user_id().is_some_and(|user| gone.contains(&user));
+            if is_of_a_session(&event) && is_gone {
+                continue;
+            }
+            let Some(subject) = event.nats_subject() else { continue };
+            let mut kept = None;
+            if subject.starts_with("sessions.") {
+                let left = self.sessions_kept.checked_sub(age(Some(event.time), now));
+                // Its time is over before it is told: whoever comes now has no use for it.
+                let Some(left) = left.filter(|left| left.as_secs() > 0) else { continue };
+                kept = Some(left);
+            }
+            let mut headers = vec![
+                (EVENT_TYPE_HEADER, event.happened.kind().to_owned()),
+                (USERS_POSITION_HEADER, told.users.to_string()),
+                (SESSIONS_POSITION_HEADER, told.sessions.to_string()),
+            ];
+            headers.extend(parked.header().map(|parked| (PARKED_HEADER, parked)));
+            // Where the conventions of OpenTelemetry look for it.
+            headers.extend(event.traceparent.clone().map(|trace| ("traceparent", trace)));
+            messages.push(Sequel { subject, payload: event.to_json()?.into(), headers, kept });
+        }
+        Ok(messages)
+    }
+
+    /// Those of some users who are deleted, as the log says now.
+    async fn gone(
+        &self,
+        users: impl Iterator<Item = UserId>,
+    ) -> Result<HashSet<UserId>, FeedError> {
+        let users: HashSet<UserId> = users.collect();
+        let found: HashMap<UserId, bool> = stream::iter(users)
+            .map(|user| is_gone(&self.users, user))
+            .buffer_unordered(LOOK_UPS_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().filter_map(|(user, gone)| gone.then_some(user)).collect())
+    }
+}
+
+async fn is_gone(users: &EventLog, user: UserId) -> Result<(UserId, bool), ReadError> {
+    let last = users.last(&subjects::user_events(user)).await?;
+    // Whose log is empty never was a user, and nothing is told of them either.
+    let gone = last.is_none_or(|last| last.header(EVENT_TYPE_HEADER).as_deref() == Some(DELETED));
+    Ok((user, gone))
+}
+
+/// What is told of a message of one of the logs, if anything.
+///
+/// # Errors
+/// [`DecodeError`]: it cannot be read.
+pub fn event_of(message: &Followed) -> Result<Option<FeedEvent>, DecodeError> {
+    let Followed { subject, position, stored_at, payload, .. } = message;
+    if let Some(user) = subject.strip_prefix("rv.user.") {
+        let (user, stored) = read::revocation(user, payload)?;
+        return Ok(project::of_revocation(user, &stored, *position, *stored_at));
+    }
+    if subject.starts_with("ev.session.") {
+        let event = read::session_event(subject, payload)?;
+        return Ok(project::of_session(&event, *position));
+    }
+    let event = read::user_event(subject, payload)?;
+    project::of_user(&event, *position).map(Some)
+}
+
+/// Whether it comes from the log of sessions. The end of all sessions of a user does not.
+const fn is_of_a_session(event: &FeedEvent) -> bool {
+    event.happened.session_id().is_some()
+}
+
+fn is_deletion(event: &FeedEvent) -> bool {
+    matches!(event.happened, Happened::Deleted(_))
+}

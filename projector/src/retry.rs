@@ -1,0 +1,108 @@
+//! When what is parked is read again: now and then by itself, and when the operator wishes it.
+
+use std::time::Duration;
+
+use async_nats::client::{FlushError, PublishError};
+use async_nats::{Client, SubscribeError, Subscriber};
+use events::subjects::PARKED_RETRY;
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after which what is parked is read again without a wish.
+const RETRY_EVERY: Duration = Duration::from_secs(30);
+
+/// The operator's side: wishes that what is parked is read again.
+pub struct RetryWish(Client);
+
+impl RetryWish {
+    /// Over a connection with the operator's rights.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// Lets every projector that runs hear it.
+    ///
+    /// # Errors
+    /// The connection is gone: perhaps nobody has.
+    #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
+    pub async fn send(&self) -> Result<(), WishError> {
+        self.0.publish(PARKED_RETRY, "".into()).await?;
+        Ok(self.0.flush().await?)
+    }
+}
+
+/// Perhaps nobody heard the wish.
+#[derive(Debug, thiserror::Error)]
+#[error("no projector can be told: {0}")]
+pub struct WishError(String);
+
+impl From<PublishError> for WishError {
+    fn from(error: PublishError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<FlushError> for WishError {
+    fn from(error: FlushError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Hears the operator's wishes.
+pub struct Wishes {
+    subscriber: Subscriber,
+    count: watch::Sender<u64>,
+}
+
+impl Wishes {
+    /// Begins to listen. The subscription outlives reconnections.
+    ///
+    /// # Errors
+    /// The subscription could not be made.
+    pub async fn listen(client: &Client) -> Result<Self, SubscribeError> {
+        let subscriber = client.subscribe(PARKED_RETRY).await?;
+        Ok(Self { subscriber, count: watch::Sender::new(0) })
+    }
+
+    /// For one that has something parked.
+    pub fn heard(&self) -> Retries {
+        Retries { wishes: self.count.subscribe(), due: Instant::now() + RETRY_EVERY }
+    }
+
+    /// Listens until `stop`.
+    pub async fn run(mut self, stop: &CancellationToken) {
+        loop {
+            let wish = tokio::select! {
+                () = stop.cancelled() => return,
+                wish = self.subscriber.next() => wish,
+            };
+            if wish.is_none() {
+                return;
+            }
+            self.count.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+}
+
+/// Knows when to read again what is parked.
+#[derive(Clone)]
+pub struct Retries {
+    wishes: watch::Receiver<u64>,
+    due: Instant,
+}
+
+impl Retries {
+    /// Whether it is time.
+    pub fn are_due(&mut self) -> bool {
+        let wished = self.wishes.has_changed().unwrap_or(false);
+        let due = wished || Instant::now() >= self.due;
+        if due {
+            self.wishes.mark_unchanged();
+            self.due = Instant::now() + RETRY_EVERY;
+        }
+        due
+    }
+}
