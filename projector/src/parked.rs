@@ -59,7 +59,7 @@ impl Parked {
     }
 
     /// How many aggregates are parked.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.held.len()
     }
 

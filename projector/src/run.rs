@@ -304,7 +304,7 @@ impl<F: Fold> Projection<F> {
                     batch.ended.push(aggregate.to_owned());
                 }
                 Ok(()) => {}
-                Err(error) if parked.len() < self.parked_max => {
+                Err(error) if parked.count() < self.parked_max => {
                     parked.hold(aggregate, message.position, error.to_string());
                     batch.parked.push(aggregate.to_owned());
                     batch.passes(message);
@@ -327,7 +327,7 @@ impl<F: Fold> Projection<F> {
         for (aggregate, from) in parked.aggregates() {
             self.retry_one(parked, &aggregate, from, position).await?;
         }
-        self.has_parked(parked.len());
+        self.has_parked(parked.count());
         Ok(())
     }
 
@@ -380,7 +380,7 @@ impl<F: Fold> Projection<F> {
         for aggregate in &batch.ended {
             self.asked(parked.end(aggregate)).await?;
         }
-        self.has_parked(parked.len());
+        self.has_parked(parked.count());
         Ok(())
     }
 

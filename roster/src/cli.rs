@@ -14,13 +14,14 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    asyncapi, dev, erase, health, init, keys, lag, log, openapi, parked, provision, services,
-    subscribers, user, users, verify,
+    asyncapi, audit, dev, erase, health, init, keys, lag, log, openapi, parked, provision,
+    services, subscribers, user, users, verify,
 };
 
 pub use operator::{
-    EventsAction, EventsArgs, ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs,
-    SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand, VerifyArgs,
+    AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs, ParkedAction,
+    ParkedArgs, ProvisionArgs, SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand,
+    VerifyArgs,
 };
 
 /// Event-driven user and authentication service.
@@ -57,6 +58,8 @@ enum Command {
     /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
     /// credentials
     Subscribers(SubscribersArgs),
+    /// What operators changed: who, when and how it ended. Needs the operator's credentials
+    Audit(AuditArgs),
     /// Mails that could not be sent and events that cannot be read: look, try again, give up. Needs the operator's
     /// credentials
     Parked(ParkedArgs),
@@ -189,6 +192,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reactor(args) => with_settings(args.config, services::reactor),
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
+        Command::Audit(args) => {
+            with_settings(args.config.config.clone(), |settings| audit::run(settings, args))
         }
         Command::Verify(args) => {
             with_settings(args.config.config.clone(), |settings| verify::run(settings, args))

@@ -1,6 +1,7 @@
 //! `roster`: every service and the operator's commands in one binary.
 
 mod asyncapi;
+mod audit;
 mod cli;
 mod dev;
 mod erase;

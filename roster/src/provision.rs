@@ -3,18 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use async_nats::Client;
 use command_api::App;
 use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
-    mailer_events, mailer_orders, mails_stream, sessions_stream, snapshots_stream, throttle_stream,
-    users_stream,
+    mailer_events, mailer_orders, mails_stream, operations_stream, sessions_stream,
+    snapshots_stream, throttle_stream, users_stream,
 };
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Ended, Operation};
 use crate::cli::{ProvisionArgs, say};
 
 /// The administrator that the environment asks for.
@@ -49,11 +51,33 @@ pub async fn run(settings: Settings, args: ProvisionArgs) -> anyhow::Result<Exit
         return check(&settings, args.json).await;
     }
     let administrator = Administrator::from_env()?;
-    log(&settings).await?;
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let changing = differing(&settings, &client).await?;
+    // Before anything is done there must be a place for writing down who does it.
+    stream(&settings, &client, &operations_stream(&settings.log, &settings.audit)).await?;
+    let work = async {
+        let done = work(&settings, administrator).await?;
+        if args.json {
+            say(&json!({ "done": done }).to_string());
+        } else {
+            done.iter().for_each(|line| say(line));
+        }
+        let changed: Vec<_> = changing.iter().map(Differing::name).collect();
+        let result = json!({ "done": done, "changed": changed });
+        Ok(Ended { code: ExitCode::SUCCESS, result })
+    };
+    audit::over(&settings, &client, Operation::Provision, json!({}), work).await
+}
+
+async fn work(
+    settings: &Settings,
+    administrator: Option<Administrator>,
+) -> anyhow::Result<Vec<&'static str>> {
+    log(settings).await?;
     let mut done = vec!["the event log is as it must be"];
     if let Some(administrator) = administrator {
         let stop = CancellationToken::new();
-        let app = App::build(&settings, &Metrics::new("provision"), stop.clone()).await?;
+        let app = App::build(settings, &Metrics::new("provision"), stop.clone()).await?;
         if app.has_administrator().await.map_err(anyhow::Error::msg)? {
             done.push("there is an administrator already");
         } else {
@@ -62,17 +86,13 @@ pub async fn run(settings: Settings, args: ProvisionArgs) -> anyhow::Result<Exit
         }
         stop.cancel();
     }
-    if args.json {
-        say(&json!({ "done": done }).to_string());
-    } else {
-        done.into_iter().for_each(say);
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(done)
 }
 
 /// Every stream as the settings want it.
-fn streams(settings: &Settings) -> [StreamSpec; 6] {
+fn streams(settings: &Settings) -> [StreamSpec; 7] {
     [
+        operations_stream(&settings.log, &settings.audit),
         users_stream(&settings.log),
         sessions_stream(&settings.log, &settings.sessions),
         mails_stream(&settings.log),
@@ -91,9 +111,7 @@ fn consumers() -> [ConsumerSpec; 3] {
 pub async fn log(settings: &Settings) -> anyhow::Result<()> {
     let client = nats::connect(&settings.nats, "operator").await?;
     for spec in streams(settings) {
-        let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
-        let name = spec.name();
-        log.provision(&spec).await.with_context(|| format!("cannot provision {name}"))?;
+        stream(settings, &client, &spec).await?;
     }
     for spec in consumers() {
         let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
@@ -105,6 +123,11 @@ pub async fn log(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn stream(settings: &Settings, client: &Client, spec: &StreamSpec) -> anyhow::Result<()> {
+    let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+    log.provision(spec).await.with_context(|| format!("cannot provision {}", spec.name()))
+}
+
 /// What differs in a stream, or in a consumer of it.
 struct Differing {
     stream: &'static str,
@@ -112,9 +135,17 @@ struct Differing {
     faults: Vec<String>,
 }
 
+impl Differing {
+    fn name(&self) -> String {
+        match self.consumer {
+            Some(consumer) => format!("{} {consumer}", self.stream),
+            None => self.stream.to_owned(),
+        }
+    }
+}
+
 /// Looks at everything that [`log`] makes.
-async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
-    let client = nats::connect(&settings.nats, "operator").await?;
+async fn differing(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Differing>> {
     let mut found = Vec::new();
     for spec in streams(settings) {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
@@ -127,6 +158,12 @@ async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
         found.push(Differing { stream: spec.stream(), consumer: Some(spec.name()), faults });
     }
     found.retain(|differing| !differing.faults.is_empty());
+    Ok(found)
+}
+
+async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let found = differing(settings, &client).await?;
     if as_json {
         let items: Vec<_> = found
             .iter()
@@ -136,10 +173,9 @@ async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
             .collect();
         say(&json!({ "items": items }).to_string());
     } else {
-        for Differing { stream, consumer, faults } in &found {
-            let name =
-                consumer.map_or_else(|| (*stream).to_owned(), |name| format!("{stream} {name}"));
-            faults.iter().for_each(|fault| say(&format!("{name}: {fault}")));
+        for differing in &found {
+            let name = differing.name();
+            differing.faults.iter().for_each(|fault| say(&format!("{name}: {fault}")));
         }
         if found.is_empty() {
             say("the event log is as it must be");

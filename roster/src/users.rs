@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::metrics::Metrics;
+use service_kit::nats;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Ended, Operation};
 use crate::cli::{ImportArgs, progress, say};
 
 /// Lines between two notes of how far it is.
@@ -46,9 +48,18 @@ struct Line {
 
 /// Imports a file, from where an earlier start got to. Exit code 1 when lines were rejected.
 pub async fn import(settings: Settings, args: ImportArgs) -> anyhow::Result<ExitCode> {
+    // Which file, by what it holds: its name may be somebody's.
+    let digest = digest_of(&args.file)?;
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let arguments = json!({ "sha256": digest });
+    let importing = work(&settings, &args, &digest);
+    audit::over(&settings, &client, Operation::UsersImport, arguments, importing).await
+}
+
+async fn work(settings: &Settings, args: &ImportArgs, digest: &str) -> anyhow::Result<Ended> {
     let path = &args.file;
     let bytes = std::fs::metadata(path).with_context(|| cannot_read(path))?.len();
-    let results = args.results.map_or_else(|| results_beside(path), Ok)?;
+    let results = args.results.clone().unwrap_or_else(|| results_beside(path, digest));
     let mut notes = Notes::open(&results)?;
     let mut input = BufReader::new(File::open(path).with_context(|| cannot_read(path))?);
     let bar = ProgressBar::new(bytes).with_style(ProgressStyle::with_template(
@@ -66,7 +77,7 @@ pub async fn import(settings: Settings, args: ImportArgs) -> anyhow::Result<Exit
     bar.reset_eta();
 
     let stop = CancellationToken::new();
-    let app = App::build(&settings, &Metrics::new("import"), stop.clone()).await?;
+    let app = App::build(settings, &Metrics::new("import"), stop.clone()).await?;
     loop {
         let mut block = Vec::new();
         while block.len() < BLOCK_LINES {
@@ -95,7 +106,8 @@ pub async fn import(settings: Settings, args: ImportArgs) -> anyhow::Result<Exit
             results.display()
         ));
     }
-    Ok(if tally.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let code = if tally.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    Ok(Ended { code, result: json!({ "lines": notes.lines, "tally": tally }) })
 }
 
 /// The answers to a block, once every line of it is decided. What was made by a try that broke off is
@@ -176,7 +188,8 @@ fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     Ok(Some(line))
 }
 
-fn results_beside(path: &Path) -> anyhow::Result<PathBuf> {
+/// The SHA-256 of a file.
+fn digest_of(path: &Path) -> anyhow::Result<String> {
     let mut digest = Sha256::new();
     let mut file = BufReader::new(File::open(path).with_context(|| cannot_read(path))?);
     loop {
@@ -188,11 +201,14 @@ fn results_beside(path: &Path) -> anyhow::Result<PathBuf> {
         let read = part.len();
         file.consume(read);
     }
-    let digest: String =
-        digest.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn results_beside(path: &Path, digest: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
+    let digest: String = digest.chars().take(8).collect();
     name.push(format!(".{digest}.results.ndjson"));
-    Ok(name.into())
+    name.into()
 }
 
 fn cannot_read(path: &Path) -> String {

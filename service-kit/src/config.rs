@@ -49,6 +49,8 @@ section! {
         log: Log,
         /// What other services are told.
         feed: Feed,
+        /// What operators did.
+        audit: Audit,
         /// The database of the views.
         mongodb: MongoDb,
         /// Keys.
@@ -129,6 +131,15 @@ section! {
         snapshots_bytes_max: u64,
         /// How long events of sessions stay in the feed, in seconds.
         sessions_kept_s: u64,
+    }
+}
+section! {
+    /// `[audit]`
+    Audit {
+        /// Bound of the stream with what operators did.
+        bytes_max: u64,
+        /// How long it is kept, in seconds.
+        kept_s: u64,
     }
 }
 section! {
@@ -464,10 +475,12 @@ impl Settings {
             ("log.throttle_bytes_max", self.log.throttle_bytes_max),
             ("feed.bytes_max", self.feed.bytes_max),
             ("feed.snapshots_bytes_max", self.feed.snapshots_bytes_max),
+            ("audit.bytes_max", self.audit.bytes_max),
         ] {
             bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
         }
         bound("feed.sessions_kept_s", self.feed.sessions_kept_s, 3_600, 315_360_000);
+        bound("audit.kept_s", self.audit.kept_s, 86_400, 315_360_000);
         bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
         bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
         bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);

@@ -70,3 +70,12 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
     let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
     Ok(options.connect(servers).await?)
 }
+
+/// The user that the server knows a connection by: the public key of its credentials, or its name when there are
+/// no keys. `None` when the server does not say.
+#[expect(clippy::disallowed_methods, reason = "a question to the server; nothing is written")]
+pub async fn user(client: &Client) -> Option<String> {
+    let answer = client.request("$SYS.REQ.USER.INFO", "".into()).await.ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
+    answer.pointer("/data/user")?.as_str().map(str::to_owned)
+}

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod auditing;
 mod canary;
 mod cluster;
 mod concealing;

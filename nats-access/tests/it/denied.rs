@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// What no service may do to any stream.
-const DESTRUCTIVE: [&str; 18] = [
+const DESTRUCTIVE: [&str; 25] = [
     "$JS.API.STREAM.CREATE.USERS",
     "$JS.API.STREAM.UPDATE.USERS",
     "$JS.API.STREAM.DELETE.USERS",
@@ -27,17 +27,26 @@ const DESTRUCTIVE: [&str; 18] = [
     "$JS.API.STREAM.DELETE.KV_THROTTLE",
     "$JS.API.STREAM.PURGE.KV_THROTTLE",
     "$JS.API.STREAM.MSG.DELETE.KV_THROTTLE",
+    // What operators did is for operators.
+    "op.provision",
+    "$JS.API.STREAM.INFO.OPERATIONS",
+    "$JS.API.STREAM.MSG.GET.OPERATIONS",
+    "$JS.API.STREAM.MSG.DELETE.OPERATIONS",
+    "$JS.API.STREAM.PURGE.OPERATIONS",
+    "$JS.API.CONSUMER.CREATE.OPERATIONS.mine.op.*",
+    "$JS.API.CONSUMER.MSG.NEXT.OPERATIONS.mine",
     "$KV.OTHER.key",
     "$JS.API.STREAM.INFO.OTHER",
     "$JS.API.STREAM.MSG.GET.OTHER",
 ];
 /// What no service may listen to.
-const PRIVATE: [&str; 9] = [
+const PRIVATE: [&str; 10] = [
     ">",
     "ev.>",
     "ev.user.one",
     "sec.user.*",
     "uq.email.*",
+    "op.*",
     "_INBOX.>",
     "$JS.>",
     "$SYS.>",

@@ -170,6 +170,9 @@ async fn a_subscriber_can_do_nothing_else() {
         "$JS.ACK.USER_EVENTS.other.1.1.1.1.0",
         "$JS.ACK.hub.account.USER_EVENTS.other.1.1.1.1.0",
         "$JS.ACK.USERS.mailer.1.1.1.1.0",
+        // What operators did.
+        "op.provision",
+        "$JS.API.STREAM.MSG.GET.OPERATIONS",
         // The feed as a whole.
         "$JS.API.STREAM.INFO.USER_EVENTS",
         "$JS.API.STREAM.LIST",

@@ -35,7 +35,7 @@ async fn what_another_projector_passed_over_is_applied_before_the_aggregate_is_l
     // The other one hears of it before it passes anything over.
     other.wait(at(13)).await.unwrap();
     assert!(!other.holds("ada"), "so the other one applies what stands at 13");
-    assert_eq!(Parked::load(&views, "users_1", STREAM).await.unwrap().len(), 0);
+    assert_eq!(Parked::load(&views, "users_1", STREAM).await.unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -46,10 +46,10 @@ async fn what_is_parked_is_parked_for_its_own_views_alone() {
     users.park("ada").await.unwrap();
     users.park("ada").await.unwrap();
     users.stuck("ada", Position(8), "another".to_owned()).await.unwrap();
-    assert_eq!(Parked::load(&views, "users_2", STREAM).await.unwrap().len(), 0);
+    assert_eq!(Parked::load(&views, "users_2", STREAM).await.unwrap().count(), 0);
     let again = Parked::load(&views, "users_1", STREAM).await.unwrap();
     assert_eq!(again.aggregates(), [("ada".to_owned(), Position(8))]);
     users.end("ada").await.unwrap();
     users.reload().await.unwrap();
-    assert_eq!(users.len(), 0);
+    assert_eq!(users.count(), 0);
 }

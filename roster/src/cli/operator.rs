@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
-use crate::log;
 use crate::parked::{ParkedId, parked_id};
+use crate::{audit, log};
 
 /// What to do about users.
 #[derive(Debug, Subcommand)]
@@ -204,6 +204,36 @@ pub enum ParkedAction {
         /// As `list` shows it
         #[arg(value_parser = parked_id)]
         id: ParkedId,
+    },
+}
+
+/// Arguments of `roster audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(subcommand)]
+    pub action: AuditAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// How to look at what operators did.
+#[derive(Debug, Subcommand)]
+pub enum AuditAction {
+    /// Show it, oldest first: one event when a command began and one when it ended. A beginning without an end is of
+    /// a command that still runs or was killed
+    #[command(
+        after_help = "Example: roster audit list --since 2026-01-31T12:00:00Z --command subscribers-add"
+    )]
+    List {
+        /// From this time on
+        #[arg(long, value_name = "TIME", value_parser = audit::time)]
+        since: Option<events::Timestamp>,
+        /// Of this command alone
+        #[arg(long, value_name = "COMMAND", value_parser = audit::names())]
+        command: Option<String>,
     },
 }
 

@@ -9,6 +9,7 @@ use service_kit::ambient;
 use uuid::Uuid;
 
 use super::Told;
+use crate::audit::Ended;
 use crate::cli::{failed, say};
 
 /// All of them, oldest first.
@@ -46,19 +47,19 @@ pub async fn retry_all(parked: &ParkedMails) -> anyhow::Result<Vec<Uuid>> {
     Ok(retried)
 }
 
-/// Says what was done about mails.
-pub fn told(ids: &[Uuid], found: bool, done: &str, as_json: bool) -> ExitCode {
-    let ids = if found { ids } else { &[] };
+/// Says what was done about one.
+pub fn told(id: Uuid, found: bool, done: &str, as_json: bool) -> Ended {
+    let ids: &[Uuid] = if found { &[id] } else { &[] };
+    let result = json!({ done: ids });
     if as_json {
-        say(&json!({ done: ids }).to_string());
-    } else {
-        for id in ids {
-            say(&format!("{done} {id}"));
-        }
+        say(&result.to_string());
+    } else if found {
+        say(&format!("{done} {id}"));
     }
-    match (found, as_json) {
+    let code = match (found, as_json) {
         (true, _) => ExitCode::SUCCESS,
         (false, true) => ExitCode::FAILURE,
         (false, false) => failed("no such mail is parked"),
-    }
+    };
+    Ended { code, result }
 }

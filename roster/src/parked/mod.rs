@@ -3,6 +3,7 @@
 mod events;
 mod mails;
 
+use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,10 +19,13 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use self::events::{Item, ParkedEvents};
+use crate::audit::{self, Ended, Operation};
 use crate::cli::{ParkedAction, ParkedArgs, failed, progress, say};
 
 /// How long a projector may take to read again what is parked.
 const HEAL_MAX: Duration = Duration::from_secs(15);
+/// The answer to the name of something that is not parked.
+const NOT_PARKED: &str = "nothing of this name is parked";
 /// Pause between two looks whether it has.
 const HEAL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -32,6 +36,15 @@ pub enum ParkedId {
     Mail(Uuid),
     /// What waits behind an event that cannot be read.
     Event(&'static str, Position),
+}
+
+impl fmt::Display for ParkedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mail(id) => id.fmt(f),
+            Self::Event(stream, position) => write!(f, "{}-{position}", stream.to_lowercase()),
+        }
+    }
 }
 
 /// Reads what `list` shows: the id of a mail, or `users-17`, `sessions-17`.
@@ -57,59 +70,138 @@ pub async fn run(settings: Settings, args: ParkedArgs) -> anyhow::Result<ExitCod
     let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
     let orders = MailOrders::new(&key.derive(MAIL_KEY_PURPOSE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
-    let mails = EventLog::new(client, subjects::MAILS_STREAM, Limits::of(&settings));
-    let mails = ParkedMails::new(mails, orders);
-    let events = ParkedEvents::open(&settings).await?;
+    let mails = EventLog::new(client.clone(), subjects::MAILS_STREAM, Limits::of(&settings));
+    let parked = Parked {
+        mails: ParkedMails::new(mails, orders),
+        events: ParkedEvents::open(&settings).await?,
+        as_json: args.json,
+    };
     match args.action {
-        ParkedAction::List => {
-            let mut items = mails::items(&mails).await?;
-            items.extend(events.list().await?.iter().map(Item::told));
-            let empty = items.is_empty();
-            show(items, args.json);
-            Ok(if empty { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        ParkedAction::List => parked.list().await,
+        ParkedAction::Show { id } => parked.show(id).await,
+        ParkedAction::Retry { id } => {
+            let arguments = json!({ "id": id.map(|id| id.to_string()) });
+            let retrying = parked.retry(id);
+            audit::over(&settings, &client, Operation::ParkedRetry, arguments, retrying).await
         }
-        ParkedAction::Show { id } => {
-            let item = match id {
-                ParkedId::Mail(id) => mails::item(&mails, id).await?,
-                ParkedId::Event(stream, position) => match events.find(stream, position).await? {
-                    Some(item) => Some(events.told_whole(&item).await?),
-                    None => None,
-                },
-            };
-            let Some(item) = item else { return Ok(failed("nothing of this name is parked")) };
-            say(&if args.json {
-                item.json.to_string()
-            } else {
-                serde_json::to_string_pretty(&item.json)?
-            });
-            Ok(ExitCode::SUCCESS)
+        ParkedAction::Drop { id } => {
+            let arguments = json!({ "id": id.to_string() });
+            let dropping = parked.drop(id);
+            audit::over(&settings, &client, Operation::ParkedDrop, arguments, dropping).await
         }
-        ParkedAction::Retry { id: Some(ParkedId::Mail(id)) } => {
-            Ok(mails::told(&[id], mails::retry(&mails, id).await?, "retried", args.json))
-        }
-        ParkedAction::Retry { id: Some(ParkedId::Event(stream, position)) } => {
-            match events.find(stream, position).await? {
-                Some(item) => heal(&events, &[item], &[], args.json).await,
-                None => Ok(failed("nothing of this name is parked")),
+    }
+}
+
+/// What is parked, and how it is told.
+struct Parked {
+    mails: ParkedMails,
+    events: ParkedEvents,
+    as_json: bool,
+}
+
+impl Parked {
+    async fn list(&self) -> anyhow::Result<ExitCode> {
+        let mut items = mails::items(&self.mails).await?;
+        items.extend(self.events.list().await?.iter().map(Item::told));
+        let code = if items.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        show(items, self.as_json);
+        Ok(code)
+    }
+
+    async fn show(&self, id: ParkedId) -> anyhow::Result<ExitCode> {
+        let item = match id {
+            ParkedId::Mail(id) => mails::item(&self.mails, id).await?,
+            ParkedId::Event(stream, position) => match self.events.find(stream, position).await? {
+                Some(item) => Some(self.events.told_whole(&item).await?),
+                None => None,
+            },
+        };
+        let Some(item) = item else { return Ok(failed(NOT_PARKED)) };
+        say(&match self.as_json {
+            true => item.json.to_string(),
+            false => serde_json::to_string_pretty(&item.json)?,
+        });
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn retry(&self, id: Option<ParkedId>) -> anyhow::Result<Ended> {
+        match id {
+            Some(ParkedId::Mail(id)) => {
+                let found = mails::retry(&self.mails, id).await?;
+                Ok(mails::told(id, found, "retried", self.as_json))
+            }
+            Some(ParkedId::Event(stream, position)) => {
+                match self.events.find(stream, position).await? {
+                    Some(item) => self.heal(&[item], &[]).await,
+                    None => Ok(Ended { code: failed(NOT_PARKED), result: json!({}) }),
+                }
+            }
+            None => {
+                let retried = mails::retry_all(&self.mails).await?;
+                self.heal(&self.events.list().await?, &retried).await
             }
         }
-        ParkedAction::Retry { id: None } => {
-            let retried = mails::retry_all(&mails).await?;
-            heal(&events, &events.list().await?, &retried, args.json).await
+    }
+
+    async fn drop(&self, id: ParkedId) -> anyhow::Result<Ended> {
+        let (stream, position) = match id {
+            ParkedId::Mail(id) => {
+                let found = self.mails.drop(id).await?;
+                return Ok(mails::told(id, found, "dropped", self.as_json));
+            }
+            ParkedId::Event(stream, position) => (stream, position),
+        };
+        let Some(item) = self.events.find(stream, position).await? else {
+            return Ok(Ended { code: failed(NOT_PARKED), result: json!({}) });
+        };
+        self.events.remove(&item).await?;
+        progress(&format!(
+            "the event at position {position} of {stream} is gone for good; `roster verify` names the gap it leaves"
+        ));
+        self.heal(&[item], &[]).await
+    }
+
+    /// Lets the projectors read again what is parked, and waits until they have let it go.
+    async fn heal(&self, wished: &[Item], mails: &[Uuid]) -> anyhow::Result<Ended> {
+        let mut still = wished.to_vec();
+        let deadline = Instant::now() + HEAL_MAX;
+        while !still.is_empty() && Instant::now() < deadline {
+            self.events.wish.send().await?;
+            sleep(HEAL_PAUSE).await;
+            let parked = self.events.list().await?;
+            still.clear();
+            still.extend(parked.into_iter().filter(|one| wished.iter().any(|it| it.is_of(one))));
+            // One that came further, and stands before another event that cannot be read, is parked still.
+            if !still.iter().all(|one| wished.iter().any(|item| item.id() == one.id())) {
+                break;
+            }
         }
-        ParkedAction::Drop { id: ParkedId::Mail(id) } => {
-            Ok(mails::told(&[id], mails.drop(id).await?, "dropped", args.json))
+        let is_still = |item: &&Item| still.iter().any(|one| item.is_of(one));
+        let healed = wished.iter().filter(|item| !is_still(item)).map(Item::id);
+        let retried: Vec<String> = mails.iter().map(Uuid::to_string).chain(healed).collect();
+        let left: Vec<String> = still.iter().map(Item::id).collect();
+        if self.as_json {
+            let told: Vec<Value> = still.iter().map(|one| one.told().json).collect();
+            say(&json!({ "retried": retried, "still_parked": told }).to_string());
+        } else {
+            for id in &retried {
+                say(&format!("retried {id}"));
+            }
+            if wished.is_empty() && mails.is_empty() {
+                say("nothing is parked");
+            }
+            for one in &still {
+                say(&format!("still parked: {}", one.told().line));
+            }
         }
-        ParkedAction::Drop { id: ParkedId::Event(stream, position) } => {
-            let Some(item) = events.find(stream, position).await? else {
-                return Ok(failed("nothing of this name is parked"));
-            };
-            events.remove(&item).await?;
-            progress(&format!(
-                "the event at position {position} of {stream} is gone for good; `roster verify` names the gap it leaves"
-            ));
-            heal(&events, &[item], &[], args.json).await
-        }
+        let code = match (still.is_empty(), self.as_json) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, true) => ExitCode::FAILURE,
+            (false, false) => failed(
+                "it cannot be read, or no projector runs: start a version that knows it, or drop it",
+            ),
+        };
+        Ok(Ended { code, result: json!({ "retried": retried, "still_parked": left }) })
     }
 }
 
@@ -130,55 +222,5 @@ fn show(items: Vec<Told>, as_json: bool) {
     }
     if items.is_empty() {
         say("nothing is parked");
-    }
-}
-
-/// Lets the projectors read again what is parked, and waits until they have let it go.
-async fn heal(
-    events: &ParkedEvents,
-    wished: &[Item],
-    mails: &[Uuid],
-    as_json: bool,
-) -> anyhow::Result<ExitCode> {
-    let mut still = wished.to_vec();
-    let deadline = Instant::now() + HEAL_MAX;
-    while !still.is_empty() && Instant::now() < deadline {
-        events.wish.send().await?;
-        sleep(HEAL_PAUSE).await;
-        let parked = events.list().await?;
-        // One that came further, and stands before another event that cannot be read, is parked still.
-        still =
-            parked.into_iter().filter(|one| wished.iter().any(|item| item.is_of(one))).collect();
-        if !still.iter().all(|one| wished.iter().any(|item| item.id() == one.id())) {
-            break;
-        }
-    }
-    let healed: Vec<String> = wished
-        .iter()
-        .filter(|item| !still.iter().any(|one| item.is_of(one)))
-        .map(Item::id)
-        .collect();
-    if as_json {
-        let retried: Vec<Value> =
-            healed.iter().map(|id| json!(id)).chain(mails.iter().map(|id| json!(id))).collect();
-        let still: Vec<Value> = still.iter().map(|one| one.told().json).collect();
-        say(&json!({ "retried": retried, "still_parked": still }).to_string());
-    } else {
-        for id in mails.iter().map(Uuid::to_string).chain(healed) {
-            say(&format!("retried {id}"));
-        }
-        if wished.is_empty() && mails.is_empty() {
-            say("nothing is parked");
-        }
-        for one in &still {
-            say(&format!("still parked: {}", one.told().line));
-        }
-    }
-    match (still.is_empty(), as_json) {
-        (true, _) => Ok(ExitCode::SUCCESS),
-        (false, true) => Ok(ExitCode::FAILURE),
-        (false, false) => Ok(failed(
-            "it cannot be read, or no projector runs: start a version that knows it, or drop it",
-        )),
     }
 }

@@ -17,26 +17,42 @@ use service_kit::event_log::{Beginning, EventLog, Limits, NewSubscriber, Subscri
 use service_kit::keys::write_private;
 use service_kit::nats;
 
+use crate::audit::{self, Ended, Operation};
 use crate::cli::{SubscribersAction, SubscribersArgs, failed, say};
 use wishes::From;
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
 pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<ExitCode> {
     let client = nats::connect(&settings.nats, "operator").await?;
-    let feed = EventLog::new(client, FEED_STREAM, Limits::of(&settings));
+    let feed = EventLog::new(client.clone(), FEED_STREAM, Limits::of(&settings));
     let operator = Operator { feed, settings: &settings, as_json: args.json };
-    match args.action {
+    let (operation, arguments, name, change) = match args.action {
+        SubscribersAction::List => return operator.list().await,
+        SubscribersAction::Lag { name } => return operator.lag(name.as_deref()).await,
         SubscribersAction::Add { name, filters, from, in_flight, creds } => {
+            let arguments =
+                json!({ "name": name, "filters": filters, "from": from, "in_flight": in_flight });
             let wish = Wish { filters, from, in_flight };
-            operator.add(&SubscriberName::parse(&name)?, wish, creds).await
+            (Operation::SubscribersAdd, arguments, name, Change::Add(wish, creds))
         }
         SubscribersAction::Creds { name, creds } => {
-            operator.credentials(&SubscriberName::parse(&name)?, creds).await
+            let arguments = json!({ "name": name });
+            (Operation::SubscribersCreds, arguments, name, Change::Credentials(creds))
         }
-        SubscribersAction::List => operator.list().await,
-        SubscribersAction::Lag { name } => operator.lag(name.as_deref()).await,
-        SubscribersAction::Remove { name } => operator.remove(&SubscriberName::parse(&name)?).await,
-    }
+        SubscribersAction::Remove { name } => {
+            (Operation::SubscribersRemove, json!({ "name": name }), name, Change::Remove)
+        }
+    };
+    let name = SubscriberName::parse(&name)?;
+    let changing = operator.change(&name, change);
+    audit::over(&settings, &client, operation, arguments, changing).await
+}
+
+/// What to do about one.
+enum Change {
+    Add(Wish, Option<PathBuf>),
+    Credentials(Option<PathBuf>),
+    Remove,
 }
 
 struct Operator<'a> {
@@ -53,6 +69,16 @@ struct Wish {
 }
 
 impl Operator<'_> {
+    async fn change(&self, name: &SubscriberName, change: Change) -> anyhow::Result<Ended> {
+        let code = match change {
+            Change::Add(wish, creds) => self.add(name, wish, creds).await?,
+            Change::Credentials(creds) => self.credentials(name, creds).await?,
+            Change::Remove => self.remove(name).await?,
+        };
+        let found = code == ExitCode::SUCCESS;
+        Ok(Ended { code, result: json!({ "name": name.as_str(), "found": found }) })
+    }
+
     async fn add(
         &self,
         name: &SubscriberName,

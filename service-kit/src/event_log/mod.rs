@@ -46,8 +46,9 @@ use crate::metrics::{LogMetrics, Metrics};
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
 pub use provision::{
-    ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE, THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX,
-    feed_stream, mails_stream, sessions_stream, snapshots_stream, throttle_stream, users_stream,
+    OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE,
+    THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX, feed_stream, mails_stream, operations_stream,
+    sessions_stream, snapshots_stream, throttle_stream, users_stream,
 };
 pub use read::{ReadError, Stored};
 pub use room::Room;

@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 
 use super::read::refusal;
 use super::{EventLog, ReadError};
-use crate::config::{Feed, Log, Sessions};
+use crate::config::{Audit, Feed, Log, Sessions};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 /// "stream not found".
-const STREAM_NOT_FOUND: u64 = 10059;
+pub(super) const STREAM_NOT_FOUND: u64 = 10059;
 /// Member with the bound of a stream.
 const BYTES: &str = "max_bytes";
 /// Window in which the server remembers message ids.
@@ -35,6 +35,11 @@ pub const THROTTLE_STREAM: &str = "KV_THROTTLE";
 pub const THROTTLE_SUBJECT_PREFIX: &str = "$KV.THROTTLE.";
 /// Longest life of a record in [`THROTTLE_STREAM`].
 pub const THROTTLE_RECORD_LIFE: Duration = Duration::from_hours(30 * 24);
+
+/// The stream with what operators did.
+pub const OPERATIONS_STREAM: &str = "OPERATIONS";
+/// Before the name of a command in a subject of [`OPERATIONS_STREAM`].
+pub const OPERATIONS_SUBJECT_PREFIX: &str = "op.";
 
 /// How a stream must be configured. Members that are absent from the server's answer count as
 /// `false` or 0, as the server leaves them out.
@@ -139,6 +144,18 @@ pub fn snapshots_stream(log: &Log, settings: &Feed) -> StreamSpec {
         .with("retention", json!("workqueue"))
         // The operator takes back what a subscriber that is removed did not fetch.
         .with("deny_purge", json!(false))
+}
+
+/// What operators did. Nobody takes anything out of it, and nothing gives way to what comes later.
+#[must_use]
+pub fn operations_stream(log: &Log, settings: &Audit) -> StreamSpec {
+    let description = "what operators did";
+    StreamSpec::log(OPERATIONS_STREAM, description, log.replicas, settings.bytes_max)
+        .with("subjects", json!([format!("{OPERATIONS_SUBJECT_PREFIX}*")]))
+        .with("max_age", nanoseconds(Duration::from_secs(settings.kept_s)))
+        .with("allow_msg_ttl", json!(false))
+        // No user is in it but by id, so there is nothing to erase.
+        .with("deny_delete", json!(true))
 }
 
 /// The bucket of the throttle. One message a key: the log of attempts is of no use, and a guard on the

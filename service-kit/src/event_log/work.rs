@@ -14,6 +14,7 @@ use events::{Position, Timestamp, subjects};
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
+use super::provision::STREAM_NOT_FOUND;
 use super::read::refusal;
 use super::{EventLog, ProvisionError, ReadError};
 
@@ -265,8 +266,12 @@ impl EventLog {
         let path = format!("CONSUMER.INFO.{}.{}", spec.stream, spec.name);
         let answer = self.request_json(&path, &json!({})).await?;
         let (stream, consumer) = (spec.stream, spec.name);
-        if answer.pointer("/error/err_code").and_then(Value::as_u64) == Some(CONSUMER_NOT_FOUND) {
-            return Err(ProvisionError::MissingConsumer { stream, consumer });
+        match answer.pointer("/error/err_code").and_then(Value::as_u64) {
+            Some(CONSUMER_NOT_FOUND) => {
+                return Err(ProvisionError::MissingConsumer { stream, consumer });
+            }
+            Some(STREAM_NOT_FOUND) => return Err(ProvisionError::Missing(stream)),
+            _ => {}
         }
         if let Some(error) = answer.get("error") {
             return Err(refusal(error).into());
