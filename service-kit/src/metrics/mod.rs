@@ -10,6 +10,8 @@
 //! are names of this code. No id, address or path is a label.
 
 mod handles;
+#[cfg(test)]
+mod watching;
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
