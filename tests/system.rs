@@ -318,25 +318,20 @@ impl System {
 
     /// The same with further settings, as variables.
     pub fn roster_with(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
-        Command::new(crate::binary())
-            .args(arguments)
-            .envs(self.environment.of("operator"))
-            .envs(settings.iter().copied())
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap()
+        self.roster_command(arguments).envs(settings.iter().copied()).output().unwrap()
+    }
+
+    /// A command of the operator that was not started yet.
+    pub fn roster_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crate::binary());
+        command.args(arguments).envs(self.environment.of("operator")).current_dir(self.dir.path());
+        command
     }
 
     /// Starts a command of the operator that does not end by itself; what it says goes into a file.
     pub fn roster_in_the_background(&self, arguments: &[&str], file: &str) -> std::process::Child {
         let output = std::fs::File::create(self.file(file)).unwrap();
-        Command::new(crate::binary())
-            .args(arguments)
-            .envs(self.environment.of("operator"))
-            .current_dir(self.dir.path())
-            .stdout(output)
-            .spawn()
-            .unwrap()
+        self.roster_command(arguments).stdout(output).spawn().unwrap()
     }
 
     /// A file in the folder of this system, where commands of the operator run.

@@ -164,8 +164,7 @@ impl Eraser {
             self.before(&self.users, &credential, last.position, sweep).await?;
         }
         self.all_sessions(user, sweep).await?;
-        let snapshots = feed::snapshots_of(user);
-        self.before(&self.snapshots, &snapshots, Position(u64::MAX), sweep).await?;
+        self.undelivered(user, sweep).await?;
         // Until the feed has told of the deletion its writer may still tell of what was before.
         let told = self.feed.last(&feed::deletion_of(user)).await?;
         if let Some(told) = &told {
@@ -200,6 +199,19 @@ impl Eraser {
             }
             behind = found.position;
             self.erase(log, behind, sweep).await?;
+        }
+        Ok(())
+    }
+
+    /// Erases what waits for subscribers, but for the deletion, which they must be told.
+    async fn undelivered(&self, user: UserId, sweep: &mut Sweep<'_>) -> Result<(), Failure> {
+        let filter = feed::snapshots_of(user);
+        let mut behind = Position::default();
+        while let Some(found) = self.snapshots.next(&filter, behind).await? {
+            behind = found.position;
+            if found.header(EVENT_TYPE_HEADER).as_deref() != Some(feed::DELETED) {
+                self.erase(&self.snapshots, behind, sweep).await?;
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What is left of a user in the streams: the proof that an erasure is done.
 
 use events::{CommandId, Event, Position, Snapshot, UserId, feed, subjects};
-use service_kit::event_log::{EventLog, ReadError};
+use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, ReadError, Stored};
 use service_kit::mail_orders::{Mail, MailOrders};
 use uuid::Uuid;
 
@@ -94,7 +94,7 @@ impl Streams {
     ) -> Result<Vec<LeftMessage>, LeftError> {
         let mut left = Vec::new();
         let events = subjects::user_events(user);
-        let is_deletion = |position, _: &str| position == deletion;
+        let is_deletion = |found: &Stored| found.position == deletion;
         self.find(&self.users, &events, "an event", is_deletion, &mut left).await?;
 
         // The deletion wrote an empty credential; one of another command is a password.
@@ -103,20 +103,21 @@ impl Streams {
             Some(last) if last.command_id == self.command_at(deletion).await? => last.position,
             _ => Position::default(),
         };
-        let is_empty = |position, _: &str| position == emptied;
+        let is_empty = |found: &Stored| found.position == emptied;
         self.find(&self.users, &subject, "a credential", is_empty, &mut left).await?;
 
         let sessions = subjects::session_events_of(user);
-        self.find(&self.sessions, &sessions, "an event of a session", |_, _| false, &mut left)
-            .await?;
+        self.find(&self.sessions, &sessions, "an event of a session", |_| false, &mut left).await?;
         let told = feed::deletion_of(user);
         for filter in feed::of_user(user) {
-            let is_told = |_, subject: &str| subject == told;
+            let is_told = |found: &Stored| found.subject == told;
             self.find(&self.feed, &filter, "an event of the feed", is_told, &mut left).await?;
         }
         let snapshots = feed::snapshots_of(user);
-        let what = "a state for a subscriber";
-        self.find(&self.snapshots, &snapshots, what, |_, _| false, &mut left).await?;
+        let is_deletion =
+            |found: &Stored| found.header(EVENT_TYPE_HEADER).as_deref() == Some(feed::DELETED);
+        let what = "a state or an event that waits for a subscriber";
+        self.find(&self.snapshots, &snapshots, what, is_deletion, &mut left).await?;
         self.find_mails(user, &mut left).await?;
         Ok(left)
     }
@@ -131,14 +132,14 @@ impl Streams {
         log: &EventLog,
         filter: &str,
         what: &'static str,
-        may_stay: impl Fn(Position, &str) -> bool + Send,
+        may_stay: impl Fn(&Stored) -> bool + Send,
         left: &mut Vec<LeftMessage>,
     ) -> Result<(), LeftError> {
         let stream = self.name(log);
         let mut behind = Position::default();
         while let Some(found) = log.next(filter, behind).await? {
             behind = found.position;
-            if !may_stay(behind, &found.subject) {
+            if !may_stay(&found) {
                 left.push(LeftMessage { stream, position: behind, what });
             }
         }

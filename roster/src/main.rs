@@ -14,6 +14,7 @@ mod openapi;
 mod parked;
 mod provision;
 mod reading;
+mod replay;
 mod services;
 mod stack;
 mod subscribers;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use events::feed::{FEED_STREAM_SUBJECTS, SESSIONS_POSITION_HEADER, USERS_POSITION_HEADER};
 use events::{Cause, Position, Timestamp, UserId, subjects};
-use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog};
+use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, ReadError, Stored};
 
 use crate::reading::Reading;
 
@@ -34,6 +34,32 @@ impl Told {
             (position(USERS_POSITION_HEADER), position(SESSIONS_POSITION_HEADER));
         Ok(Self { users, sessions })
     }
+}
+
+/// Up to which position of `USERS` a message of the feed says that everything is told.
+pub fn told_of_users(message: &Stored) -> Option<Position> {
+    message.header(USERS_POSITION_HEADER)?.parse().ok().map(Position)
+}
+
+/// The sequence of the first message of the feed for which something holds, one behind `end` when it holds for none.
+/// It must hold for all that come later too: positions and times only go up. So a search by halves finds it.
+pub async fn first(
+    feed: &EventLog,
+    end: Position,
+    holds: impl Fn(&Stored) -> bool,
+) -> Result<Position, ReadError> {
+    let (mut low, mut high) = (1, end.0 + 1);
+    while low < high {
+        let middle = low.midpoint(high);
+        // What was erased is passed over: it holds for the next message as well.
+        let next = feed.next(">", Position(middle - 1)).await?;
+        if next.as_ref().is_none_or(&holds) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(Position(low))
 }
 
 /// Events that must be told and are not.

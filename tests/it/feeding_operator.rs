@@ -141,7 +141,8 @@ async fn the_operator_sees_how_far_subscribers_are_and_removes_them() {
     refused(&["remove", "billing"], "no subscriber");
     assert!(!system.file("billing.creds").exists(), "refused, and yet there are credentials");
 
-    let mut billing = system.subscriber("billing", &["--in-flight", "5"]).await;
+    let mut billing =
+        system.subscriber("billing", &["--in-flight", "5", "--ack-wait-s", "7"]).await;
     refused(&["add", "billing", "--creds", "other.creds"], "already");
     refused(&["creds", "billing"], "billing.creds is there already");
     system.commands().register("one@example.com").await.expect(201);
@@ -149,6 +150,7 @@ async fn the_operator_sees_how_far_subscribers_are_and_removes_them() {
     assert_eq!(listed["items"][0]["name"], "billing");
     assert_eq!(listed["items"][0]["filters"], serde_json::json!(["users.v1.*.*"]));
     assert_eq!(listed["items"][0]["in_flight"], 5);
+    assert_eq!(listed["items"][0]["ack_wait_s"], 7);
 
     let lag = || {
         json_of(&system.roster(&["subscribers", "lag", "billing", "--json"]))["items"][0].clone()
@@ -180,4 +182,35 @@ async fn the_operator_sees_how_far_subscribers_are_and_removes_them() {
         json_of(&system.roster(&["subscribers", "list", "--json"]))["items"],
         serde_json::json!([])
     );
+}
+
+/// Who is not told of deletions keeps what must be erased; and a short time to acknowledge brings back soon what a
+/// killed one had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_without_deletions_is_warned_of_and_a_killed_subscriber_need_not_wait() {
+    let system = System::shared().await;
+    let warned = |name: &str, arguments: &[&str]| {
+        let mut command = vec!["subscribers", "add", name];
+        command.extend(arguments);
+        let output = system.roster(&command);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).contains("users.v1.deleted.*")
+    };
+    assert!(warned("alarm", &["--filter", "sessions"]));
+    assert!(warned("greeter", &["--filter", "users.v1.registered.*"]));
+    let with = ["--filter", "users.v1.registered.*", "--filter", "users.v1.deleted.*"];
+    assert!(!warned("careful", &with) && !warned("all", &[]));
+    for wrong in ["0", "3601"] {
+        let output = system.roster(&["subscribers", "add", "quick", "--ack-wait-s", wrong]);
+        assert_eq!(output.status.code(), Some(2));
+    }
+
+    let mut first = system.subscriber("quick", &["--ack-wait-s", "1"]).await;
+    let (told, _) = first.next().await;
+    drop(first);
+    let began = std::time::Instant::now();
+    let mut second = system.subscriber_again("quick", "USER_EVENTS").await;
+    let (again, _) = second.next().await;
+    assert_eq!((again.sequence, again.deliveries), (told.sequence, 2));
+    assert!(began.elapsed().as_secs() < 20, "it waited for {:?}", began.elapsed());
 }

@@ -36,6 +36,7 @@ mod parking;
 mod queries;
 mod readme;
 mod registering;
+mod replaying;
 mod sessions;
 mod subscribing;
 mod throttling;

@@ -47,6 +47,8 @@ pub(super) struct Flow<'a, H> {
     pub(super) wire: &'a Wire,
     pub(super) settings: &'a Settings,
     pub(super) stop: &'a CancellationToken,
+    /// Ends this flow when what has begun is done with; another one comes after it.
+    pub(super) pause: CancellationToken,
     pub(super) handler: &'a H,
     pub(super) store: &'a mut Store,
     pub(super) revisions: &'a mut Option<Revisions>,
@@ -157,6 +159,7 @@ where
     ) -> Result<(), ClientError> {
         let (wire, settings) = (self.flow.wire, self.flow.settings);
         let (stop, handler) = (self.flow.stop, self.flow.handler);
+        let pause = self.flow.pause.clone();
         let mut working = FuturesUnordered::new();
         let mut pull = Pull::none();
         let mut connections = wire.connections();
@@ -202,13 +205,16 @@ where
                     }
                     tick += 1;
                 }
-                () = stop.cancelled(), if !self.stopping => {
-                    self.stopping = true;
-                    for delivery in self.lanes.take_waiting() {
-                        self.put_back(delivery.key);
-                    }
-                }
+                () = stop.cancelled(), if !self.stopping => self.begin_nothing_more(),
+                () = pause.cancelled(), if !self.stopping => self.begin_nothing_more(),
             }
+        }
+    }
+
+    fn begin_nothing_more(&mut self) {
+        self.stopping = true;
+        for delivery in self.lanes.take_waiting() {
+            self.put_back(delivery.key);
         }
     }
 

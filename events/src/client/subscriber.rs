@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::fs::File;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::Flow;
@@ -10,6 +12,9 @@ use super::parked::Store;
 use super::wire::{Source, Wire};
 use super::{ClientError, Parked, Revisions, Settings, files};
 use crate::feed::FeedEvent;
+
+/// How often it is looked whether the operator has something replayed.
+const LOOK_FOR_REPLAY: Duration = Duration::from_secs(10);
 
 /// A subscriber of the feed.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Subscriber {
     }
 
     /// Has events handled until `stop` is cancelled: first the states of all users, if the operator prepared
-    /// them, then the events since then.
+    /// them, then the events since then. What the operator has replayed comes in between, within seconds.
     ///
     /// An event is done when the handler returns `Ok`. What it returns as an error is written to the log and
     /// tried again for [`Settings::retry_for`]; then the event is parked. When `stop` is cancelled the handler
@@ -74,33 +79,70 @@ impl Subscriber {
         F: Future<Output = Result<(), E>>,
         E: Display,
     {
-        for source in [Source::Snapshots, Source::Feed] {
-            if stop.is_cancelled() {
+        loop {
+            for source in [Source::Snapshots, Source::Feed] {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
+                self.follow(source, &stop, &handler).await?;
+            }
+        }
+    }
+
+    /// Takes what one stream has: of the states and what is replayed until there is nothing left, of the feed until
+    /// something is replayed.
+    async fn follow<H, F, E>(
+        &mut self,
+        source: Source,
+        stop: &CancellationToken,
+        handler: &H,
+    ) -> Result<(), ClientError>
+    where
+        H: Fn(FeedEvent) -> F,
+        F: Future<Output = Result<(), E>>,
+        E: Display,
+    {
+        let Some(consumer) = self.wire.consumer(source).await? else {
+            if source == Source::Snapshots {
                 return Ok(());
             }
-            let Some(consumer) = self.wire.consumer(source).await? else {
-                if source == Source::Snapshots {
-                    continue;
-                }
-                let name = self.wire.name().to_owned();
-                return Err(ClientError::NoConsumer { stream: source.stream(), name });
-            };
-            if source == Source::Snapshots && consumer.left == 0 {
-                continue;
-            }
-            tracing::info!(stream = source.stream(), waiting = consumer.left, "taking events");
-            let mut flow = Flow {
-                wire: &self.wire,
-                settings: &self.settings,
-                stop: &stop,
-                handler: &handler,
-                store: &mut self.store,
-                revisions: &mut self.revisions,
-                source,
-                consumer,
-            };
-            Box::pin(flow.run()).await?;
+            let name = self.wire.name().to_owned();
+            return Err(ClientError::NoConsumer { stream: source.stream(), name });
+        };
+        if source == Source::Snapshots && consumer.left == 0 {
+            return Ok(());
         }
-        Ok(())
+        tracing::info!(stream = source.stream(), waiting = consumer.left, "taking events");
+        let pause = CancellationToken::new();
+        let mut flow = Flow {
+            wire: &self.wire,
+            settings: &self.settings,
+            stop,
+            pause: pause.clone(),
+            handler,
+            store: &mut self.store,
+            revisions: &mut self.revisions,
+            source,
+            consumer,
+        };
+        let mut running = Box::pin(flow.run());
+        if source == Source::Feed {
+            tokio::select! {
+                ended = &mut running => return ended,
+                () = something_is_replayed(&self.wire) => pause.cancel(),
+            }
+        }
+        running.await
+    }
+}
+
+/// Waits until there is something in the queue that is this subscriber's own.
+async fn something_is_replayed(wire: &Wire) {
+    loop {
+        sleep(LOOK_FOR_REPLAY).await;
+        let found = wire.ask_for_consumer(Source::Snapshots).await;
+        if found.is_ok_and(|found| found.is_some_and(|consumer| consumer.left > 0)) {
+            return;
+        }
     }
 }

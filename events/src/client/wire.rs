@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{ClientError, Settings};
-use crate::UserId;
-use crate::feed::{FEED_STREAM, SNAPSHOTS_STREAM};
+use crate::feed::{DELETED, FEED_STREAM, SNAPSHOTS_STREAM};
+use crate::{Cause, UserId};
 
 /// What the subjects of the JetStream API begin with for a subscriber.
 const API_PREFIX: &str = "feed";
@@ -76,12 +76,13 @@ pub(super) struct Delivery {
     pub(super) user: UserId,
     pub(super) reply: Subject,
     pub(super) payload: Vec<u8>,
+    is_deletion: bool,
 }
 
 impl Delivery {
     /// Whether it says that its user is gone.
     pub(super) fn is_deletion(&self) -> bool {
-        self.subject.starts_with("users.v1.deleted.")
+        self.is_deletion
     }
 }
 
@@ -330,6 +331,11 @@ fn delivery(message: async_nats::Message) -> Option<Delivery> {
     let pending = number(6)?;
     let subject = message.subject.to_string();
     let user = subject.rsplit('.').next().and_then(|token| token.parse().ok());
+    // What is replayed stands on the subject of the queue, whatever it is.
+    let is_replayed = subject.starts_with("snapshot.");
+    let replayed = is_replayed.then(|| Cause::of(&message.payload)).flatten();
+    let is_deletion = subject.starts_with("users.v1.deleted.")
+        || replayed.is_some_and(|replayed| replayed.kind == DELETED);
     Some(Delivery {
         key,
         pending,
@@ -337,6 +343,7 @@ fn delivery(message: async_nats::Message) -> Option<Delivery> {
         subject,
         reply,
         payload: message.payload.to_vec(),
+        is_deletion,
     })
 }
 

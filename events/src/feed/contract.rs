@@ -163,13 +163,17 @@ pub fn asyncapi() -> Value {
         } else {
             format!("{}.{{user_id}}", of.kind)
         };
-        let stream = if is_snapshot { super::SNAPSHOTS_STREAM } else { super::FEED_STREAM };
+        let (stream, more) = if is_snapshot {
+            (super::SNAPSHOTS_STREAM, " A replay puts events of any type on it, as they were told.")
+        } else {
+            (super::FEED_STREAM, "")
+        };
         channels.insert(
             key.clone(),
             json!({
                 "address": address,
                 "title": of.title,
-                "description": format!("Stream `{stream}` of JetStream."),
+                "description": format!("Stream `{stream}` of JetStream.{more}"),
                 "messages": { of.kind: { "$ref": format!("#/components/messages/{key}") } },
                 "parameters": parameters,
             }),

@@ -35,6 +35,9 @@ pub const SNAPSHOTS_STREAM: &str = "USER_SNAPSHOTS";
 /// The subjects of [`SNAPSHOTS_STREAM`]: `snapshot.v1.<subscriber>.<user id>`.
 pub const SNAPSHOTS_STREAM_SUBJECTS: [&str; 1] = ["snapshot.v1.*.*"];
 
+/// The type of the last event of a user.
+pub const DELETED: &str = "users.v1.deleted";
+
 /// Header of every message of the feed: the position in `USERS` up to which the feed tells everything.
 pub const USERS_POSITION_HEADER: &str = "Roster-Users-Position";
 /// The same of `SESSIONS`.
@@ -63,7 +66,7 @@ pub fn of_user(user: UserId) -> [String; 2] {
 /// The message that says that a user is gone: the last one about them.
 #[must_use]
 pub fn deletion_of(user: UserId) -> String {
-    format!("users.v1.deleted.{user}")
+    format!("{DELETED}.{user}")
 }
 
 /// The state of one user for one subscriber.

@@ -161,6 +161,29 @@ async fn what_is_left_is_found_wherever_it_is() {
     assert_eq!(found().await, ["USERS", "USERS", "MAILS"]);
 }
 
+/// A subscriber that is replayed to must be told of the deletion, and of nothing before it.
+#[tokio::test]
+async fn of_what_is_replayed_the_deletion_stays() {
+    let system = System::start().await;
+    let gone = user(&system).await;
+    system.delete(gone).await;
+    tell(&system, gone).await;
+    let waits = feed::snapshot("billing", gone);
+    for kind in ["users.v1.registered", feed::DELETED] {
+        let mark = Some((ambient::new_uuid(), kind));
+        put(&system.snapshots, waits.clone(), b"{}".to_vec(), mark).await;
+    }
+    let reactor = system.reactor().await;
+    wait_for("everything to be erased", || async { system.erased().await }).await;
+    reactor.end().await;
+    assert_eq!(left(&system.snapshots, &feed::snapshots_of(gone)).await, [waits]);
+    let streams = system.streams();
+    let Standing::Deleted(deletion) = streams.standing(gone).await.unwrap() else {
+        panic!("deleted")
+    };
+    assert_eq!(streams.left(gone, deletion).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn of_credentials_the_last_one_stays() {
     let system = System::start().await;

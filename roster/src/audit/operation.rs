@@ -17,11 +17,13 @@ pub enum Operation {
     ParkedRetry,
     /// `parked drop`
     ParkedDrop,
+    /// `replay`
+    Replay,
 }
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Provision,
         Self::UsersImport,
         Self::SubscribersAdd,
@@ -29,6 +31,7 @@ impl Operation {
         Self::SubscribersRemove,
         Self::ParkedRetry,
         Self::ParkedDrop,
+        Self::Replay,
     ];
 
     /// Its name in the subject of a message: never used again for anything else.
@@ -54,6 +57,7 @@ impl Operation {
             }
             Self::ParkedRetry => ("parked-retry", "roster.operator.parked_retried.v1"),
             Self::ParkedDrop => ("parked-drop", "roster.operator.parked_dropped.v1"),
+            Self::Replay => ("replay", "roster.operator.events_replayed.v1"),
         }
     }
 }

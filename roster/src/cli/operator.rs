@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
 use crate::parked::{ParkedId, parked_id};
-use crate::{audit, log};
+use crate::{audit, log, replay};
 
 /// What to do about users.
 #[derive(Debug, Subcommand)]
@@ -140,6 +140,10 @@ pub enum SubscribersAction {
         /// happens; more is faster, and then the state with the highest revision counts
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         in_flight: u32,
+        /// Seconds after which a message comes again that it took and did not acknowledge: so long it waits for
+        /// its next message when it was killed. It says that it still works before a third of them is over
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        ack_wait_s: u64,
         /// Where the credentials go; by default NAME.creds
         #[arg(long)]
         creds: Option<PathBuf>,
@@ -206,6 +210,48 @@ pub enum ParkedAction {
         id: ParkedId,
     },
 }
+
+/// Arguments of `roster replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_HELP)]
+pub struct ReplayArgs {
+    /// Begin with what was told at this Roster-Position or time, as in 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "POSITION|TIME")]
+    pub from: Option<replay::Point>,
+    /// End with what was told at this Roster-Position or time; by default with what is told now
+    #[arg(long, value_name = "POSITION|TIME")]
+    pub to: Option<replay::Point>,
+    /// Of this user alone; may be repeated
+    #[arg(long = "user", value_name = "ID")]
+    pub users: Vec<events::UserId>,
+    /// Of this type alone: users, sessions, or one as users.v1.registered; may be repeated
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kinds: Vec<String>,
+    /// Put them where this subscriber alone can read them: into the work queue of its name in USER_SNAPSHOTS
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    pub to_subscriber: Option<String>,
+    /// Write them to this file, which gets its name when it is whole; by default to standard output
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Events in a second, at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Only count them by type; nothing is written anywhere
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Say in JSON how many there were; on standard error when the events go to standard output
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// What `roster replay --help` ends with.
+const REPLAY_HELP: &str = "\
+Examples:
+  roster replay --from 2026-01-31T12:00:00Z --to-subscriber billing --rate 200
+  roster replay --user 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b --file ada.ndjson
+  roster replay --type users.v1.registered --dry-run";
 
 /// Arguments of `roster audit`.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod wishes;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::feed::FEED_STREAM;
@@ -18,7 +19,7 @@ use service_kit::keys::write_private;
 use service_kit::nats;
 
 use crate::audit::{self, Ended, Operation};
-use crate::cli::{SubscribersAction, SubscribersArgs, failed, say};
+use crate::cli::{SubscribersAction, SubscribersArgs, failed, progress, say};
 use wishes::From;
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
@@ -29,10 +30,12 @@ pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<Ex
     let (operation, arguments, name, change) = match args.action {
         SubscribersAction::List => return operator.list().await,
         SubscribersAction::Lag { name } => return operator.lag(name.as_deref()).await,
-        SubscribersAction::Add { name, filters, from, in_flight, creds } => {
-            let arguments =
-                json!({ "name": name, "filters": filters, "from": from, "in_flight": in_flight });
-            let wish = Wish { filters, from, in_flight };
+        SubscribersAction::Add { name, filters, from, in_flight, ack_wait_s, creds } => {
+            let arguments = json!({
+                "name": name, "filters": filters, "from": from,
+                "in_flight": in_flight, "ack_wait_s": ack_wait_s,
+            });
+            let wish = Wish { filters, from, in_flight, ack_wait: Duration::from_secs(ack_wait_s) };
             (Operation::SubscribersAdd, arguments, name, Change::Add(wish, creds))
         }
         SubscribersAction::Creds { name, creds } => {
@@ -66,6 +69,7 @@ struct Wish {
     filters: Vec<String>,
     from: String,
     in_flight: u32,
+    ack_wait: Duration,
 }
 
 impl Operator<'_> {
@@ -89,6 +93,12 @@ impl Operator<'_> {
         let from: From = wish.from.parse()?;
         if from == From::Snapshot && !wishes::has_all_of_users(&filters) {
             bail!("a snapshot is of users: the filters must let all of users.v1.*.* through");
+        }
+        if !wishes::has_deletions(&filters) {
+            progress(
+                "warning: the filters do not let users.v1.deleted.* through, so it is not told who must be erased: \
+                 right only for a subscriber that keeps nothing of a person",
+            );
         }
         // Before anything is made: without keys there would be a consumer that nobody can use.
         let trust = self.trust()?;
@@ -116,10 +126,11 @@ impl Operator<'_> {
             beginning,
             from: &wish.from,
             in_flight: wish.in_flight,
+            ack_wait: wish.ack_wait,
         };
         self.feed.add_subscriber(&subscriber).await.context("cannot make the consumer")?;
         if from == From::Snapshot
-            && let Err(error) = snapshot::write(self, name, end).await
+            && let Err(error) = snapshot::write(self, name, end, wish.ack_wait).await
         {
             // Half of the states would be worse than none.
             self.feed.remove_subscriber(name.as_str()).await.context("some of it is left")?;
@@ -197,6 +208,7 @@ impl Operator<'_> {
                         "filters": subscriber.filters,
                         "from": subscriber.from,
                         "in_flight": subscriber.in_flight,
+                        "ack_wait_s": subscriber.ack_wait.as_secs(),
                         "created_at": subscriber.created_at,
                         "pending": subscriber.pending,
                         "unacknowledged": subscriber.unacknowledged,

@@ -4,6 +4,7 @@
 //! memory is a few dozen bytes for each user, and not the users.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::feed::{
@@ -31,6 +32,7 @@ pub async fn write(
     operator: &Operator<'_>,
     name: &SubscriberName,
     end: Position,
+    ack_wait: Duration,
 ) -> anyhow::Result<()> {
     let client = nats::connect(&operator.settings.nats, "operator").await?;
     let snapshots = EventLog::new(client, SNAPSHOTS_STREAM, Limits::of(operator.settings));
@@ -78,7 +80,7 @@ pub async fn write(
         Ok(())
     })
     .await?;
-    snapshots.add_snapshot_consumer(name.as_str()).await?;
+    snapshots.add_snapshot_consumer(name.as_str(), ack_wait).await?;
     bar.finish_and_clear();
     Ok(())
 }

@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use anyhow::bail;
-use events::feed::{FEED_STREAM_SUBJECTS, Happened, USERS_POSITION_HEADER};
+use events::feed::{FEED_STREAM_SUBJECTS, Happened};
 use events::{Position, Timestamp, UserId};
 use service_kit::event_log::EventLog;
+
+use crate::told::{first, told_of_users};
 
 /// Everything that happens to users.
 const USERS: &str = FEED_STREAM_SUBJECTS[0];
@@ -82,32 +84,19 @@ pub fn has_all_of_users(filters: &[String]) -> bool {
     filters.iter().any(|filter| filter == USERS)
 }
 
-/// The first sequence of the feed that tells of a position of the log of users, or of a later one. Every message
-/// says how far the feed tells, and that only goes up, so a search by halves finds it.
+/// Whether it is told of every deletion.
+pub fn has_deletions(filters: &[String]) -> bool {
+    let deletions = [USERS, "users.v1.deleted.*"];
+    filters.iter().any(|filter| deletions.contains(&filter.as_str()))
+}
+
+/// The first sequence of the feed that tells of a position of the log of users, or of a later one.
 pub async fn sequence_of(
     feed: &EventLog,
     position: Position,
     end: Position,
 ) -> anyhow::Result<Position> {
-    let (mut low, mut high) = (1, end.0 + 1);
-    while low < high {
-        let middle = low.midpoint(high);
-        // What was erased is passed over: the next message says it as well.
-        let tells = match feed.next(">", Position(middle - 1)).await? {
-            Some(message) => {
-                let told = message.header(USERS_POSITION_HEADER);
-                let told: Option<u64> = told.and_then(|told| told.parse().ok());
-                told.is_none_or(|told| told >= position.0)
-            }
-            None => true,
-        };
-        if tells {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    Ok(Position(low))
+    Ok(first(feed, end, |message| told_of_users(message) >= Some(position)).await?)
 }
 
 #[cfg(test)]
@@ -144,6 +133,12 @@ mod tests {
         }
         assert!(has_all_of_users(&of(&["sessions", "users"]).unwrap()));
         assert!(!has_all_of_users(&of(&["users.v1.deleted.*"]).unwrap()));
+        for told in [&["users"][..], &["sessions", "users.v1.deleted.*"]] {
+            assert!(has_deletions(&of(told).unwrap()), "{told:?}");
+        }
+        for (kept, from_them) in [("users.v1.registered.*", false), (one, false)] {
+            assert_eq!(has_deletions(&of(&[kept]).unwrap()), from_them, "{kept}");
+        }
     }
 
     #[test]

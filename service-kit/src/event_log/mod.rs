@@ -53,7 +53,7 @@ pub use provision::{
 pub use read::{ReadError, Stored};
 pub use room::Room;
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
-pub use subscribers::{Beginning, NewSubscriber, SUBSCRIBER_ACK_WAIT, Subscriber};
+pub use subscribers::{Beginning, NewSubscriber, Subscriber};
 pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
 
 /// Header that names the command on everything it wrote.

@@ -14,8 +14,6 @@ use serde_json::{Value, json};
 use super::read::refusal;
 use super::{EventLog, ReadError};
 
-/// A message that was taken and not acknowledged for so long comes again.
-pub const SUBSCRIBER_ACK_WAIT: Duration = Duration::from_secs(30);
 /// "consumer not found".
 const CONSUMER_NOT_FOUND: u64 = 10014;
 /// Member of the metadata by which a consumer is known as one of these; its value is where it began.
@@ -48,6 +46,8 @@ pub struct NewSubscriber<'a> {
     /// Messages it may have at once without having acknowledged them. With 1 the order holds whatever
     /// happens.
     pub in_flight: u32,
+    /// A message that was taken and not acknowledged for so long comes again.
+    pub ack_wait: Duration,
 }
 
 /// A subscriber as it is.
@@ -61,6 +61,8 @@ pub struct Subscriber {
     pub from: String,
     /// Messages it may have at once.
     pub in_flight: u64,
+    /// A message that was taken and not acknowledged for so long comes again.
+    pub ack_wait: Duration,
     /// When it was made.
     pub created_at: Timestamp,
     /// Messages that it was not given yet.
@@ -98,6 +100,8 @@ struct Config {
     #[serde(default)]
     max_ack_pending: u64,
     #[serde(default)]
+    ack_wait: u64,
+    #[serde(default)]
     metadata: BTreeMap<String, String>,
 }
 
@@ -124,6 +128,7 @@ impl Info {
             filters,
             from,
             in_flight: self.config.max_ack_pending,
+            ack_wait: Duration::from_nanos(self.config.ack_wait),
             created_at: self.created,
             pending: self.num_pending,
             unacknowledged: self.num_ack_pending,
@@ -155,7 +160,7 @@ impl EventLog {
             ("metadata", json!({ FROM: subscriber.from })),
         ];
         more.extend(at);
-        let config = consumer(subscriber.name, subscriber.in_flight, more);
+        let config = consumer(subscriber.name, subscriber.in_flight, subscriber.ack_wait, more);
         self.create_consumer(FEED_STREAM, subscriber.name, &config).await
     }
 
@@ -163,11 +168,33 @@ impl EventLog {
     ///
     /// # Errors
     /// [`ReadError`]: there is none, or nobody knows.
-    pub async fn add_snapshot_consumer(&self, name: &str) -> Result<(), ReadError> {
+    pub async fn add_snapshot_consumer(
+        &self,
+        name: &str,
+        ack_wait: Duration,
+    ) -> Result<(), ReadError> {
         let all =
             [("deliver_policy", json!("all")), ("filter_subject", json!(snapshots_for(name)))];
-        let config = consumer(name, 1, all);
+        let config = consumer(name, 1, ack_wait, all);
         self.create_consumer(SNAPSHOTS_STREAM, name, &config).await
+    }
+
+    /// The same, unless it is there.
+    ///
+    /// # Errors
+    /// [`ReadError`]: there is none, or nobody knows.
+    pub async fn ensure_snapshot_consumer(
+        &self,
+        name: &str,
+        ack_wait: Duration,
+    ) -> Result<(), ReadError> {
+        let path = format!("CONSUMER.INFO.{SNAPSHOTS_STREAM}.{name}");
+        let answer = self.request_json(&path, &json!({})).await?;
+        match answer.get("error") {
+            None => Ok(()),
+            Some(error) if is_missing(error) => self.add_snapshot_consumer(name, ack_wait).await,
+            Some(error) => Err(refusal(error)),
+        }
     }
 
     async fn create_consumer(
@@ -256,9 +283,10 @@ impl EventLog {
 fn consumer(
     name: &str,
     in_flight: u32,
+    ack_wait: Duration,
     more: impl IntoIterator<Item = (&'static str, Value)>,
 ) -> Value {
-    let ack_wait = u64::try_from(SUBSCRIBER_ACK_WAIT.as_nanos()).unwrap_or(u64::MAX);
+    let ack_wait = u64::try_from(ack_wait.as_nanos()).unwrap_or(u64::MAX);
     let members = [
         ("durable_name", json!(name)),
         ("name", json!(name)),

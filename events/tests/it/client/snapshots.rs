@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use events::feed::{FEED_STREAM, SNAPSHOTS_STREAM};
 
-use super::support::{Bus, Consumers, Log, Refused, Running, snapshot, told, user};
+use super::support::{Bus, Consumers, Log, Refused, Running, deleted, snapshot, told, until, user};
 
 fn with_snapshots() -> Consumers {
     Consumers { snapshots: true, ack_wait: Duration::from_secs(1), ..Consumers::default() }
@@ -112,5 +112,56 @@ async fn a_state_that_is_parked_comes_before_later_events() {
     refused.heal();
     bus.parked().retry(user(2)).unwrap();
     assert_eq!(log.has(6).await[4..], [(2, 5), (2, 6)]);
+    running.stop().await.unwrap();
+}
+
+/// What the operator has replayed comes in between, while the feed is followed; what was handled is passed over.
+#[tokio::test]
+async fn what_is_replayed_is_taken_in_between_and_what_was_handled_is_not() {
+    let bus = Bus::new(with_snapshots()).await;
+    bus.publish(&told(1, 1)).await;
+    bus.publish(&told(2, 1)).await;
+    let log = Log::new();
+    let running = Running::start(bus.settings(), {
+        let log = log.clone();
+        move |event| {
+            log.add(&event);
+            async { Ok(()) }
+        }
+    })
+    .await;
+    assert_eq!(log.has(2).await, [(1, 1), (2, 1)]);
+    for event in [told(1, 1), told(3, 1), told(3, 2), deleted(2, 2)] {
+        bus.publish_snapshot(&event).await;
+    }
+    assert_eq!(log.has(5).await[2..], [(3, 1), (3, 2), (2, 2)]);
+    bus.is_done(SNAPSHOTS_STREAM).await;
+    // And the feed goes on.
+    bus.publish(&told(1, 2)).await;
+    assert_eq!(log.has(6).await[5..], [(1, 2)]);
+    bus.is_done(FEED_STREAM).await;
+    running.stop().await.unwrap();
+}
+
+/// A deletion that is replayed removes what is parked of the user, as that of the feed does.
+#[tokio::test]
+async fn a_deletion_that_is_replayed_removes_what_is_parked() {
+    let bus = Bus::new(with_snapshots()).await;
+    bus.publish(&told(1, 1)).await;
+    let log = Log::new();
+    let settings = bus.settings().retry_for(Duration::ZERO);
+    let running = Running::start(settings, {
+        let log = log.clone();
+        move |event| {
+            log.add(&event);
+            let is_told = event.revision.0 > 1;
+            async move { if is_told { Ok(()) } else { Err("not this one".to_owned()) } }
+        }
+    })
+    .await;
+    until("the event to be parked", async || bus.parked().list().unwrap().len() == 1).await;
+    bus.publish_snapshot(&deleted(1, 2)).await;
+    until("the parked to be removed", async || bus.parked().list().unwrap().is_empty()).await;
+    assert_eq!(log.has(2).await, [(1, 1), (1, 2)]);
     running.stop().await.unwrap();
 }
