@@ -1,9 +1,11 @@
 //! Puts the service together: the only place that knows which adapter stands behind which port.
 
+mod administrators;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, SessionSeed, subjects};
+use events::{Actor, SessionSeed, subjects};
 use service_kit::access::Access;
 use service_kit::config::Settings;
 use service_kit::event_log::{
@@ -24,9 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
-use crate::application::{CommandError, Discretion, Parts, RefreshTokens, Request, Users};
-use crate::domain::{PasswordContext, PasswordRules, Register, Roles, SessionRules};
+use crate::application::{Discretion, Parts, RefreshTokens, Request, Users};
+use crate::domain::{PasswordRules, SessionRules};
 use crate::routes::{AppState, Report, import_lines, routes};
+
+pub use administrators::{Made, NewAdministrator};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";
@@ -191,37 +195,6 @@ impl App {
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// Creates an administrator, as the operator. `false` when somebody has the address already: nothing
-    /// is changed then.
-    ///
-    /// # Errors
-    /// In words, for the operator.
-    pub async fn create_administrator(&self, email: &str, password: &str) -> Result<bool, String> {
-        let email =
-            EmailAddress::parse(email).map_err(|why| format!("the e-mail address {why}"))?;
-        let context = PasswordContext { email: Some(&email), full_name: None };
-        let password = self
-            .users
-            .judge_in(password, &context)
-            .map_err(|(_, why)| format!("the password {why}"))?;
-        let roles = Roles::parse(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])
-            .map_err(|(_, why)| why)?;
-        let register = Register {
-            email,
-            full_name: None,
-            metadata: events::Metadata::new(),
-            roles: Some(roles),
-            email_verified: true,
-            imported: None,
-        };
-        let request = Request { actor: Actor::System, ..Request::of(None) };
-        match self.users.install(register, password, request).await {
-            Ok(_) => Ok(true),
-            Err(CommandError::EmailTaken) => Ok(false),
-            Err(error) => Err(error.to_string()),
-        }
     }
 
     /// Imports lines of newline-delimited JSON, as the operator; `first` is the number of the first one.

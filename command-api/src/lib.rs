@@ -12,6 +12,6 @@ mod ports;
 mod routes;
 
 pub use adapters::email_claim_key;
-pub use app::{App, SERVICE, StartError};
+pub use app::{App, Made, NewAdministrator, SERVICE, StartError};
 pub use domain::Admins;
 pub use routes::{Report, openapi};

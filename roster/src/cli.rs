@@ -14,14 +14,14 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    asyncapi, audit, dev, erase, health, init, keys, lag, log, openapi, parked, provision, replay,
-    services, subscribers, user, users, verify,
+    admin, asyncapi, audit, dev, erase, health, init, keys, lag, log, openapi, parked, provision,
+    replay, services, subscribers, user, users, verify,
 };
 
 pub use operator::{
-    AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs, ParkedAction,
-    ParkedArgs, ProvisionArgs, ReplayArgs, SubscribersAction, SubscribersArgs, UserShowArgs,
-    UsersCommand, VerifyArgs,
+    AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
+    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SubscribersAction, SubscribersArgs,
+    UserShowArgs, UsersCommand, VerifyArgs,
 };
 
 /// Event-driven user and authentication service.
@@ -58,6 +58,8 @@ enum Command {
     /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
     /// credentials
     Subscribers(SubscribersArgs),
+    /// See to administrators. Needs the operator's credentials and keys
+    Admin(AdminArgs),
     /// Events of the feed once more: any range of it, for one subscriber, into a file or to standard output. Needs
     /// the operator's credentials
     Replay(ReplayArgs),
@@ -195,6 +197,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reactor(args) => with_settings(args.config, services::reactor),
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
+        Command::Admin(args) => {
+            with_settings(args.config.config.clone(), |settings| admin::run(settings, args))
         }
         Command::Replay(args) => {
             with_settings(args.config.config.clone(), |settings| replay::run(settings, args))

@@ -1,5 +1,6 @@
 //! `roster`: every service and the operator's commands in one binary.
 
+mod admin;
 mod asyncapi;
 mod audit;
 mod cli;

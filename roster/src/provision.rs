@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use async_nats::Client;
-use command_api::App;
+use command_api::{App, Made, NewAdministrator};
 use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::event_log::{
@@ -204,9 +204,12 @@ fn faults(looked: Result<Vec<String>, ProvisionError>) -> anyhow::Result<Vec<Str
 /// Makes an administrator; an address in use is an error.
 pub async fn create(app: &App, administrator: &Administrator) -> anyhow::Result<()> {
     let Administrator { email, password } = administrator;
-    let created = app.create_administrator(email, password).await;
-    if created.map_err(anyhow::Error::msg).context("cannot create the administrator")? {
-        return Ok(());
+    let new = NewAdministrator { email, full_name: None, password: Some(password) };
+    let made = app.create_administrator(new).await.map_err(anyhow::Error::msg);
+    match made.context("cannot create the administrator")? {
+        Made::Created(_) | Made::Promoted(_) | Made::Already(_) => Ok(()),
+        Made::Taken(_) | Made::Unknown | Made::Disabled(_) => {
+            bail!("the address of ROSTER_ADMIN_EMAIL belongs to a user who is no administrator")
+        }
     }
-    bail!("the address of ROSTER_ADMIN_EMAIL belongs to a user who is no administrator")
 }

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod administrators;
 mod auditing;
 mod canary;
 mod cluster;

@@ -155,17 +155,15 @@ impl Users {
         .await
     }
 
-    /// Makes a user as the operator.
-    pub async fn install(
+    /// Who has an address, and what the log says of them.
+    pub async fn holder(
         &self,
-        register: Register,
-        password: Password,
-        request: Request,
-    ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
-            users.register_now(&register, Some(password), &request).await
-        })
-        .await
+        email: &EmailAddress,
+    ) -> Result<Option<(UserId, UserState)>, CommandError> {
+        match self.log().claim(email).await?.value {
+            Some(user) => Ok(Some((user, self.log().load(user).await?.value))),
+            None => Ok(None),
+        }
     }
 
     /// Whether any active administrator exists.

@@ -19,11 +19,13 @@ pub enum Operation {
     ParkedDrop,
     /// `replay`
     Replay,
+    /// `admin create`
+    AdminCreate,
 }
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Provision,
         Self::UsersImport,
         Self::SubscribersAdd,
@@ -32,6 +34,7 @@ impl Operation {
         Self::ParkedRetry,
         Self::ParkedDrop,
         Self::Replay,
+        Self::AdminCreate,
     ];
 
     /// Its name in the subject of a message: never used again for anything else.
@@ -58,6 +61,7 @@ impl Operation {
             Self::ParkedRetry => ("parked-retry", "roster.operator.parked_retried.v1"),
             Self::ParkedDrop => ("parked-drop", "roster.operator.parked_dropped.v1"),
             Self::Replay => ("replay", "roster.operator.events_replayed.v1"),
+            Self::AdminCreate => ("admin-create", "roster.operator.administrator_created.v1"),
         }
     }
 }

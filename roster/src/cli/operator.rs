@@ -211,6 +211,42 @@ pub enum ParkedAction {
     },
 }
 
+/// Arguments of `roster admin`.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    #[command(subcommand)]
+    pub action: AdminAction,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// What to do about administrators.
+#[derive(Debug, Subcommand)]
+pub enum AdminAction {
+    /// Make another administrator, by the rules of the API. Without a password a link to choose one is mailed
+    #[command(
+        after_help = "Examples:\n  roster admin create ada@example.com --name 'Ada Lovelace'\n  \
+                      roster admin create ada@example.com --password-stdin < password.txt\n  \
+                      roster admin create ada@example.com --promote"
+    )]
+    Create {
+        /// Their address
+        email: String,
+        /// Name to show
+        #[arg(long, conflicts_with = "promote")]
+        name: Option<String>,
+        /// Take the password from the first line of standard input; the address counts as verified then
+        #[arg(long, conflicts_with = "promote")]
+        password_stdin: bool,
+        /// Give the role to the user who has the address, beside those that the user has
+        #[arg(long)]
+        promote: bool,
+    },
+}
+
 /// Arguments of `roster replay`.
 #[derive(Debug, Args)]
 #[command(after_help = REPLAY_HELP)]

@@ -1,0 +1,116 @@
+//! Administrators, as the operator makes them: by the rules of the command API, and without a token.
+
+use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
+
+use super::App;
+use crate::application::{CommandError, Request};
+use crate::domain::{Admins, Change, FullName, PasswordContext, Register, Roles};
+
+/// An administrator who is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewAdministrator<'a> {
+    /// Address.
+    pub email: &'a str,
+    /// Name to show.
+    pub full_name: Option<&'a str>,
+    /// Without one the administrator is mailed a link to choose one.
+    pub password: Option<&'a str>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// There is another administrator.
+    Created(UserId),
+    /// A user has the role as well from now on.
+    Promoted(UserId),
+    /// Whoever has the address is an administrator already: nothing was changed.
+    Already(UserId),
+    /// Somebody who is none has the address: nothing was changed.
+    Taken(UserId),
+    /// Nobody has the address.
+    Unknown,
+    /// Whoever has the address is disabled: nothing was changed.
+    Disabled(UserId),
+}
+
+impl App {
+    /// Creates an administrator.
+    ///
+    /// # Errors
+    /// In words, for the operator.
+    pub async fn create_administrator(&self, new: NewAdministrator<'_>) -> Result<Made, String> {
+        let email = address(new.email)?;
+        let context = PasswordContext { email: Some(&email), full_name: new.full_name };
+        let password = new.password.map(|password| self.users.judge_in(password, &context));
+        let password = password.transpose().map_err(|(_, why)| format!("the password {why}"))?;
+        let full_name = new.full_name.map(|name| FullName::parse(name.to_owned())).transpose();
+        let register = Register {
+            email: email.clone(),
+            full_name: full_name.map_err(|(_, why)| format!("the name {why}"))?,
+            metadata: events::Metadata::new(),
+            roles: Some(roles(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])?),
+            // The operator vouches for an address with a password; without one the link shows whose it is.
+            email_verified: password.is_some(),
+            imported: None,
+        };
+        let created = self.users.create(register, password, as_operator()).await;
+        match created {
+            Ok(done) => {
+                let user = done.user.ok_or("the user was deleted at once")?;
+                Ok(Made::Created(user.id))
+            }
+            Err(CommandError::EmailTaken) => match self.holder(&email).await? {
+                Some((user, state)) if Admins::counts(&state) => Ok(Made::Already(user)),
+                Some((user, _)) => Ok(Made::Taken(user)),
+                None => Err("somebody had the address and gave it up: try again".to_owned()),
+            },
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Gives the role to the user who has an address, beside those that the user has.
+    ///
+    /// # Errors
+    /// In words, for the operator.
+    pub async fn promote_administrator(&self, email: &str) -> Result<Made, String> {
+        let Some((id, state)) = self.holder(&address(email)?).await? else {
+            return Ok(Made::Unknown);
+        };
+        let UserState::Present(user) = &state else { return Ok(Made::Unknown) };
+        if Admins::counts(&state) {
+            return Ok(Made::Already(id));
+        }
+        if user.status != Status::Active {
+            return Ok(Made::Disabled(id));
+        }
+        let all = user.roles.iter().cloned().chain([ROLE_ADMIN.to_owned()]).collect();
+        let change = Change {
+            roles: Some(roles(all)?),
+            // What was looked at is what is changed.
+            expected: Some(vec![user.revision]),
+            ..Change::default()
+        };
+        match self.users.change(id, change, as_operator()).await {
+            Ok(_) => Ok(Made::Promoted(id)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Who has an address, and what the log says of them.
+    async fn holder(&self, email: &EmailAddress) -> Result<Option<(UserId, UserState)>, String> {
+        self.users.holder(email).await.map_err(|error| error.to_string())
+    }
+}
+
+fn as_operator() -> Request {
+    Request { actor: Actor::System, ..Request::of(None) }
+}
+
+fn address(text: &str) -> Result<EmailAddress, String> {
+    EmailAddress::parse(text).map_err(|why| format!("the e-mail address {why}"))
+}
+
+fn roles(names: Vec<String>) -> Result<Roles, String> {
+    Roles::parse(names).map_err(|(_, why)| why)
+}

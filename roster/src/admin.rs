@@ -1,0 +1,96 @@
+//! `roster admin create`: another administrator, on a system that runs.
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use command_api::{App, Made, NewAdministrator};
+use serde_json::json;
+use service_kit::config::Settings;
+use service_kit::metrics::Metrics;
+use service_kit::nats;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{self, Ended, Operation};
+use crate::cli::{AdminAction, AdminArgs, failed, say};
+
+/// Longest password that is read, in bytes. No valid one is as long.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// Makes an administrator. Again is as good as once. Exit code 1 when somebody who is none has the address.
+pub async fn run(settings: Settings, args: AdminArgs) -> anyhow::Result<ExitCode> {
+    let AdminAction::Create { email, name, password_stdin, promote } = args.action;
+    let password = if password_stdin { Some(password()?) } else { None };
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let making = async {
+        let stop = CancellationToken::new();
+        let app = App::build(&settings, &Metrics::new("admin"), stop.clone()).await?;
+        let made = if promote {
+            app.promote_administrator(&email).await
+        } else {
+            let (full_name, password) = (name.as_deref(), password.as_deref());
+            app.create_administrator(NewAdministrator { email: &email, full_name, password }).await
+        };
+        stop.cancel();
+        let made = made.map_err(anyhow::Error::msg)?;
+        let code = tell(made, password.is_some(), args.json);
+        let (outcome, user) = named(made);
+        Ok(Ended { code, result: json!({ "outcome": outcome, "user": user }) })
+    };
+    // Who it is stands in the result by id: an address is somebody's.
+    let arguments = json!({ "promote": promote, "with_password": password.is_some() });
+    audit::over(&settings, &client, Operation::AdminCreate, arguments, making).await
+}
+
+/// The first line of standard input.
+fn password() -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(PASSWORD_BYTES_MAX).read_to_string(&mut text);
+    read.context("cannot read the password from standard input")?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => bail!("there is no password on standard input"),
+    }
+}
+
+/// What became of it in a word, and whom it is about.
+const fn named(made: Made) -> (&'static str, Option<events::UserId>) {
+    match made {
+        Made::Created(user) => ("created", Some(user)),
+        Made::Promoted(user) => ("promoted", Some(user)),
+        Made::Already(user) => ("already", Some(user)),
+        Made::Taken(user) => ("taken", Some(user)),
+        Made::Unknown => ("unknown", None),
+        Made::Disabled(user) => ("disabled", Some(user)),
+    }
+}
+
+fn tell(made: Made, has_password: bool, as_json: bool) -> ExitCode {
+    let is_done = matches!(made, Made::Created(_) | Made::Promoted(_) | Made::Already(_));
+    if as_json {
+        let (outcome, user) = named(made);
+        say(&json!({ "outcome": outcome, "user_id": user }).to_string());
+        return if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let text = match made {
+        Made::Created(user) if has_password => format!("created {user}, an administrator"),
+        Made::Created(user) => {
+            format!("created {user}, an administrator; a link to choose a password is mailed")
+        }
+        Made::Promoted(user) => format!("{user} is an administrator now"),
+        Made::Already(user) => format!("{user} is an administrator already: nothing was changed"),
+        Made::Taken(user) => {
+            return failed(&format!(
+                "{user} has that address and is no administrator: give them the role with --promote"
+            ));
+        }
+        Made::Unknown => {
+            return failed("nobody has that address: make an administrator without --promote");
+        }
+        Made::Disabled(user) => {
+            return failed(&format!("{user} is disabled: enable the user first, over the API"));
+        }
+    };
+    say(&text);
+    ExitCode::SUCCESS
+}
