@@ -15,7 +15,7 @@ use events::{Position, Timestamp};
 use futures::stream::BoxStream;
 use futures::{StreamExt, future, stream};
 
-use super::EventLog;
+use super::{EventLog, Guard};
 use crate::ambient;
 
 /// Messages asked for at once; the server has half of them under way while the rest is worked on.
@@ -58,6 +58,14 @@ pub struct Followed {
     pub pending: u64,
     /// What was written.
     pub payload: Bytes,
+}
+
+impl Followed {
+    /// The guard for the next write to the same subject.
+    #[must_use]
+    pub const fn guard(&self) -> Guard {
+        Guard::behind(self.position)
+    }
 }
 
 /// The stream ended: begin again behind the last position that was worked on.

@@ -28,8 +28,10 @@ mod append;
 mod follow;
 mod provision;
 mod read;
+mod repack;
 mod room;
 mod sequel;
+mod snapshot;
 mod subscribers;
 mod work;
 
@@ -51,8 +53,10 @@ pub use provision::{
     sessions_stream, snapshots_stream, throttle_stream, users_stream,
 };
 pub use read::{ReadError, Stored};
+pub use repack::{Damaged, Unpacker, beginning};
 pub use room::Room;
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
+pub use snapshot::{Restoring, Snapshot, SnapshotHead, Standing};
 pub use subscribers::{Beginning, NewSubscriber, Subscriber};
 pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
 

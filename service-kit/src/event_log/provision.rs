@@ -16,10 +16,21 @@ use crate::config::{Audit, Feed, Log, Sessions};
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 /// "stream not found".
 pub(super) const STREAM_NOT_FOUND: u64 = 10059;
+/// Member with what is noted on a stream.
+const METADATA: &str = "metadata";
+/// Note that names the log, so that views of another one are not taken for its own. It is drawn when the stream is
+/// made, and anew when it is restored: what was stored behind a backup is another history from then on.
+pub(super) const LINEAGE: &str = "roster-lineage";
+/// Note that a restore was begun, with the time of it. Nobody may use the stream before it is ended.
+pub(super) const UNFINISHED: &str = "roster-restore";
 /// Member with the bound of a stream.
 const BYTES: &str = "max_bytes";
 /// Window in which the server remembers message ids.
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
+
+/// In words, what a stream lacks whose restore was begun.
+const UNFINISHED_FAULT: &str =
+    "it is being restored, or a restore broke off: run `roster restore` again";
 
 /// How much longer than any session its messages are kept.
 const SESSION_LIFE_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
@@ -47,6 +58,8 @@ pub const OPERATIONS_SUBJECT_PREFIX: &str = "op.";
 pub struct StreamSpec {
     name: &'static str,
     config: Map<String, Value>,
+    /// Whether the stream is a source of truth that views are built from.
+    has_lineage: bool,
 }
 
 /// The log cannot be used as it is.
@@ -100,6 +113,7 @@ pub enum ProvisionError {
 #[must_use]
 pub fn users_stream(log: &Log) -> StreamSpec {
     StreamSpec::log(subjects::USERS_STREAM, "the event log of users", log.replicas, log.bytes_max)
+        .with_lineage()
         .with("subjects", json!(subjects::USERS_STREAM_SUBJECTS))
 }
 
@@ -110,6 +124,7 @@ pub fn sessions_stream(log: &Log, sessions: &Sessions) -> StreamSpec {
     let max_age = Duration::from_secs(sessions.absolute_s) + SESSION_LIFE_MARGIN;
     let (replicas, bytes_max) = (log.replicas, log.sessions_bytes_max);
     StreamSpec::log(subjects::SESSIONS_STREAM, "the event log of sessions", replicas, bytes_max)
+        .with_lineage()
         .with("subjects", json!(subjects::SESSIONS_STREAM_SUBJECTS))
         .with("max_age", nanoseconds(max_age))
         .with("max_msgs_per_subject", json!(SESSION_MESSAGES_KEPT))
@@ -206,7 +221,7 @@ impl StreamSpec {
             "duplicate_window": DUPLICATE_WINDOW_NS,
         });
         let config = if let Value::Object(config) = config { config } else { Map::new() };
-        Self { name, config }
+        Self { name, config, has_lineage: false }
     }
 
     /// The stream's name.
@@ -215,9 +230,32 @@ impl StreamSpec {
         self.name
     }
 
+    pub(super) const fn config(&self) -> &Map<String, Value> {
+        &self.config
+    }
+
     fn with(mut self, key: &str, value: Value) -> Self {
         self.config.insert(key.to_owned(), value);
         self
+    }
+
+    const fn with_lineage(mut self) -> Self {
+        self.has_lineage = true;
+        self
+    }
+
+    /// What is noted on the stream, with a lineage if it needs one and has none yet.
+    fn metadata(&self, found: &Map<String, Value>) -> Map<String, Value> {
+        let mut metadata = own_metadata(found);
+        if self.has_lineage {
+            let drawn = || json!(crate::ambient::new_uuid().to_string());
+            metadata.entry(LINEAGE).or_insert_with(drawn);
+        }
+        metadata
+    }
+
+    fn lacks_lineage(&self, found: &Map<String, Value>) -> bool {
+        self.has_lineage && !own_metadata(found).contains_key(LINEAGE)
     }
 
     /// Every difference between what is there and what must be.
@@ -241,6 +279,9 @@ impl StreamSpec {
                 faults.push(format!("{key} is {has} and must be {wanted}"));
             }
         }
+        if own_metadata(found).contains_key(UNFINISHED) {
+            faults.push(UNFINISHED_FAULT.to_owned());
+        }
         for dangerous in ["mirror", "sources", "subject_transform", "republish", "sealed"] {
             if found
                 .get(dangerous)
@@ -251,6 +292,12 @@ impl StreamSpec {
         }
         faults
     }
+}
+
+/// What is noted on a stream, without what the server notes itself.
+pub(super) fn own_metadata(config: &Map<String, Value>) -> Map<String, Value> {
+    let noted = config.get(METADATA).and_then(Value::as_object).cloned().unwrap_or_default();
+    noted.into_iter().filter(|(key, _)| !key.starts_with("_nats.")).collect()
 }
 
 impl EventLog {
@@ -265,17 +312,25 @@ impl EventLog {
         let mut config = spec.config.clone();
         let action = match self.config(spec).await {
             Ok(found) => {
+                if own_metadata(&found).contains_key(UNFINISHED) {
+                    let faults = vec![UNFINISHED_FAULT.to_owned()];
+                    return Err(ProvisionError::Different { stream: spec.name, faults });
+                }
                 let bytes = |of: &Map<String, Value>| of.get(BYTES).and_then(Value::as_i64);
                 let has_room = bytes(&found) >= bytes(&config);
-                if has_room && spec.faults(&found).is_empty() {
+                if has_room && spec.faults(&found).is_empty() && !spec.lacks_lineage(&found) {
                     return Ok(());
                 }
+                config.insert(METADATA.to_owned(), Value::Object(spec.metadata(&found)));
                 if has_room && let Some(bytes) = found.get(BYTES) {
                     config.insert(BYTES.to_owned(), bytes.clone());
                 }
                 "UPDATE"
             }
-            Err(ProvisionError::Missing(_)) => "CREATE",
+            Err(ProvisionError::Missing(_)) => {
+                config.insert(METADATA.to_owned(), Value::Object(spec.metadata(&Map::new())));
+                "CREATE"
+            }
             Err(error) => return Err(error),
         };
         let path = format!("STREAM.{action}.{}", spec.name);
@@ -315,6 +370,9 @@ impl EventLog {
             && has < wanted
         {
             faults.push(format!("{BYTES} is {has} and the settings say {wanted}"));
+        }
+        if spec.lacks_lineage(&found) {
+            faults.push("it has no name by which views can tell it from another log".to_owned());
         }
         Ok(faults)
     }
