@@ -15,6 +15,7 @@ mod causes;
 pub mod feed;
 pub mod fold;
 mod left;
+mod lineage;
 pub mod parked;
 mod read;
 mod retry;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use events::{DecodeError, Position, subjects};
+use events::{DecodeError, Position, Timestamp, subjects};
 use futures::StreamExt;
 use service_kit::ambient;
 use service_kit::config::Settings;
@@ -25,6 +25,7 @@ use views::Views;
 use crate::causes::Causes;
 use crate::feed::Feed;
 use crate::fold::{Fold, Sessions, Users};
+use crate::lineage::{Lineage, Parted};
 use crate::parked::Parked;
 use crate::retry::{Retries, Wishes};
 use crate::store::{StoreError, checkpoint, prepare, write};
@@ -69,8 +70,8 @@ enum RunError {
         "the event at position {0} cannot be read: {1}. It is not parked, as {2} aggregates are (projector.parked_max), and nothing behind it is applied"
     )]
     TooManyParked(Position, DecodeError, usize),
-    #[error("the views are at {views} and the log ends at {log}: they do not belong together")]
-    LogBehindViews { views: Position, log: Position },
+    #[error(transparent)]
+    Parted(#[from] Parted),
 }
 
 /// A projector that is ready to run: views of users, views of sessions, and the feed.
@@ -153,6 +154,8 @@ struct Batch<F> {
     pending: u64,
     /// Position of the last, applied or passed over.
     end: Option<Position>,
+    /// When the last of them was stored.
+    stored_at: Option<Timestamp>,
     causes: Causes,
     /// Aggregates that are parked from this batch on.
     parked: Vec<String>,
@@ -169,6 +172,7 @@ impl<F: Fold> Batch<F> {
             events: 0,
             pending: 0,
             end: None,
+            stored_at: None,
             causes,
             parked: Vec::new(),
             ended: Vec::new(),
@@ -188,6 +192,7 @@ impl<F: Fold> Batch<F> {
         self.events += 1;
         self.pending = message.pending;
         self.end = Some(message.position);
+        self.stored_at = Some(message.stored_at);
     }
 }
 
@@ -424,10 +429,10 @@ impl<F: Fold> Follower for Projection<F> {
         within(INDEXES_MAX, prepare(&self.views)).await?;
         let name = F::checkpoint();
         let mut position = self.asked(self.views.position(&name)).await?;
-        let end = self.log.end().await?;
-        if end < position {
-            return Err(RunError::LogBehindViews { views: position, log: end });
-        }
+        let lineage = Lineage::of(&self.log).await?;
+        let known = self.bounded(Lineage::known(&self.views, &name)).await?;
+        lineage.check(&self.log, position, &known, self.views.database().name()).await??;
+        self.bounded(lineage.note(&self.views, &name)).await?;
         let mut parked = self.asked(Parked::load(&self.views, &name, F::STREAM)).await?;
         self.retry(&mut parked, position).await?;
         let (pending, chunks) = self.events_behind(position).await?;
@@ -461,7 +466,7 @@ impl<F: Fold> Follower for Projection<F> {
                 self.metrics.follows(position, batch.pending);
                 // Readers have what is announced already; the checkpoint is for the next start.
                 self.announcer.announce(position).await;
-                self.bounded(checkpoint(&self.views, &name, position)).await?;
+                self.bounded(checkpoint(&self.views, &name, position, batch.stored_at)).await?;
             }
             if let Some(failure) = batch.failure {
                 return Err(failure);

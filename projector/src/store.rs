@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use events::{Position, UserId};
+use events::{Position, Timestamp, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
@@ -12,6 +12,7 @@ use views::{
 };
 
 use crate::fold::Fold;
+use crate::lineage::date;
 
 /// Updates in one command: with documents of their largest size it stays below the 48 MB of a message.
 const UPDATES_MAX: usize = 1_000;
@@ -95,18 +96,23 @@ async fn run(views: &Views, mut command: Document) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Moves a checkpoint to a position whose documents are written. It never goes back.
+/// Moves a checkpoint to a position whose documents are written. It never goes back. `stored_at` says when the
+/// message there was stored, by which it is known again; of two projectors the one that is further ahead has the word.
 ///
 /// # Errors
 /// [`StoreError::Database`]: begin again from the checkpoint that is there.
-pub async fn checkpoint(views: &Views, name: &str, position: Position) -> Result<(), StoreError> {
-    views
-        .checkpoints()
-        .update_one(
-            doc! {"_id": name},
-            doc! {"$max": {"position": i64::try_from(position.0).unwrap_or(i64::MAX)}},
-        )
-        .upsert(true)
-        .await?;
+pub async fn checkpoint(
+    views: &Views,
+    name: &str,
+    position: Position,
+    stored_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    let position = i64::try_from(position.0).unwrap_or(i64::MAX);
+    let mut moved = doc! {"position": position};
+    if let Some(stored_at) = stored_at {
+        // Documents are compared member by member: the position decides.
+        moved.insert("last", doc! {"position": position, "stored_at": date(stored_at)});
+    }
+    views.checkpoints().update_one(doc! {"_id": name}, doc! {"$max": moved}).upsert(true).await?;
     Ok(())
 }

@@ -175,7 +175,7 @@ async fn the_checkpoint_never_goes_back() {
     let views = views().await;
     assert_eq!(views.position(NAME).await.unwrap(), Position(0), "nothing yet");
     for (moved, expected) in [(12, 12), (7, 12), (13, 13)] {
-        checkpoint(&views, NAME, Position(moved)).await.unwrap();
+        checkpoint(&views, NAME, Position(moved), None).await.unwrap();
         assert_eq!(views.position(NAME).await.unwrap(), Position(expected));
     }
 }
@@ -393,7 +393,7 @@ async fn documents_of_an_older_layout_are_written_again() {
     let removed = views.users().update_many(doc! {}, doc! {"$unset": added}).await.unwrap();
     assert_eq!(removed.modified_count, 2, "the living");
     assert_ne!(documents(&views).await, of_today);
-    checkpoint(&views, &users_collection(), Position(12)).await.unwrap();
+    checkpoint(&views, &users_collection(), Position(12), None).await.unwrap();
 
     // The checkpoint of today's layout is not there: the projector begins with the first event.
     assert_eq!(views.position(&users_checkpoint()).await.unwrap(), Position(0));
