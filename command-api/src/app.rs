@@ -1,6 +1,6 @@
 //! Puts the service together: the only place that knows which adapter stands behind which port.
 
-mod administrators;
+pub(crate) mod administrators;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,8 +111,6 @@ impl App {
         let sessions_log = open(sessions_stream(&settings.log, &settings.sessions)).await?;
         let mails = open(mails_stream(&settings.log)).await?;
         let bucket = open(throttle_stream(&settings.log)).await?;
-        let throttle =
-            NatsThrottle::new(bucket, &application_key, &settings.throttle).watched(metrics);
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
         let revocations = Revocations::follow(&client, settings, &stop);
@@ -128,41 +126,9 @@ impl App {
                 async move { log.end().await.map(drop).map_err(|error| error.to_string()) }
             }
         });
-        let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
-        let user_log = NatsUserLog::new(users_log, &application_key).map_err(StartError::Crypto)?;
-        let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
-            .map_err(|error| crypto(&error))?;
-        let hasher =
-            HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
         let tasks = TaskTracker::new();
-        let users = Users::new(Parts {
-            log: Arc::new(user_log),
-            sessions: Arc::new(NatsSessionLog::new(sessions_log)),
-            throttle: Arc::new(throttle),
-            desk: Arc::new(NatsMailDesk::new(mails, orders)),
-            hasher: Arc::new(hasher),
-            rules: PasswordRules {
-                length_min: settings.passwords.length_min,
-                strength_min: settings.passwords.strength_min,
-                context_words: settings.passwords.context_words(),
-            },
-            session_rules: SessionRules {
-                idle_s: settings.sessions.idle_s,
-                absolute_s: settings.sessions.absolute_s,
-                reuse_window_s: settings.sessions.reuse_window_s,
-            },
-            refresh_tokens: RefreshTokens::new(application_key.derive("refresh token v1")),
-            links: Links::new(application_key.derive(LINK_KEY_PURPOSE)),
-            seeds: Arc::new(|| {
-                random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
-            }),
-            access,
-            discretion: Discretion {
-                conceal_existing: settings.registration.conceal_existing,
-                refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
-            },
-            tasks: tasks.clone(),
-        });
+        let logs = Logs { users: users_log, sessions: sessions_log, mails, bucket };
+        let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
             user_views: Arc::new(user_views),
@@ -214,4 +180,58 @@ impl App {
     pub async fn has_administrator(&self) -> Result<bool, String> {
         self.users.has_administrator().await.map_err(|error| error.to_string())
     }
+}
+
+/// The streams that commands work with.
+pub(crate) struct Logs {
+    pub(crate) users: EventLog,
+    pub(crate) sessions: EventLog,
+    pub(crate) mails: EventLog,
+    pub(crate) bucket: EventLog,
+}
+
+/// Puts the commands together.
+pub(crate) fn users(
+    settings: &Settings,
+    application_key: &SecretKey,
+    access: Access,
+    logs: Logs,
+    metrics: &Metrics,
+    tasks: TaskTracker,
+) -> Result<Users, StartError> {
+    let throttle =
+        NatsThrottle::new(logs.bucket, application_key, &settings.throttle).watched(metrics);
+    let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
+    let user_log = NatsUserLog::new(logs.users, application_key).map_err(StartError::Crypto)?;
+    let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
+        .map_err(|error| crypto(&error))?;
+    let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
+    Ok(Users::new(Parts {
+        log: Arc::new(user_log),
+        sessions: Arc::new(NatsSessionLog::new(logs.sessions)),
+        throttle: Arc::new(throttle),
+        desk: Arc::new(NatsMailDesk::new(logs.mails, orders)),
+        hasher: Arc::new(hasher),
+        rules: PasswordRules {
+            length_min: settings.passwords.length_min,
+            strength_min: settings.passwords.strength_min,
+            context_words: settings.passwords.context_words(),
+        },
+        session_rules: SessionRules {
+            idle_s: settings.sessions.idle_s,
+            absolute_s: settings.sessions.absolute_s,
+            reuse_window_s: settings.sessions.reuse_window_s,
+        },
+        refresh_tokens: RefreshTokens::new(application_key.derive("refresh token v1")),
+        links: Links::new(application_key.derive(LINK_KEY_PURPOSE)),
+        seeds: Arc::new(|| {
+            random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
+        }),
+        access,
+        discretion: Discretion {
+            conceal_existing: settings.registration.conceal_existing,
+            refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
+        },
+        tasks,
+    }))
 }

@@ -9,9 +9,11 @@ pub mod app;
 mod application;
 mod domain;
 mod ports;
+mod restorer;
 mod routes;
 
 pub use adapters::email_claim_key;
 pub use app::{App, Made, NewAdministrator, SERVICE, StartError};
 pub use domain::Admins;
+pub use restorer::{Lost, Restorer};
 pub use routes::{Report, openapi};

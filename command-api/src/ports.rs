@@ -192,6 +192,8 @@ pub trait UserLog: Send + Sync {
     async fn append_all(&self, changes: &[Change]) -> Appended;
     /// Replaces a credential alone, as after a login with older parameters. No event tells of it.
     async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended;
+    /// What a sealed credential of a user holds, as it was read from a copy of the log.
+    fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String>;
     /// The keyed hash of an address, as the subject of its claim has it.
     fn claim_key(&self, email: &EmailAddress) -> String;
     /// Keyed hashes for an idempotency key.
@@ -209,6 +211,8 @@ pub trait SessionLog: Send + Sync {
     ) -> Result<Loaded<Option<Session>>, LogError>;
     /// Stores an event; with an end, everyone is told in the same batch.
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended;
+    /// Stores the ends of several sessions that never ended before: all of them or none.
+    async fn append_ends(&self, ends: &[(SessionEvent, Guard)]) -> Appended;
 }
 
 /// Where mails are asked for.

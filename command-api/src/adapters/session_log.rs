@@ -18,6 +18,21 @@ impl NatsSessionLog {
         Self { log }
     }
 
+    /// One append of the ends of several sessions, each of which is told to everyone for the first time.
+    fn append_of_all(ends: &[(SessionEvent, Guard)]) -> Result<Append, String> {
+        let mut writes = Vec::new();
+        for (event, guard) in ends {
+            let (user, session) = (event.after.user_id, event.after.id);
+            let payload = event.to_json().map_err(|error| error.to_string())?;
+            writes.push(Write::new(subjects::session_revocation(session), Guard::absent(), "{}"));
+            let write = Write::new(subjects::session_events(user, session), *guard, payload);
+            writes.push(write.event(event.id, event.fact.wire_type()));
+        }
+        let last = writes.pop().ok_or("no session to end")?;
+        let command = ends.first().ok_or("no session to end")?.0.command_id;
+        Ok(writes.into_iter().fold(Append::new(command, last), Append::with))
+    }
+
     async fn append_of(&self, event: &SessionEvent, guard: Guard) -> Result<Append, Appended> {
         let (user, session) = (event.after.user_id, event.after.id);
         let refused = |error: serde_json::Error| Appended::Refused(error.to_string());
@@ -55,6 +70,13 @@ impl SessionLog for NatsSessionLog {
         match self.append_of(event, guard).await {
             Ok(append) => outcome(self.log.append(&append).await),
             Err(appended) => appended,
+        }
+    }
+
+    async fn append_ends(&self, ends: &[(SessionEvent, Guard)]) -> Appended {
+        match Self::append_of_all(ends) {
+            Ok(append) => outcome(self.log.append(&append).await),
+            Err(why) => Appended::Refused(why),
         }
     }
 }

@@ -294,6 +294,10 @@ impl UserLog for NatsUserLog {
         }
     }
 
+    fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String> {
+        self.sealer.open(user, sealed)
+    }
+
     fn claim_key(&self, email: &EmailAddress) -> String {
         self.claim_key.mac_hex(&[email.canonical().as_bytes()])
     }

@@ -3,7 +3,7 @@
 use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
 
 use super::App;
-use crate::application::{CommandError, Request};
+use crate::application::{CommandError, Request, Users};
 use crate::domain::{Admins, Change, FullName, PasswordContext, Register, Roles};
 
 /// An administrator who is to be made.
@@ -40,33 +40,7 @@ impl App {
     /// # Errors
     /// In words, for the operator.
     pub async fn create_administrator(&self, new: NewAdministrator<'_>) -> Result<Made, String> {
-        let email = address(new.email)?;
-        let context = PasswordContext { email: Some(&email), full_name: new.full_name };
-        let password = new.password.map(|password| self.users.judge_in(password, &context));
-        let password = password.transpose().map_err(|(_, why)| format!("the password {why}"))?;
-        let full_name = new.full_name.map(|name| FullName::parse(name.to_owned())).transpose();
-        let register = Register {
-            email: email.clone(),
-            full_name: full_name.map_err(|(_, why)| format!("the name {why}"))?,
-            metadata: events::Metadata::new(),
-            roles: Some(roles(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])?),
-            // The operator vouches for an address with a password; without one the link shows whose it is.
-            email_verified: password.is_some(),
-            imported: None,
-        };
-        let created = self.users.create(register, password, as_operator()).await;
-        match created {
-            Ok(done) => {
-                let user = done.user.ok_or("the user was deleted at once")?;
-                Ok(Made::Created(user.id))
-            }
-            Err(CommandError::EmailTaken) => match self.holder(&email).await? {
-                Some((user, state)) if Admins::counts(&state) => Ok(Made::Already(user)),
-                Some((user, _)) => Ok(Made::Taken(user)),
-                None => Err("somebody had the address and gave it up: try again".to_owned()),
-            },
-            Err(error) => Err(error.to_string()),
-        }
+        create(&self.users, new).await
     }
 
     /// Gives the role to the user who has an address, beside those that the user has.
@@ -74,7 +48,7 @@ impl App {
     /// # Errors
     /// In words, for the operator.
     pub async fn promote_administrator(&self, email: &str) -> Result<Made, String> {
-        let Some((id, state)) = self.holder(&address(email)?).await? else {
+        let Some((id, state)) = holder(&self.users, &address(email)?).await? else {
             return Ok(Made::Unknown);
         };
         let UserState::Present(user) = &state else { return Ok(Made::Unknown) };
@@ -96,11 +70,44 @@ impl App {
             Err(error) => Err(error.to_string()),
         }
     }
+}
 
-    /// Who has an address, and what the log says of them.
-    async fn holder(&self, email: &EmailAddress) -> Result<Option<(UserId, UserState)>, String> {
-        self.users.holder(email).await.map_err(|error| error.to_string())
+/// Creates an administrator by the rules of the commands.
+pub(crate) async fn create(users: &Users, new: NewAdministrator<'_>) -> Result<Made, String> {
+    let email = address(new.email)?;
+    let context = PasswordContext { email: Some(&email), full_name: new.full_name };
+    let password = new.password.map(|password| users.judge_in(password, &context));
+    let password = password.transpose().map_err(|(_, why)| format!("the password {why}"))?;
+    let full_name = new.full_name.map(|name| FullName::parse(name.to_owned())).transpose();
+    let register = Register {
+        email: email.clone(),
+        full_name: full_name.map_err(|(_, why)| format!("the name {why}"))?,
+        metadata: events::Metadata::new(),
+        roles: Some(roles(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])?),
+        // The operator vouches for an address with a password; without one the link shows whose it is.
+        email_verified: password.is_some(),
+        imported: None,
+    };
+    match users.create(register, password, as_operator()).await {
+        Ok(done) => {
+            let user = done.user.ok_or("the user was deleted at once")?;
+            Ok(Made::Created(user.id))
+        }
+        Err(CommandError::EmailTaken) => match holder(users, &email).await? {
+            Some((user, state)) if Admins::counts(&state) => Ok(Made::Already(user)),
+            Some((user, _)) => Ok(Made::Taken(user)),
+            None => Err("somebody had the address and gave it up: try again".to_owned()),
+        },
+        Err(error) => Err(error.to_string()),
     }
+}
+
+/// Who has an address, and what the log says of them.
+async fn holder(
+    users: &Users,
+    email: &EmailAddress,
+) -> Result<Option<(UserId, UserState)>, String> {
+    users.holder(email).await.map_err(|error| error.to_string())
 }
 
 fn as_operator() -> Request {

@@ -6,6 +6,7 @@ mod import;
 mod login;
 mod passwords;
 mod refresh_token;
+mod restoring;
 mod rights;
 mod sessions;
 mod users;

@@ -169,7 +169,7 @@ impl Users {
         .await
     }
 
-    async fn end_sessions(
+    pub(super) async fn end_sessions(
         &self,
         actor: Actor,
         user: UserId,

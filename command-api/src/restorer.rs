@@ -1,0 +1,114 @@
+//! Brings to a log that was restored from a backup what ended behind the backup. Works while the streams are marked
+//! as unfinished, which no service does.
+
+use events::{LinkPurpose, Session, UserId, subjects};
+use service_kit::access::Access;
+use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Guard, THROTTLE_STREAM};
+use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::metrics::Metrics;
+use tokio_util::task::TaskTracker;
+
+use crate::app::administrators::{Made, NewAdministrator, create};
+use crate::app::{Logs, StartError, users};
+use crate::application::{CommandError, Users};
+use crate::domain::Rejection;
+
+/// What became of a user behind a backup, as far as it took something away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lost<'a> {
+    /// Whether the user was deleted.
+    pub deleted: bool,
+    /// Whether the user is disabled.
+    pub disabled: bool,
+    /// The roles that the user has, if they changed.
+    pub roles: Option<&'a [String]>,
+    /// The sealed credential, if the password changed.
+    pub credential: Option<&'a [u8]>,
+    /// Whether sessions and access tokens of the user ended.
+    pub access: bool,
+}
+
+/// Works on a log that nobody else writes to.
+pub struct Restorer {
+    users: Users,
+}
+
+impl Restorer {
+    /// Takes the streams as they are.
+    ///
+    /// # Errors
+    /// [`StartError`]: a key is missing, or a setting is not valid.
+    pub fn new(settings: &Settings, log: &impl Fn(&str) -> EventLog) -> Result<Self, StartError> {
+        let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
+        let logs = Logs {
+            users: log(subjects::USERS_STREAM),
+            sessions: log(subjects::SESSIONS_STREAM),
+            mails: log(subjects::MAILS_STREAM),
+            bucket: log(THROTTLE_STREAM),
+        };
+        let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());
+        Ok(Self { users: users(settings, &key, access, logs, &metrics, tasks)? })
+    }
+
+    /// Creates an administrator.
+    ///
+    /// # Errors
+    /// In words, for the operator.
+    pub async fn create_administrator(&self, new: NewAdministrator<'_>) -> Result<Made, String> {
+        create(&self.users, new).await
+    }
+
+    /// Takes from a user what was taken behind the backup. `false` when the backup does not know the user.
+    ///
+    /// # Errors
+    /// In words, for the operator: some of it may be done; do it again.
+    pub async fn take(&self, user: UserId, lost: Lost<'_>) -> Result<bool, String> {
+        self.take_all(user, lost).await.map_err(|error| {
+            if matches!(error, CommandError::Rejected(Rejection::LastAdmin)) {
+                return format!(
+                    "{user} is the only administrator of the backup and was none any more: set ROSTER_ADMIN_EMAIL \
+                     and ROSTER_ADMIN_PASSWORD for another one, and run it again"
+                );
+            }
+            format!("{user}: {error}")
+        })
+    }
+
+    async fn take_all(&self, user: UserId, lost: Lost<'_>) -> Result<bool, CommandError> {
+        if !self.users.is_known(user).await? {
+            return Ok(false);
+        }
+        if lost.deleted {
+            self.users.delete_again(user).await?;
+            return Ok(true);
+        }
+        if lost.disabled || lost.roles.is_some() {
+            self.users.take_rights(user, lost.disabled, lost.roles).await?;
+        }
+        if let Some(credential) = lost.credential {
+            self.users.replace_password(user, credential).await?;
+        }
+        if lost.access {
+            self.users.end_access(user).await?;
+        }
+        Ok(true)
+    }
+
+    /// Ends sessions that are alive, all at once: at most some hundred.
+    ///
+    /// # Errors
+    /// In words, for the operator: none of them has ended, or nobody knows.
+    pub async fn end_sessions(&self, sessions: Vec<(Session, Guard)>) -> Result<(), String> {
+        self.users.end_together(sessions).await.map_err(|error| error.to_string())
+    }
+
+    /// Voids a link that is out in a mail; `false` when there is none that is good.
+    ///
+    /// # Errors
+    /// In words, for the operator.
+    pub async fn void_link(&self, purpose: LinkPurpose, user: UserId) -> Result<bool, String> {
+        self.users.void_link(purpose, user).await.map_err(|error| error.to_string())
+    }
+}
