@@ -14,14 +14,14 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    admin, asyncapi, audit, dev, erase, health, init, keys, lag, log, openapi, parked, provision,
-    replay, services, subscribers, user, users, verify,
+    admin, asyncapi, audit, backup, dev, erase, health, init, keys, lag, log, openapi, parked,
+    provision, replay, restore, services, subscribers, user, users, verify,
 };
 
 pub use operator::{
-    AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
-    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SubscribersAction, SubscribersArgs,
-    UserShowArgs, UsersCommand, VerifyArgs,
+    AdminAction, AdminArgs, AuditAction, AuditArgs, BackupArgs, EventsAction, EventsArgs,
+    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, RestoreArgs,
+    SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
 
 /// Event-driven user and authentication service.
@@ -76,6 +76,14 @@ enum Command {
     /// Needs the operator's credentials. Exit code 1 when there is a difference
     #[command(after_help = "Example: roster verify --sample 100 --json")]
     Verify(VerifyArgs),
+    /// Copy log, feed and keys into a folder while everything runs; again it begins anew. Needs the operator's
+    /// credentials and keys
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
+    /// Bring a backup into an empty system, and end again what ended since; a restore that broke off is run again.
+    /// Needs the operator's credentials and keys
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
     /// Look at the log: follow it, show one event, count. Needs the operator's credentials
@@ -113,6 +121,23 @@ const ERASE_HELP: &str = "\
 A user is erased by being deleted, with DELETE /api/v1/users/{id}: the reactor sees to it within minutes.
 
 Example: roster erase --verify 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
+
+/// What `roster backup --help` ends with.
+const BACKUP_HELP: &str = "\
+The folder holds keys and personal data: encrypt it. docs/backup.md says how to live with backups.
+
+Examples:
+  roster backup /backups/2026-01-31
+  roster backup /backups/2026-01-31 --ends
+  roster backup /backups/2026-01-31 --check";
+
+/// What `roster restore --help` ends with.
+const RESTORE_HELP: &str = "\
+The views are not in a backup: start the projector with an empty database afterwards, and then run roster verify.
+
+Examples:
+  roster restore /backups/2026-01-31 --keys /etc/roster/secrets
+  roster restore /backups/2026-01-31 --config operator.toml";
 
 /// Arguments of `roster erase`.
 #[derive(Debug, Args)]
@@ -209,6 +234,12 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Verify(args) => {
             with_settings(args.config.config.clone(), |settings| verify::run(settings, args))
+        }
+        Command::Backup(args) => {
+            with_settings(args.config.config.clone(), |settings| backup::run(settings, args))
+        }
+        Command::Restore(args) => {
+            with_settings(args.config.config.clone(), |settings| restore::run(settings, args))
         }
         Command::Subscribers(args) => {
             with_settings(args.config.config.clone(), |settings| subscribers::run(settings, args))

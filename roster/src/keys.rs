@@ -31,10 +31,21 @@ pub fn run(dir: &Path, lead_s: u64) -> anyhow::Result<()> {
 
 /// Adds a key to the operator's folder.
 pub fn rotate(dir: &Path, lead_s: u64) -> anyhow::Result<KeySchedule> {
+    let path = dir.join("operator").join(KEYS_FILE);
+    let schedule = if path.exists() { KeySchedule::read(&path)? } else { KeySchedule::default() };
+    add(dir, schedule, lead_s)
+}
+
+/// Puts one new key in the place of all others: no token that was signed before is good any more.
+pub fn renew(dir: &Path) -> anyhow::Result<()> {
+    add(dir, KeySchedule::default(), 0)?;
+    hand_out(dir)
+}
+
+/// Adds a new key to a schedule, and puts that into the operator's folder.
+fn add(dir: &Path, mut schedule: KeySchedule, lead_s: u64) -> anyhow::Result<KeySchedule> {
     let operator = dir.join("operator");
     let path = operator.join(KEYS_FILE);
-    let mut schedule =
-        if path.exists() { KeySchedule::read(&path)? } else { KeySchedule::default() };
     let pem = SigningKey::generate_pem()?;
     let new = SigningKey::parse(&pem, &operator.join("a new key"))?;
     write_private(&operator.join(private_key_file(&new.id)), pem.as_bytes())?;

@@ -3,6 +3,7 @@
 mod admin;
 mod asyncapi;
 mod audit;
+mod backup;
 mod cli;
 mod dev;
 mod erase;
@@ -16,6 +17,7 @@ mod parked;
 mod provision;
 mod reading;
 mod replay;
+mod restore;
 mod services;
 mod stack;
 mod subscribers;

@@ -109,9 +109,16 @@ fn consumers() -> [ConsumerSpec; 3] {
 
 /// Makes the streams, and the consumers that services are given.
 pub async fn log(settings: &Settings) -> anyhow::Result<()> {
+    beside(settings, &[]).await
+}
+
+/// The same without some of the streams, which are there.
+pub async fn beside(settings: &Settings, without: &[&str]) -> anyhow::Result<()> {
     let client = nats::connect(&settings.nats, "operator").await?;
     for spec in streams(settings) {
-        stream(settings, &client, &spec).await?;
+        if !without.contains(&spec.name()) {
+            stream(settings, &client, &spec).await?;
+        }
     }
     for spec in consumers() {
         let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));

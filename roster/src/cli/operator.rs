@@ -363,3 +363,39 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
 }
+
+/// Arguments of `roster backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The folder of the backup
+    pub dir: PathBuf,
+    /// Only bring up to date what ended since the backup: quick, to be run every few minutes
+    #[arg(long, conflicts_with = "check")]
+    pub ends: bool,
+    /// Only compare the files of the backup with their checksums; needs no system
+    #[arg(long)]
+    pub check: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The folder of the backup
+    pub dir: PathBuf,
+    /// Only write the keys of the backup into this folder, which must not exist yet, as `roster init` would
+    #[arg(long, value_name = "FOLDER")]
+    pub keys: Option<PathBuf>,
+    /// Let sessions live on that were alive in the backup, but for those that are known to have ended since
+    #[arg(long)]
+    pub keep_sessions: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}

@@ -1,0 +1,159 @@
+//! What ended behind a backup: made every few minutes, small, so that a restore brings nobody back who is gone and
+//! opens nothing that was closed. It only ever takes away, but for a password that came after another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::bail;
+use events::{
+    Event, Position, RevocationReason, SessionId, Snapshot, Status, StoredRevocation, Timestamp,
+    UserFact, UserId, subjects,
+};
+use serde::{Deserialize, Serialize};
+use service_kit::ambient;
+use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Followed, Limits};
+use service_kit::nats;
+use uuid::Uuid;
+
+use super::folder::Backup;
+use crate::reading::Reading;
+
+/// What ended since a backup was taken, as of a time.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Ends {
+    /// The backup.
+    pub backup: Uuid,
+    /// Everything that ended before this is in it.
+    pub until: Option<Timestamp>,
+    /// Read up to here of `USERS`.
+    pub users_position: Position,
+    /// Read up to here of `SESSIONS`.
+    pub sessions_position: Position,
+    /// Users to whom something happened.
+    pub users: BTreeMap<UserId, UserEnds>,
+    /// Sessions that ended.
+    pub sessions: BTreeSet<SessionId>,
+}
+
+/// What ended for one user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserEnds {
+    /// Gone for ever.
+    pub deleted: bool,
+    /// Not allowed in.
+    pub disabled: bool,
+    /// The roles, if they changed.
+    pub roles: Option<Vec<String>>,
+    /// Whether access ended: logged out everywhere, or what the others say.
+    pub access: bool,
+    /// Whether the password changed.
+    pub password: bool,
+    /// The credential as it stands in the log, sealed.
+    pub credential: Option<String>,
+    /// Whether the address changed. It cannot be taken back, and is told.
+    pub address: bool,
+}
+
+impl Ends {
+    /// Nothing yet.
+    fn of(backup: &Backup) -> anyhow::Result<Self> {
+        Ok(Self {
+            backup: backup.manifest.id,
+            users_position: backup.manifest.stream(subjects::USERS_STREAM)?.last,
+            sessions_position: backup.manifest.stream(subjects::SESSIONS_STREAM)?.last,
+            ..Self::default()
+        })
+    }
+
+    /// What was collected for a backup; nothing when nothing was.
+    pub fn read(backup: &Backup) -> anyhow::Result<Self> {
+        match backup.ends::<Self>()? {
+            Some(ends) if ends.backup == backup.manifest.id => Ok(ends),
+            Some(_) => bail!("the ends in the folder are those of another backup"),
+            None => Self::of(backup),
+        }
+    }
+
+    /// Takes a message of `USERS` in.
+    fn add(&mut self, message: &Followed) -> anyhow::Result<()> {
+        let (root, user) = message.subject.rsplit_once('.').unwrap_or_default();
+        let user: UserId = user.parse()?;
+        let ends = self.users.entry(user).or_default();
+        match root {
+            "ev.user" => {
+                let event = Event::from_json(&message.payload)?;
+                match event.fact {
+                    UserFact::RolesChanged { roles } => ends.roles = Some(roles),
+                    UserFact::EmailChanged { .. } => ends.address = true,
+                    // Whom the backup does not know has nothing that could come back.
+                    UserFact::Registered { .. } => ends.credential = None,
+                    UserFact::ProfileChanged { .. }
+                    | UserFact::PasswordChanged
+                    | UserFact::EmailVerified
+                    | UserFact::Disabled
+                    | UserFact::Enabled
+                    | UserFact::Deleted => {}
+                }
+                match event.after {
+                    Snapshot::Present(user) => ends.disabled = user.status == Status::Disabled,
+                    Snapshot::Deleted(_) => {
+                        *ends = UserEnds { deleted: true, ..UserEnds::default() }
+                    }
+                }
+            }
+            "rv.user" => {
+                let stored: StoredRevocation = serde_json::from_slice(&message.payload)?;
+                let reason = stored.cause.map(|cause| cause.reason);
+                ends.access = true;
+                ends.password |= reason == Some(RevocationReason::PasswordChanged);
+            }
+            // An erased user's is empty.
+            _ if !ends.deleted => {
+                ends.credential = Some(String::from_utf8(message.payload.to_vec())?)
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Reads what ended since the backup was taken, or since it was last asked, and writes it into the folder.
+pub async fn collect(settings: &Settings, backup: &Backup) -> anyhow::Result<Ends> {
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
+    let (users, sessions) = (log(subjects::USERS_STREAM), log(subjects::SESSIONS_STREAM));
+    for log in [&users, &sessions] {
+        let lineage = log.standing().await?.and_then(|standing| standing.lineage);
+        if lineage != backup.manifest.stream(log.stream())?.lineage {
+            bail!(
+                "the backup is not of this log, or of before it was restored: make a new one with `roster backup`"
+            );
+        }
+    }
+    // Damaged ones are of no use; everything is in the log still.
+    let mut ends = Ends::read(backup).or_else(|_| Ends::of(backup))?;
+    let until = ambient::now();
+    let end = users.end().await?;
+    let filters = [
+        subjects::USER_EVENTS_FILTER,
+        subjects::CREDENTIALS_FILTER,
+        subjects::USER_REVOCATIONS_FILTER,
+    ];
+    let mut reading = Reading::new(&users, &filters, ends.users_position, end);
+    while let Some(message) = reading.next().await? {
+        ends.add(&message)?;
+    }
+    ends.users_position = end;
+    let end = sessions.end().await?;
+    let filters = [subjects::SESSION_REVOCATIONS_FILTER];
+    let mut reading = Reading::new(&sessions, &filters, ends.sessions_position, end);
+    while let Some(message) = reading.next().await? {
+        ends.sessions.insert(message.subject.rsplit('.').next().unwrap_or_default().parse()?);
+    }
+    ends.sessions_position = end;
+    ends.until = Some(until);
+    ends.users.retain(|_, ends| *ends != UserEnds::default());
+    backup.write_ends(&ends)?;
+    Ok(ends)
+}

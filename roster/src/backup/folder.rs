@@ -1,0 +1,332 @@
+//! The folder of a backup: which files there are, and how it is known that they are as they were written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use events::{Position, Timestamp};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use service_kit::event_log::{SnapshotHead, Subscriber};
+use service_kit::keys::{SecretKey, replace_private};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Counts up when an older `roster` could not read what is written.
+pub const FORMAT: u32 = 1;
+/// What makes a folder a backup. It is written last.
+const MANIFEST_FILE: &str = "manifest.jsonl";
+/// What ended since, of `roster backup --ends`.
+const ENDS_FILE: &str = "ends.jsonl";
+/// Bytes read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What a backup consists of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// This backup.
+    pub id: Uuid,
+    /// Version of `roster`.
+    pub roster: String,
+    /// Version of the server that made the snapshots.
+    pub nats_server: String,
+    /// Everything that was stored before this is in it.
+    pub taken_at: Timestamp,
+    /// By which the application's key is known again.
+    pub key_check: String,
+    /// In the order in which they were taken.
+    pub streams: Vec<StreamCopy>,
+    /// Everything else.
+    pub files: Vec<FileCopy>,
+    /// Who read the feed.
+    pub subscribers: Vec<SubscriberCopy>,
+}
+
+/// A stream in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamCopy {
+    /// Its name.
+    pub name: String,
+    /// Which log it was; `None` for one that has no name yet, and for the feed.
+    pub lineage: Option<String>,
+    /// First position that is in it.
+    pub first: Position,
+    /// Last position that is in it.
+    pub last: Position,
+    /// Messages.
+    pub messages: u64,
+    /// The file.
+    pub file: FileCopy,
+    /// What the server said of it.
+    pub head: SnapshotHead,
+}
+
+/// A file of the backup.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FileCopy {
+    /// Its path in the folder.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Of its content, in hex.
+    pub sha256: String,
+}
+
+/// A subscriber of the feed as it was before the feed was copied.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SubscriberCopy {
+    /// Its name.
+    pub name: String,
+    /// What it was given.
+    pub filters: Vec<String>,
+    /// Where it began.
+    pub from: String,
+    /// Messages it might have at once.
+    pub in_flight: u64,
+    /// Seconds after which a message that it took and did not acknowledge comes again.
+    pub ack_wait_s: u64,
+    /// Everything up to here was acknowledged.
+    pub acknowledged: Position,
+}
+
+impl From<Subscriber> for SubscriberCopy {
+    fn from(subscriber: Subscriber) -> Self {
+        let Subscriber { name, filters, from, in_flight, ack_wait, acknowledged, .. } = subscriber;
+        let ack_wait_s = ack_wait.as_secs();
+        Self { name, filters, from, in_flight, ack_wait_s, acknowledged }
+    }
+}
+
+impl Manifest {
+    /// The copy of a stream.
+    pub fn stream(&self, name: &str) -> anyhow::Result<&StreamCopy> {
+        let found = self.streams.iter().find(|stream| stream.name == name);
+        found.with_context(|| format!("the backup does not hold the stream {name}"))
+    }
+
+    fn all_files(&self) -> impl Iterator<Item = &FileCopy> {
+        self.streams.iter().map(|stream| &stream.file).chain(&self.files)
+    }
+}
+
+/// By what the application's key of a backup is known again. It tells nothing about the key.
+pub fn key_check(key: &SecretKey, backup: Uuid) -> String {
+    key.derive("backup check v1").mac_hex(&[backup.as_bytes()])
+}
+
+/// A backup that is whole as far as its manifest says.
+pub struct Backup {
+    dir: PathBuf,
+    /// What it consists of.
+    pub manifest: Manifest,
+}
+
+impl Backup {
+    /// Reads the manifest.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(MANIFEST_FILE);
+        if !path.exists() {
+            bail!(
+                "{} is no backup, or one that was not ended: there is no {MANIFEST_FILE}",
+                dir.display()
+            );
+        }
+        let manifest: Manifest = read_sealed(&path)?;
+        if manifest.format > FORMAT {
+            bail!(
+                "the backup was made by roster {}: take that version or a later one",
+                manifest.roster
+            );
+        }
+        Ok(Self { dir: dir.to_owned(), manifest })
+    }
+
+    /// Reads every file and compares it with its checksum.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let files = || self.manifest.all_files();
+        let bar = bar(files().map(|file| file.bytes).sum(), "checking")?;
+        for file in files() {
+            let path = self.dir.join(&file.path);
+            let mut open = self.reader(file)?;
+            let mut sum = Sum::default();
+            let mut piece = vec![0; PIECE_BYTES];
+            loop {
+                let read = open.read(&mut piece).with_context(|| unreadable(&path))?;
+                let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else {
+                    break;
+                };
+                sum.add(piece);
+                bar.inc(piece.len() as u64);
+            }
+            if sum.bytes != file.bytes || sum.hex() != file.sha256 {
+                bail!(
+                    "{} is damaged: it has {} of {} bytes, or others than were written. Take another backup",
+                    path.display(),
+                    sum.bytes,
+                    file.bytes
+                );
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// A file, to be read.
+    pub fn reader(&self, file: &FileCopy) -> anyhow::Result<File> {
+        let path = self.dir.join(&file.path);
+        File::open(&path).with_context(|| unreadable(&path))
+    }
+
+    /// What ended since the backup, if it was collected.
+    pub fn ends<T: DeserializeOwned>(&self) -> anyhow::Result<Option<T>> {
+        let path = self.dir.join(ENDS_FILE);
+        if path.exists() { read_sealed(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Replaces what is known to have ended since, as a whole.
+    pub fn write_ends(&self, ends: &impl Serialize) -> anyhow::Result<()> {
+        write_sealed(&self.dir.join(ENDS_FILE), ends)
+    }
+}
+
+/// A backup that is being made, under another name until it is whole.
+pub struct Unfinished {
+    dir: PathBuf,
+    partial: PathBuf,
+}
+
+impl Unfinished {
+    /// Makes the folder. What an earlier try left is gone.
+    pub fn begin(dir: &Path) -> anyhow::Result<Self> {
+        if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!("{} is not empty: name a folder that does not exist yet", dir.display());
+        }
+        let mut name = dir.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        if partial.exists() {
+            let cannot = || format!("cannot remove {}", partial.display());
+            fs::remove_dir_all(&partial).with_context(cannot)?;
+        }
+        private_dir(&partial)?;
+        Ok(Self { dir: dir.to_owned(), partial })
+    }
+
+    /// A file that is summed up while it is written.
+    pub fn file(&self, path: &str) -> anyhow::Result<Written> {
+        let full = self.partial.join(path);
+        if let Some(parent) = full.parent() {
+            private_dir(parent)?;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let cannot = || format!("cannot write {}", full.display());
+        let file = options.open(&full).with_context(cannot)?;
+        Ok(Written { file, path: path.into(), sum: Sum::default() })
+    }
+
+    /// Writes the manifest and gives the folder its name.
+    pub fn end(self, manifest: &Manifest) -> anyhow::Result<()> {
+        write_sealed(&self.partial.join(MANIFEST_FILE), manifest)?;
+        File::open(&self.partial).and_then(|dir| dir.sync_all())?;
+        let cannot = || format!("cannot rename {}", self.partial.display());
+        fs::rename(&self.partial, &self.dir).with_context(cannot)?;
+        let parent = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all())?;
+        Ok(())
+    }
+}
+
+/// A file that is being written.
+pub struct Written {
+    file: File,
+    path: PathBuf,
+    sum: Sum,
+}
+
+impl Written {
+    /// Writes on.
+    pub fn add(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+        self.sum.add(piece);
+        self.file.write_all(piece).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// It is whole, and on the disk.
+    pub fn end(self) -> anyhow::Result<FileCopy> {
+        self.file.sync_all().with_context(|| format!("cannot write {}", self.path.display()))?;
+        Ok(FileCopy { path: self.path, bytes: self.sum.bytes, sha256: self.sum.hex() })
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, piece: &[u8]) {
+        self.sha256.update(piece);
+        self.bytes += piece.len() as u64;
+    }
+
+    fn hex(&self) -> String {
+        self.sha256.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Seal {
+    sha256: String,
+}
+
+/// Two lines: the checksum of the second one, and the second one.
+fn write_sealed(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let body = serde_json::to_string(value)?;
+    let text = format!("{}\n{body}\n", json!(Seal { sha256: sum(&body) }));
+    Ok(replace_private(path, text.as_bytes())?)
+}
+
+fn read_sealed<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = fs::read_to_string(path).with_context(|| unreadable(path))?;
+    let read = || {
+        let (seal, body) = text.strip_suffix('\n')?.split_once('\n')?;
+        let Seal { sha256 } = serde_json::from_str(seal).ok()?;
+        if sha256 == sum(body) { serde_json::from_str(body).ok() } else { None }
+    };
+    read().with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn sum(text: &str) -> String {
+    let mut sum = Sum::default();
+    sum.add(text.as_bytes());
+    sum.hex()
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("cannot read {}", path.display())
+}
+
+/// Makes a folder for the owner alone.
+pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).with_context(|| format!("cannot make the folder {}", dir.display()))
+}
+
+/// A bar of bytes.
+pub fn bar(bytes: u64, what: &str) -> anyhow::Result<ProgressBar> {
+    let style = "{wide_bar} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+    let bar = ProgressBar::new(bytes).with_style(ProgressStyle::with_template(style)?);
+    bar.set_message(what.to_owned());
+    Ok(bar)
+}

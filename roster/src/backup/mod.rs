@@ -1,0 +1,165 @@
+//! `roster backup`: the log, the feed and the keys in a folder. Views are not in it: they are built from the log.
+//!
+//! Each stream is copied as of the moment at which it is asked for, while everything goes on. They are asked for one
+//! after the other, what is derived before what it is derived from: first the feed, then the sessions, then the
+//! users. So the feed never tells what the log does not hold, and no session is without its user.
+
+pub mod ends;
+pub mod folder;
+pub mod keys;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use events::feed::FEED_STREAM;
+use events::subjects;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use service_kit::ambient;
+use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Limits, Unpacker};
+use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::nats;
+use tokio::time::Instant;
+
+use crate::cli::{BackupArgs, progress, say};
+use folder::{Backup, FORMAT, Manifest, StreamCopy, SubscriberCopy, Unfinished, key_check};
+
+/// In the order in which they are copied.
+const STREAMS: [&str; 3] = [FEED_STREAM, subjects::SESSIONS_STREAM, subjects::USERS_STREAM];
+
+/// Makes a backup, or looks at one, or brings what ended since up to date.
+pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCode> {
+    if args.check {
+        let backup = Backup::open(&args.dir)?;
+        backup.check()?;
+        return report(&backup, ends::Ends::read(&backup)?.until, args.json);
+    }
+    if args.ends {
+        let backup = Backup::open(&args.dir)?;
+        let ends = ends::collect(&settings, &backup).await?;
+        let deleted = ends.users.values().filter(|ends| ends.deleted).count();
+        let (until, users, sessions) = (ends.until, ends.users.len(), ends.sessions.len());
+        if args.json {
+            let found =
+                json!({ "until": until, "users": users, "deleted": deleted, "sessions": sessions });
+            say(&found.to_string());
+        } else {
+            say(&format!(
+                "since the backup access ended for {users} users, {deleted} of them deleted, and for {sessions} \
+                 sessions"
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let began = Instant::now();
+    make(&settings, &args).await?;
+    let backup = Backup::open(&args.dir)?;
+    let bytes: u64 = backup.manifest.streams.iter().map(|stream| stream.file.bytes).sum();
+    let seconds = began.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    let rate = bytes as f64 / 1e6 / seconds;
+    progress(&format!(
+        "{bytes} bytes in {seconds:.1} s ({rate:.1} MB/s). The folder holds keys and personal data: encrypt it, and \
+         keep it no longer than docs/erasure.md says. Run `roster backup {} --ends` every few minutes",
+        args.dir.display()
+    ));
+    report(&backup, None, args.json)
+}
+
+async fn make(settings: &Settings, args: &BackupArgs) -> anyhow::Result<()> {
+    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
+    let folder = Unfinished::begin(&args.dir)?;
+    let id = ambient::new_uuid();
+    let files = keys::copy(settings, &folder)?;
+    // Before the feed is: what they acknowledge meanwhile is told them again, and nothing is missed.
+    let subscribers = log(FEED_STREAM).subscribers().await?;
+    let taken_at = ambient::now();
+    let mut streams = Vec::new();
+    for (number, name) in STREAMS.into_iter().enumerate() {
+        let style =
+            ProgressStyle::with_template("{spinner} {bytes}  {bytes_per_sec}  {elapsed}  {msg}")?;
+        let bar = ProgressBar::new_spinner().with_style(style);
+        bar.set_message(format!("{name}, {} of {}", number + 1, STREAMS.len()));
+        let copied = copy(&log(name), &folder, &bar).await;
+        streams.push(copied.with_context(|| format!("cannot copy {name}"))?);
+        bar.finish_and_clear();
+    }
+    folder.end(&Manifest {
+        format: FORMAT,
+        id,
+        roster: env!("CARGO_PKG_VERSION").to_owned(),
+        nats_server: client.server_info().version,
+        taken_at,
+        key_check: key_check(&key, id),
+        streams,
+        files,
+        subscribers: subscribers.into_iter().map(SubscriberCopy::from).collect(),
+    })
+}
+
+async fn copy(
+    log: &EventLog,
+    folder: &Unfinished,
+    bar: &ProgressBar,
+) -> anyhow::Result<StreamCopy> {
+    let standing = log.standing().await?.context("there is no such stream")?;
+    if standing.unfinished {
+        bail!("it is being restored");
+    }
+    let mut file = folder.file(&format!("{}.snapshot", log.stream()))?;
+    let mut snapshot = log.snapshot().await?;
+    // What could not be unpacked could not be restored: this is seen now, and not on that day.
+    let mut unpacker = Unpacker::default();
+    while let Some(piece) = snapshot.next().await? {
+        unpacker.take(&piece)?;
+        file.add(&piece)?;
+        bar.inc(piece.len() as u64);
+    }
+    unpacker.end()?;
+    let head = snapshot.head.clone();
+    Ok(StreamCopy {
+        name: log.stream().to_owned(),
+        lineage: standing.lineage,
+        first: head.first(),
+        last: head.last(),
+        messages: head.messages(),
+        file: file.end()?,
+        head,
+    })
+}
+
+fn report(
+    backup: &Backup,
+    ends_until: Option<events::Timestamp>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Manifest { id, taken_at, streams, roster, .. } = &backup.manifest;
+    if as_json {
+        let streams: Vec<_> = streams
+            .iter()
+            .map(|stream| {
+                let StreamCopy { name, first, last, messages, file, .. } = stream;
+                json!({
+                    "name": name, "first": first, "last": last, "messages": messages, "bytes": file.bytes,
+                })
+            })
+            .collect();
+        let found = json!({
+            "id": id, "roster": roster, "taken_at": taken_at, "ends_until": ends_until, "streams": streams,
+        });
+        say(&found.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!("backup {id}, taken at {taken_at}, is whole"));
+    for StreamCopy { name, first, last, messages, file, .. } in streams {
+        let bytes = file.bytes;
+        say(&format!("{name}  {messages} messages, positions {first} to {last}  {bytes} bytes"));
+    }
+    if let Some(until) = ends_until {
+        say(&format!("what ended since is known until {until}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
