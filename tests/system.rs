@@ -64,7 +64,7 @@ impl System {
 
     /// The same with settings of its own, as variables.
     pub async fn shared_with(settings: &[(&str, &str)]) -> Self {
-        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let nats = local_stack::testing::nats(|| shared_trust().server_config().unwrap());
         let account = shared_trust().account(number);
         let creds = |role: Role| account.creds(role).unwrap();
@@ -81,7 +81,7 @@ impl System {
 
     /// The same with settings of its own, as variables.
     pub async fn own_with(settings: &[(&str, &str)]) -> Self {
-        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let trust = TestTrust::with_accounts(1);
         let dir = temp_dir();
         let data = DataDir::open(dir.path().join("servers")).unwrap();
@@ -99,7 +99,7 @@ impl System {
 
     /// A system on a cluster of three, with the keys that `roster init` makes.
     pub async fn cluster() -> Self {
-        let number = SYSTEMS.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         let dir = temp_dir();
         let secrets = dir.path().join("secrets");
         init(dir.path());
@@ -128,14 +128,8 @@ impl System {
             std::fs::write(path(role.name()).with_extension("creds"), creds(role)).unwrap();
         }
         let replicas = if matches!(servers, Servers::Cluster(_)) { 3 } else { 1 };
-        let environment = Environment {
-            dir: dir.path().to_owned(),
-            database: format!("e2e_{number}"),
-            nats_url,
-            mongodb_url,
-            replicas,
-            settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
-        };
+        let environment =
+            Environment::new(dir.path(), number, (nats_url, mongodb_url), replicas, settings);
         let mut operator = environment.of("operator");
         operator.push(("ROSTER_ADMIN_EMAIL".to_owned(), ADMIN_EMAIL.to_owned()));
         operator.push(("ROSTER_ADMIN_PASSWORD".to_owned(), ADMIN_PASSWORD.to_owned()));
@@ -145,13 +139,19 @@ impl System {
             async move { done }
         })
         .await;
+        Self::running(servers, environment, dir).await
+    }
+
+    /// Starts the services where the log is ready for them.
+    pub(crate) async fn running(servers: Servers, environment: Environment, dir: TempDir) -> Self {
+        let path = |name: &str| dir.path().join(name);
         let start = |name: &str| Process::start(&[name], &environment.of(name), &path(name));
         let system = Self {
             command_api: start("command-api"),
             query_api: start("query-api"),
             projector: Some(start("projector")),
             reactor: Some(start("reactor")),
-            operator_creds: creds(Role::Operator),
+            operator_creds: std::fs::read_to_string(path("operator.creds")).unwrap(),
             servers,
             environment,
             dir,
@@ -339,6 +339,18 @@ impl System {
         self.dir.path().join(name)
     }
 
+    /// Starts a service with further settings, as variables, and does not wait for it.
+    pub fn spawn_with(&self, service: &str, settings: &[(&str, &str)], log: &str) -> Process {
+        let mut variables = self.environment.of(service);
+        variables.extend(settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        Process::spawn(&[service], &variables, &self.dir.path().join(log))
+    }
+
+    /// Where the views are: the address of the server and the name of the database.
+    pub fn views_at(&self) -> (&str, &str) {
+        (&self.environment.mongodb_url, &self.environment.database)
+    }
+
     /// Addresses of the event log.
     pub fn nats_url(&self) -> &str {
         &self.environment.nats_url
@@ -350,8 +362,13 @@ impl System {
     }
 }
 
+/// The number of the next system.
+pub(crate) fn next_number() -> usize {
+    SYSTEMS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Where a system's parts are.
-struct Environment {
+pub(crate) struct Environment {
     dir: PathBuf,
     database: String,
     nats_url: String,
@@ -362,12 +379,29 @@ struct Environment {
 }
 
 impl Environment {
+    pub(crate) fn new(
+        dir: &Path,
+        number: usize,
+        (nats_url, mongodb_url): (String, String),
+        replicas: u8,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            database: format!("e2e_{number}"),
+            nats_url,
+            mongodb_url,
+            replicas,
+            settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        }
+    }
+
     fn mail_dir(&self) -> PathBuf {
         self.dir.join("mail")
     }
 
     /// Settings of one service, all through variables.
-    fn of(&self, role: &str) -> Vec<(String, String)> {
+    pub(crate) fn of(&self, role: &str) -> Vec<(String, String)> {
         let file = |name: PathBuf| name.to_str().unwrap().to_owned();
         [
             ("ROSTER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
@@ -401,7 +435,7 @@ impl Environment {
 }
 
 /// Where the keys of NATS are that a system's users are signed with.
-fn trust_dir(dir: &Path) -> PathBuf {
+pub(crate) fn trust_dir(dir: &Path) -> PathBuf {
     dir.join("trust")
 }
 

@@ -12,6 +12,8 @@
 mod access;
 mod administrators;
 mod auditing;
+mod backing_up;
+mod backup_damage;
 mod canary;
 mod cluster;
 mod concealing;
@@ -22,6 +24,7 @@ mod erasing;
 mod failures;
 mod feeding;
 mod feeding_operator;
+mod going_back;
 mod history;
 mod idempotency;
 mod importing;

@@ -55,6 +55,13 @@ pub struct UserEnds {
     pub address: bool,
 }
 
+impl UserEnds {
+    /// Whether anything was taken from the user. A credential alone is the same password, hashed anew.
+    pub const fn takes(&self) -> bool {
+        self.deleted || self.disabled || self.roles.is_some() || self.access || self.password
+    }
+}
+
 impl Ends {
     /// Nothing yet.
     fn of(backup: &Backup) -> anyhow::Result<Self> {

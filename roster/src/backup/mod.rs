@@ -39,7 +39,8 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
         let backup = Backup::open(&args.dir)?;
         let ends = ends::collect(&settings, &backup).await?;
         let deleted = ends.users.values().filter(|ends| ends.deleted).count();
-        let (until, users, sessions) = (ends.until, ends.users.len(), ends.sessions.len());
+        let users = ends.users.values().filter(|ends| ends.takes()).count();
+        let (until, sessions) = (ends.until, ends.sessions.len());
         if args.json {
             let found =
                 json!({ "until": until, "users": users, "deleted": deleted, "sessions": sessions });

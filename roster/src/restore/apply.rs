@@ -74,6 +74,10 @@ async fn users(restorer: &Restorer, ends: &Ends, applied: &mut Applied) -> anyho
             credential: credential.as_deref().filter(|_| *password).map(str::as_bytes),
             access: *access,
         };
+        bar.inc(1);
+        if !ended.takes() && !address {
+            continue;
+        }
         let is_known = restorer.take(user, lost).await.map_err(anyhow::Error::msg)?;
         match (is_known, *deleted) {
             (false, _) => applied.unknown += 1,
@@ -83,7 +87,6 @@ async fn users(restorer: &Restorer, ends: &Ends, applied: &mut Applied) -> anyho
         if is_known && *address {
             applied.addresses.push(user);
         }
-        bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(())

@@ -23,6 +23,10 @@ const PIECE_MAX: Duration = Duration::from_secs(60);
 /// How long the server may take over a snapshot that it has whole.
 const END_MAX: Duration = Duration::from_mins(60);
 
+/// Oldest server whose snapshots are of one moment. An older one copies its files one after the other, and the note of
+/// what must be in them last.
+const SNAPSHOT_SERVER_MIN: (i64, i64, i64) = (2, 15, 0);
+
 /// What a snapshot is of, in the words of the server, which wants to hear them again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotHead {
@@ -110,11 +114,23 @@ impl EventLog {
         }))
     }
 
+    fn check_snapshots(&self) -> Result<(), ReadError> {
+        let (major, minor, patch) = SNAPSHOT_SERVER_MIN;
+        if self.client.is_server_compatible(major, minor, patch) {
+            return Ok(());
+        }
+        let found = self.client.server_info().version;
+        Err(ReadError::Refused(format!(
+            "snapshots need nats-server {major}.{minor}.{patch} or later, and this is {found}"
+        )))
+    }
+
     /// Asks for a snapshot without consumers: they would be of a later moment than the messages.
     ///
     /// # Errors
     /// [`ReadError`]: there is none.
     pub async fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        self.check_snapshots()?;
         let inbox = self.client.new_inbox();
         let pieces = self.client.subscribe(inbox.clone()).await;
         let pieces = pieces.map_err(|error| ReadError::Unavailable(error.to_string()))?;
@@ -140,6 +156,7 @@ impl EventLog {
         head: &SnapshotHead,
         begun_at: Timestamp,
     ) -> Result<Restoring, ReadError> {
+        self.check_snapshots()?;
         let mut config = spec.config().clone();
         // A log that was given more room than the settings say needs it.
         let had = head.config.get("max_bytes").and_then(Value::as_i64);
