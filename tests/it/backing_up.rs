@@ -57,8 +57,11 @@ async fn stored(system: &System, stream: &str, end: u64) -> Vec<(u64, String, Ve
     let mut found = Vec::new();
     for position in 1..=end {
         let Ok(message) = stream.get_raw_message(position).await else { continue };
-        let (subject, time, headers) = (&message.subject, &message.time, &message.headers);
-        found.push((position, format!("{subject} {time:?} {headers:?}"), message.payload.to_vec()));
+        let mut headers: Vec<String> =
+            message.headers.iter().map(|header| format!("{header:?}")).collect();
+        headers.sort();
+        let place = format!("{} {:?} {headers:?}", message.subject, message.time);
+        found.push((position, place, message.payload.to_vec()));
     }
     found
 }
@@ -133,7 +136,7 @@ async fn what_ended_behind_a_backup_stays_ended() {
     assert!(done["sessions_ended"].as_u64() >= Some(7), "{done}");
     assert!(done["links_voided"].as_u64() >= Some(1), "{done}");
     let restored = site.start().await;
-    positions_are_those_of_before(&system, &restored, &before).await;
+    positions_are_those_of_before(&system, &restored, &before, [&ada, &gail]).await;
 
     let (commands, queries) = (restored.commands(), restored.queries());
     for gone in [&ada, &gail, &dan, &lost] {
@@ -174,26 +177,29 @@ async fn what_ended_behind_a_backup_stays_ended() {
     views_of_before_are_refused(&system, &restored).await;
 }
 
-/// Whatever was in the log at the time of the backup stands where it stood, with its time.
-async fn positions_are_those_of_before(system: &System, restored: &System, backup: &Value) {
+/// Whatever was in the log at the time of the backup stands where it stood, with its time. The eraser has gone over
+/// both in its own time: what it takes may be in one of them still.
+async fn positions_are_those_of_before(
+    system: &System,
+    restored: &System,
+    backup: &Value,
+    gone: [&Somebody; 2],
+) {
     for stream in backup["streams"].as_array().unwrap() {
         let (name, end) = (stream["name"].as_str().unwrap(), stream["last"].as_u64().unwrap());
         let (before, after) = (stored(system, name, end).await, stored(restored, name, end).await);
-        let mut compared = 0;
         for message in &before {
-            // The eraser has gone over both, in its own time.
-            if let Some(same) = after.iter().find(|same| same.0 == message.0) {
-                assert_eq!(message, same, "{name}");
-                compared += 1;
+            let (position, place, payload) = message;
+            if let Some(same) = after.iter().find(|same| same.0 == *position) {
+                assert!(message == same, "{position} of {name}");
+                continue;
             }
+            let told = format!("{place} {}", String::from_utf8_lossy(payload));
+            let is_erased = place.starts_with("sec.user.")
+                || gone.iter().any(|somebody| told.contains(&somebody.id));
+            assert!(is_erased, "{position} of {name} is missing: {place}");
         }
-        let erased_at_most = 60;
-        assert!(
-            compared + erased_at_most > before.len(),
-            "{compared} of {} in {name}",
-            before.len()
-        );
-        assert!(compared > 30, "{compared} in {name}");
+        assert!(after.len() > 5, "{} in {name}", after.len());
     }
 }
 
