@@ -221,7 +221,9 @@ impl EventLog {
         let mut position = self.end().await?;
         let mut half = None;
         let mut dropped = 0;
-        while let Some(last) = self.at(position).await? {
+        // An empty stream has no position to ask for.
+        while position.0 > 0 {
+            let Some(last) = self.at(position).await? else { break };
             let Some(batch) = last.header("Nats-Batch-Id") else { break };
             let is_of_it = match &half {
                 None => last.header("Nats-Batch-Commit").is_none(),
