@@ -8,11 +8,11 @@ use local_stack::{DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 use nats_access::Role;
 
 use crate::system::{Environment, next_number, trust_dir};
-use crate::{Process, Servers, System, binary};
+use crate::{Cluster, Process, Servers, System, binary};
 
 /// Servers that nothing was restored to yet.
 pub struct Site {
-    servers: Box<(NatsServer, Mongod)>,
+    servers: Servers,
     environment: Environment,
     dir: TempDir,
 }
@@ -20,28 +20,25 @@ pub struct Site {
 impl Site {
     /// Writes the keys of a backup with `roster restore --keys`, and starts servers that trust them.
     pub fn of(backup: &Path, settings: &[(&str, &str)]) -> Self {
-        let dir = temp_dir();
-        let secrets = dir.path().join("secrets");
-        let output = Command::new(binary())
-            .arg("restore")
-            .args([backup, Path::new("--keys"), &secrets])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::os::unix::fs::symlink(secrets.join("operator/nats"), trust_dir(dir.path())).unwrap();
-        for role in Role::ALL {
-            let creds = secrets.join(role.name()).join("nats.creds");
-            std::fs::copy(creds, dir.path().join(role.name()).with_extension("creds")).unwrap();
-        }
+        let dir = keys_of(backup);
         let data = DataDir::open(dir.path().join("servers")).unwrap();
-        let config = std::fs::read_to_string(secrets.join("nats/auth.conf")).unwrap();
+        let config = std::fs::read_to_string(dir.path().join("secrets/nats/auth.conf")).unwrap();
         let options = NatsOptions { data_dir: data.nats(), port: None, config };
         let nats = NatsServer::start(binaries(), options).unwrap();
         let options = MongodOptions { data_dir: data.mongod(), port: None };
         let mongod = Mongod::start(binaries(), options).unwrap();
         let urls = (nats.url(), mongod.url());
         let environment = Environment::new(dir.path(), next_number(), urls, 1, settings);
-        Self { servers: Box::new((nats, mongod)), environment, dir }
+        Self { servers: Servers::Own(Box::new((nats, mongod))), environment, dir }
+    }
+
+    /// The same with three nodes; the views are on the shared server.
+    pub fn cluster_of(backup: &Path) -> Self {
+        let dir = keys_of(backup);
+        let cluster = Cluster::start(&dir.path().join("secrets"));
+        let urls = (cluster.url(), local_stack::testing::mongod().url());
+        let environment = Environment::new(dir.path(), next_number(), urls, 3, &[]);
+        Self { servers: Servers::Cluster(cluster), environment, dir }
     }
 
     /// Runs a command of the operator.
@@ -70,11 +67,29 @@ impl Site {
     pub async fn operator(&self) -> async_nats::Client {
         let creds = self.dir.path().join("operator.creds");
         let options = async_nats::ConnectOptions::with_credentials_file(creds).await.unwrap();
-        options.connect(self.servers.0.url()).await.unwrap()
+        options.connect(self.environment.nats_url().split(',').collect::<Vec<_>>()).await.unwrap()
     }
 
     /// Starts the services.
     pub async fn start(self) -> System {
-        System::running(Servers::Own(self.servers), self.environment, self.dir).await
+        System::running(self.servers, self.environment, self.dir).await
     }
+}
+
+/// A folder with the keys of a backup, and the credentials that are made of them.
+fn keys_of(backup: &Path) -> TempDir {
+    let dir = temp_dir();
+    let secrets = dir.path().join("secrets");
+    let output = Command::new(binary())
+        .arg("restore")
+        .args([backup, Path::new("--keys"), &secrets])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::os::unix::fs::symlink(secrets.join("operator/nats"), trust_dir(dir.path())).unwrap();
+    for role in Role::ALL {
+        let creds = secrets.join(role.name()).join("nats.creds");
+        std::fs::copy(creds, dir.path().join(role.name()).with_extension("creds")).unwrap();
+    }
+    dir
 }

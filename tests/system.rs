@@ -396,6 +396,10 @@ impl Environment {
         }
     }
 
+    pub(crate) fn nats_url(&self) -> &str {
+        &self.nats_url
+    }
+
     fn mail_dir(&self) -> PathBuf {
         self.dir.join("mail")
     }

@@ -251,6 +251,33 @@ async fn sessions_live_on_when_that_is_asked_for() {
     succeeded(&restored.roster(&["verify"]));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_are_copied_and_restored_to() {
+    let system = System::cluster().await;
+    let (admin, _) = system.as_administrator().await;
+    let workload = Workload::start(&system).await;
+    workload.more(10).await;
+    let folder = system.file("backup");
+    tokio::task::block_in_place(|| succeeded(&system.roster(&["backup", text(&folder)])));
+    let ada = &workload.finish().await.users[0];
+    admin.delete(&format!("/api/v1/users/{}", ada.1)).await.expect(204);
+    succeeded(&system.roster(&["backup", text(&folder), "--ends"]));
+
+    let site = Site::cluster_of(&folder);
+    wait_for("the nodes to have leaders, and the restore", || async {
+        let output = site.roster(&["restore", text(&folder)]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || said.contains("does not answer"), "{said}");
+        output.status.success()
+    })
+    .await;
+    let restored = site.start().await;
+    let (_, queries) = restored.as_administrator().await;
+    queries.get(&format!("/api/v1/users/{}", ada.1)).await.expect(404);
+    succeeded(&restored.roster(&["provision", "--check"]));
+    succeeded(&restored.roster(&["verify"]));
+}
+
 /// The folder of a backup of a small system, and the system.
 pub async fn small_backup() -> (System, PathBuf) {
     let system = System::shared().await;
