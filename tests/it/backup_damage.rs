@@ -1,6 +1,7 @@
 //! Backups that are damaged or half are told from whole ones, and a restore that is killed is begun again.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -13,6 +14,9 @@ use crate::importing::import;
 
 /// Users that take a restore long enough to be killed in the middle.
 const MANY: usize = 2_000;
+
+/// Does something to a file.
+type Damage = fn(&Path);
 
 /// A copy of a folder in another one.
 fn copied(from: &Path, to: &Path) -> PathBuf {
@@ -53,18 +57,18 @@ async fn damage_of_any_file_is_found_before_anything_is_restored() {
     for (number, file) in files.iter().enumerate() {
         let name = file.strip_prefix(&folder).unwrap();
         let of_ends = name == Path::new("ends.jsonl");
-        let damages: [(&str, &dyn Fn(&Path)); 3] = [
-            ("a bit", &|file| {
+        let damages: [(&str, Damage); 3] = [
+            ("a bit", |file| {
                 let mut bytes = fs::read(file).unwrap();
                 let middle = bytes.len() / 2;
                 bytes[middle] ^= 1;
                 fs::write(file, bytes).unwrap();
             }),
-            ("its end", &|file| {
+            ("its end", |file| {
                 let bytes = fs::read(file).unwrap();
                 fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
             }),
-            ("all of it", &|file| fs::remove_file(file).unwrap()),
+            ("all of it", |file| fs::remove_file(file).unwrap()),
         ];
         for (what, damage) in damages {
             // That nothing was collected yet is no damage.
@@ -119,7 +123,6 @@ async fn a_backup_that_was_killed_is_none_and_a_folder_in_use_is_left_alone() {
     succeeded(&system.roster(&["backup", text(&next), "--check"]));
     assert!(!partial.exists());
     // Nobody else may read what is in it.
-    use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&next), 0o700);
     let mut files = Vec::new();
