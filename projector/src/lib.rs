@@ -9,7 +9,7 @@
 //! position lies in the stream, and it goes on while the database is away.
 //!
 //! It has no side effects: mail and erasure are not its affair. An event that it cannot read is parked with its
-//! aggregate (ADR 19), and readiness says so; skipping it would make views that nobody decided.
+//! aggregate (ADR 20), and readiness says so; skipping it would make views that nobody decided.
 
 mod causes;
 pub mod feed;

@@ -137,6 +137,12 @@ async fn what_ended_behind_a_backup_stays_ended() {
     assert!(done["links_voided"].as_u64() >= Some(1), "{done}");
     let restored = site.start().await;
     positions_are_those_of_before(&system, &restored, &before, [&ada, &gail]).await;
+    for (system, command) in [(&system, "backup"), (&restored, "restore")] {
+        let said = succeeded(&system.roster(&["audit", "list", "--command", command, "--json"]));
+        let of_backup = |stage: &str| said.matches(stage).count();
+        assert_eq!((of_backup("\"begun\""), of_backup("\"done\"")), (1, 1), "{command}: {said}");
+        assert!(said.contains(before["id"].as_str().unwrap()), "{command}: {said}");
+    }
 
     let (commands, queries) = (restored.commands(), restored.queries());
     for gone in [&ada, &gail, &dan, &lost] {

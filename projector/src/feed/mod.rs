@@ -19,7 +19,7 @@
 //!
 //! # What cannot be read
 //! The user or session is parked: nothing is told of it from there on, and the last message says so in a header, so
-//! that telling it later is one write with letting it go (ADR 19). A deletion is told in any case, and ends it.
+//! that telling it later is one write with letting it go (ADR 20). A deletion is told in any case, and ends it.
 
 mod ahead;
 mod place;

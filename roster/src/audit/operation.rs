@@ -17,6 +17,10 @@ pub enum Operation {
     ParkedRetry,
     /// `parked drop`
     ParkedDrop,
+    /// `backup`
+    Backup,
+    /// `restore`
+    Restore,
     /// `replay`
     Replay,
     /// `admin create`
@@ -25,7 +29,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Provision,
         Self::UsersImport,
         Self::SubscribersAdd,
@@ -33,6 +37,8 @@ impl Operation {
         Self::SubscribersRemove,
         Self::ParkedRetry,
         Self::ParkedDrop,
+        Self::Backup,
+        Self::Restore,
         Self::Replay,
         Self::AdminCreate,
     ];
@@ -59,6 +65,8 @@ impl Operation {
                 ("subscribers-remove", "roster.operator.subscriber_removed.v1")
             }
             Self::ParkedRetry => ("parked-retry", "roster.operator.parked_retried.v1"),
+            Self::Backup => ("backup", "roster.operator.backed_up.v1"),
+            Self::Restore => ("restore", "roster.operator.restored.v1"),
             Self::ParkedDrop => ("parked-drop", "roster.operator.parked_dropped.v1"),
             Self::Replay => ("replay", "roster.operator.events_replayed.v1"),
             Self::AdminCreate => ("admin-create", "roster.operator.administrator_created.v1"),

@@ -22,6 +22,7 @@ use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::nats;
 use tokio::time::Instant;
 
+use crate::audit::{self, Ended, Operation};
 use crate::cli::{BackupArgs, progress, say};
 use folder::{Backup, FORMAT, Manifest, StreamCopy, SubscriberCopy, Unfinished, key_check};
 
@@ -53,8 +54,18 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let client = nats::connect(&settings.nats, "operator").await?;
+    let backing_up = async {
+        let code = whole(&settings, &args).await?;
+        Ok(Ended { code, result: json!({ "id": Backup::open(&args.dir)?.manifest.id }) })
+    };
+    audit::over(&settings, &client, Operation::Backup, json!({}), backing_up).await
+}
+
+/// A new one.
+async fn whole(settings: &Settings, args: &BackupArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    make(&settings, &args).await?;
+    make(settings, args).await?;
     let backup = Backup::open(&args.dir)?;
     let bytes: u64 = backup.manifest.streams.iter().map(|stream| stream.file.bytes).sum();
     let seconds = began.elapsed().as_secs_f64();

@@ -26,6 +26,7 @@ use service_kit::event_log::{
 };
 use service_kit::nats;
 
+use crate::audit::{Audit, Operation};
 use crate::backup::ends::Ends;
 use crate::backup::folder::{Backup, StreamCopy, bar};
 use crate::backup::keys;
@@ -75,10 +76,14 @@ pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCo
     subscribers(&log(FEED_STREAM), &backup).await?;
     // Behind what was applied: the mailer begins with what happens from now on.
     provision::beside(&settings, &specs.each_ref().map(StreamSpec::name)).await?;
+    // Here is the first place to write it down: before there was none.
+    let arguments = json!({ "id": backup.manifest.id, "keep_sessions": args.keep_sessions });
+    let audit = Audit::begin(&settings, &client, Operation::Restore, arguments).await?;
     keys::renew(&root)?;
     for name in [FEED_STREAM, subjects::SESSIONS_STREAM, subjects::USERS_STREAM] {
         log(name).finish_restore().await?;
     }
+    audit.done(json!({ "deleted": applied.deleted, "sessions": applied.sessions })).await?;
     report(&backup, &ends, &applied, &root, &args);
     Ok(ExitCode::SUCCESS)
 }
