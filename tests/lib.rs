@@ -15,6 +15,7 @@
 
 mod client;
 mod cluster;
+mod digest;
 pub mod examples;
 mod feed;
 mod feed_bus;
@@ -31,6 +32,7 @@ mod times;
 
 pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
+pub use digest::{Digest, digest};
 pub use feed_bus::FeedBus;
 pub use log::{Fold, Logged, list_all, rename, without_login};
 pub use mail::{Mail, MailedLink};

@@ -224,11 +224,16 @@ impl System {
         self.projector = Some(Process::start(&["projector"], &environment, &log));
     }
 
+    /// Starts a projector that writes to a database of another name; the system reads from there too.
+    pub fn start_projector_in(&mut self, database: &str) {
+        self.environment.database = format!("{}_{database}", self.environment.database);
+        self.start_projector();
+    }
+
     /// Leaves the views as they are, and has others built from the log in a database of their own.
     pub async fn rebuild_views(&mut self) {
         self.kill_projector();
-        self.environment.database.push_str("_rebuilt");
-        self.start_projector();
+        self.start_projector_in("rebuilt");
         let next = self.another("query-api");
         std::mem::replace(&mut self.query_api, next).kill();
         self.ready().await;

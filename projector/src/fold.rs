@@ -3,30 +3,23 @@
 use std::collections::{HashMap, HashSet};
 
 use events::{
-    Cutoff, DecodeError, Event, Position, Session, SessionId, Snapshot, Timestamp, UserFact,
-    UserId, subjects,
+    Cutoff, DecodeError, Event, Position, Session, SessionId, Snapshot, Timestamp, UserFact, UserId,
 };
 use mongodb::bson::error::Error as BsonError;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use service_kit::event_log::Followed;
 use views::{
     CutoffDocument, HistoryDocument, SessionDocument, UserDocument, history_collection,
-    sessions_checkpoint, sessions_collection, user_key, users_checkpoint, users_collection,
+    sessions_collection, user_key, users_collection,
 };
 
+use crate::generations::View;
 use crate::read;
 
 /// The messages of one stream, folded to one write per document, whatever their number.
 pub trait Fold: Default + Send + Sync + 'static {
-    /// The stream.
-    const STREAM: &'static str;
-    /// What of it is read. The first are the events, by which the age of what is missing is told.
-    const FILTERS: &'static [&'static str];
-    /// Where the position of the views is announced.
-    const ANNOUNCED_ON: &'static str;
-
-    /// The checkpoint in the database.
-    fn checkpoint() -> String;
+    /// What it leads to.
+    const VIEW: View;
 
     /// Takes in the next message. An older one than what is there changes nothing.
     ///
@@ -37,20 +30,33 @@ pub trait Fold: Default + Send + Sync + 'static {
     /// Position of the last message; `None` when there is none.
     fn end(&self) -> Option<Position>;
 
-    /// The writes: a collection and its updates, in order.
+    /// The writes to a generation: a collection and its updates, in order.
     ///
     /// # Errors
     /// Never for states that were read from the log.
-    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
+    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
 
-    /// The subjects on which messages about an aggregate stand.
-    fn subjects_of(aggregate: &str) -> Vec<String>;
+    /// Documents that never change, and their collection.
+    ///
+    /// # Errors
+    /// Never for events that were read from the log.
+    fn inserts(&self, _generation: u32) -> Result<Option<(String, Vec<Document>)>, BsonError> {
+        Ok(None)
+    }
 
     /// Whether a message ends its aggregate, so that nothing counts which came before it.
-    fn ends(message: &Followed) -> bool;
+    fn ends(_: &Followed) -> bool {
+        false
+    }
 
     /// Users of whom the writes add something that a deletion takes away: to the history, or sessions.
     fn added_to(&self) -> HashSet<UserId>;
+
+    /// Keeps of each user what the last message says, and not every event.
+    fn keep_states(&mut self) {}
+
+    /// Drops what the last message of each user up to a position says: it is written already.
+    fn drop_states(&mut self, _: Position) {}
 }
 
 /// Users: the last state of each, what ended their access last, and every event.
@@ -102,14 +108,7 @@ impl Users {
 }
 
 impl Fold for Users {
-    const STREAM: &'static str = subjects::USERS_STREAM;
-    const FILTERS: &'static [&'static str] =
-        &[subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER];
-    const ANNOUNCED_ON: &'static str = subjects::USER_VIEWS_POSITION;
-
-    fn checkpoint() -> String {
-        users_checkpoint()
-    }
+    const VIEW: View = View::Users;
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let Some(user) = message.subject.strip_prefix("rv.user.") else {
@@ -126,7 +125,7 @@ impl Fold for Users {
         self.end
     }
 
-    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
+    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
         let mut updates = Vec::with_capacity(self.states.len() + self.cutoffs.len());
         for (position, after) in self.states.values() {
             let document = UserDocument::project(after, *position);
@@ -147,16 +146,13 @@ impl Fold for Users {
             let new = doc! {"$cond": [newer, {"$literal": document.to_bson()?}, "$cutoff"]};
             updates.push(addition(user_key(*user).into(), "cutoff", new));
         }
-        let mut history = Vec::with_capacity(self.history.len());
-        for (_, entry) in self.history.iter().filter(|(user, entry)| !self.erases(*user, entry)) {
-            history
-                .push(doc! {"q": {"_id": entry.position}, "u": entry.to_bson()?, "upsert": true});
-        }
-        Ok(vec![(users_collection(), updates), (history_collection(), history)])
+        Ok(vec![(users_collection(generation), updates)])
     }
 
-    fn subjects_of(aggregate: &str) -> Vec<String> {
-        ["ev.user.", "rv.user."].map(|root| format!("{root}{aggregate}")).to_vec()
+    fn inserts(&self, generation: u32) -> Result<Option<(String, Vec<Document>)>, BsonError> {
+        let left = self.history.iter().filter(|(user, entry)| !self.erases(*user, entry));
+        let history = left.map(|(_, entry)| entry.to_bson()).collect::<Result<_, _>>()?;
+        Ok(Some((history_collection(generation), history)))
     }
 
     fn ends(message: &Followed) -> bool {
@@ -167,13 +163,23 @@ impl Fold for Users {
     fn added_to(&self) -> HashSet<UserId> {
         self.history.iter().map(|(user, _)| *user).collect()
     }
+
+    fn keep_states(&mut self) {
+        self.history.clear();
+    }
+
+    fn drop_states(&mut self, to: Position) {
+        // A deletion is what tells which events of the same batch need not be written.
+        let is_kept = |after: &Snapshot| matches!(after, Snapshot::Deleted(_));
+        self.states.retain(|_, (position, after)| *position > to || is_kept(after));
+        self.cutoffs.retain(|_, cutoff| cutoff.position > to);
+    }
 }
 
-/// Sessions: the last state of each, and the last login of each user.
+/// Sessions: the last state of each.
 #[derive(Debug, Default, PartialEq)]
 pub struct Sessions {
     states: HashMap<SessionId, (Position, Session)>,
-    logins: HashMap<UserId, Timestamp>,
     end: Option<Position>,
 }
 
@@ -181,8 +187,6 @@ impl Sessions {
     /// Takes in the state after an event.
     pub fn state(&mut self, position: Position, after: Session) {
         self.end = self.end.max(Some(position));
-        let login = self.logins.entry(after.user_id).or_insert(after.created_at);
-        *login = (*login).max(after.created_at);
         let slot = self.states.entry(after.id).or_insert_with(|| (position, after.clone()));
         if slot.0 < position {
             *slot = (position, after);
@@ -191,13 +195,7 @@ impl Sessions {
 }
 
 impl Fold for Sessions {
-    const STREAM: &'static str = subjects::SESSIONS_STREAM;
-    const FILTERS: &'static [&'static str] = &[subjects::SESSION_EVENTS_FILTER];
-    const ANNOUNCED_ON: &'static str = subjects::SESSION_VIEWS_POSITION;
-
-    fn checkpoint() -> String {
-        sessions_checkpoint()
-    }
+    const VIEW: View = View::Sessions;
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let event = read::session_event(&message.subject, &message.payload)?;
@@ -209,31 +207,62 @@ impl Fold for Sessions {
         self.end
     }
 
-    fn writes(&self) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
+    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
         let mut sessions = Vec::with_capacity(self.states.len());
         for (position, after) in self.states.values() {
             let document = SessionDocument::project(after, *position);
             let content = doc! {"$literal": document.to_bson()?};
             sessions.push(replacement(document.id.into(), document.position, content));
         }
+        Ok(vec![(sessions_collection(generation), sessions)])
+    }
+
+    fn added_to(&self) -> HashSet<UserId> {
+        self.states.values().map(|(_, session)| session.user_id).collect()
+    }
+}
+
+/// What the views of users have out of the log of sessions: the last login of each.
+#[derive(Debug, Default, PartialEq)]
+pub struct Logins {
+    logins: HashMap<UserId, Timestamp>,
+    end: Option<Position>,
+}
+
+impl Logins {
+    /// Takes in the state after an event.
+    pub fn state(&mut self, position: Position, after: &Session) {
+        self.end = self.end.max(Some(position));
+        let login = self.logins.entry(after.user_id).or_insert(after.created_at);
+        *login = (*login).max(after.created_at);
+    }
+}
+
+impl Fold for Logins {
+    const VIEW: View = View::Logins;
+
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+        let event = read::session_event(&message.subject, &message.payload)?;
+        self.state(message.position, &event.after);
+        Ok(())
+    }
+
+    fn end(&self) -> Option<Position> {
+        self.end
+    }
+
+    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
         let logins = self.logins.iter().map(|(user, at)| {
             let at = DateTime::from_millis(at.as_datetime().timestamp_millis());
             let latest = doc! {"$max": ["$last_login_at", at]};
             addition(user_key(*user).into(), "last_login_at", latest)
         });
-        Ok(vec![(sessions_collection(), sessions), (users_collection(), logins.collect())])
+        Ok(vec![(users_collection(generation), logins.collect())])
     }
 
-    fn subjects_of(aggregate: &str) -> Vec<String> {
-        vec![format!("ev.session.{aggregate}")]
-    }
-
-    fn ends(_message: &Followed) -> bool {
-        false
-    }
-
+    /// A tombstone takes no login in.
     fn added_to(&self) -> HashSet<UserId> {
-        self.logins.keys().copied().collect()
+        HashSet::new()
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is left of a user in the views: the proof that an erasure is done.
 
+use std::collections::BTreeSet;
+
 use events::{Position, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use service_kit::config::MongoDb;
-use views::{Views, history_collection, sessions_collection, user_key, users_collection};
+use views::{Kind, Views, generation_of, user_key, users_collection};
 
 /// What a tombstone consists of.
 const TOMBSTONE: [&str; 4] = ["_id", "deleted_at", "position", "revision"];
@@ -24,7 +26,7 @@ pub struct LeftDocument {
 /// What the views have of a user who is deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct LeftInViews {
-    /// Whether they know of the deletion. Before they do, more may come.
+    /// Whether every generation of them knows of the deletion. Before it does, more may come.
     pub is_known: bool,
     /// Every document but the tombstones.
     pub documents: Vec<LeftDocument>,
@@ -52,30 +54,38 @@ pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<Lef
     let key = user_key(user);
     let deletion = i64::try_from(deletion.0).unwrap_or(i64::MAX);
     let collections = views.database().list_collection_names().await?;
+    let generations = views.generations().await?;
     let mut left = LeftInViews::default();
+    let mut known = BTreeSet::new();
     for name in &collections {
         let found = |filter| find(views, name, filter);
-        if is_generation_of(name, &users_collection()) {
-            for document in found(doc! {"_id": key}).await? {
-                let members =
-                    document.keys().filter(|member| !TOMBSTONE.contains(&member.as_str()));
-                let members: Vec<&str> = members.map(String::as_str).collect();
-                if members.is_empty() {
-                    left.is_known |= *name == users_collection();
-                } else {
-                    left.add(name, &document, &format!("a user with {}", members.join(", ")));
+        match generation_of(name) {
+            Some((Kind::Users, number)) if *name == users_collection(number) => {
+                for document in found(doc! {"_id": key}).await? {
+                    let members =
+                        document.keys().filter(|member| !TOMBSTONE.contains(&member.as_str()));
+                    let members: Vec<&str> = members.map(String::as_str).collect();
+                    if members.is_empty() {
+                        known.insert(number);
+                    } else {
+                        left.add(name, &document, &format!("a user with {}", members.join(", ")));
+                    }
                 }
             }
-        } else if is_generation_of(name, &history_collection()) {
-            for document in found(doc! {"user_id": key, "_id": {"$ne": deletion}}).await? {
-                left.add(name, &document, "an event of the history");
+            Some((Kind::Users, _)) => {
+                for document in found(doc! {"user_id": key, "_id": {"$ne": deletion}}).await? {
+                    left.add(name, &document, "an event of the history");
+                }
             }
-        } else if is_generation_of(name, &sessions_collection()) {
-            for document in found(doc! {"user_id": key}).await? {
-                left.add(name, &document, "a session");
+            Some((Kind::Sessions, _)) => {
+                for document in found(doc! {"user_id": key}).await? {
+                    left.add(name, &document, "a session");
+                }
             }
+            None => {}
         }
     }
+    left.is_known = generations.of(Kind::Users).all().all(|number| known.contains(&number));
     Ok(left)
 }
 
@@ -93,29 +103,6 @@ impl LeftInViews {
     }
 }
 
-/// Whether a collection is the same as another one but for the number at its end.
-fn is_generation_of(name: &str, collection: &str) -> bool {
-    let kind = |name: &str| {
-        let (kind, generation) = name.rsplit_once('_')?;
-        generation.parse::<u32>().is_ok().then(|| kind.to_owned())
-    };
-    kind(name).is_some() && kind(name) == kind(collection)
-}
-
 async fn find(views: &Views, collection: &str, filter: Document) -> Result<Vec<Document>, Error> {
     views.database().collection::<Document>(collection).find(filter).await?.try_collect().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_generation_is_told_by_its_number() {
-        for (name, is) in
-            [("users_1", true), ("users_12", true), ("users", false), ("user_history_1", false)]
-        {
-            assert_eq!(is_generation_of(name, "users_1"), is, "{name}");
-        }
-    }
 }

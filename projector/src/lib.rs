@@ -11,9 +11,12 @@
 //! It has no side effects: mail and erasure are not its affair. An event that it cannot read is parked with its
 //! aggregate (ADR 20), and readiness says so; skipping it would make views that nobody decided.
 
+mod app;
 mod causes;
 pub mod feed;
+mod filling;
 pub mod fold;
+mod generations;
 mod left;
 mod lineage;
 pub mod parked;
@@ -23,6 +26,7 @@ mod run;
 pub mod store;
 mod supervise;
 
+pub use app::{App, SERVICE, StartError};
+pub use generations::View;
 pub use left::{LeftDocument, LeftInViews, left, left_in_views};
 pub use retry::{RetryWish, WishError};
-pub use run::{App, SERVICE, StartError};

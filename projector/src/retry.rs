@@ -6,7 +6,7 @@ use async_nats::client::{FlushError, PublishError};
 use async_nats::{Client, SubscribeError, Subscriber};
 use events::subjects::PARKED_RETRY;
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ impl From<FlushError> for WishError {
 
 /// Hears the operator's wishes.
 pub struct Wishes {
-    subscriber: Subscriber,
+    subscriber: Mutex<Subscriber>,
     count: watch::Sender<u64>,
 }
 
@@ -64,7 +64,7 @@ impl Wishes {
     /// The subscription could not be made.
     pub async fn listen(client: &Client) -> Result<Self, SubscribeError> {
         let subscriber = client.subscribe(PARKED_RETRY).await?;
-        Ok(Self { subscriber, count: watch::Sender::new(0) })
+        Ok(Self { subscriber: Mutex::new(subscriber), count: watch::Sender::new(0) })
     }
 
     /// For one that has something parked.
@@ -73,11 +73,12 @@ impl Wishes {
     }
 
     /// Listens until `stop`.
-    pub async fn run(mut self, stop: &CancellationToken) {
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut subscriber = self.subscriber.lock().await;
         loop {
             let wish = tokio::select! {
                 () = stop.cancelled() => return,
-                wish = self.subscriber.next() => wish,
+                wish = subscriber.next() => wish,
             };
             if wish.is_none() {
                 return;

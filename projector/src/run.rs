@@ -7,57 +7,30 @@ use std::time::Duration;
 use events::{DecodeError, Position, Timestamp, subjects};
 use futures::StreamExt;
 use service_kit::ambient;
-use service_kit::config::Settings;
-use service_kit::event_log::{
-    EventLog, FollowError, Followed, Limits, ReadError, Start, StreamSpec, sessions_stream,
-    users_stream,
-};
-use service_kit::health::Readiness;
-use service_kit::metrics::{Metrics, ProjectorMetrics};
-use service_kit::nats;
+use service_kit::event_log::{EventLog, FollowError, Followed, ReadError, Start};
+use service_kit::metrics::ProjectorMetrics;
 use service_kit::trace::Tracer;
-use service_kit::views_position::{Announcer, HEARTBEAT};
-use service_kit::watch::Watch;
+use service_kit::views_position::HEARTBEAT;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 use views::Views;
 
 use crate::causes::Causes;
-use crate::feed::Feed;
-use crate::fold::{Fold, Sessions, Users};
+use crate::fold::Fold;
+use crate::generations::{Board, Of, View};
 use crate::lineage::{Lineage, Parted};
 use crate::parked::Parked;
-use crate::retry::{Retries, Wishes};
+use crate::retry::Retries;
 use crate::store::{StoreError, checkpoint, prepare, write};
-use crate::supervise::{Follower, Progress, age, supervised};
+use crate::supervise::{Follower, Progress};
 
-/// The name of this service towards NATS.
-pub const SERVICE: &str = "projector";
 /// Time for the database to build indexes. A new one over millions of documents takes minutes.
 const INDEXES_MAX: Duration = Duration::from_mins(60);
 /// Messages of a parked aggregate that are read and written at once.
 const RETRY_MESSAGES_MAX: usize = 500;
 
-/// The projector cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// No connection to NATS.
-    #[error(transparent)]
-    Connect(#[from] nats::ConnectError),
-    /// The event log is not as it must be.
-    #[error(transparent)]
-    Log(#[from] service_kit::event_log::ProvisionError),
-    /// Nobody would hear that what is parked is to be tried again.
-    #[error(transparent)]
-    Subscribe(#[from] async_nats::SubscribeError),
-    /// The connection string of the database is not valid.
-    #[error("mongodb.url cannot be used")]
-    Database(#[from] mongodb::error::Error),
-}
-
 /// Why a run ended; the next one starts from the checkpoint.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub(crate) enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -66,6 +39,8 @@ enum RunError {
     Follow(#[from] FollowError),
     #[error("the database does not answer in time")]
     DatabaseTimeout,
+    #[error("an event that the log holds does not come")]
+    Missing,
     #[error(
         "the event at position {0} cannot be read: {1}. It is not parked, as {2} aggregates are (projector.parked_max), and nothing behind it is applied"
     )]
@@ -74,69 +49,20 @@ enum RunError {
     Parted(#[from] Parted),
 }
 
-/// A projector that is ready to run: views of users, views of sessions, and the feed.
-pub struct App {
-    users: Projection<Users>,
-    sessions: Projection<Sessions>,
-    feed: Feed,
-    wishes: Wishes,
-}
-
-impl App {
-    /// Connects and checks the log. The database may come later.
-    ///
-    /// # Errors
-    /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings, watch: &Watch) -> Result<Self, StartError> {
-        let client = nats::connect(&settings.nats, SERVICE).await?;
-        let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
-        let (users, sessions) =
-            (users_stream(&settings.log), sessions_stream(&settings.log, &settings.sessions));
-        let wishes = Wishes::listen(&client).await?;
-        let heard = || wishes.heard();
-        Ok(Self {
-            users: Projection::open(&client, settings, watch, &views, &users, heard()).await?,
-            sessions: Projection::open(&client, settings, watch, &views, &sessions, heard())
-                .await?,
-            feed: Feed::open(&client, settings, watch, heard()).await?,
-            wishes,
-        })
-    }
-
-    /// What must hold for the views to follow the log: nothing stands still, and the oldest event that
-    /// they lack is not too old.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        let readiness = Readiness::default();
-        let readiness = self.users.check(readiness, "projector-users");
-        self.feed.check(self.sessions.check(readiness, "projector-sessions"))
-    }
-
-    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
-    pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(
-            supervised(&self.users, &stop),
-            supervised(&self.sessions, &stop),
-            supervised(&self.feed, &stop),
-            self.wishes.run(&stop),
-        );
-    }
-}
-
-/// The views of one stream.
-struct Projection<F> {
-    log: EventLog,
-    views: Views,
-    announcer: Announcer,
-    batch_max: usize,
-    parked_max: usize,
-    operation_timeout: Duration,
-    lag_max: Duration,
-    progress: Progress<Position>,
-    metrics: ProjectorMetrics,
-    tracer: Tracer,
-    retries: Retries,
-    fold: PhantomData<fn() -> F>,
+/// One view of one generation, and what it is made from.
+pub(crate) struct Projection<F> {
+    pub(crate) log: EventLog,
+    pub(crate) views: Views,
+    pub(crate) generation: u32,
+    pub(crate) board: Board,
+    pub(crate) batch_max: usize,
+    pub(crate) parked_max: usize,
+    pub(crate) operation_timeout: Duration,
+    pub(crate) progress: Progress<Position>,
+    pub(crate) metrics: ProjectorMetrics,
+    pub(crate) tracer: Tracer,
+    pub(crate) retries: Retries,
+    pub(crate) fold: PhantomData<fn() -> F>,
 }
 
 /// Messages that came together, and why nothing comes behind them, if so.
@@ -146,8 +72,8 @@ struct Chunk {
 }
 
 /// Messages that came together, folded.
-struct Batch<F> {
-    fold: F,
+pub(crate) struct Batch<F> {
+    pub(crate) fold: F,
     /// How many they were.
     events: u64,
     /// How many there are behind them.
@@ -166,7 +92,7 @@ struct Batch<F> {
 }
 
 impl<F: Fold> Batch<F> {
-    fn of(causes: Causes) -> Self {
+    pub(crate) fn of(causes: Causes) -> Self {
         Self {
             fold: F::default(),
             events: 0,
@@ -180,7 +106,7 @@ impl<F: Fold> Batch<F> {
         }
     }
 
-    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+    pub(crate) fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         self.fold.add(message)?;
         self.causes.add(message);
         self.passes(message);
@@ -197,66 +123,29 @@ impl<F: Fold> Batch<F> {
 }
 
 impl<F: Fold> Projection<F> {
-    async fn open(
-        client: &async_nats::Client,
-        settings: &Settings,
-        watch: &Watch,
-        views: &Views,
-        spec: &StreamSpec,
-        retries: Retries,
-    ) -> Result<Self, StartError> {
-        let log = EventLog::new(client.clone(), F::STREAM, Limits::of(settings));
-        log.verify(spec).await?;
-        log.watch_room(&watch.metrics);
-        let projection = Self {
-            log,
-            announcer: Announcer::new(client.clone(), F::ANNOUNCED_ON),
-            views: views.clone(),
-            batch_max: settings.projector.batch_events_max,
-            parked_max: settings.projector.parked_max,
-            operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
-            lag_max: Duration::from_millis(settings.projector.lag_max_ms),
-            progress: Progress::default(),
-            metrics: watch.metrics.projector(F::STREAM),
-            tracer: watch.tracer.clone(),
-            retries,
-            fold: PhantomData,
-        };
-        projection.watch(&watch.metrics);
-        Ok(projection)
+    /// Which one it is.
+    pub(crate) const fn of(&self) -> Of {
+        (F::VIEW, self.generation)
     }
 
-    /// Lets every scrape see how old the oldest event is that the views lack.
-    fn watch(&self, metrics: &Metrics) {
-        let (progress, log) = (self.progress.clone(), self.log.clone());
-        let watched = self.metrics.clone();
-        metrics.sample(move || {
-            let (position, log, watched) = (progress.position(), log.clone(), watched.clone());
-            async move {
-                // A log that does not answer is told by what it is asked for, not here.
-                if let Ok(age) = age_of_missing::<F>(&log, position).await {
-                    watched.lags(age);
-                }
-            }
-        });
+    /// What is counted, if it is what is read: another generation is seen by its checkpoint.
+    fn counted(&self) -> Option<&ProjectorMetrics> {
+        let is_counted = F::VIEW != View::Logins && self.board.is_live(self.of());
+        is_counted.then_some(&self.metrics)
     }
 
-    fn check(&self, readiness: Readiness, name: &'static str) -> Readiness {
-        let (progress, log, lag_max) = (self.progress.clone(), self.log.clone(), self.lag_max);
-        readiness.with(name, move || {
-            let (progress, log) = (progress.clone(), log.clone());
-            async move {
-                if let Some(trouble) = progress.trouble() {
-                    return Err(trouble);
-                }
-                let lag = age_of_missing::<F>(&log, progress.position()).await;
-                let lag = lag.map_err(|error| error.to_string())?;
-                if lag <= lag_max {
-                    return Ok(());
-                }
-                Err(format!("the views are {} s behind the log", lag.as_secs()))
-            }
-        })
+    /// The views have a position, and which generations there are was read since they have it.
+    async fn reached(&self, position: Position, pending: u64) {
+        self.progress.reached(position);
+        self.board.reached(self.of(), position);
+        if let Some(metrics) = self.counted() {
+            metrics.follows(position, pending);
+        }
+        self.board.announce(F::VIEW).await;
+    }
+
+    pub(crate) async fn position(&self, name: &str) -> Result<Position, RunError> {
+        self.asked(self.views.position(name)).await
     }
 
     /// The messages behind a position, in as few chunks as they arrive in; before them, how many there are.
@@ -264,7 +153,7 @@ impl<F: Fold> Projection<F> {
         &self,
         position: Position,
     ) -> Result<(u64, impl futures::Stream<Item = Chunk> + use<F>), RunError> {
-        let following = self.log.follow(F::FILTERS, Start::Behind(position)).await?;
+        let following = self.log.follow(F::VIEW.filters(), Start::Behind(position)).await?;
         let ready = following.messages.ready_chunks(self.batch_max);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
         let chunks = ready.map(|chunk| {
@@ -343,7 +232,7 @@ impl<F: Fold> Projection<F> {
         from: Position,
         position: Position,
     ) -> Result<(), RunError> {
-        let subjects = F::subjects_of(aggregate);
+        let subjects = F::VIEW.subjects_of(aggregate);
         let mut behind = Position(from.0.saturating_sub(1));
         loop {
             let messages =
@@ -360,7 +249,8 @@ impl<F: Fold> Projection<F> {
                     break;
                 }
             }
-            self.bounded(write(&self.views, &batch.fold)).await?;
+            let written = write(&self.views, self.generation, &batch.fold);
+            self.board.learn(&self.bounded(written).await?);
             if let Some((at, why)) = stuck {
                 return self.asked(parked.stuck(aggregate, at, why)).await;
             }
@@ -372,12 +262,19 @@ impl<F: Fold> Projection<F> {
     async fn apply(&self, batch: &mut Batch<F>, parked: &mut Parked) -> Result<(), RunError> {
         let began = Instant::now();
         let causes = std::mem::replace(&mut batch.causes, Causes::wanted(false));
-        let work = causes.begin(&self.tracer, F::STREAM);
-        if let Err(error) = self.bounded(write(&self.views, &batch.fold)).await {
-            work.failed();
-            return Err(error);
+        // An event is a part of its request once, however many generations take it in.
+        let causes = if self.counted().is_some() { causes } else { Causes::wanted(false) };
+        let work = causes.begin(&self.tracer, self.stream());
+        match self.bounded(write(&self.views, self.generation, &batch.fold)).await {
+            Ok(generations) => self.board.learn(&generations),
+            Err(error) => {
+                work.failed();
+                return Err(error);
+            }
         }
-        self.metrics.wrote(batch.events, began.elapsed());
+        if let Some(metrics) = self.counted() {
+            metrics.wrote(batch.events, began.elapsed());
+        }
         work.done();
         for aggregate in &batch.parked {
             self.asked(parked.park(aggregate)).await?;
@@ -391,7 +288,9 @@ impl<F: Fold> Projection<F> {
 
     fn has_parked(&self, aggregates: usize) {
         self.progress.has_parked(aggregates);
-        self.metrics.has_parked(aggregates);
+        if let Some(metrics) = self.counted() {
+            metrics.has_parked(aggregates);
+        }
     }
 
     async fn asked<T>(
@@ -401,7 +300,7 @@ impl<F: Fold> Projection<F> {
         self.bounded(async { operation.await.map_err(StoreError::from) }).await
     }
 
-    async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, RunError> {
@@ -414,7 +313,11 @@ impl<F: Fold> Follower for Projection<F> {
     type Error = RunError;
 
     fn stream(&self) -> &'static str {
-        F::STREAM
+        F::VIEW.stream()
+    }
+
+    fn is_over(&self) -> bool {
+        !self.board.is_there(self.of())
     }
 
     fn progress(&self) -> &Progress<Position> {
@@ -426,30 +329,35 @@ impl<F: Fold> Follower for Projection<F> {
     }
 
     async fn run_once(&self) -> Result<(), RunError> {
-        within(INDEXES_MAX, prepare(&self.views)).await?;
-        let name = F::checkpoint();
-        let mut position = self.asked(self.views.position(&name)).await?;
+        within(INDEXES_MAX, prepare(&self.views, F::VIEW.kind(), self.generation)).await?;
+        let name = F::VIEW.checkpoint(self.generation);
+        let mut position = self.position(&name).await?;
         let lineage = Lineage::of(&self.log).await?;
         let known = self.bounded(Lineage::known(&self.views, &name)).await?;
         lineage.check(&self.log, position, &known, self.views.database().name()).await??;
         self.bounded(lineage.note(&self.views, &name)).await?;
-        let mut parked = self.asked(Parked::load(&self.views, &name, F::STREAM)).await?;
+        let states = self.states(position).await?;
+        let mut parked = self.asked(Parked::load(&self.views, &name, self.stream())).await?;
         self.retry(&mut parked, position).await?;
-        let (pending, chunks) = self.events_behind(position).await?;
+        let (mut pending, chunks) = self.events_behind(position).await?;
         let mut chunks = Box::pin(chunks);
-        tracing::info!(stream = F::STREAM, %position, "the projector follows the log");
-        self.progress.reached(position);
-        self.metrics.follows(position, pending);
+        let (stream, generation) = (self.stream(), self.generation);
+        tracing::info!(stream, generation, %position, "the projector follows the log");
 
-        self.announcer.announce(position).await;
+        // That there is one says that there is a follower, with its indexes made.
+        self.bounded(checkpoint(&self.views, &name, position, None)).await?;
+        self.asked(self.board.look()).await?;
+        self.reached(position, pending).await;
         let mut retries = self.retries.clone();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            self.metrics.alive(ambient::now());
+        while !self.is_over() {
+            if let Some(metrics) = self.counted() {
+                metrics.alive(ambient::now());
+            }
             let chunk = tokio::select! {
                 _ = heartbeat.tick() => {
-                    self.announcer.announce(position).await;
+                    self.reached(position, pending).await;
                     if retries.are_due() {
                         self.retry(&mut parked, position).await?;
                     }
@@ -459,19 +367,20 @@ impl<F: Fold> Follower for Projection<F> {
             };
             let Some(chunk) = chunk else { return Ok(()) };
             let mut batch = self.fold(chunk, &mut parked).await?;
+            batch.fold.drop_states(states);
             if let Some(end) = batch.end {
                 self.apply(&mut batch, &mut parked).await?;
                 position = position.max(end);
-                self.progress.reached(position);
-                self.metrics.follows(position, batch.pending);
+                pending = batch.pending;
                 // Readers have what is announced already; the checkpoint is for the next start.
-                self.announcer.announce(position).await;
+                self.reached(position, pending).await;
                 self.bounded(checkpoint(&self.views, &name, position, batch.stored_at)).await?;
             }
             if let Some(failure) = batch.failure {
                 return Err(failure);
             }
         }
+        Ok(())
     }
 }
 
@@ -483,14 +392,4 @@ async fn within<T>(
         Ok(result) => Ok(result?),
         Err(_) => Err(RunError::DatabaseTimeout),
     }
-}
-
-/// Age of the oldest event behind a position; zero when there is none.
-async fn age_of_missing<F: Fold>(
-    log: &EventLog,
-    position: Position,
-) -> Result<Duration, ReadError> {
-    let events = F::FILTERS.first().copied().unwrap_or_default();
-    let missing = log.next(events, position).await?;
-    Ok(age(missing.map(|missing| missing.stored_at), ambient::now()))
 }

@@ -45,12 +45,14 @@ impl<P: Copy> Progress<P> {
         self.lock().position
     }
 
-    /// Why it stands still, or what it passes over.
+    /// Why it stands still, if it does.
     pub fn trouble(&self) -> Option<String> {
-        let state = self.lock();
-        let parked = (state.parked > 0)
-            .then(|| format!("{} parked: see `roster parked list`", state.parked));
-        state.trouble.clone().or(parked)
+        self.lock().trouble.clone()
+    }
+
+    /// How many aggregates are parked.
+    pub fn parked(&self) -> usize {
+        self.lock().parked
     }
 
     /// So many aggregates are parked.
@@ -95,13 +97,17 @@ pub trait Follower: Sync {
     fn progress(&self) -> &Progress<Self::Position>;
     /// What is counted of it.
     fn metrics(&self) -> &ProjectorMetrics;
+    /// Whether there is nothing to follow any more.
+    fn is_over(&self) -> bool {
+        false
+    }
     /// One run.
     fn run_once(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// Runs it again and again until `stop`.
+/// Runs it again and again until `stop`, or until it is over.
 pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && !follower.is_over() {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
             ended = follower.run_once() => ended,
@@ -116,6 +122,17 @@ pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
             () = stop.cancelled() => return,
             () = sleep(follower.progress().pause()) => {}
         }
+    }
+}
+
+/// What readiness says of so many parked aggregates.
+///
+/// # Errors
+/// When there are any.
+pub fn none_parked(aggregates: usize) -> Result<(), String> {
+    match aggregates {
+        0 => Ok(()),
+        some => Err(format!("{some} parked: see `roster parked list`")),
     }
 }
 

@@ -16,6 +16,7 @@ use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use views::Views;
 
+use crate::live::Live;
 use crate::reader::{Limits, Reader};
 use crate::routes::{AppState, routes};
 
@@ -89,7 +90,8 @@ impl App {
             list_work: Duration::from_millis(settings.views.list_work_ms),
             total_max: settings.views.list_total_max,
         };
-        let reader = Reader::new(views, position.clone(), limits);
+        let live = Live::follow(views.clone(), metrics, stop);
+        let reader = Reader::new(views, live, position.clone(), limits);
 
         let readiness = revocations
             .check(Readiness::default())

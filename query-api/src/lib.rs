@@ -7,6 +7,7 @@
 pub mod app;
 mod cursor;
 mod list;
+mod live;
 mod reader;
 mod routes;
 

@@ -13,11 +13,12 @@ use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use views::{
-    DamagedView, HistoryDocument, HistoryEntry, LivingUser, SessionDocument, SessionView,
-    UserDocument, UserView, Views, user_key, users_checkpoint, users_collection,
+    DamagedView, HistoryDocument, HistoryEntry, Kind, LivingUser, SessionDocument, SessionView,
+    UserDocument, UserView, Views, user_key, users_collection,
 };
 
 use crate::list::{Count, Find};
+use crate::live::Live;
 
 /// The code of the database for a query that worked as long as it may.
 const WORKED_TOO_LONG: i32 = 50;
@@ -98,15 +99,16 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Reader {
     views: Views,
+    live: Live,
     position: ViewsPosition,
     limits: Limits,
     operations: TaskTracker,
 }
 
 impl Reader {
-    /// Reads from a database, following its position.
-    pub fn new(views: Views, position: ViewsPosition, limits: Limits) -> Self {
-        Self { views, position, limits, operations: TaskTracker::new() }
+    /// Reads from a database, following its position and the generation that is live.
+    pub fn new(views: Views, live: Live, position: ViewsPosition, limits: Limits) -> Self {
+        Self { views, live, position, limits, operations: TaskTracker::new() }
     }
 
     /// Runs an operation of the driver in a task of its own. A handler is dropped when its client hangs
@@ -140,8 +142,11 @@ impl Reader {
         self.operations.wait().await;
     }
 
-    /// Asks the database whether it is there.
+    /// Asks the database whether it is there, and whether it is known what to read of it.
     pub async fn ping(&self) -> Result<(), ReadError> {
+        for kind in Kind::ALL {
+            self.live.of(kind)?;
+        }
         let views = self.views.clone();
         self.whole(async move { Ok(views.ping().await?) }).await
     }
@@ -186,15 +191,16 @@ impl Reader {
         }
     }
 
+    /// What every generation has that this or a later read may be answered from.
     async fn checkpoint(&self) -> Result<Position, ReadError> {
         let views = self.views.clone();
-        self.whole(async move { Ok(views.position(&users_checkpoint()).await?) }).await
+        self.whole(async move { Ok(views.users_position().await?) }).await
     }
 
     /// One user.
     pub async fn user(&self, id: UserId) -> Result<Found, ReadError> {
         let before = self.position().await?;
-        let users = self.views.users();
+        let users = self.views.users(self.live.of(Kind::Users)?);
         let id = Uuid::from_bytes(*id.as_uuid().as_bytes());
         // Without a position it is only what sessions and revocations said, and the user is to come.
         let filter = doc! {"_id": id, "position": {"$gte": 0}};
@@ -213,7 +219,7 @@ impl Reader {
     /// [`ReadError::TooBroad`] for a list without an index of its own; where there is one, whatever takes
     /// so long is no fault of the list.
     pub async fn users(&self, find: Find) -> Result<Vec<LivingUser>, ReadError> {
-        let users = self.views.users();
+        let users = self.views.users(self.live.of(Kind::Users)?);
         let work = self.limits.list_work;
         let limit = self.limits.operation_timeout + work;
         let documents =
@@ -230,8 +236,9 @@ impl Reader {
     /// How many users a list has.
     pub async fn total(&self, count: Count) -> Result<Total, ReadError> {
         let database = self.views.database().clone();
+        let users = users_collection(self.live.of(Kind::Users)?);
         let Limits { list_work: work, total_max, operation_timeout } = self.limits;
-        let counting = async move { counted(&database, count, work, total_max).await };
+        let counting = async move { counted(&database, &users, count, work, total_max).await };
         self.whole_within(operation_timeout + work, counting).await
     }
 
@@ -242,7 +249,7 @@ impl Reader {
         behind: Position,
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, ReadError> {
-        let history = self.views.history();
+        let history = self.views.history(self.live.of(Kind::Users)?);
         let behind = i64::try_from(behind.0).unwrap_or(i64::MAX);
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let filter = doc! {"user_id": user_key(user), "_id": {"$gt": behind}};
@@ -257,7 +264,7 @@ impl Reader {
 
     /// The sessions of a user that were not ended, newest first, at most `limit`.
     pub async fn sessions(&self, user: UserId, limit: i64) -> Result<Vec<SessionView>, ReadError> {
-        let sessions = self.views.sessions();
+        let sessions = self.views.sessions(self.live.of(Kind::Sessions)?);
         let filter = doc! {"user_id": user_key(user), "created_at": {"$exists": true}};
         let documents: Vec<SessionDocument> = self
             .whole(async move {
@@ -298,12 +305,13 @@ pub async fn page(
 /// document by document; the command counts the keys of an index.
 pub async fn counted(
     database: &Database,
+    users: &str,
     count: Count,
     work: Duration,
     total_max: u64,
 ) -> Result<Total, ReadError> {
     let mut command = doc! {
-        "count": users_collection(),
+        "count": users,
         "query": count.filter,
         "limit": i64::try_from(total_max).unwrap_or(i64::MAX).saturating_add(1),
         "maxTimeMS": i64::try_from(work.as_millis()).unwrap_or(i64::MAX),

@@ -15,13 +15,14 @@ use service_kit::telemetry;
 
 use crate::{
     admin, asyncapi, audit, backup, dev, erase, health, init, keys, lag, log, openapi, parked,
-    provision, replay, restore, services, subscribers, user, users, verify,
+    provision, rebuild, replay, restore, services, subscribers, user, users, verify,
 };
 
 pub use operator::{
     AdminAction, AdminArgs, AuditAction, AuditArgs, BackupArgs, EventsAction, EventsArgs,
-    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, RestoreArgs,
-    SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand, VerifyArgs,
+    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, RebuildArgs, RebuildWhat,
+    ReplayArgs, RestoreArgs, SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand,
+    VerifyArgs,
 };
 
 /// Event-driven user and authentication service.
@@ -84,6 +85,10 @@ enum Command {
     /// Needs the operator's credentials and keys
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArgs),
+    /// Build the views anew from the log beside those that are read, compare them with the log, and switch to them
+    /// while everything runs. Killed, it goes on when it is repeated. Needs the operator's credentials
+    #[command(after_help = REBUILD_HELP)]
+    Rebuild(RebuildArgs),
     /// Check a configuration and say everything that is wrong with it
     CheckConfig(ConfigArgs),
     /// Look at the log: follow it, show one event, count. Needs the operator's credentials
@@ -138,6 +143,15 @@ The views are not in a backup: start the projector with an empty database afterw
 Examples:
   roster restore /backups/2026-01-31 --keys /etc/roster/secrets
   roster restore /backups/2026-01-31 --config operator.toml";
+/// What `roster rebuild --help` ends with.
+const REBUILD_HELP: &str = "\
+The projector must be running: it does the work. What was live is kept up to date for --rollback until --discard or
+the next rebuild.
+
+Examples:
+  roster rebuild all
+  roster rebuild users --rollback
+  roster rebuild all --status --json";
 
 /// Arguments of `roster erase`.
 #[derive(Debug, Args)]
@@ -240,6 +254,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Restore(args) => {
             with_settings(args.config.config.clone(), |settings| restore::run(settings, args))
+        }
+        Command::Rebuild(args) => {
+            with_settings(args.config.config.clone(), |settings| rebuild::run(settings, args))
         }
         Command::Subscribers(args) => {
             with_settings(args.config.config.clone(), |settings| subscribers::run(settings, args))

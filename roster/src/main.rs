@@ -16,6 +16,7 @@ mod openapi;
 mod parked;
 mod provision;
 mod reading;
+mod rebuild;
 mod replay;
 mod restore;
 mod services;

@@ -17,7 +17,7 @@ use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::nats;
 use views::{
-    Views, email_key, history_collection, sessions_collection, user_key, users_collection,
+    Kind, Views, email_key, history_collection, sessions_collection, user_key, users_collection,
 };
 
 use crate::cli::{UserShowArgs, failed, say};
@@ -150,7 +150,10 @@ impl Looking {
 
     async fn documents(&self, user: UserId) -> anyhow::Result<Value> {
         let database = self.views.database();
-        let users = database.collection::<Document>(&users_collection());
+        let generations = self.views.generations().await?;
+        let (of_users, of_sessions) =
+            (generations.of(Kind::Users).live, generations.of(Kind::Sessions).live);
+        let users = database.collection::<Document>(&users_collection(of_users));
         let document = users.find_one(doc! {"_id": user_key(user)}).await?;
         let document = document.map(|document| {
             json!({
@@ -162,8 +165,8 @@ impl Looking {
             })
         });
         let of_user = doc! {"user_id": user_key(user)};
-        let history = database.collection::<Document>(&history_collection());
-        let sessions = database.collection::<Document>(&sessions_collection());
+        let history = database.collection::<Document>(&history_collection(of_users));
+        let sessions = database.collection::<Document>(&sessions_collection(of_sessions));
         Ok(json!({
             "user": document,
             "history": history.count_documents(of_user.clone()).await?,

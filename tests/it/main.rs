@@ -39,6 +39,7 @@ mod operator;
 mod parking;
 mod queries;
 mod readme;
+mod rebuilding;
 mod registering;
 mod replaying;
 mod sessions;

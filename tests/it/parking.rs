@@ -22,7 +22,7 @@ async fn next_event(damage: &Damage, user: UserId, behind: u64, change: Change) 
     let first = damage.events_of(user).await.remove(0).json();
     let last = damage.events_of(user).await;
     let last = last.iter().filter_map(|message| serde_json::from_slice(&message.payload).ok());
-    let last: Value = last.filter(|event: &Value| event["specversion"] == "1.0").last().unwrap();
+    let last: Value = last.rev().find(|event: &Value| event["specversion"] == "1.0").unwrap();
     let mut event = last.clone();
     event["id"] = uuid::Uuid::now_v7().to_string().into();
     event["revision"] = behind.into();

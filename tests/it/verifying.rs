@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::damage::{Damage, HISTORY, SESSIONS, USERS, key};
 use crate::workload::Workload;
 
-fn verify(system: &System, arguments: &[&str]) -> (Option<i32>, Value) {
+pub fn verify(system: &System, arguments: &[&str]) -> (Option<i32>, Value) {
     let mut command = vec!["verify", "--json"];
     command.extend(arguments);
     let output = system.roster(&command);
@@ -19,14 +19,14 @@ fn verify(system: &System, arguments: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), answer.unwrap_or_else(|_| panic!("no answer: {said}")))
 }
 
-fn is_sound(system: &System, arguments: &[&str]) -> Value {
+pub fn is_sound(system: &System, arguments: &[&str]) -> Value {
     let (code, answer) = verify(system, arguments);
     assert_eq!((code, &answer["differences"]), (Some(0), &json!([])), "{answer}");
     answer
 }
 
 /// Users with some history, some sessions, and some who are gone.
-async fn some_users(system: &System, count: usize) -> Vec<UserId> {
+pub async fn some_users(system: &System, count: usize) -> Vec<UserId> {
     let (admin, _) = system.as_administrator().await;
     let commands = system.commands();
     let mut users = Vec::new();

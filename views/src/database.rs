@@ -48,20 +48,20 @@ impl Views {
 
     /// The user views.
     #[must_use]
-    pub fn users(&self) -> Collection<UserDocument> {
-        self.database.collection(&users_collection())
+    pub fn users(&self, generation: u32) -> Collection<UserDocument> {
+        self.database.collection(&users_collection(generation))
     }
 
     /// What happened to users.
     #[must_use]
-    pub fn history(&self) -> Collection<HistoryDocument> {
-        self.database.collection(&history_collection())
+    pub fn history(&self, generation: u32) -> Collection<HistoryDocument> {
+        self.database.collection(&history_collection(generation))
     }
 
     /// The session views.
     #[must_use]
-    pub fn sessions(&self) -> Collection<SessionDocument> {
-        self.database.collection(&sessions_collection())
+    pub fn sessions(&self, generation: u32) -> Collection<SessionDocument> {
+        self.database.collection(&sessions_collection(generation))
     }
 
     /// The checkpoints.
@@ -87,8 +87,19 @@ impl Views {
     /// # Errors
     /// The database does not answer.
     pub async fn position(&self, checkpoint: &str) -> Result<Position, mongodb::error::Error> {
+        Ok(self.checkpoint(checkpoint).await?.unwrap_or_default())
+    }
+
+    /// The same; `None` when nobody has begun with them.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn checkpoint(
+        &self,
+        checkpoint: &str,
+    ) -> Result<Option<Position>, mongodb::error::Error> {
         let found = self.checkpoints().find_one(doc! {"_id": checkpoint}).await?;
-        let position = found.and_then(|checkpoint| checkpoint.get_i64("position").ok());
-        Ok(Position(position.unwrap_or(0).unsigned_abs()))
+        let position = |found: Document| found.get_i64("position").unwrap_or(0).unsigned_abs();
+        Ok(found.map(|found| Position(position(found))))
     }
 }

@@ -6,12 +6,14 @@
 //! again (a second projector, a restored database, a replay) cannot bring it back.
 
 mod database;
+mod generation;
 mod history;
 mod parked;
 mod session;
 mod user;
 
 pub use database::Views;
+pub use generation::{Beside, Generations, Kind, NotInPhase, OfKind, Phase, generation_of};
 pub use history::{HistoryDocument, HistoryEntry};
 pub use parked::{PARKED, ParkedDocument};
 pub use session::{SessionDocument, SessionView, user_key};
@@ -25,29 +27,26 @@ use mongodb::IndexModel;
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 
-/// Counts up when the shape of the documents changes; each generation has its own collection, so that a
-/// new one can be filled beside the live one.
-pub const GENERATION: u32 = 1;
-
-/// Collection of the user views.
+/// Collection of the user views of a generation.
 #[must_use]
-pub fn users_collection() -> String {
-    format!("users_{GENERATION}")
+pub fn users_collection(generation: u32) -> String {
+    format!("users_{generation}")
 }
 
 /// Collection of what happened to users.
 #[must_use]
-pub fn history_collection() -> String {
-    format!("user_history_{GENERATION}")
+pub fn history_collection(generation: u32) -> String {
+    format!("user_history_{generation}")
 }
 
-/// Collection of the session views.
+/// Collection of the session views of a generation.
 #[must_use]
-pub fn sessions_collection() -> String {
-    format!("sessions_{GENERATION}")
+pub fn sessions_collection(generation: u32) -> String {
+    format!("sessions_{generation}")
 }
 
-/// Collection with one document per projection: `{_id, position}`.
+/// Collection with one document per projection: `{_id, position}`; and with the one that says which generations
+/// there are.
 pub const CHECKPOINTS: &str = "checkpoints";
 
 /// Counts up when the documents of the user views get more members, or further documents are written
@@ -57,14 +56,27 @@ pub const USERS_LAYOUT: u32 = 3;
 
 /// The checkpoint of the user views.
 #[must_use]
-pub fn users_checkpoint() -> String {
-    format!("{}_layout_{USERS_LAYOUT}", users_collection())
+pub fn users_checkpoint(generation: u32) -> String {
+    format!("{}_layout_{USERS_LAYOUT}", users_collection(generation))
+}
+
+/// Up to where the documents of users were written from the last event of each, before the events were read one
+/// by one.
+#[must_use]
+pub fn states_checkpoint(generation: u32) -> String {
+    format!("{}_states", users_checkpoint(generation))
+}
+
+/// The checkpoint of what the user views have out of the log of sessions.
+#[must_use]
+pub fn logins_checkpoint(generation: u32) -> String {
+    format!("{}_logins", users_collection(generation))
 }
 
 /// The checkpoint of the session views.
 #[must_use]
-pub fn sessions_checkpoint() -> String {
-    sessions_collection()
+pub fn sessions_checkpoint(generation: u32) -> String {
+    sessions_collection(generation)
 }
 
 /// Every index of the session views: the sessions of a user, and their removal.

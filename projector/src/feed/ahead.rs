@@ -13,7 +13,7 @@ use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, Followed, ReadError, S
 use super::place::{Parked, Place, Told};
 use super::reader::{Read, Source};
 use super::{Feed, FeedError, WRITE_MESSAGES_MAX, project};
-use crate::fold::{Fold, Sessions, Users};
+use crate::generations::View;
 use crate::read;
 use crate::supervise::age;
 
@@ -90,8 +90,8 @@ impl Feed {
     ) -> Result<Option<Ahead>, FeedError> {
         let Some(position) = place.parked.position(from, aggregate) else { return Ok(None) };
         let (log, subjects) = match from {
-            Source::Users => (&self.users, Users::subjects_of(aggregate)),
-            Source::Sessions => (&self.sessions, Sessions::subjects_of(aggregate)),
+            Source::Users => (&self.users, View::Users.subjects_of(aggregate)),
+            Source::Sessions => (&self.sessions, View::Sessions.subjects_of(aggregate)),
         };
         let (behind, through) = (Position(position.0.saturating_sub(1)), place.told.of(from));
         let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;

@@ -44,9 +44,9 @@ use self::ahead::Ahead;
 pub use self::ahead::event_of;
 use self::place::{Place, Told};
 use self::reader::{Read, Reader, Source};
+use crate::app::StartError;
 use crate::retry::Retries;
-use crate::run::StartError;
-use crate::supervise::{Follower, Progress, age};
+use crate::supervise::{Follower, Progress, age, none_parked};
 
 /// Members of one write: its bytes stay far below what a server takes in at once.
 const WRITE_MESSAGES_MAX: usize = 500;
@@ -165,7 +165,7 @@ impl Feed {
                 let lag = age_of_untold(&users, &sessions, progress.position()).await;
                 let lag = lag.map_err(|error| error.to_string())?;
                 if lag <= lag_max {
-                    return Ok(());
+                    return none_parked(progress.parked());
                 }
                 Err(format!("the feed is {} s behind the log", lag.as_secs()))
             }

@@ -14,20 +14,25 @@ use events::{
 };
 use futures::TryStreamExt;
 use mongodb::bson::doc;
-use projector::fold::{Sessions, Users};
+use projector::fold::{Fold, Logins, Sessions, Users};
 use projector::left;
 use projector::store::{checkpoint, prepare, write};
 use uuid::Uuid;
 use views::{
-    HistoryDocument, SessionDocument, UserDocument, UserView, Views, user_key, users_checkpoint,
-    users_collection,
+    Generations, HistoryDocument, Kind, SessionDocument, UserDocument, UserView, Views, user_key,
+    users_checkpoint, users_collection,
 };
+
+/// The one that a new database has.
+const GENERATION: u32 = 1;
 
 async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("projector_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let views = Views::open(&local_stack::testing::mongod().url(), &name).await.unwrap();
-    prepare(&views).await.unwrap();
+    for kind in Kind::ALL {
+        prepare(&views, kind, GENERATION).await.unwrap();
+    }
     views
 }
 
@@ -88,11 +93,27 @@ fn batch(events: &[(u64, Snapshot)]) -> Users {
 }
 
 async fn documents(views: &Views) -> Vec<UserDocument> {
-    views.users().find(doc! {}).sort(doc! {"_id": 1}).await.unwrap().try_collect().await.unwrap()
+    views
+        .users(GENERATION)
+        .find(doc! {})
+        .sort(doc! {"_id": 1})
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 async fn entries(views: &Views) -> Vec<HistoryDocument> {
-    views.history().find(doc! {}).sort(doc! {"_id": 1}).await.unwrap().try_collect().await.unwrap()
+    views
+        .history(GENERATION)
+        .find(doc! {})
+        .sort(doc! {"_id": 1})
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 fn projected(events: &[(u64, Snapshot)]) -> Vec<UserDocument> {
@@ -116,7 +137,7 @@ fn history() -> Vec<(u64, Snapshot)> {
 #[tokio::test]
 async fn a_batch_is_the_last_state_of_each_user() {
     let views = views().await;
-    write(&views, &batch(&history())).await.unwrap();
+    write(&views, GENERATION, &batch(&history())).await.unwrap();
     let expected = [(7, living(1, 2, "$$ROOT")), (12, deleted(2, 2)), (9, living(3, 1, "Edsger"))];
     assert_eq!(documents(&views).await, projected(&expected));
 }
@@ -138,12 +159,12 @@ async fn the_history_has_every_event_once_and_of_the_deleted_the_deletion_alone(
         let views = views().await;
         for _ in 0..2 {
             for part in history().chunks(size) {
-                write(&views, &batch(part)).await.unwrap();
+                write(&views, GENERATION, &batch(part)).await.unwrap();
             }
             assert_eq!(entries(&views).await, history_entries(), "in batches of {size}");
         }
         // Nothing of it comes back when an older part is read again.
-        write(&views, &batch(&history()[..2])).await.unwrap();
+        write(&views, GENERATION, &batch(&history()[..2])).await.unwrap();
         assert_eq!(entries(&views).await, history_entries());
     }
 }
@@ -155,12 +176,12 @@ async fn a_replay_beside_a_deletion_leaves_nothing_behind() {
     let before: Vec<(u64, Snapshot)> = (1..=60).map(|n| (n, living(n.into(), 1, "Ada"))).collect();
     let deletions: Vec<(u64, Snapshot)> =
         (1..=60).map(|n| (60 + n, deleted(n.into(), 2))).collect();
-    write(&views, &batch(&before)).await.unwrap();
+    write(&views, GENERATION, &batch(&before)).await.unwrap();
     let run = |events: Vec<(u64, Snapshot)>| {
         let views = views.clone();
         async move {
             for part in events.chunks(3) {
-                write(&views, &batch(part)).await.unwrap();
+                write(&views, GENERATION, &batch(part)).await.unwrap();
             }
         }
     };
@@ -183,17 +204,17 @@ async fn the_checkpoint_never_goes_back() {
 #[tokio::test]
 async fn any_prefix_applied_again_changes_nothing() {
     let whole = views().await;
-    write(&whole, &batch(&history())).await.unwrap();
+    write(&whole, GENERATION, &batch(&history())).await.unwrap();
     let expected = documents(&whole).await;
     for cut in 0..=history().len() {
         let views = views().await;
         for (position, after) in &history()[..cut] {
-            write(&views, &batch(&[(*position, after.clone())])).await.unwrap();
+            write(&views, GENERATION, &batch(&[(*position, after.clone())])).await.unwrap();
         }
-        write(&views, &batch(&history())).await.unwrap();
+        write(&views, GENERATION, &batch(&history())).await.unwrap();
         // An older projector that is late: nothing of it shows, the tombstone least of all.
         if cut > 0 {
-            write(&views, &batch(&history()[..cut])).await.unwrap();
+            write(&views, GENERATION, &batch(&history()[..cut])).await.unwrap();
         }
         assert_eq!(documents(&views).await, expected, "prefix of {cut}");
     }
@@ -232,11 +253,11 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
         users
     };
     let logins = |seconds: &[i64]| {
-        let mut sessions = Sessions::default();
+        let mut logins = Logins::default();
         for (n, second) in (1..).zip(seconds) {
-            sessions.state(Position(n), session(1, *second));
+            logins.state(Position(n), &session(1, *second));
         }
-        sessions
+        logins
     };
     let expected = |document: UserDocument| {
         let UserView::Living(view) = document.view().unwrap() else { panic!("a living user") };
@@ -255,12 +276,14 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
             match step {
                 0 => {
                     let states = [(3, living(1, 1, "Ada")), (9, living(1, 2, "Ada L."))];
-                    write(&views, &users(&states, &[])).await.unwrap();
+                    write(&views, GENERATION, &users(&states, &[])).await.unwrap();
                 }
-                1 => write(&views, &users(&[], &[8, 5])).await.unwrap(),
+                1 => {
+                    write(&views, GENERATION, &users(&[], &[8, 5])).await.unwrap();
+                }
                 _ => {
-                    write(&views, &logins(&[1_900_000_005])).await.unwrap();
-                    write(&views, &logins(&[1_900_000_000])).await.unwrap();
+                    write(&views, GENERATION, &logins(&[1_900_000_005])).await.unwrap();
+                    write(&views, GENERATION, &logins(&[1_900_000_000])).await.unwrap();
                 }
             }
         }
@@ -268,14 +291,14 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
         assert_eq!(expected(found), wanted, "order {order}");
 
         // A deletion takes all of it along, and nothing that is late brings any of it back.
-        write(&views, &batch(&[(12, deleted(1, 3))])).await.unwrap();
-        write(&views, &logins(&[1_900_000_009])).await.unwrap();
-        write(&views, &users(&[], &[13])).await.unwrap();
+        write(&views, GENERATION, &batch(&[(12, deleted(1, 3))])).await.unwrap();
+        write(&views, GENERATION, &logins(&[1_900_000_009])).await.unwrap();
+        write(&views, GENERATION, &users(&[], &[13])).await.unwrap();
         assert_eq!(documents(&views).await, projected(&[(12, deleted(1, 3))]));
     }
 }
 
-fn logins(users: &[u128]) -> Sessions {
+fn sessions_of(users: &[u128]) -> Sessions {
     let mut sessions = Sessions::default();
     for (position, user) in (1..).zip(users) {
         sessions.state(Position(position), session(*user, 1_900_000_000));
@@ -285,7 +308,7 @@ fn logins(users: &[u128]) -> Sessions {
 
 /// Whose sessions the views have.
 async fn logged_in(views: &Views) -> Vec<mongodb::bson::Uuid> {
-    let found = views.sessions().find(doc! {}).sort(doc! {"user_id": 1}).await.unwrap();
+    let found = views.sessions(GENERATION).find(doc! {}).sort(doc! {"user_id": 1}).await.unwrap();
     let found: Vec<SessionDocument> = found.try_collect().await.unwrap();
     found.into_iter().map(|session| session.user_id).collect()
 }
@@ -293,12 +316,14 @@ async fn logged_in(views: &Views) -> Vec<mongodb::bson::Uuid> {
 #[tokio::test]
 async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
     let views = views().await;
-    write(&views, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))])).await.unwrap();
-    write(&views, &logins(&[1, 2, 1])).await.unwrap();
-    write(&views, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    write(&views, GENERATION, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))]))
+        .await
+        .unwrap();
+    write(&views, GENERATION, &sessions_of(&[1, 2, 1])).await.unwrap();
+    write(&views, GENERATION, &batch(&[(5, deleted(1, 2))])).await.unwrap();
     assert_eq!(logged_in(&views).await, [user_key(id(2))]);
     // Events that arrive after the deletion: of a projector that is behind, or of a login that raced it.
-    write(&views, &logins(&[1, 2])).await.unwrap();
+    write(&views, GENERATION, &sessions_of(&[1, 2])).await.unwrap();
     assert_eq!(logged_in(&views).await, [user_key(id(2))]);
     assert_eq!(documents(&views).await.remove(0), projected(&[(5, deleted(1, 2))]).remove(0));
 }
@@ -306,8 +331,10 @@ async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
 #[tokio::test]
 async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
     let views = views().await;
-    write(&views, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))])).await.unwrap();
-    write(&views, &logins(&[1, 2])).await.unwrap();
+    write(&views, GENERATION, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))]))
+        .await
+        .unwrap();
+    write(&views, GENERATION, &sessions_of(&[1, 2])).await.unwrap();
     // What was before a rebuild, and stays for a while.
     let older = views.database().collection::<mongodb::bson::Document>("sessions_0");
     older.insert_one(doc! {"_id": 7_i64, "user_id": user_key(id(1))}).await.unwrap();
@@ -319,7 +346,8 @@ async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
     };
     let key = user_key(id(1)).to_string();
     let place = |collection: &str, id: &str| (collection.to_owned(), id.to_owned());
-    let session = views.sessions().find_one(doc! {"user_id": user_key(id(1))}).await.unwrap();
+    let session =
+        views.sessions(GENERATION).find_one(doc! {"user_id": user_key(id(1))}).await.unwrap();
     let session = session.unwrap().id.to_string();
     let before = vec![
         place("sessions_0", "7"),
@@ -328,7 +356,7 @@ async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
         place("users_1", &key),
     ];
     assert_eq!(found(1).await, (false, before));
-    write(&views, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    write(&views, GENERATION, &batch(&[(5, deleted(1, 2))])).await.unwrap();
     assert_eq!(found(1).await, (true, vec![place("sessions_0", "7")]));
     older.drop().await.unwrap();
     assert_eq!(found(1).await, (true, vec![]));
@@ -341,13 +369,13 @@ async fn logins_beside_a_deletion_leave_no_session_behind() {
     let users: Vec<u128> = (1..=60).collect();
     let deletions = async {
         for n in 1..=60 {
-            while write(&views, &batch(&[(n, deleted(n.into(), 2))])).await.is_err() {}
+            while write(&views, GENERATION, &batch(&[(n, deleted(n.into(), 2))])).await.is_err() {}
         }
     };
     let sessions = async {
         for part in users.chunks(3) {
             // Both insert the same user at once: one is told so and goes again.
-            while write(&views, &logins(part)).await.is_err() {}
+            while write(&views, GENERATION, &sessions_of(part)).await.is_err() {}
         }
     };
     tokio::join!(deletions, sessions);
@@ -364,7 +392,7 @@ async fn two_projectors_at_once_write_the_same() {
         async move {
             for chunk in events.chunks(size) {
                 // Both insert the same new user at once: one is told so and goes again.
-                while write(&views, &batch(chunk)).await.is_err() {}
+                while write(&views, GENERATION, &batch(chunk)).await.is_err() {}
             }
         }
     };
@@ -384,21 +412,22 @@ async fn documents_of_an_older_layout_are_written_again() {
     let cutoff = Cutoff { position: Position(8), ..Cutoff::default() };
     let mut users = batch(&history());
     users.cutoff(id(1), cutoff);
-    let mut sessions = Sessions::default();
-    sessions.state(Position(1), session(1, 1_900_000_000));
-    write(&views, &users).await.unwrap();
-    write(&views, &sessions).await.unwrap();
+    let mut logins = Logins::default();
+    logins.state(Position(1), &session(1, 1_900_000_000));
+    write(&views, GENERATION, &users).await.unwrap();
+    write(&views, GENERATION, &logins).await.unwrap();
     let of_today = documents(&views).await;
     let added = doc! {"name_key": "", "search": ""};
-    let removed = views.users().update_many(doc! {}, doc! {"$unset": added}).await.unwrap();
+    let removed =
+        views.users(GENERATION).update_many(doc! {}, doc! {"$unset": added}).await.unwrap();
     assert_eq!(removed.modified_count, 2, "the living");
     assert_ne!(documents(&views).await, of_today);
-    checkpoint(&views, &users_collection(), Position(12), None).await.unwrap();
+    checkpoint(&views, &users_collection(GENERATION), Position(12), None).await.unwrap();
 
     // The checkpoint of today's layout is not there: the projector begins with the first event.
-    assert_eq!(views.position(&users_checkpoint()).await.unwrap(), Position(0));
+    assert_eq!(views.position(&users_checkpoint(GENERATION)).await.unwrap(), Position(0));
     for (position, after) in history() {
-        write(&views, &batch(&[(position, after)])).await.unwrap();
+        write(&views, GENERATION, &batch(&[(position, after)])).await.unwrap();
         let found = documents(&views).await;
         let positions = |documents: &[UserDocument]| -> Vec<Position> {
             documents.iter().map(UserDocument::position).collect()
@@ -406,4 +435,87 @@ async fn documents_of_an_older_layout_are_written_again() {
         assert_eq!(positions(&found), positions(&of_today), "nobody goes back on the way");
     }
     assert_eq!(documents(&views).await, of_today, "logins and cutoffs are kept");
+}
+
+/// The batch with the deletion comes to one generation while the other kind has two.
+#[tokio::test]
+async fn a_deletion_reaches_every_generation_of_both_kinds() {
+    let views = views().await;
+    let from = views.generations().await.unwrap();
+    let mut to = from.clone();
+    for kind in Kind::ALL {
+        assert_eq!(to.begin(kind), 2);
+    }
+    assert!(views.change_generations(&from, to.clone()).await.unwrap());
+    assert!(!views.change_generations(&from, to).await.unwrap(), "somebody was faster");
+    let sessions_in = async |generation| {
+        views.sessions(generation).count_documents(doc! {"user_id": user_key(id(1))}).await.unwrap()
+    };
+    for generation in [1, 2] {
+        write(&views, generation, &batch(&[(3, living(1, 1, "Ada"))])).await.unwrap();
+        write(&views, generation, &sessions_of(&[1])).await.unwrap();
+        assert_eq!(sessions_in(generation).await, 1);
+    }
+    // The first generation alone knows of the deletion.
+    write(&views, 1, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    for generation in [1, 2] {
+        assert_eq!(sessions_in(generation).await, 0, "generation {generation}");
+        write(&views, generation, &sessions_of(&[1])).await.unwrap();
+        assert_eq!(sessions_in(generation).await, 0, "generation {generation}, late");
+    }
+    let found = left(&views, id(1), Position(5)).await.unwrap();
+    assert!(!found.is_known, "more may come of the second");
+    assert_eq!(found.documents.len(), 2, "document and history of the second: {found:?}");
+    write(&views, 2, &batch(&[(5, deleted(1, 2))])).await.unwrap();
+    let found = left(&views, id(1), Position(5)).await.unwrap();
+    assert_eq!((found.is_known, found.documents), (true, vec![]));
+}
+
+/// A projector that does not know yet writes into a generation that is gone.
+#[tokio::test]
+async fn what_is_left_of_a_generation_is_swept_and_no_other() {
+    let views = views().await;
+    let change = async |change: fn(&mut Generations)| {
+        let from = views.generations().await.unwrap();
+        let mut to = from.clone();
+        change(&mut to);
+        assert!(views.change_generations(&from, to).await.unwrap());
+    };
+    change(|generations| assert_eq!(generations.begin(Kind::Users), 2)).await;
+    write(&views, 2, &batch(&history())).await.unwrap();
+    checkpoint(&views, &users_checkpoint(2), Position(12), None).await.unwrap();
+    assert_eq!(views.sweep().await.unwrap(), Vec::<String>::new(), "it is there");
+    change(|generations| generations.remove(Kind::Users, 2).unwrap()).await;
+    for _ in 0..2 {
+        let mut swept = views.sweep().await.unwrap();
+        swept.sort();
+        assert_eq!(swept, ["user_history_2", "users_2"]);
+        assert_eq!(views.position(&users_checkpoint(2)).await.unwrap(), Position(0));
+        write(&views, 2, &batch(&history())).await.unwrap();
+    }
+    // One that a newer version has made is none of ours.
+    write(&views, 3, &batch(&history())).await.unwrap();
+    let swept = views.sweep().await.unwrap();
+    assert!(!swept.iter().any(|name| name.ends_with("_3")), "{swept:?}");
+    assert_eq!(views.sweep().await.unwrap(), Vec::<String>::new());
+}
+
+/// The states come first and from the last events alone; then the events one by one.
+#[tokio::test]
+async fn states_that_are_written_first_lead_to_the_same_views() {
+    let whole = views().await;
+    write(&whole, GENERATION, &batch(&history())).await.unwrap();
+    for size in 1..=history().len() {
+        let views = views().await;
+        let mut states = batch(&history()[2..]);
+        states.keep_states();
+        write(&views, GENERATION, &states).await.unwrap();
+        for part in history().chunks(size) {
+            let mut events = batch(part);
+            events.drop_states(Position(12));
+            write(&views, GENERATION, &events).await.unwrap();
+        }
+        assert_eq!(documents(&views).await, documents(&whole).await, "in batches of {size}");
+        assert_eq!(entries(&views).await, entries(&whole).await, "in batches of {size}");
+    }
 }

@@ -15,6 +15,7 @@ use views::{UserDocument, UserView, Views, users_collection, users_indexes};
 use super::{Find, List};
 use crate::reader::{ReadError, Total, counted, page};
 
+const GENERATION: u32 = 1;
 const USERS: u32 = 3_000;
 const LONG: Duration = Duration::from_secs(60);
 
@@ -23,9 +24,9 @@ async fn views(users: u32) -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("query_api_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let views = Views::open(&local_stack::testing::mongod().url(), &name).await.unwrap();
-    views.users().create_indexes(users_indexes()).await.unwrap();
+    views.users(GENERATION).create_indexes(users_indexes()).await.unwrap();
     let documents: Vec<UserDocument> = (0..users).flat_map(|n| [user(n), tombstone(n)]).collect();
-    views.users().insert_many(documents).await.unwrap();
+    views.users(GENERATION).insert_many(documents).await.unwrap();
     views
 }
 
@@ -82,7 +83,7 @@ fn stages(plan: &Bson, found: &mut BTreeSet<String>) {
 
 async fn explain(views: &Views, find: &Find) -> (BTreeSet<String>, i64, Document) {
     let mut command = doc! {
-        "find": users_collection(), "filter": find.filter.clone(), "sort": find.sort.clone(),
+        "find": users_collection(GENERATION), "filter": find.filter.clone(), "sort": find.sort.clone(),
         "limit": i64::try_from(find.limit).unwrap(),
     };
     if let Some(index) = find.index {
@@ -99,7 +100,7 @@ async fn explain(views: &Views, find: &Find) -> (BTreeSet<String>, i64, Document
 
 /// The last user of the page in the middle of a list.
 async fn middle(views: &Views, find: &Find, users: u64) -> views::LivingUser {
-    let collection = views.users();
+    let collection = views.users(GENERATION);
     let found = collection.find_one(find.filter.clone()).sort(find.sort.clone()).skip(users / 2);
     let UserView::Living(user) = found.await.unwrap().unwrap().view().unwrap() else {
         panic!("a list has living users alone");
@@ -142,9 +143,15 @@ async fn every_sort_and_every_filter_reads_little_more_than_its_page() {
         parameters.sort_unstable();
         parameters.dedup_by_key(|(name, _)| *name);
         let first = list(&parameters, &key);
-        let Total::Exactly(users) =
-            counted(views.database(), first.count(), LONG, USERS.into()).await.unwrap()
-        else {
+        let Total::Exactly(users) = counted(
+            views.database(),
+            &users_collection(GENERATION),
+            first.count(),
+            LONG,
+            USERS.into(),
+        )
+        .await
+        .unwrap() else {
             panic!("{parameters:?} is not counted");
         };
         let mut pages = vec![first.find()];
@@ -198,11 +205,14 @@ async fn what_is_too_much_work_is_refused_and_what_is_too_many_not_counted() {
     // Each of the two filters fits half of the users, and both together nobody.
     let broad = list(&[("role", "clerk"), ("email_verified", "true")], &key);
     let short = Duration::from_millis(1);
-    let refused = page(&views.users(), broad.find(), short).await;
+    let refused = page(&views.users(GENERATION), broad.find(), short).await;
     assert!(matches!(refused, Err(ReadError::TooBroad)), "{refused:?}");
-    let total = counted(views.database(), broad.count(), short, u64::MAX).await.unwrap();
+    let total =
+        counted(views.database(), &users_collection(GENERATION), broad.count(), short, u64::MAX)
+            .await
+            .unwrap();
     assert_eq!(total, Total::TooMuchWork);
-    assert!(page(&views.users(), broad.find(), LONG).await.unwrap().is_empty());
+    assert!(page(&views.users(GENERATION), broad.find(), LONG).await.unwrap().is_empty());
 
     let all = list(&[], &key);
     for (most, total) in [
@@ -210,8 +220,16 @@ async fn what_is_too_much_work_is_refused_and_what_is_too_many_not_counted() {
         (MANY, Total::Exactly(MANY.into())),
         (0, Total::MoreThan(0)),
     ] {
-        let counted = counted(views.database(), all.count(), LONG, most.into()).await.unwrap();
+        let counted = counted(
+            views.database(),
+            &users_collection(GENERATION),
+            all.count(),
+            LONG,
+            most.into(),
+        )
+        .await
+        .unwrap();
         assert_eq!(counted, total);
     }
-    assert_eq!(page(&views.users(), all.find(), LONG).await.unwrap().len(), 51);
+    assert_eq!(page(&views.users(GENERATION), all.find(), LONG).await.unwrap().len(), 51);
 }

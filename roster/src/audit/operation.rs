@@ -21,6 +21,8 @@ pub enum Operation {
     Backup,
     /// `restore`
     Restore,
+    /// `rebuild`
+    Rebuild,
     /// `replay`
     Replay,
     /// `admin create`
@@ -29,7 +31,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Provision,
         Self::UsersImport,
         Self::SubscribersAdd,
@@ -39,6 +41,7 @@ impl Operation {
         Self::ParkedDrop,
         Self::Backup,
         Self::Restore,
+        Self::Rebuild,
         Self::Replay,
         Self::AdminCreate,
     ];
@@ -66,6 +69,7 @@ impl Operation {
             }
             Self::ParkedRetry => ("parked-retry", "roster.operator.parked_retried.v1"),
             Self::Backup => ("backup", "roster.operator.backed_up.v1"),
+            Self::Rebuild => ("rebuild", "roster.operator.views_rebuilt.v1"),
             Self::Restore => ("restore", "roster.operator.restored.v1"),
             Self::ParkedDrop => ("parked-drop", "roster.operator.parked_dropped.v1"),
             Self::Replay => ("replay", "roster.operator.events_replayed.v1"),

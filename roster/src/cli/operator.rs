@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::ConfigArgs;
 use crate::parked::{ParkedId, parked_id};
@@ -382,6 +382,31 @@ pub struct BackupArgs {
     pub(super) config: ConfigArgs,
 }
 
+/// Arguments of `roster rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// Which views
+    #[arg(value_enum)]
+    pub what: RebuildWhat,
+    /// Change nothing, and show which generations there are
+    #[arg(long, conflicts_with_all = ["rollback", "discard"])]
+    pub status: bool,
+    /// Switch back to the generation that was live before
+    #[arg(long, conflicts_with = "discard")]
+    pub rollback: bool,
+    /// Give up what stands beside the live generation, whether it is new or old
+    #[arg(long)]
+    pub discard: bool,
+    /// Before the switch compare every N-th user alone with the log: takes an N-th of the memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
 /// Arguments of `roster restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
@@ -398,4 +423,15 @@ pub struct RestoreArgs {
     pub json: bool,
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+}
+
+/// Which views `roster rebuild` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RebuildWhat {
+    /// Users and what happened to them
+    Users,
+    /// Sessions
+    Sessions,
+    /// Both
+    All,
 }

@@ -16,7 +16,8 @@ const LAST_LOGIN: &str = "last_login_at";
 impl Verifier {
     /// Compares the documents of users.
     pub(super) async fn user_documents(&mut self) -> anyhow::Result<()> {
-        let collection = self.views.database().collection::<Document>(&users_collection());
+        let collection =
+            self.views.database().collection::<Document>(&users_collection(self.compared.users));
         let mut documents = collection.find(self.documents_of("_id")).sort(doc! {"_id": 1}).await?;
         while let Some(document) = documents.try_next().await? {
             self.bar.inc(1);
@@ -64,7 +65,8 @@ impl Verifier {
     pub(super) async fn session_documents(&mut self) -> anyhow::Result<()> {
         let soon = ambient::now().plus_seconds(EXPIRY_MARGIN_S);
         let soon = DateTime::from_millis(soon.as_datetime().timestamp_millis());
-        let collection = self.views.database().collection::<Document>(&sessions_collection());
+        let name = sessions_collection(self.compared.sessions);
+        let collection = self.views.database().collection::<Document>(&name);
         let mut documents =
             collection.find(self.documents_of("user_id")).sort(doc! {"_id": 1}).await?;
         while let Some(document) = documents.try_next().await? {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use events::{Position, subjects};
+use projector::View;
 use service_kit::event_log::Stored;
 use tokio::time::{Instant, sleep};
-use views::{Views, sessions_checkpoint, users_checkpoint};
+use views::{Kind, Views};
 
-use super::Streams;
 use super::report::{Difference, Place, Report};
+use super::{Compared, Streams};
 use crate::told::{Told, untold_of_sessions};
 
 /// Pause between two looks.
@@ -35,6 +36,7 @@ pub struct Edge {
 pub async fn reached(
     streams: &Streams,
     views: &Views,
+    compared: Compared,
     wait: Duration,
     report: &mut Report,
 ) -> anyhow::Result<Edge> {
@@ -52,11 +54,15 @@ pub async fn reached(
         is_told: false,
     };
     loop {
-        let of_users = views.position(&users_checkpoint()).await?;
-        let of_sessions = views.position(&sessions_checkpoint()).await?;
-        edge.user_views = of_users >= users;
-        edge.session_views = of_sessions >= sessions;
-        edge.is_told = edge.is_told || is_told(streams, users, sessions).await?;
+        let has = async |view: View, end| -> anyhow::Result<bool> {
+            let checkpoint = view.checkpoint(compared.number(view.kind()));
+            Ok(views.position(&checkpoint).await? >= end)
+        };
+        edge.user_views = !compared.has(Kind::Users)
+            || has(View::Users, users).await? && has(View::Logins, sessions).await?;
+        edge.session_views = !compared.has(Kind::Sessions) || has(View::Sessions, sessions).await?;
+        edge.is_told =
+            compared.is_views_alone() || edge.is_told || is_told(streams, users, sessions).await?;
         if edge.user_views && edge.session_views && edge.is_told {
             break;
         }
@@ -76,6 +82,10 @@ pub async fn reached(
         sleep(PAUSE).await;
     }
     edge.feed = streams.feed.end().await?;
+    // What is not asked for is not compared.
+    edge.user_views &= compared.has(Kind::Users);
+    edge.session_views &= compared.has(Kind::Sessions);
+    edge.is_told &= !compared.is_views_alone();
     Ok(edge)
 }
 

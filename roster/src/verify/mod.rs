@@ -32,13 +32,14 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::nats;
-use views::{Views, user_key};
+use views::{Generations, Kind, Views, user_key};
 
 use crate::cli::VerifyArgs;
 use crate::told::is_gone;
 use edge::Edge;
 use known::{Known, KnownSession};
-use report::{Difference, Report};
+use report::Difference;
+pub use report::Report;
 
 /// What expires about now may be there or not: clocks differ, and the database removes when it has time.
 const EXPIRY_MARGIN_S: u64 = 60 * 60;
@@ -52,6 +53,52 @@ enum Scope {
     One(UserId),
 }
 
+/// Which documents are compared, and whether anything else is.
+#[derive(Debug, Clone, Copy)]
+pub struct Compared {
+    users: u32,
+    sessions: u32,
+    /// Both kinds and everything else; or the views of one kind alone, or of both.
+    views_alone: Option<(bool, bool)>,
+}
+
+impl Compared {
+    /// The views that are live, and everything else.
+    fn everything(generations: &Generations) -> Self {
+        let live = |kind| generations.of(kind).live;
+        Self { users: live(Kind::Users), sessions: live(Kind::Sessions), views_alone: None }
+    }
+
+    /// Some generations alone.
+    pub fn views(of: &[(Kind, u32)]) -> Self {
+        let number = |kind| of.iter().find(|(of, _)| *of == kind).map(|(_, number)| *number);
+        let (users, sessions) = (number(Kind::Users), number(Kind::Sessions));
+        Self {
+            users: users.unwrap_or_default(),
+            sessions: sessions.unwrap_or_default(),
+            views_alone: Some((users.is_some(), sessions.is_some())),
+        }
+    }
+
+    const fn number(self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Users => self.users,
+            Kind::Sessions => self.sessions,
+        }
+    }
+
+    fn has(self, kind: Kind) -> bool {
+        self.views_alone.is_none_or(|(users, sessions)| match kind {
+            Kind::Users => users,
+            Kind::Sessions => sessions,
+        })
+    }
+
+    const fn is_views_alone(self) -> bool {
+        self.views_alone.is_some()
+    }
+}
+
 /// The streams that are compared.
 pub struct Streams {
     users: EventLog,
@@ -63,6 +110,7 @@ pub struct Streams {
 struct Verifier {
     streams: Streams,
     views: Views,
+    compared: Compared,
     claim_key: SecretKey,
     edge: Edge,
     scope: Scope,
@@ -83,15 +131,10 @@ struct Verifier {
 pub async fn run(settings: Settings, args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let report = Report::new(args.max);
     let wait = Duration::from_secs(args.wait_s);
-    let mut verifier = Verifier::new(&settings, Scope::Sample(args.sample), wait, report).await?;
-    let documents = verifier.views.users().estimated_document_count().await?
-        + verifier.views.sessions().estimated_document_count().await?;
+    let scope = Scope::Sample(args.sample);
+    let mut verifier = Verifier::new(&settings, scope, None, wait, report).await?;
     let edge = verifier.edge;
-    verifier.bar = ProgressBar::new(edge.users.0 + edge.sessions.0 + documents).with_style(
-        ProgressStyle::with_template("{wide_bar} {percent}%  {per_sec}  {eta} left  {msg}")?,
-    );
-    verifier.all().await?;
-    verifier.bar.finish_and_clear();
+    verifier.with_a_bar().await?;
     verifier.report.show(edge.users, edge.sessions, args.json);
     Ok(if verifier.report.total() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -104,8 +147,23 @@ pub async fn of_user(
     max: usize,
 ) -> anyhow::Result<Report> {
     let scope = Scope::One(user);
-    let mut verifier = Verifier::new(settings, scope, wait, Report::new(max)).await?;
+    let mut verifier = Verifier::new(settings, scope, None, wait, Report::new(max)).await?;
     verifier.all().await?;
+    Ok(verifier.report)
+}
+
+/// Compares generations of the views with the log, and nothing else: of every `sample`-th user.
+pub async fn of_generations(
+    settings: &Settings,
+    of: &[(Kind, u32)],
+    sample: u64,
+    wait: Duration,
+    max: usize,
+) -> anyhow::Result<Report> {
+    let (scope, compared) = (Scope::Sample(sample), Compared::views(of));
+    let report = Report::of_views(max);
+    let mut verifier = Verifier::new(settings, scope, Some(compared), wait, report).await?;
+    verifier.with_a_bar().await?;
     Ok(verifier.report)
 }
 
@@ -113,6 +171,7 @@ impl Verifier {
     async fn new(
         settings: &Settings,
         scope: Scope,
+        compared: Option<Compared>,
         wait: Duration,
         mut report: Report,
     ) -> anyhow::Result<Self> {
@@ -126,12 +185,17 @@ impl Verifier {
         };
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         views.ping().await.context("the database of the views does not answer")?;
-        let edge = edge::reached(&streams, &views, wait, &mut report).await?;
+        let compared = match compared {
+            Some(compared) => compared,
+            None => Compared::everything(&views.generations().await?),
+        };
+        let edge = edge::reached(&streams, &views, compared, wait, &mut report).await?;
         let now = ambient::now();
         let kept_s = settings.feed.sessions_kept_s;
         Ok(Self {
             streams,
             views,
+            compared,
             claim_key: command_api::email_claim_key(&key),
             edge,
             scope,
@@ -146,16 +210,32 @@ impl Verifier {
         })
     }
 
+    /// All of it, with a bar that shows how far it is.
+    async fn with_a_bar(&mut self) -> anyhow::Result<()> {
+        let (users, sessions) = (self.compared.users, self.compared.sessions);
+        let documents = self.views.users(users).estimated_document_count().await?
+            + self.views.sessions(sessions).estimated_document_count().await?;
+        let length = self.edge.users.0 + self.edge.sessions.0 + documents;
+        self.bar = ProgressBar::new(length).with_style(ProgressStyle::with_template(
+            "{wide_bar} {percent}%  {per_sec}  {eta} left  {msg}",
+        )?);
+        self.all().await?;
+        self.bar.finish_and_clear();
+        Ok(())
+    }
+
     async fn all(&mut self) -> anyhow::Result<()> {
         self.bar.set_message("users");
         self.log_of_users().await?;
         self.bar.set_message("sessions");
         self.log_of_sessions().await?;
-        self.bar.set_message("claims");
-        if let Scope::One(user) = self.scope {
-            self.claims_of(user).await?;
+        if !self.compared.is_views_alone() {
+            self.bar.set_message("claims");
+            if let Scope::One(user) = self.scope {
+                self.claims_of(user).await?;
+            }
+            self.compare_claims().await?;
         }
-        self.compare_claims().await?;
         self.bar.set_message("documents");
         if self.edge.user_views {
             self.user_documents().await?;

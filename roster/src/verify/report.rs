@@ -136,6 +136,10 @@ pub struct Report {
     shown: Vec<Difference>,
     max: usize,
     counts: BTreeMap<Place, u64>,
+    /// The only places that matter; empty when all do.
+    places: &'static [Place],
+    /// Differences in places that do not matter.
+    pub elsewhere: u64,
     /// What changed while it was looked at, and was not compared.
     pub changed_meanwhile: u64,
     /// What was looked at.
@@ -149,13 +153,24 @@ impl Report {
             shown: Vec::new(),
             max,
             counts: BTreeMap::new(),
+            places: &[],
+            elsewhere: 0,
             changed_meanwhile: 0,
             looked: Looked::default(),
         }
     }
 
+    /// Shows what is wrong with documents, and counts what is wrong elsewhere.
+    pub fn of_views(max: usize) -> Self {
+        Self { places: &[Place::UserView, Place::SessionView, Place::History], ..Self::new(max) }
+    }
+
     /// Takes in a difference.
     pub fn add(&mut self, difference: Difference) {
+        if !self.places.is_empty() && !self.places.contains(&difference.place) {
+            self.elsewhere += 1;
+            return;
+        }
         *self.counts.entry(difference.place).or_default() += 1;
         if self.shown.len() < self.max {
             self.shown.push(difference);

@@ -28,7 +28,9 @@ impl Verifier {
     pub(super) async fn log_of_users(&mut self) -> anyhow::Result<()> {
         let end = self.edge.users;
         let mut filters = self.subjects(&OF_A_USER);
-        if let Scope::Sample(_) = self.scope {
+        if let Scope::Sample(_) = self.scope
+            && !self.compared.is_views_alone()
+        {
             filters.extend(OF_NOBODY.map(str::to_owned));
         }
         let mut log = Reading::new(&self.streams.users, &filters, Position(0), end);
@@ -159,7 +161,8 @@ impl Verifier {
             return Ok(Ordered::new(futures::stream::empty().boxed()));
         }
         let end = i64::try_from(self.edge.users.0)?;
-        let collection = self.views.database().collection::<Document>(&history_collection());
+        let name = history_collection(self.compared.users);
+        let collection = self.views.database().collection::<Document>(&name);
         let mut wanted = self.documents_of("user_id");
         wanted.insert("_id", doc! {"$lte": end});
         let documents = collection.find(wanted).sort(doc! {"_id": 1}).await?;

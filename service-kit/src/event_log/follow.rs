@@ -35,6 +35,8 @@ pub enum Start {
     Behind(Position),
     /// With the first message that was stored at this time or later.
     Since(Timestamp),
+    /// With the last message of each subject, in order, and then what comes.
+    LastOfEach,
 }
 
 /// Messages in order, without end. Over after the first error.
@@ -103,6 +105,7 @@ impl EventLog {
                 DeliverPolicy::ByStartSequence { start_sequence: position.0.saturating_add(1) }
             }
             Start::Since(time) => DeliverPolicy::ByStartTime { start_time: time.as_datetime() },
+            Start::LastOfEach => DeliverPolicy::LastPerSubject,
         };
         // One filter stands in the subject of the request too, which is what permissions can name.
         let (filter_subject, filter_subjects) = match filters {

@@ -92,6 +92,13 @@ impl Metrics {
         }
     }
 
+    /// Watches which generation of one kind of views is read.
+    #[must_use]
+    pub fn generation(&self, views: &'static str) -> GenerationMetrics {
+        let live = self.table().views_generation.with([self.service(), views.into()]);
+        GenerationMetrics { live }
+    }
+
     /// Watches the pool that hashes passwords.
     #[must_use]
     pub fn hashing(&self) -> HashMetrics {
@@ -242,6 +249,19 @@ impl ViewsMetrics {
             Waited::ProjectorDown => &self.projector_down,
         }
         .inc();
+    }
+}
+
+/// Of the generations of one kind of views.
+#[derive(Clone)]
+pub struct GenerationMetrics {
+    live: Level,
+}
+
+impl GenerationMetrics {
+    /// This one is read; 0 while that is not known.
+    pub fn is_live(&self, number: u32) {
+        self.live.set(number.into());
     }
 }
 

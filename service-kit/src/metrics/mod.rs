@@ -36,8 +36,8 @@ use tokio::time::timeout;
 use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
-    ErasureMetrics, HashMetrics, InFlight, LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics,
-    StreamMetrics, ThrottleMetrics, ViewsMetrics,
+    ErasureMetrics, GenerationMetrics, HashMetrics, InFlight, LogMetrics, MailMetrics,
+    ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics, ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -147,6 +147,8 @@ table! {
     views_waits: Count = "roster_views_waits_total" ["service", "views", "outcome"];
     /// Time that was waited for the views.
     views_wait_duration: Seconds = "roster_views_wait_duration_seconds" ["service", "views"];
+    /// The generation of the views that is read.
+    views_generation: Gauged = "roster_views_generation" ["service", "views"];
     /// Passwords that wait to be hashed.
     hash_queue: Gauged = "roster_hash_queue_depth" ["service"];
     /// Passwords that were turned away, since too many waited.

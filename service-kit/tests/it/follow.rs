@@ -49,6 +49,26 @@ async fn messages_come_in_order_from_behind_the_position() {
     assert!(reader.next("ev.user.*", Position(5)).await.unwrap().is_none());
 }
 
+#[tokio::test]
+async fn the_last_of_each_come_in_order_and_then_what_is_written() {
+    let (writer, account) = provisioned().await;
+    let reader = log(connect(account, Role::Projector).await);
+    for subject in ["ev.user.a", "ev.user.b", "rv.user.b", "sec.user.a", "ev.user.a", "ev.user.c"] {
+        append(&writer, subject).await;
+    }
+    let filters = ["ev.user.*", "rv.user.*"];
+    let mut following = reader.follow(&filters, Start::LastOfEach).await.unwrap();
+    assert_eq!(following.pending, 4);
+    append(&writer, "ev.user.b").await;
+    for (position, subject) in
+        [(2, "ev.user.b"), (3, "rv.user.b"), (5, "ev.user.a"), (6, "ev.user.c"), (7, "ev.user.b")]
+    {
+        let next = timeout(WAIT_MAX, following.messages.next()).await.unwrap();
+        let message = next.unwrap().unwrap();
+        assert_eq!((message.position, message.subject.as_str()), (Position(position), subject));
+    }
+}
+
 /// A server that restarts has forgotten the consumer: the stream must end and not wait for ever, and
 /// must not begin again by itself.
 #[tokio::test]

@@ -1,0 +1,87 @@
+//! Which generation of the views is read.
+//!
+//! The database says so in one document, which is read every second. What was read long ago is not good enough:
+//! a generation that is not live any more is kept up to date for a while, and then nobody waits for it (ADR 16).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use service_kit::metrics::{GenerationMetrics, Metrics};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use views::{Generations, Kind, Views};
+
+use crate::reader::ReadError;
+
+/// Pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time for one look.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+/// Age from which on what was read is not served from any more. `roster rebuild` keeps what was live for three
+/// times as long.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// The generations that are live. Cheap to clone.
+#[derive(Clone)]
+pub struct Live {
+    known: watch::Receiver<Option<Known>>,
+}
+
+#[derive(Clone)]
+struct Known {
+    generations: Arc<Generations>,
+    /// When it was asked for.
+    at: Instant,
+}
+
+impl Live {
+    /// Reads on until `stop`. The database may come later.
+    pub fn follow(views: Views, metrics: &Metrics, stop: CancellationToken) -> Self {
+        let (tell, known) = watch::channel(None);
+        let metrics = Kind::ALL.map(|kind| (kind, of(metrics, kind)));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends with its stop token, which every caller has"
+        )]
+        tokio::spawn(async move {
+            let mut ticks = interval(LOOK_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                let at = Instant::now();
+                // The database is seen to by readiness, and by every query that it does not answer.
+                let Ok(Ok(generations)) = timeout(LOOK_MAX, views.generations()).await else {
+                    continue;
+                };
+                for (kind, metrics) in &metrics {
+                    metrics.is_live(generations.of(*kind).live);
+                }
+                tell.send_replace(Some(Known { generations: Arc::new(generations), at }));
+            }
+        });
+        Self { known }
+    }
+
+    /// The generation to read from, now.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`]: it was not heard of for too long.
+    pub fn of(&self, kind: Kind) -> Result<u32, ReadError> {
+        let known = self.known.borrow();
+        match known.as_ref().filter(|known| known.at.elapsed() < KNOWN_FOR) {
+            Some(known) => Ok(known.generations.of(kind).live),
+            None => Err(ReadError::Unavailable("which views are live is not known".to_owned())),
+        }
+    }
+}
+
+fn of(metrics: &Metrics, kind: Kind) -> GenerationMetrics {
+    metrics.generation(match kind {
+        Kind::Users => "users",
+        Kind::Sessions => "sessions",
+    })
+}

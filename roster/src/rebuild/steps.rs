@@ -1,0 +1,191 @@
+//! The steps of a rebuild and of the way back. Each looks at what there is, and so may be the first of a command
+//! that was killed before.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
+use views::{Beside, Kind, Phase};
+
+use super::Rebuild;
+use crate::cli::progress;
+use crate::verify::{self, Report};
+
+/// How many positions a generation may be behind when it joins: from then on commands wait for it, and that many
+/// are written in some tens of milliseconds.
+const NEAR: u64 = 200;
+/// How long what was live is waited for. Those who answer queries read at least every second which generation
+/// is live, and answer nothing from what they read 10 s ago; three times that.
+const GRACE: Duration = Duration::from_secs(30);
+/// Time for a generation that has caught up to reach the end of the log once more.
+const WAIT: Duration = Duration::from_secs(60);
+/// Differences that are named.
+const DIFFERENCES_MAX: usize = 100;
+
+/// A generation that is to be live.
+pub type Candidate = (Kind, u32);
+
+/// What came of it.
+pub enum Switched {
+    /// It is live. What was seen on the way.
+    Done(Map<String, Value>),
+    /// It does not say what the log says.
+    Refused(Box<Report>),
+}
+
+impl Rebuild {
+    /// Fills new generations and switches to them.
+    pub(super) async fn forward(&self, kinds: &[Kind]) -> anyhow::Result<Switched> {
+        let mut candidates = Vec::new();
+        for kind in kinds {
+            candidates.extend(self.begin(*kind).await?);
+        }
+        let filling = Instant::now();
+        self.near_the_end(&candidates, NEAR).await?;
+        let filled_s = filling.elapsed().as_secs_f64();
+        let switched = self.switch(&candidates).await?;
+        Ok(match switched {
+            Switched::Done(mut seen) => {
+                seen.insert("filled_s".to_owned(), json!(filled_s));
+                self.retire(kinds).await?;
+                Switched::Done(seen)
+            }
+            refused @ Switched::Refused(_) => refused,
+        })
+    }
+
+    /// Switches back to what was live before.
+    pub(super) async fn back(&self, kinds: &[Kind]) -> anyhow::Result<Switched> {
+        let generations = self.views.generations().await?;
+        let mut candidates = Vec::new();
+        for kind in kinds {
+            let of = generations.of(*kind);
+            match of.beside {
+                Some(Beside { number, phase }) if number < of.live && phase != Phase::Filling => {
+                    candidates.push((*kind, number));
+                }
+                // The switch back was made, and the command killed behind it.
+                Some(Beside { phase: Phase::Leaving, .. }) => {}
+                Some(_) | None => bail!("there is no earlier generation of the {kind}"),
+            }
+        }
+        let switched = self.switch(&candidates).await?;
+        if let Switched::Done(_) = switched {
+            self.retire(kinds).await?;
+        }
+        Ok(switched)
+    }
+
+    /// The generation to be filled: the one that is there already, or a new one. `None` when it is live, and only
+    /// the one before it is still to be retired.
+    async fn begin(&self, kind: Kind) -> anyhow::Result<Option<Candidate>> {
+        let mut candidate = None;
+        self.change(|generations| {
+            let of = generations.of(kind).clone();
+            candidate = match of.beside {
+                None | Some(Beside { phase: Phase::Old, .. }) => Some(generations.begin(kind)),
+                Some(Beside { number, phase: Phase::Filling }) => Some(number),
+                Some(Beside { number, phase: Phase::Joining }) if number > of.live => Some(number),
+                Some(Beside { number, phase: Phase::Leaving }) if number < of.live => None,
+                Some(_) => bail!(
+                    "a rollback of the {kind} is under way: finish it with --rollback, or --discard"
+                ),
+            };
+            Ok(())
+        })
+        .await?;
+        self.views.sweep().await?;
+        if let Some(number) = candidate {
+            progress(&format!("the projector fills generation {number} of the {kind}"));
+        }
+        Ok(candidate.map(|number| (kind, number)))
+    }
+
+    /// Lets generations join, compares them with the log, and makes them live.
+    async fn switch(&self, candidates: &[Candidate]) -> anyhow::Result<Switched> {
+        if candidates.is_empty() {
+            return Ok(Switched::Done(Map::new()));
+        }
+        self.change(|generations| {
+            for (kind, number) in candidates {
+                let beside = generations.of(*kind).beside;
+                let is_waited_for =
+                    beside.is_some_and(|it| it.number == *number && it.phase.is_waited_for());
+                if !is_waited_for {
+                    generations.join(*kind, *number)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        // What is announced from here on they have. What was announced before, the log had before: up to its
+        // end as of now they must have all.
+        self.at_the_end(candidates).await?;
+        progress("comparing them with the log");
+        let comparing = Instant::now();
+        let report =
+            verify::of_generations(&self.settings, candidates, self.sample, WAIT, DIFFERENCES_MAX)
+                .await?;
+        if report.total() > 0 {
+            self.change(|generations| {
+                candidates.iter().for_each(|(kind, number)| generations.step_back(*kind, *number));
+                Ok(())
+            })
+            .await?;
+            return Ok(Switched::Refused(Box::new(report)));
+        }
+        let seen = [
+            ("switched", json!(true)),
+            ("compared_s", json!(comparing.elapsed().as_secs_f64())),
+            ("sample", json!(self.sample)),
+            ("looked_at", json!(report.looked)),
+            ("changed_meanwhile", json!(report.changed_meanwhile)),
+            ("differences_elsewhere", json!(report.elsewhere)),
+        ];
+        let every = match self.sample {
+            1 => "all users".to_owned(),
+            sample => format!("every {sample}th user alone"),
+        };
+        progress(&format!("they say what the log says: {every} compared"));
+        if report.elsewhere > 0 {
+            progress("the log itself has differences: see `roster verify`");
+        }
+        self.change(|generations| {
+            for (kind, number) in candidates {
+                generations.switch(*kind, *number)?;
+            }
+            Ok(())
+        })
+        .await?;
+        for (kind, number) in candidates {
+            progress(&format!("generation {number} of the {kind} is live"));
+        }
+        Ok(Switched::Done(seen.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()))
+    }
+
+    /// Waits until nobody reads any more what was live, and says so.
+    pub(super) async fn retire(&self, kinds: &[Kind]) -> anyhow::Result<()> {
+        let generations = self.views.generations().await?;
+        let leaves = |kind: &&Kind| {
+            generations.of(**kind).beside.is_some_and(|beside| beside.phase == Phase::Leaving)
+        };
+        if kinds.iter().find(leaves).is_none() {
+            return Ok(());
+        }
+        let seconds = GRACE.as_secs();
+        progress(&format!("waiting {seconds} s until nobody reads what was live before"));
+        sleep(GRACE).await;
+        self.change(|generations| {
+            for kind in kinds {
+                if let Some(Beside { number, phase: Phase::Leaving }) = generations.of(*kind).beside
+                {
+                    generations.retire(*kind, number)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! Generations of the views: which there are, which one is read, and which ones an announced position holds for.
+//!
+//! The views of users (documents and history) and those of sessions stand in collections with a number. Of
+//! each kind one number is live: it is what queries read. Another may stand beside it: a new one that is being
+//! filled, or the one that was live before. One document says so, and every change of it is guarded by its
+//! version (ADR 16).
+
+use std::fmt;
+
+use mongodb::Collection;
+use mongodb::bson::{Document, doc};
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::options::{CollectionOptions, ReadConcern, WriteConcern};
+use serde::{Deserialize, Serialize};
+
+use events::Position;
+
+use crate::{
+    CHECKPOINTS, Views, history_collection, logins_checkpoint, sessions_checkpoint,
+    sessions_collection, states_checkpoint, users_checkpoint, users_collection,
+};
+
+/// The document.
+const ID: &str = "generations";
+/// The generation that a database has which knows of none.
+const FIRST: u32 = 1;
+/// Code of the database for an `_id` that is taken.
+const DUPLICATE_KEY: i32 = 11_000;
+
+/// What there are generations of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Users with what happened to them.
+    Users,
+    /// Sessions.
+    Sessions,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Users, Self::Sessions];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Users => "users",
+            Self::Sessions => "sessions",
+        })
+    }
+}
+
+/// What a generation beside the live one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// New, and on its way to the end of the log. Nobody waits for it.
+    Filling,
+    /// About to be live: what is announced holds for it too.
+    Joining,
+    /// It was live until now, and some may still read it: what is announced holds for it too.
+    Leaving,
+    /// It was live once. It is kept up to date for a way back, and nobody waits for it.
+    Old,
+}
+
+impl Phase {
+    /// Whether an announced position holds for it.
+    #[must_use]
+    pub const fn is_waited_for(self) -> bool {
+        matches!(self, Self::Joining | Self::Leaving)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filling => "filling",
+            Self::Joining => "joining",
+            Self::Leaving => "leaving",
+            Self::Old => "old",
+        })
+    }
+}
+
+/// A generation beside the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Its number.
+    pub number: u32,
+    /// What it is.
+    pub phase: Phase,
+}
+
+/// The generations of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfKind {
+    /// The one that is read.
+    pub live: u32,
+    /// The other one, if there is one.
+    pub beside: Option<Beside>,
+    /// The number of the next one. No number is given twice, so that who has not heard yet that a generation
+    /// is gone writes into nothing that is read.
+    next: u32,
+}
+
+impl Default for OfKind {
+    fn default() -> Self {
+        Self { live: FIRST, beside: None, next: FIRST + 1 }
+    }
+}
+
+impl OfKind {
+    /// Every number there is.
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        [Some(self.live), self.beside.map(|beside| beside.number)].into_iter().flatten()
+    }
+
+    /// The numbers that an announced position holds for.
+    pub fn waited_for(&self) -> impl Iterator<Item = u32> {
+        let beside = self.beside.filter(|beside| beside.phase.is_waited_for());
+        [Some(self.live), beside.map(|beside| beside.number)].into_iter().flatten()
+    }
+
+    /// Whether a number is in a phase.
+    #[must_use]
+    pub fn is(&self, number: u32, phase: Phase) -> bool {
+        self.beside == Some(Beside { number, phase })
+    }
+
+    fn was_removed(&self, number: u32) -> bool {
+        number < self.next && self.all().all(|there| there != number)
+    }
+}
+
+/// The generations there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Generations {
+    version: i64,
+    users: OfKind,
+    sessions: OfKind,
+}
+
+/// What cannot be done with the generations as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("generation {number} of the {kind} is not {wanted}")]
+pub struct NotInPhase {
+    kind: Kind,
+    number: u32,
+    wanted: &'static str,
+}
+
+impl Generations {
+    /// Counts the changes.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Those of one kind.
+    #[must_use]
+    pub const fn of(&self, kind: Kind) -> &OfKind {
+        match kind {
+            Kind::Users => &self.users,
+            Kind::Sessions => &self.sessions,
+        }
+    }
+
+    const fn of_mut(&mut self, kind: Kind) -> &mut OfKind {
+        match kind {
+            Kind::Users => &mut self.users,
+            Kind::Sessions => &mut self.sessions,
+        }
+    }
+
+    /// A new one is to be filled; its number. What stood beside the live one is gone.
+    pub fn begin(&mut self, kind: Kind) -> u32 {
+        let of = self.of_mut(kind);
+        let number = of.next;
+        of.next += 1;
+        of.beside = Some(Beside { number, phase: Phase::Filling });
+        number
+    }
+
+    /// One that nobody reads is about to be live.
+    ///
+    /// # Errors
+    /// [`NotInPhase`]: it is neither new nor old.
+    pub fn join(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(kind);
+        if !of.is(number, Phase::Filling) && !of.is(number, Phase::Old) {
+            return Err(NotInPhase { kind, number, wanted: "filling or old" });
+        }
+        of.beside = Some(Beside { number, phase: Phase::Joining });
+        Ok(())
+    }
+
+    /// One that was about to be live is not, and nobody waits for it any more. One that leaves goes its way.
+    pub fn step_back(&mut self, kind: Kind, number: u32) {
+        let of = self.of_mut(kind);
+        if of.is(number, Phase::Joining) {
+            let phase = if number > of.live { Phase::Filling } else { Phase::Old };
+            of.beside = Some(Beside { number, phase });
+        }
+    }
+
+    /// One that is waited for is live from now on, and the one that was leaves.
+    ///
+    /// # Errors
+    /// [`NotInPhase`]: it is not waited for.
+    pub fn switch(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(kind);
+        if !of.is(number, Phase::Joining) && !of.is(number, Phase::Leaving) {
+            return Err(NotInPhase { kind, number, wanted: "joining or leaving" });
+        }
+        of.beside = Some(Beside { number: of.live, phase: Phase::Leaving });
+        of.live = number;
+        Ok(())
+    }
+
+    /// Nobody reads any more the one that was live.
+    ///
+    /// # Errors
+    /// [`NotInPhase`]: it did not leave.
+    pub fn retire(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(kind);
+        if !of.is(number, Phase::Leaving) {
+            return Err(NotInPhase { kind, number, wanted: "leaving" });
+        }
+        of.beside = Some(Beside { number, phase: Phase::Old });
+        Ok(())
+    }
+
+    /// One that nobody reads is gone for good.
+    ///
+    /// # Errors
+    /// [`NotInPhase`]: somebody may read it.
+    pub fn remove(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(kind);
+        match of.beside {
+            Some(beside) if beside.number == number && beside.phase != Phase::Leaving => {
+                of.beside = None;
+                Ok(())
+            }
+            _ => Err(NotInPhase { kind, number, wanted: "beside the live one" }),
+        }
+    }
+}
+
+/// The kind and the number of the generation that a collection belongs to.
+#[must_use]
+pub fn generation_of(collection: &str) -> Option<(Kind, u32)> {
+    let (_, number) = collection.rsplit_once('_')?;
+    let number = number.parse().ok()?;
+    if collection == users_collection(number) || collection == history_collection(number) {
+        Some((Kind::Users, number))
+    } else if collection == sessions_collection(number) {
+        Some((Kind::Sessions, number))
+    } else {
+        None
+    }
+}
+
+impl Views {
+    /// Read with the concern `majority` on the primary: whoever wrote with `w: majority` before sees here every
+    /// change that was acknowledged before that write.
+    fn known_generations(&self) -> Collection<Generations> {
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .write_concern(WriteConcern::majority())
+            .build();
+        self.database().collection_with_options(CHECKPOINTS, options)
+    }
+
+    /// The generations there are.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn generations(&self) -> Result<Generations, Error> {
+        Ok(self.known_generations().find_one(doc! {"_id": ID}).await?.unwrap_or_default())
+    }
+
+    /// Puts what is to be in the place of what is; `false` when somebody else changed it meanwhile.
+    ///
+    /// # Errors
+    /// The database does not answer: look what there is.
+    pub async fn change_generations(
+        &self,
+        from: &Generations,
+        mut to: Generations,
+    ) -> Result<bool, Error> {
+        to.version = from.version + 1;
+        let guard = doc! {"_id": ID, "version": from.version};
+        let changed =
+            self.known_generations().replace_one(guard, to).upsert(from.version == 0).await;
+        match changed {
+            Ok(result) => Ok(result.matched_count > 0 || result.upserted_id.is_some()),
+            Err(error) if is_duplicate(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The position of users that everything which is read from now on has: that of the generation that is
+    /// farthest behind among those that are read, or will be next.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn users_position(&self) -> Result<Position, Error> {
+        let generations = self.generations().await?;
+        let mut lowest = None;
+        for number in generations.of(Kind::Users).waited_for() {
+            let position = self.position(&users_checkpoint(number)).await?;
+            lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
+        }
+        Ok(lowest.unwrap_or_default())
+    }
+
+    /// Drops what is left of generations that were removed; the names of the collections. What a projector
+    /// that did not know yet has written since goes at the next call.
+    ///
+    /// # Errors
+    /// The database does not answer: call again.
+    pub async fn sweep(&self) -> Result<Vec<String>, Error> {
+        let generations = self.generations().await?;
+        let mut dropped = Vec::new();
+        for name in self.database().list_collection_names().await? {
+            let Some((kind, number)) = generation_of(&name) else { continue };
+            if !generations.of(kind).was_removed(number) {
+                continue;
+            }
+            let checkpoints = match kind {
+                Kind::Users => vec![
+                    users_checkpoint(number),
+                    states_checkpoint(number),
+                    logins_checkpoint(number),
+                ],
+                Kind::Sessions => vec![sessions_checkpoint(number)],
+            };
+            self.parked().delete_many(doc! {"checkpoint": {"$in": &checkpoints}}).await?;
+            self.checkpoints().delete_many(doc! {"_id": {"$in": checkpoints}}).await?;
+            self.database().collection::<Document>(&name).drop().await?;
+            dropped.push(name);
+        }
+        Ok(dropped)
+    }
+}
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(
+        error.kind.as_ref(),
+        ErrorKind::Write(WriteFailure::WriteError(refused)) if refused.code == DUPLICATE_KEY
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mongodb::bson;
+
+    const KIND: Kind = Kind::Users;
+
+    fn waited_for(generations: &Generations) -> Vec<u32> {
+        generations.of(KIND).waited_for().collect()
+    }
+
+    #[test]
+    fn a_switch_and_the_way_back() {
+        let mut generations = Generations::default();
+        assert_eq!(waited_for(&generations), [1]);
+        assert_eq!(generations.begin(KIND), 2);
+        assert_eq!(waited_for(&generations), [1], "nobody waits for one that is being filled");
+        assert!(generations.switch(KIND, 2).is_err(), "nothing was announced for it");
+        generations.join(KIND, 2).unwrap();
+        assert_eq!(waited_for(&generations), [1, 2]);
+        generations.step_back(KIND, 2);
+        assert!(generations.of(KIND).is(2, Phase::Filling));
+        generations.join(KIND, 2).unwrap();
+        generations.switch(KIND, 2).unwrap();
+        assert_eq!(waited_for(&generations), [2, 1], "some still read the one before");
+        generations.switch(KIND, 1).unwrap();
+        generations.switch(KIND, 2).unwrap();
+        assert!(generations.remove(KIND, 1).is_err(), "somebody may read it");
+        generations.retire(KIND, 1).unwrap();
+        assert_eq!(waited_for(&generations), [2]);
+        assert_eq!(generations.of(KIND).all().collect::<Vec<_>>(), [2, 1]);
+        generations.join(KIND, 1).unwrap();
+        generations.switch(KIND, 1).unwrap();
+        generations.retire(KIND, 2).unwrap();
+        assert_eq!(generations.of(KIND).live, 1);
+        generations.remove(KIND, 2).unwrap();
+        assert!(generations.remove(KIND, 1).is_err(), "it is live");
+        assert_eq!(generations.begin(KIND), 3, "no number is given twice");
+        assert_eq!(generations.of(Kind::Sessions), &OfKind::default());
+    }
+
+    #[test]
+    fn what_was_removed_is_told_from_what_is_to_come() {
+        let mut generations = Generations::default();
+        generations.begin(KIND);
+        generations.begin(KIND);
+        let of = generations.of(KIND);
+        let removed: Vec<u32> = (0..6).filter(|number| of.was_removed(*number)).collect();
+        assert_eq!(removed, [0, 2], "not the live one, nor one that a later version makes");
+    }
+
+    #[test]
+    fn a_collection_names_its_generation() {
+        for (name, expected) in [
+            ("users_1", Some((Kind::Users, 1))),
+            ("user_history_12", Some((Kind::Users, 12))),
+            ("sessions_3", Some((Kind::Sessions, 3))),
+            ("sessions_03", None),
+            ("users", None),
+            ("users_x", None),
+            ("checkpoints", None),
+        ] {
+            assert_eq!(generation_of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut generations = Generations::default();
+        generations.begin(KIND);
+        generations.join(KIND, 2).unwrap();
+        let read: Generations =
+            bson::deserialize_from_document(bson::serialize_to_document(&generations).unwrap())
+                .unwrap();
+        assert_eq!(read, generations);
+    }
+}
