@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use events::Position;
-use futures::StreamExt;
-use service_kit::event_log::Start;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use service_kit::event_log::{FollowError, Followed, Start};
 use tokio::time::timeout;
 use views::states_checkpoint;
 
@@ -22,7 +23,41 @@ use crate::store::{checkpoint, write};
 /// How long a message may take to come that the log holds.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
+/// How many batches' worth a generation that is being filled takes in at once. The waits for the disk cost the same
+/// whatever stands in a write.
+const BATCHES: usize = 4;
+/// How long the next message is waited for when there is one.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 impl<F: Fold> Projection<F> {
+    /// Messages as they come, as many as are there. Where nobody waits, as many as there will be.
+    pub(crate) fn chunks(
+        &self,
+        messages: BoxStream<'static, Result<Followed, FollowError>>,
+    ) -> impl Stream<Item = Vec<Result<Followed, FollowError>>> + use<F> {
+        let (board, of, batch_max) = (self.board.clone(), self.of(), self.batch_max);
+        stream::unfold(messages, move |mut messages| {
+            let patient = board.is_filling(of);
+            let max = if patient { batch_max * BATCHES } else { batch_max };
+            async move {
+                let mut chunk = Vec::new();
+                while chunk.len() < max {
+                    let next = match chunk.last() {
+                        None => messages.next().await,
+                        Some(Ok(Followed { pending, .. })) if patient && *pending > 0 => {
+                            // One that is erased under way never comes.
+                            timeout(PATIENCE, messages.next()).await.ok().flatten()
+                        }
+                        Some(_) => messages.next().now_or_never().flatten(),
+                    };
+                    let Some(next) = next else { break };
+                    chunk.push(next);
+                }
+                (!chunk.is_empty()).then_some((chunk, messages))
+            }
+        })
+    }
+
     /// The position up to which a generation has the states. A new one that has nothing is given them now.
     pub(crate) async fn states(&self, position: Position) -> Result<Position, RunError> {
         if F::VIEW != View::Users {
@@ -45,7 +80,7 @@ impl<F: Fold> Projection<F> {
     async fn write_states(&self) -> Result<bool, RunError> {
         let following = self.log.follow(F::VIEW.filters(), Start::LastOfEach).await?;
         let mut pending = following.pending;
-        let mut chunks = following.messages.ready_chunks(self.batch_max);
+        let mut chunks = Box::pin(self.chunks(following.messages));
         while pending > 0 {
             let chunk = timeout(ARRIVAL_MAX, chunks.next()).await;
             let chunk = chunk.ok().flatten().ok_or(RunError::Missing)?;

@@ -154,7 +154,7 @@ impl<F: Fold> Projection<F> {
         position: Position,
     ) -> Result<(u64, impl futures::Stream<Item = Chunk> + use<F>), RunError> {
         let following = self.log.follow(F::VIEW.filters(), Start::Behind(position)).await?;
-        let ready = following.messages.ready_chunks(self.batch_max);
+        let ready = self.chunks(following.messages);
         // What came before a failure is written before the failure is reported: a chunk is cut there.
         let chunks = ready.map(|chunk| {
             let (mut messages, mut failure) = (Vec::with_capacity(chunk.len()), None);

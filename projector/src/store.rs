@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use events::{Position, Timestamp, UserId};
 use futures::TryStreamExt;
+use futures::future::try_join_all;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use views::{
@@ -15,7 +16,8 @@ use crate::fold::Fold;
 use crate::generations::View;
 use crate::lineage::date;
 
-/// Updates in one command: with documents of their largest size it stays below the 48 MB of a message.
+/// Updates in one command: with documents of their largest size it stays below the 48 MB of a message. Those of one
+/// batch are under way at once, and wait for the disk once.
 const UPDATES_MAX: usize = 1_000;
 
 /// Code of the database for an `_id` that is taken.
@@ -63,14 +65,14 @@ pub async fn write<F: Fold>(
     batch: &F,
 ) -> Result<Generations, StoreError> {
     for (collection, updates) in batch.writes(generation)? {
-        for updates in updates.chunks(UPDATES_MAX) {
-            run(views, doc! {"update": &collection, "updates": updates.to_vec()}).await?;
-        }
+        let commands = updates
+            .chunks(UPDATES_MAX)
+            .map(|updates| run(views, doc! {"update": &collection, "updates": updates.to_vec()}));
+        try_join_all(commands).await?;
     }
     if let Some((collection, documents)) = batch.inserts(generation)? {
-        for documents in documents.chunks(UPDATES_MAX) {
-            insert(views, &collection, documents).await?;
-        }
+        let commands = documents.chunks(UPDATES_MAX);
+        try_join_all(commands.map(|documents| insert(views, &collection, documents))).await?;
     }
     // Asked after the documents are there: who makes a generation that is not among these reads the log later,
     // and finds what is written here.

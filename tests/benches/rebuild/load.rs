@@ -1,10 +1,11 @@
 //! What goes on meanwhile: commands that are read back at once, and readers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use e2e::{Client, System, Times, rename};
+use e2e::{Answer, Client, System, Times, rename};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,10 +20,23 @@ struct Counts {
     over: AtomicBool,
     reads: AtomicU64,
     pending: AtomicU64,
-    failed: AtomicU64,
+    failed: Mutex<BTreeMap<String, u64>>,
     stale: AtomicU64,
     commands: Mutex<Times>,
     queries: Mutex<Times>,
+}
+
+impl Counts {
+    /// The answer, if it is the one that there should be.
+    fn fine(&self, what: &str, answer: Option<Answer>) -> Option<Answer> {
+        let how = match answer {
+            Some(answer) if answer.status == 200 => return Some(answer),
+            Some(answer) => format!("{what}: {} {}", answer.status, answer.code()),
+            None => format!("{what}: no answer"),
+        };
+        *self.failed.lock().unwrap().entry(how).or_default() += 1;
+        None
+    }
 }
 
 pub struct Load {
@@ -33,7 +47,7 @@ pub struct Load {
 
 /// What was seen.
 pub struct Seen {
-    pub failed: u64,
+    pub failed: BTreeMap<String, u64>,
     pub stale: u64,
     pending: u64,
     reads: u64,
@@ -47,7 +61,7 @@ impl Seen {
         let (mut commands, mut queries) = (self.commands.clone(), self.queries.clone());
         println!(
             "{name}: {:.0} commands/s (p50 {:.1} ms, p99 {:.1} ms, max {:.0} ms), {} of them did not wait for the \
-             views; {:.0} reads/s (p50 {:.1} ms, p99 {:.1} ms); {} failed, {} stale",
+             views; {:.0} reads/s (p50 {:.1} ms, p99 {:.1} ms); failed: {:?}; {} stale",
             commands.len() as f64 / self.seconds,
             commands.ms(0.5),
             commands.ms(0.99),
@@ -80,7 +94,7 @@ impl Load {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         let counts = &self.counts;
         Seen {
-            failed: count(&counts.failed),
+            failed: counts.failed.lock().unwrap().clone(),
             stale: count(&counts.stale),
             pending: count(&counts.pending),
             reads: count(&counts.reads),
@@ -114,19 +128,13 @@ async fn commands(counts: Arc<Counts>, admin: Client, queries: Client, users: u6
                 )
                 .await;
             counts.commands.lock().unwrap().push(began.elapsed());
-            let Some(written) = written.filter(|written| written.status == 200) else {
-                counts.failed.fetch_add(1, Ordering::Relaxed);
-                return;
-            };
+            let Some(written) = counts.fine("command", written) else { return };
             if written.header("roster-pending").is_some() {
                 counts.pending.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let read = queries.try_send("GET", &path, None).await;
-            let Some(read) = read.filter(|read| read.status == 200) else {
-                counts.failed.fetch_add(1, Ordering::Relaxed);
-                return;
-            };
+            let Some(read) = counts.fine("read of what was written", read) else { return };
             if read.body["full_name"] != *name {
                 counts.stale.fetch_add(1, Ordering::Relaxed);
             }
@@ -147,8 +155,6 @@ async fn reads(counts: Arc<Counts>, queries: Client, users: u64, reader: u64) {
         let answer = queries.try_send("GET", &path, None).await;
         counts.queries.lock().unwrap().push(began.elapsed());
         counts.reads.fetch_add(1, Ordering::Relaxed);
-        if answer.is_none_or(|answer| answer.status != 200) {
-            counts.failed.fetch_add(1, Ordering::Relaxed);
-        }
+        counts.fine("read", answer);
     }
 }
