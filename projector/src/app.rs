@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use views::Views;
 
+use crate::checker::Checker;
 use crate::feed::Feed;
 use crate::fold::{Fold, Logins, Sessions, Users};
 use crate::generations::{Board, LOOK_EVERY, Of, View};
@@ -62,6 +63,7 @@ pub struct App {
     lag_max: Duration,
     tracer: Tracer,
     feed: Feed,
+    checker: Option<Checker>,
     wishes: Wishes,
     retries: Retries,
 }
@@ -91,10 +93,12 @@ impl App {
             Ok::<_, StartError>(Source { log, metrics })
         };
         let wishes = Wishes::listen(&client).await?;
+        let board = Board::new(&client, views.clone(), &watch.metrics);
         let app = Self {
             users: open(View::Users, &users).await?,
             sessions: open(View::Sessions, &sessions).await?,
-            board: Board::new(&client, views.clone(), &watch.metrics),
+            checker: Checker::new(&client, settings, &views, &board, &watch.metrics),
+            board,
             views,
             batch_max: settings.projector.batch_events_max,
             parked_max: settings.projector.parked_max,
@@ -161,7 +165,18 @@ impl App {
 
     /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
     pub async fn run(self, stop: CancellationToken) {
-        tokio::join!(self.follow(&stop), supervised(&self.feed, &stop), self.wishes.run(&stop),);
+        tokio::join!(
+            self.follow(&stop),
+            supervised(&self.feed, &stop),
+            self.wishes.run(&stop),
+            self.check_slowly(&stop),
+        );
+    }
+
+    async fn check_slowly(&self, stop: &CancellationToken) {
+        if let Some(checker) = &self.checker {
+            checker.run(stop).await;
+        }
     }
 
     /// Keeps a follower for each view of each generation that there is.

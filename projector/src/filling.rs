@@ -14,10 +14,11 @@ use service_kit::event_log::{FollowError, Followed, Start};
 use tokio::time::timeout;
 use views::states_checkpoint;
 
+use crate::batch::Batch;
 use crate::causes::Causes;
 use crate::fold::Fold;
 use crate::generations::View;
-use crate::run::{Batch, Projection, RunError};
+use crate::run::{Projection, RunError};
 use crate::store::{checkpoint, write};
 
 /// How long a message may take to come that the log holds.

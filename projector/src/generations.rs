@@ -167,6 +167,11 @@ impl Board {
         self.asks(of, |there, number| there.all().any(|one| one == number))
     }
 
+    /// The one that is read, as far as is known.
+    pub fn live(&self, kind: Kind) -> Option<u32> {
+        self.0.known.borrow().as_ref().map(|known| known.of(kind).live)
+    }
+
     /// Whether it is the one that is read.
     pub fn is_live(&self, of: Of) -> bool {
         self.asks(of, |there, number| there.live == number)

@@ -12,7 +12,9 @@
 //! aggregate (ADR 20), and readiness says so; skipping it would make views that nobody decided.
 
 mod app;
+mod batch;
 mod causes;
+mod checker;
 pub mod feed;
 mod filling;
 pub mod fold;
@@ -20,6 +22,7 @@ mod generations;
 mod left;
 mod lineage;
 pub mod parked;
+mod parking;
 mod read;
 mod retry;
 mod run;

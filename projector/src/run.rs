@@ -1,32 +1,29 @@
 //! The loop: read on from the checkpoint, fold, write, say how far the views are.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use events::{DecodeError, Position, Timestamp, subjects};
+use events::{DecodeError, Position};
 use futures::StreamExt;
 use service_kit::ambient;
-use service_kit::event_log::{EventLog, FollowError, Followed, ReadError, Start};
+use service_kit::event_log::{EventLog, FollowError, ReadError, Start};
 use service_kit::metrics::ProjectorMetrics;
 use service_kit::trace::Tracer;
 use service_kit::views_position::HEARTBEAT;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use views::Views;
 
-use crate::causes::Causes;
+use crate::batch::Chunk;
 use crate::fold::Fold;
 use crate::generations::{Board, Of, View};
 use crate::lineage::{Lineage, Parted};
 use crate::parked::Parked;
 use crate::retry::Retries;
-use crate::store::{StoreError, checkpoint, prepare, write};
+use crate::store::{StoreError, checkpoint, prepare};
 use crate::supervise::{Follower, Progress};
 
 /// Time for the database to build indexes. A new one over millions of documents takes minutes.
 const INDEXES_MAX: Duration = Duration::from_mins(60);
-/// Messages of a parked aggregate that are read and written at once.
-const RETRY_MESSAGES_MAX: usize = 500;
 
 /// Why a run ended; the next one starts from the checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -65,63 +62,6 @@ pub(crate) struct Projection<F> {
     pub(crate) fold: PhantomData<fn() -> F>,
 }
 
-/// Messages that came together, and why nothing comes behind them, if so.
-struct Chunk {
-    messages: Vec<Followed>,
-    failure: Option<RunError>,
-}
-
-/// Messages that came together, folded.
-pub(crate) struct Batch<F> {
-    pub(crate) fold: F,
-    /// How many they were.
-    events: u64,
-    /// How many there are behind them.
-    pending: u64,
-    /// Position of the last, applied or passed over.
-    end: Option<Position>,
-    /// When the last of them was stored.
-    stored_at: Option<Timestamp>,
-    causes: Causes,
-    /// Aggregates that are parked from this batch on.
-    parked: Vec<String>,
-    /// Parked aggregates that came to their end.
-    ended: Vec<String>,
-    /// Why nothing behind it is applied, if so.
-    failure: Option<RunError>,
-}
-
-impl<F: Fold> Batch<F> {
-    pub(crate) fn of(causes: Causes) -> Self {
-        Self {
-            fold: F::default(),
-            events: 0,
-            pending: 0,
-            end: None,
-            stored_at: None,
-            causes,
-            parked: Vec::new(),
-            ended: Vec::new(),
-            failure: None,
-        }
-    }
-
-    pub(crate) fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
-        self.fold.add(message)?;
-        self.causes.add(message);
-        self.passes(message);
-        Ok(())
-    }
-
-    /// Comes past a message.
-    fn passes(&mut self, message: &Followed) {
-        self.events += 1;
-        self.pending = message.pending;
-        self.end = Some(message.position);
-        self.stored_at = Some(message.stored_at);
-    }
-}
-
 impl<F: Fold> Projection<F> {
     /// Which one it is.
     pub(crate) const fn of(&self) -> Of {
@@ -129,7 +69,7 @@ impl<F: Fold> Projection<F> {
     }
 
     /// What is counted, if it is what is read: another generation is seen by its checkpoint.
-    fn counted(&self) -> Option<&ProjectorMetrics> {
+    pub(crate) fn counted(&self) -> Option<&ProjectorMetrics> {
         let is_counted = F::VIEW != View::Logins && self.board.is_live(self.of());
         is_counted.then_some(&self.metrics)
     }
@@ -172,128 +112,7 @@ impl<F: Fold> Projection<F> {
         Ok((following.pending, chunks))
     }
 
-    /// Folds what has come, without what is parked. As before a failure, what comes before an event that cannot
-    /// be parked any more is written before that is reported.
-    async fn fold(&self, chunk: Chunk, parked: &mut Parked) -> Result<Batch<F>, RunError> {
-        let mut batch = Batch::<F>::of(Causes::wanted(self.tracer.is_on()));
-        let mut waiting = HashMap::new();
-        for message in &chunk.messages {
-            let aggregate = subjects::aggregate(&message.subject);
-            if parked.holds(aggregate) {
-                waiting.insert(aggregate.to_owned(), message.position);
-            }
-        }
-        self.asked(parked.wait(waiting)).await?;
-        for message in &chunk.messages {
-            let aggregate = subjects::aggregate(&message.subject);
-            let is_parked = parked.holds(aggregate);
-            if is_parked && !F::ends(message) {
-                parked.passes(aggregate, message.position);
-                batch.passes(message);
-                continue;
-            }
-            match batch.add(message) {
-                Ok(()) if is_parked => {
-                    parked.forget(aggregate);
-                    batch.ended.push(aggregate.to_owned());
-                }
-                Ok(()) => {}
-                Err(error) if parked.count() < self.parked_max => {
-                    parked.hold(aggregate, message.position, error.to_string());
-                    batch.parked.push(aggregate.to_owned());
-                    batch.passes(message);
-                }
-                Err(error) => {
-                    let failure = RunError::TooManyParked(message.position, error, self.parked_max);
-                    batch.failure = Some(failure);
-                    return Ok(batch);
-                }
-            }
-        }
-        batch.failure = chunk.failure;
-        Ok(batch)
-    }
-
-    /// Reads what is parked once more: a version that can read it may have been started, or the message that
-    /// could not be read was removed.
-    async fn retry(&self, parked: &mut Parked, position: Position) -> Result<(), RunError> {
-        self.asked(parked.reload()).await?;
-        for (aggregate, from) in parked.aggregates() {
-            self.retry_one(parked, &aggregate, from, position).await?;
-        }
-        self.has_parked(parked.count());
-        Ok(())
-    }
-
-    async fn retry_one(
-        &self,
-        parked: &mut Parked,
-        aggregate: &str,
-        from: Position,
-        position: Position,
-    ) -> Result<(), RunError> {
-        let subjects = F::VIEW.subjects_of(aggregate);
-        let mut behind = Position(from.0.saturating_sub(1));
-        loop {
-            let messages =
-                self.log.between(&subjects, behind, position, RETRY_MESSAGES_MAX).await?;
-            let Some(last) = messages.last().map(|last| last.position) else {
-                return self.asked(parked.release(aggregate, position)).await;
-            };
-            let counts_from = messages.iter().rposition(F::ends).unwrap_or(0);
-            let mut batch = Batch::<F>::of(Causes::wanted(false));
-            let mut stuck = None;
-            for message in messages.iter().skip(counts_from) {
-                if let Err(error) = batch.add(message) {
-                    stuck = Some((message.position, error.to_string()));
-                    break;
-                }
-            }
-            let written = write(&self.views, self.generation, &batch.fold);
-            self.board.learn(&self.bounded(written).await?);
-            if let Some((at, why)) = stuck {
-                return self.asked(parked.stuck(aggregate, at, why)).await;
-            }
-            behind = last;
-        }
-    }
-
-    /// Writes what was folded, and what is parked of it.
-    async fn apply(&self, batch: &mut Batch<F>, parked: &mut Parked) -> Result<(), RunError> {
-        let began = Instant::now();
-        let causes = std::mem::replace(&mut batch.causes, Causes::wanted(false));
-        // An event is a part of its request once, however many generations take it in.
-        let causes = if self.counted().is_some() { causes } else { Causes::wanted(false) };
-        let work = causes.begin(&self.tracer, self.stream());
-        match self.bounded(write(&self.views, self.generation, &batch.fold)).await {
-            Ok(generations) => self.board.learn(&generations),
-            Err(error) => {
-                work.failed();
-                return Err(error);
-            }
-        }
-        if let Some(metrics) = self.counted() {
-            metrics.wrote(batch.events, began.elapsed());
-        }
-        work.done();
-        for aggregate in &batch.parked {
-            self.asked(parked.park(aggregate)).await?;
-        }
-        for aggregate in &batch.ended {
-            self.asked(parked.end(aggregate)).await?;
-        }
-        self.has_parked(parked.count());
-        Ok(())
-    }
-
-    fn has_parked(&self, aggregates: usize) {
-        self.progress.has_parked(aggregates);
-        if let Some(metrics) = self.counted() {
-            metrics.has_parked(aggregates);
-        }
-    }
-
-    async fn asked<T>(
+    pub(crate) async fn asked<T>(
         &self,
         operation: impl Future<Output = Result<T, mongodb::error::Error>>,
     ) -> Result<T, RunError> {

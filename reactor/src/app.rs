@@ -115,11 +115,13 @@ impl App {
         let users = open(&users_stream(log)).await?.watched(metrics);
         let mails = open(&mails_stream(log)).await?.watched(metrics);
         mails.watch_room(metrics);
+        let snapshots = open(&snapshots_stream(log, &settings.feed)).await?;
+        snapshots.watch_room(metrics);
         let eraser = Eraser {
             users: users.clone(),
             sessions: open(&sessions_stream(log, &settings.sessions)).await?.watched(metrics),
             feed: open(&feed_stream(log, &settings.feed)).await?,
-            snapshots: open(&snapshots_stream(log, &settings.feed)).await?,
+            snapshots,
             causes: erasures(),
             second_look: Duration::from_secs(settings.erasure.second_look_s),
             metrics: metrics.erasures([

@@ -2,6 +2,7 @@
 //! gave up on a server that keeps dying.
 
 mod operator;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,11 +20,11 @@ use crate::{
 };
 
 pub use operator::{
-    AdminAction, AdminArgs, AuditAction, AuditArgs, BackupArgs, EventsAction, EventsArgs,
-    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, RebuildArgs, RebuildWhat,
-    ReplayArgs, RestoreArgs, SubscribersAction, SubscribersArgs, UserShowArgs, UsersCommand,
-    VerifyArgs,
+    AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
+    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SubscribersAction, SubscribersArgs,
+    UserShowArgs, UsersCommand, VerifyArgs,
 };
+pub use upkeep::{BackupArgs, RebuildArgs, RebuildWhat, RestoreArgs};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]

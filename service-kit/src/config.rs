@@ -275,6 +275,8 @@ section! {
         batch_events_max: usize,
         /// Aggregates that may be parked.
         parked_max: usize,
+        /// Pause before each user that is checked, in milliseconds; 0 for none.
+        check_pause_ms: u64,
         /// Oldest event that the views may lack, in milliseconds.
         lag_max_ms: u64,
     }
@@ -527,6 +529,9 @@ impl Settings {
         bound("views.list_total_max", self.views.list_total_max, 0, 100_000_000);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
         bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
+        let check_pause_ms = self.projector.check_pause_ms;
+        // 0 is for not at all.
+        bound("projector.check_pause_ms", check_pause_ms, check_pause_ms.min(10), 3_600_000);
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         if !matches!(self.log.replicas, 1 | 3 | 5) {
             faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));

@@ -15,6 +15,7 @@ mod auditing;
 mod backing_up;
 mod backup_damage;
 mod canary;
+mod checking;
 mod cluster;
 mod concealing;
 mod contract;

@@ -61,7 +61,7 @@ impl Feed {
                 }
                 Err(_) if is_parked => {}
                 Ok(event) => events.extend(event.map(|event| Tellable { event, told: after })),
-                Err(error) if parked.len() < self.parked_max => {
+                Err(error) if parked.count() < self.parked_max => {
                     tracing::error!(
                         stream = from.stream(), aggregate, %position, %error,
                         "an event cannot be read: nothing is told of its user or session any more"

@@ -224,8 +224,8 @@ impl Feed {
     }
 
     fn has_parked(&self, place: &Place) {
-        self.progress.has_parked(place.parked.len());
-        self.metrics.has_parked(place.parked.len());
+        self.progress.has_parked(place.parked.count());
+        self.metrics.has_parked(place.parked.count());
     }
 }
 
@@ -287,6 +287,13 @@ impl Follower for Feed {
             self.progress.reached(place.told);
         }
     }
+}
+
+/// Whether the feed tells everything of the users up to a position, as its last message says.
+pub(crate) async fn told_up_to(feed: &EventLog, position: Position) -> Result<bool, ReadError> {
+    let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
+    let place = Place::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    Ok(place.told.users >= position && place.parked.count() == 0)
 }
 
 /// A user or session of which nothing is told any more.

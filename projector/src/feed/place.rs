@@ -49,7 +49,7 @@ impl Told {
 pub(crate) struct Parked(BTreeMap<(Source, String), Position>);
 
 impl Parked {
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 

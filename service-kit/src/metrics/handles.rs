@@ -157,6 +157,16 @@ impl Metrics {
         }
     }
 
+    /// Watches the slow check; `places` are where something can differ.
+    #[must_use]
+    pub fn checks(&self, places: &[&'static str]) -> CheckMetrics {
+        let metrics = CheckMetrics(self.clone());
+        for place in places {
+            metrics.differences(place);
+        }
+        metrics
+    }
+
     /// Watches the mailer.
     #[must_use]
     pub fn mails(&self) -> MailMetrics {
@@ -481,4 +491,24 @@ pub(super) fn unix_seconds(time: Timestamp) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 const fn number(count: u64) -> f64 {
     count as f64
+}
+
+/// What the slow check does.
+#[derive(Clone)]
+pub struct CheckMetrics(Metrics);
+
+impl CheckMetrics {
+    /// A user was looked at.
+    pub fn checked(&self) {
+        self.0.table().checked.with([self.0.service()]).inc();
+    }
+
+    /// Something differs.
+    pub fn differs(&self, place: &'static str) {
+        self.differences(place).inc();
+    }
+
+    fn differences(&self, place: &'static str) -> Counter {
+        self.0.table().check_differences.with([self.0.service(), place.into()])
+    }
 }

@@ -36,8 +36,8 @@ use tokio::time::timeout;
 use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
-    ErasureMetrics, GenerationMetrics, HashMetrics, InFlight, LogMetrics, MailMetrics,
-    ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics, ViewsMetrics,
+    CheckMetrics, ErasureMetrics, GenerationMetrics, HashMetrics, InFlight, LogMetrics,
+    MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics, ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -177,6 +177,10 @@ table! {
     projector_batch_duration: Seconds = "roster_projector_batch_duration_seconds" ["service", "stream"];
     /// How often the projector started again from its checkpoint.
     projector_restarts: Count = "roster_projector_restarts_total" ["service", "stream"];
+    /// Users of whom log, views and feed were compared.
+    checked: Count = "roster_checked_users_total" ["service"];
+    /// What differs between log, views and feed.
+    check_differences: Count = "roster_check_differences_total" ["service", "where"];
     /// Orders of mails that were worked on, by what came of them.
     mails: Count = "roster_mails_total" ["service", "outcome"];
     /// Erasures that are done, by what they were for.
