@@ -11,7 +11,7 @@ use events::Position;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use service_kit::event_log::{FollowError, Followed, Start};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use views::states_checkpoint;
 
 use crate::batch::Batch;
@@ -27,10 +27,19 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 /// How many batches' worth a generation that is being filled takes in at once. The waits for the disk cost the same
 /// whatever stands in a write.
 const BATCHES: usize = 4;
+/// Longest rest after a batch: below the silence by which a follower counts as hung.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// How long the next message is waited for when there is one.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl<F: Fold> Projection<F> {
+    /// Leaves the database to others for as long as a batch took, while nobody waits for this generation.
+    pub(crate) async fn rest(&self, took: Duration) {
+        if self.board.is_filling(self.of()) {
+            sleep(took.min(REST_MAX)).await;
+        }
+    }
+
     /// Messages as they come, as many as are there. Where nobody waits, as many as there will be.
     pub(crate) fn chunks(
         &self,
@@ -89,9 +98,10 @@ impl<F: Fold> Projection<F> {
             for next in chunk {
                 let message = next?;
                 pending = message.pending;
-                // What cannot be read is met again in its place, and stops the filling there.
+                // What cannot be read is met again in its place, and parked there.
                 let _ = batch.add(&message);
             }
+            let began = Instant::now();
             let mut states = batch.fold;
             states.keep_states();
             let generations = self.bounded(write(&self.views, self.of().1, &states)).await?;
@@ -99,6 +109,7 @@ impl<F: Fold> Projection<F> {
             if !self.board.is_there(self.of()) {
                 return Ok(false);
             }
+            self.rest(began.elapsed()).await;
         }
         Ok(true)
     }

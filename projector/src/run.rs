@@ -10,7 +10,7 @@ use service_kit::event_log::{EventLog, FollowError, ReadError, Start};
 use service_kit::metrics::ProjectorMetrics;
 use service_kit::trace::Tracer;
 use service_kit::views_position::HEARTBEAT;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use views::Views;
 
 use crate::batch::Chunk;
@@ -188,12 +188,14 @@ impl<F: Fold> Follower for Projection<F> {
             let mut batch = self.fold(chunk, &mut parked).await?;
             batch.fold.drop_states(states);
             if let Some(end) = batch.end {
+                let began = Instant::now();
                 self.apply(&mut batch, &mut parked).await?;
                 position = position.max(end);
                 pending = batch.pending;
                 // Readers have what is announced already; the checkpoint is for the next start.
                 self.reached(position, pending).await;
                 self.bounded(checkpoint(&self.views, &name, position, batch.stored_at)).await?;
+                self.rest(began.elapsed()).await;
             }
             if let Some(failure) = batch.failure {
                 return Err(failure);

@@ -102,9 +102,8 @@ async fn measure(users: u64, kills: u64) {
         took.as_secs_f64()
     );
     println!("largest size of the projector: {size} MB");
-    assert!(seen.failed.is_empty() && seen.stale == 0, "answers failed or were stale");
-
     killed(&mut system, kills, filled).await;
+    assert!(seen.failed.is_empty() && seen.stale == 0, "answers failed or were stale");
 }
 
 /// Kills at random points of a rebuild, and a last run to its end.

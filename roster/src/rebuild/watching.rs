@@ -14,8 +14,10 @@ use views::Kind;
 use super::Rebuild;
 use super::steps::Candidate;
 
-/// Pause between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause between two looks. Each asks the log for its last event, which is work for a log of many users.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two looks when it must be soon.
+const SOON: Duration = Duration::from_millis(200);
 /// How long nothing may change before it is given up.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 
@@ -102,7 +104,7 @@ impl Rebuild {
                 Err(error) => patience.failed(error),
             }
             patience.is_left()?;
-            sleep(PAUSE).await;
+            sleep(SOON).await;
         }
         Ok(())
     }
