@@ -105,7 +105,9 @@ impl Rebuild {
     /// Lets generations join, compares them with the log, and makes them live.
     async fn switch(&self, candidates: &[Candidate]) -> anyhow::Result<Switched> {
         if candidates.is_empty() {
-            return Ok(Switched::Done(Map::new()));
+            // It was, by a command that was killed behind the switch.
+            let switched = ("switched".to_owned(), json!(true));
+            return Ok(Switched::Done(Map::from_iter([switched])));
         }
         self.change(|generations| {
             for (kind, number) in candidates {
