@@ -21,7 +21,7 @@ pub const ADMIN_PASSWORD: &str = "a password for the administrator";
 pub const LINK_BASE: &str = "https://roster.example.com/links";
 
 /// Systems that one test process can have on the shared servers.
-const SHARED_MAX: usize = 128;
+const SHARED_MAX: usize = 256;
 /// Systems so far, of either kind.
 static SYSTEMS: AtomicUsize = AtomicUsize::new(0);
 
