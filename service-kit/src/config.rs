@@ -4,17 +4,14 @@
 //! variable that it does not know is refused, so that a slip of the pen is never a silent default, and
 //! all faults are reported together before a socket opens.
 
+mod checks;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use http::Uri;
-use http::uri::PathAndQuery;
 use serde::Deserialize;
 use toml::{Table, Value};
-
-use crate::access::Access;
-use crate::http::TrustedProxies;
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -339,29 +336,6 @@ pub enum MailTransport {
     Folder,
 }
 
-impl Telemetry {
-    fn check(&self, faults: &mut Vec<String>) {
-        if !self.otlp_endpoint.is_empty() && !is_plain_base(&self.otlp_endpoint) {
-            let wanted = "http://HOST:PORT without user, path or query";
-            faults.push(format!("telemetry.otlp_endpoint must be empty or {wanted}"));
-        }
-        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
-            faults.push("telemetry.trace_sample_ratio must be in 0.0..1.0".to_owned());
-        }
-        if self.service_name.is_empty() {
-            faults.push("telemetry.service_name must not be empty".to_owned());
-        }
-    }
-}
-
-fn is_plain_base(text: &str) -> bool {
-    text.parse::<Uri>().is_ok_and(|uri| {
-        uri.scheme_str() == Some("http")
-            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-            && matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"))
-    })
-}
-
 impl Passwords {
     /// The words that a password must not consist of.
     #[must_use]
@@ -458,113 +432,6 @@ impl Settings {
                 faults.push(error.to_string().trim().replace('\n', " "));
                 Err(ConfigError(faults))
             }
-        }
-    }
-
-    /// Bounds, and rules over more than one key.
-    fn check(&self, faults: &mut Vec<String>) {
-        let mut bound = |key: &str, value: u64, low: u64, high: u64| {
-            if !(low..=high).contains(&value) {
-                faults.push(format!("{key} is {value} and must be in {low}..{high}"));
-            }
-        };
-        bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
-        bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
-        bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
-        for (key, bytes) in [
-            ("log.sessions_bytes_max", self.log.sessions_bytes_max),
-            ("log.mails_bytes_max", self.log.mails_bytes_max),
-            ("log.throttle_bytes_max", self.log.throttle_bytes_max),
-            ("feed.bytes_max", self.feed.bytes_max),
-            ("feed.snapshots_bytes_max", self.feed.snapshots_bytes_max),
-            ("audit.bytes_max", self.audit.bytes_max),
-        ] {
-            bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
-        }
-        bound("feed.sessions_kept_s", self.feed.sessions_kept_s, 3_600, 315_360_000);
-        bound("audit.kept_s", self.audit.kept_s, 86_400, 315_360_000);
-        bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
-        bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
-        bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);
-        bound("revocations.silence_max_ms", self.revocations.silence_max_ms, 3_000, 60_000);
-        for (key, seconds) in [
-            ("mail.reset_link_s", self.mail.reset_link_s),
-            ("mail.set_password_link_s", self.mail.set_password_link_s),
-            ("mail.verify_link_s", self.mail.verify_link_s),
-            ("mail.email_link_s", self.mail.email_link_s),
-        ] {
-            bound(key, seconds, 300, 604_800);
-        }
-        bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
-        bound("erasure.second_look_s", self.erasure.second_look_s, 1, 3_600);
-        bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
-        bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
-        bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);
-        bound("passwords.strength_min", self.passwords.strength_min.into(), 0, 4);
-        bound("passwords.memory_kib", self.passwords.memory_kib.into(), 19_456, 4_194_304);
-        bound("passwords.passes", self.passwords.passes.into(), 2, 100);
-        bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
-        bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
-        bound("passwords.refusal_step_ms", self.passwords.refusal_step_ms, 50, 5_000);
-        let throttle = &self.throttle;
-        bound(
-            "throttle.account_failures_free",
-            throttle.account_failures_free.into(),
-            1,
-            u64::from(throttle.account_failures_max).saturating_sub(1).max(1),
-        );
-        bound("throttle.account_delay_max_s", throttle.account_delay_max_s, 1, 86_400);
-        bound("throttle.account_failures_max", throttle.account_failures_max.into(), 2, 100);
-        bound("throttle.address_failures_free", throttle.address_failures_free.into(), 1, 1_000);
-        bound("throttle.address_delay_max_s", throttle.address_delay_max_s, 1, 3_600);
-        bound("throttle.address_halving_s", throttle.address_halving_s, 1, 86_400);
-        bound("throttle.wait_max_ms", throttle.wait_max_ms, 0, 5_000);
-        bound("throttle.mails_max", throttle.mails_max.into(), 1, 1_000);
-        bound("throttle.mails_window_s", throttle.mails_window_s, 1, 86_400);
-        bound("throttle.requests_max", throttle.requests_max.into(), 1, 100_000);
-        bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
-        bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
-        bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
-        bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);
-        bound("views.list_total_max", self.views.list_total_max, 0, 100_000_000);
-        bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
-        bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
-        let check_pause_ms = self.projector.check_pause_ms;
-        // 0 is for not at all.
-        bound("projector.check_pause_ms", check_pause_ms, check_pause_ms.min(10), 3_600_000);
-        bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
-        if !matches!(self.log.replicas, 1 | 3 | 5) {
-            faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));
-        }
-        if self.http.listen == self.http.private_listen && self.http.listen.port() != 0 {
-            faults.push("http.listen and http.private_listen must differ".to_owned());
-        }
-        if let Err(why) = TrustedProxies::parse(&self.http.trusted_proxies) {
-            faults.push(format!("http.trusted_proxies: {why}"));
-        }
-        if let Err(why) = self.access.roles.parse::<Access>() {
-            faults.push(format!("access.roles: {why}"));
-        }
-        if self.tokens.issuer.is_empty() || self.tokens.audience.is_empty() {
-            faults.push("tokens.issuer and tokens.audience must not be empty".to_owned());
-        }
-        if self.sessions.idle_s > self.sessions.absolute_s {
-            faults.push("sessions.idle_s must not be longer than sessions.absolute_s".to_owned());
-        }
-        let base = &self.mail.link_base;
-        if !(base.starts_with("https://") || base.starts_with("http://")) || base.ends_with('/') {
-            faults.push("mail.link_base must be a URL without a slash at its end".to_owned());
-        }
-        if self.mail.transport == MailTransport::Smtp && self.mail.smtp_url.is_empty() {
-            faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
-        }
-        self.telemetry.check(faults);
-        let database = &self.mongodb.database;
-        if database.is_empty()
-            || database.len() > 63
-            || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        {
-            faults.push("mongodb.database must be 1..63 letters, digits, - or _".to_owned());
         }
     }
 }
@@ -665,28 +532,6 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("ADMIN"));
-    }
-
-    #[test]
-    fn spans_go_to_a_plain_address() {
-        for (text, good) in [
-            ("http://127.0.0.1:4318", true),
-            ("http://collector:4318/", true),
-            ("http://[::1]:4318", true),
-            ("https://collector:4318", false),
-            ("collector:4318", false),
-            ("http://collector:4318/v1/traces", false),
-            ("http://collector:4318?key=secret", false),
-            ("http://me@collector:4318", false),
-            ("http://", false),
-        ] {
-            assert_eq!(is_plain_base(text), good, "{text}");
-        }
-        let half = variables(&[("ROSTER_TELEMETRY_TRACE_SAMPLE_RATIO", "0.5")]);
-        let settings = Settings::merge("", half).unwrap();
-        assert!((settings.telemetry.trace_sample_ratio - 0.5).abs() < f64::EPSILON);
-        let all = Settings::merge("[telemetry]\ntrace_sample_ratio = 1\n", []).unwrap();
-        assert!((all.telemetry.trace_sample_ratio - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]
