@@ -513,6 +513,7 @@ mod tests {
             ("ROSTER_TELEMETRY_OTLP_ENDPOINT", "http://user:word@collector:4318"),
             ("ROSTER_TELEMETRY_TRACE_SAMPLE_RATIO", "1.5"),
             ("ROSTER_THROTTLE_ACCOUNT_FAILURES_FREE", "100"),
+            ("ROSTER_PROJECTOR_CHECK_PAUSE_MS", "9"),
             ("ROSTER_ADMIN_EMAIL", "a@example.com"),
         ]);
         let text = Settings::merge(file, given).unwrap_err().to_string();
@@ -528,6 +529,7 @@ mod tests {
             "telemetry.trace_sample_ratio must be",
             "ROSTER_THROTTLE_ENABLED (throttle.enabled) must be true or false",
             "throttle.account_failures_free is 100 and must be in 1..99",
+            "projector.check_pause_ms is 9 and must be in 10..3600000",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -78,7 +78,12 @@ impl Settings {
         bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
         let check_pause_ms = self.projector.check_pause_ms;
         // 0 is for not at all.
-        bound("projector.check_pause_ms", check_pause_ms, check_pause_ms.min(10), 3_600_000);
+        bound(
+            "projector.check_pause_ms",
+            check_pause_ms,
+            if check_pause_ms == 0 { 0 } else { 10 },
+            3_600_000,
+        );
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         if !matches!(self.log.replicas, 1 | 3 | 5) {
             faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));
