@@ -17,6 +17,7 @@ mod envelope;
 pub mod feed;
 mod ids;
 mod records;
+mod service;
 mod session;
 pub mod subjects;
 mod text;
@@ -31,6 +32,9 @@ pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
     RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UserRevocation,
+};
+pub use service::{
+    InvalidServiceName, SERVICE_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MIN, ServiceNames,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use text::case_folded;
