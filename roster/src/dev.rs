@@ -11,6 +11,7 @@ use nats_access::{Role, Trust};
 use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::{random, replace_private};
+use service_kit::running::{Listeners, stop_on_signal};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{DevArgs, failed, say};
 use crate::init;
+use crate::openapi::DOCUMENT;
 use crate::provision::{self, Administrator};
-use crate::services::{Listeners, stop_on_signal};
 use crate::stack::{self, Stack};
 
 /// The name of the process, for what belongs to none of its services.
@@ -112,7 +113,7 @@ async fn with_servers(
     settings.nats.url = given(stack.nats_url(), &args.nats_url).context("no NATS")?;
     settings.mongodb.url = given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
 
-    let listeners = Listeners::bind(&settings, true).await?;
+    let listeners = Listeners::bind(&settings.http, Some(DOCUMENT)).await?;
     let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
     let private = format!("http://{}", listeners.private_addr()?);
     settings.tokens.issuer.clone_from(&url);

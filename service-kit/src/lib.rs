@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod ambient;
+pub mod commands;
 pub mod config;
 pub mod event_log;
 pub mod health;
@@ -16,7 +17,9 @@ pub mod metrics;
 pub mod nats;
 pub mod openapi;
 pub mod problem;
+pub mod reactions;
 pub mod revocations;
+pub mod running;
 pub mod sealing;
 pub mod signing_keys;
 pub mod telemetry;

@@ -133,6 +133,17 @@ impl ViewsPosition {
         self.heard.borrow().is_some_and(|heard| heard.at.elapsed() < DOWN_AFTER)
     }
 
+    /// Waits and counts: whether the views have `position` within `limit`. Without a limit nobody waits.
+    pub async fn have(&self, position: Position, limit: Duration) -> bool {
+        if limit.is_zero() {
+            return false;
+        }
+        let began = Instant::now();
+        let waited = self.wait_for(position, limit).await;
+        self.count(waited, began.elapsed());
+        waited == Waited::Reached
+    }
+
     /// Waits until the views have `position`, at most `limit`.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> Waited {
         let reached = |heard: &Option<Heard>| heard.is_some_and(|heard| heard.position >= position);

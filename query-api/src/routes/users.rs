@@ -8,10 +8,10 @@ use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
-use service_kit::http::POSITION;
+use service_kit::http::{POSITION, etag, revisions};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
-use service_kit::user_read::{UserRead, etag, revisions};
+use service_kit::user_read::UserRead;
 
 use utoipa::ToSchema;
 use views::LivingUser;

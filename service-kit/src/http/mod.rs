@@ -2,6 +2,8 @@
 
 mod body;
 mod client_address;
+mod command;
+mod conditional;
 mod layers;
 mod rate_limit;
 mod serve;
@@ -11,6 +13,8 @@ pub use body::{
     string,
 };
 pub use client_address::{ClientAddress, TrustedProxies};
+pub use command::{Asked, located, reflects, tagged};
+pub use conditional::{etag, revisions};
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, bind, serve};
