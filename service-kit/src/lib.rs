@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod ambient;
+pub mod checking_keys;
 pub mod config;
 pub mod event_log;
 pub mod health;
@@ -16,6 +17,8 @@ pub mod metrics;
 pub mod nats;
 pub mod openapi;
 pub mod problem;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
 pub mod revocations;
 pub mod sealing;
 pub mod signing_keys;
@@ -23,5 +26,6 @@ pub mod telemetry;
 pub mod tokens;
 pub mod trace;
 pub mod user_read;
+pub mod verification;
 pub mod views_position;
 pub mod watch;
