@@ -1,4 +1,4 @@
-//! The examples of subscribers as processes, with what they need beside the build.
+//! The examples as processes, with what they need beside the build.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -44,7 +44,7 @@ fn install(folder: &Path, wanted: &Path, install: impl FnOnce()) {
     }
 }
 
-/// The Python that has what `subscriber.py` needs.
+/// The Python that has what the examples in it need.
 #[must_use]
 pub fn python() -> PathBuf {
     let (folder, wanted) = (tools("python"), examples().join("requirements.txt"));
@@ -77,7 +77,7 @@ pub fn javascript() -> PathBuf {
     script
 }
 
-/// A subscriber that runs, with what all its lives have said.
+/// An example that runs.
 pub struct Running {
     child: Child,
 }
@@ -139,17 +139,17 @@ impl Said {
     }
 }
 
-/// The example as it is built by this workspace.
+/// An example in Rust, as it is built by this workspace.
 #[must_use]
-pub fn welcome_mailer() -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let folder = this.ancestors().nth(2).unwrap().to_owned();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--locked", "--package", "welcome-mailer"]);
+    build.args(["build", "--quiet", "--locked", "--package", name]);
     build.arg("--target-dir").arg(folder.parent().unwrap());
     if folder.ends_with("release") {
         build.arg("--release");
     }
     must(build.current_dir(env!("CARGO_MANIFEST_DIR")));
-    folder.join("welcome-mailer")
+    folder.join(name)
 }

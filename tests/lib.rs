@@ -29,6 +29,7 @@ mod site;
 mod subscriber;
 mod system;
 mod times;
+mod verifier;
 
 pub use client::{Answer, Client, PASSWORD};
 pub use cluster::Cluster;
@@ -44,6 +45,7 @@ pub use site::Site;
 pub use subscriber::{Subscriber, Told};
 pub use system::{ADMIN_EMAIL, ADMIN_PASSWORD, LINK_BASE, Servers, System};
 pub use times::Times;
+pub use verifier::{KeysOverTls, Verifier, Verifying, forge, jwks, parts};
 
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use service_kit::links::{LINK_KEY_PURPOSE, Links};
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
-use service_kit::revocations::Revocations;
 use service_kit::signing_keys::KeyRing;
-use service_kit::tokens::{TokenIssuer, TokenVerifier};
+use service_kit::tokens::TokenIssuer;
+use service_kit::verification::{Accepted, Verification, VerificationError};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,9 +35,6 @@ pub use administrators::{Made, NewAdministrator};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";
-
-/// Time for the feed of revocations to be read to its end.
-const REVOCATIONS_WAIT: Duration = Duration::from_secs(30);
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +54,9 @@ pub enum StartError {
     /// The networks of trusted proxies are not valid.
     #[error("http.trusted_proxies: {0}")]
     TrustedProxies(String),
-    /// The roles are not valid.
-    #[error("access.roles: {0}")]
-    Access(String),
-    /// What has ended is not known.
-    #[error("the feed of revocations cannot be read to its end")]
-    Revocations,
+    /// Access tokens cannot be verified.
+    #[error(transparent)]
+    Verification(#[from] VerificationError),
     /// Password hashing or sealing cannot be set up.
     #[error("{0}")]
     Crypto(String),
@@ -89,11 +83,9 @@ impl App {
     ) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let application_key = SecretKey::read(&secrets.join(APPLICATION_KEY_FILE))?;
-        let keys = KeyRing::open(secrets, true)?;
-        keys.follow(&stop);
-        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
-        let verifier =
-            TokenVerifier::new(keys.clone(), &settings.tokens).with_access(access.clone());
+        let keys = KeyRing::follow(secrets, true, &stop)?;
+        let accepted = Accepted::of(&settings.tokens, &settings.revocations, &settings.access)?;
+        let access = accepted.access.clone();
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let follow = async |subject, views| {
@@ -114,13 +106,10 @@ impl App {
         let bucket = open(throttle_stream(&settings.log)).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
-        let revocations = Revocations::follow(&client, settings, &stop);
-        revocations.watched(metrics);
-        if !revocations.caught_up(REVOCATIONS_WAIT).await {
-            return Err(StartError::Revocations);
-        }
+        let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
+        verification.watched(metrics);
 
-        let readiness = revocations.check(Readiness::default()).with("event-log", {
+        let readiness = verification.check(Readiness::default()).with("event-log", {
             let log = users_log.clone();
             move || {
                 let log = log.clone();
@@ -136,7 +125,7 @@ impl App {
             session_views,
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
             issuer: TokenIssuer::new(keys.clone(), settings.tokens.clone()),
-            verifier: verifier.with_revocations(revocations),
+            verifier: verification.verifier(),
             trusted_proxies,
         });
         Ok(Self { users, router, keys, readiness, tasks })

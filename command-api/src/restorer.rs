@@ -7,6 +7,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Guard, THROTTLE_STREAM};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::metrics::Metrics;
+use service_kit::verification::VerificationError;
 use tokio_util::task::TaskTracker;
 
 use crate::app::administrators::{Made, NewAdministrator, create};
@@ -41,7 +42,7 @@ impl Restorer {
     /// [`StartError`]: a key is missing, or a setting is not valid.
     pub fn new(settings: &Settings, log: &impl Fn(&str) -> EventLog) -> Result<Self, StartError> {
         let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
+        let access: Access = settings.access.roles.parse().map_err(VerificationError::Access)?;
         let logs = Logs {
             users: log(subjects::USERS_STREAM),
             sessions: log(subjects::SESSIONS_STREAM),

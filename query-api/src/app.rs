@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use events::subjects;
-use service_kit::access::Access;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
 use service_kit::keys::{CURSOR_KEY_FILE, SecretKey};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
-use service_kit::revocations::Revocations;
 use service_kit::signing_keys::KeyRing;
-use service_kit::tokens::TokenVerifier;
+use service_kit::verification::{Accepted, Verification, VerificationError};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use views::Views;
@@ -22,9 +20,6 @@ use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "query-api";
-
-/// Time for the feed of revocations to be read to its end.
-const REVOCATIONS_WAIT: Duration = Duration::from_secs(30);
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +33,9 @@ pub enum StartError {
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
-    /// The roles are not valid.
-    #[error("access.roles: {0}")]
-    Access(String),
-    /// What has ended is not known.
-    #[error("the feed of revocations cannot be read to its end")]
-    Revocations,
+    /// Access tokens cannot be verified.
+    #[error(transparent)]
+    Verification(#[from] VerificationError),
     /// The connection string of the database is not valid.
     #[error("mongodb.url cannot be used")]
     Database(#[from] mongodb::error::Error),
@@ -69,21 +61,16 @@ impl App {
     ) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
-        let keys = KeyRing::open(secrets, false)?;
-        keys.follow(&stop);
-        let access: Access = settings.access.roles.parse().map_err(StartError::Access)?;
-        let verifier = TokenVerifier::new(keys.clone(), &settings.tokens).with_access(access);
+        let keys = KeyRing::follow(secrets, false, &stop)?;
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let subject = subjects::USER_VIEWS_POSITION;
         let position = ViewsPosition::follow(&client, subject, stop.clone())
             .await
             .map_err(|error| StartError::Views(error.to_string()))?
             .watched(metrics, "users");
-        let revocations = Revocations::follow(&client, settings, &stop);
-        revocations.watched(metrics);
-        if !revocations.caught_up(REVOCATIONS_WAIT).await {
-            return Err(StartError::Revocations);
-        }
+        let accepted = Accepted::of(&settings.tokens, &settings.revocations, &settings.access)?;
+        let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
+        verification.watched(metrics);
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         let limits = Limits {
             operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
@@ -93,7 +80,7 @@ impl App {
         let live = Live::follow(views.clone(), metrics, stop);
         let reader = Reader::new(views, live, position.clone(), limits);
 
-        let readiness = revocations
+        let readiness = verification
             .check(Readiness::default())
             .with("database", {
                 let reader = reader.clone();
@@ -110,7 +97,7 @@ impl App {
             });
         let router = routes(AppState {
             reader: reader.clone(),
-            verifier: verifier.with_revocations(revocations),
+            verifier: verification.verifier(),
             cursor_key: cursor_key.derive("list cursor v2"),
             query_wait: Duration::from_millis(settings.views.query_wait_ms),
         });

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod ambient;
+pub mod checking_keys;
 pub mod commands;
 pub mod config;
 pub mod event_log;
@@ -18,6 +19,8 @@ pub mod nats;
 pub mod openapi;
 pub mod problem;
 pub mod reactions;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
 pub mod revocations;
 pub mod running;
 pub mod sealing;
@@ -26,5 +29,6 @@ pub mod telemetry;
 pub mod tokens;
 pub mod trace;
 pub mod user_read;
+pub mod verification;
 pub mod views_position;
 pub mod watch;

@@ -2,7 +2,7 @@
 //!
 //! What ends access writes a small message to the log: `rv.user.<id>` for a user (disabled, deleted,
 //! another password or role, logged out everywhere), `rv.session.<id>` for one session. Every process
-//! follows both from a little more than the life of an access token ago, and keeps what it heard for
+//! follows both from a little more than the longest life of an access token ago, and keeps what it heard for
 //! that long: an older token is over anyway. So a check costs two look-ups in memory and no request, a
 //! logout is known everywhere within milliseconds, and a restart begins with the same knowledge.
 //!
@@ -23,13 +23,17 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient;
-use crate::config::Settings;
 use crate::event_log::{EventLog, FollowError, Followed, Limits, Start};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
+use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
 
-/// How much further back than the life of a token is read: clocks differ.
-const CLOCKS_MARGIN_S: u64 = 60;
+/// For how long is kept what has ended: the longest life that any Roster can give an access token, whatever
+/// this one is set to, so that no other service has to know. Clocks differ.
+const KEPT_S: u64 = ACCESS_LIFETIME_MAX_S + CLOCKS_MARGIN_S;
+/// Nothing is appended here, and what is followed has limits of its own.
+const LIMITS: Limits =
+    Limits { request_timeout: Duration::from_secs(5), append_deadline: Duration::from_secs(5) };
 /// Pause before the feed is followed again after a disturbance.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long the feed may have been silent when the disturbance is noticed: two missed heartbeats.
@@ -90,23 +94,22 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Follows both feeds until `stop`.
+    /// Follows both feeds until `stop`. After a silence of `silence_max` this is not
+    /// [current](Self::is_current) any more.
     #[must_use]
     pub fn follow(
         client: &async_nats::Client,
-        settings: &Settings,
+        silence_max: Duration,
         stop: &CancellationToken,
     ) -> Self {
         let denied = Arc::new(RwLock::new(Denied::default()));
-        let kept_s = u64::from(settings.tokens.access_lifetime_s) + CLOCKS_MARGIN_S;
         let start = |feed: Feed| {
             let (tell, heard) = watch::channel(Heard::Behind);
             let follower = Follower {
-                log: EventLog::new(client.clone(), feed.stream(), Limits::of(settings)),
+                log: EventLog::new(client.clone(), feed.stream(), LIMITS),
                 feed,
                 denied: Arc::clone(&denied),
                 tell,
-                kept_s,
             };
             let stop = stop.clone();
             #[expect(
@@ -122,7 +125,6 @@ impl Revocations {
             heard
         };
         let (users, sessions) = (start(Feed::Users), start(Feed::Sessions));
-        let silence_max = Duration::from_millis(settings.revocations.silence_max_ms);
         Self { denied, users, sessions, silence_max, began: Instant::now() }
     }
 
@@ -196,12 +198,11 @@ struct Follower {
     feed: Feed,
     denied: Arc<RwLock<Denied>>,
     tell: watch::Sender<Heard>,
-    kept_s: u64,
 }
 
 impl Follower {
     async fn run(self) {
-        let mut start = Start::Since(ambient::now().minus_seconds(self.kept_s));
+        let mut start = Start::Since(ambient::now().minus_seconds(KEPT_S));
         loop {
             let Err(error) = self.follow(&mut start).await;
             tracing::warn!(stream = self.feed.stream(), %error, "the feed of revocations is silent");
@@ -226,7 +227,9 @@ impl Follower {
         while let Some(message) = following.messages.next().await {
             let message = message?;
             self.take(&message);
-            *start = Start::Behind(message.position);
+            // By time and not by position: a log that was restored meanwhile counts from elsewhere, and
+            // whoever waits behind an end that it has not would hear nothing.
+            *start = Start::Since(message.stored_at.minus_seconds(CLOCKS_MARGIN_S));
             if message.pending == 0 {
                 self.tell.send_replace(Heard::Live);
             }
@@ -236,17 +239,16 @@ impl Follower {
 
     fn take(&self, message: &Followed) {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
-        let until = message.stored_at.plus_seconds(self.kept_s);
         let mut denied = write(&self.denied);
         match self.feed {
             Feed::Users => {
                 if let Ok(user) = name.parse() {
-                    denied.users.insert(user, (message.position, until));
+                    denied.end_user(user, message.position, message.stored_at.plus_seconds(KEPT_S));
                 }
             }
             Feed::Sessions => {
                 if let Ok(session) = name.parse() {
-                    denied.sessions.insert(session, until);
+                    denied.sessions.insert(session, message.stored_at.plus_seconds(KEPT_S));
                 }
             }
         }
@@ -255,6 +257,12 @@ impl Follower {
 }
 
 impl Denied {
+    /// The last end counts, in whatever order they are read.
+    fn end_user(&mut self, user: UserId, position: Position, until: Timestamp) {
+        let known = self.users.entry(user).or_insert((position, until));
+        *known = (known.0.max(position), known.1.max(until));
+    }
+
     /// Forgets what no token can refer to any more, whenever there is twice as much as after the last
     /// time.
     fn prune(&mut self, now: Timestamp) {
@@ -278,6 +286,16 @@ fn write(denied: &RwLock<Denied>) -> RwLockWriteGuard<'_, Denied> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_that_is_read_again_opens_nothing() {
+        let mut denied = Denied::default();
+        let (user, until) = (UserId::from_uuid(ambient::new_uuid()), ambient::now());
+        for position in [10, 20, 10] {
+            denied.end_user(user, Position(position), until);
+        }
+        assert_eq!(denied.users[&user], (Position(20), until));
+    }
 
     #[test]
     fn what_nobody_can_refer_to_is_forgotten() {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -27,7 +28,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient;
+use crate::checking_keys::{CheckingKeys, Found};
 use crate::keys::{KeyError, read_text};
+use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
 
 /// File with the schedule, in the folder of every service that checks tokens.
 pub const KEYS_FILE: &str = "keys.json";
@@ -42,7 +45,7 @@ pub const LEAD_DEFAULT_S: u64 = 2 * JWKS_MAX_AGE_S;
 pub const LEAD_MIN_S: u64 = 5;
 /// How much longer than it signs a key is taken: the longest life an access token can be given, and
 /// clocks that differ.
-const TAKEN_AFTER_S: u64 = 3_600 + 60;
+const TAKEN_AFTER_S: u64 = ACCESS_LIFETIME_MAX_S + CLOCKS_MARGIN_S;
 
 /// The key that signs access tokens, with its name.
 #[derive(Clone)]
@@ -244,17 +247,18 @@ impl Loaded {
 #[derive(Clone)]
 pub struct KeyRing {
     loaded: Arc<RwLock<Loaded>>,
-    folder: Option<(PathBuf, bool)>,
 }
 
 impl KeyRing {
-    /// Reads a folder; `signs` when the private keys are needed too.
+    /// Reads a folder, and again every two seconds until `stop`; `signs` when the private keys are needed
+    /// too. Files that cannot be used later change nothing: somebody may be half-way through bringing them.
     ///
     /// # Errors
     /// [`KeyError`]: a file is missing or wrong.
-    pub fn open(dir: &Path, signs: bool) -> Result<Self, KeyError> {
-        let loaded = Arc::new(RwLock::new(Loaded::read(dir, signs)?));
-        Ok(Self { loaded, folder: Some((dir.to_owned(), signs)) })
+    pub fn follow(dir: &Path, signs: bool, stop: &CancellationToken) -> Result<Self, KeyError> {
+        let ring = Self { loaded: Arc::new(RwLock::new(Loaded::read(dir, signs)?)) };
+        ring.read_again(dir.to_owned(), signs, stop.clone());
+        Ok(ring)
     }
 
     /// One key without a folder, as tests have it.
@@ -271,14 +275,11 @@ impl KeyRing {
             checking: HashMap::from([(key.id.clone(), Arc::new(decoding))]),
             signing: HashMap::from([(key.id.clone(), Arc::new(key))]),
         };
-        Ok(Self { loaded: Arc::new(RwLock::new(loaded)), folder: None })
+        Ok(Self { loaded: Arc::new(RwLock::new(loaded)) })
     }
 
-    /// Reads the folder again every two seconds, until `stop`. Files that cannot be used change nothing:
-    /// somebody may be half-way through bringing them.
-    pub fn follow(&self, stop: &CancellationToken) {
-        let Some((dir, signs)) = self.folder.clone() else { return };
-        let (loaded, stop) = (Arc::clone(&self.loaded), stop.clone());
+    fn read_again(&self, dir: PathBuf, signs: bool, stop: CancellationToken) {
+        let loaded = Arc::clone(&self.loaded);
         #[expect(
             clippy::disallowed_methods,
             reason = "ends with its stop token, which every caller has"
@@ -317,15 +318,6 @@ impl KeyRing {
         loaded.signing.get(&scheduled.key.kid).cloned()
     }
 
-    /// The key with that id, if it is taken now.
-    #[must_use]
-    pub fn checking(&self, kid: &str) -> Option<Arc<DecodingKey>> {
-        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        let now = ambient::now();
-        let taken = loaded.schedule.keys.iter().any(|key| key.key.kid == kid && key.is_taken(now));
-        if taken { loaded.checking.get(kid).cloned() } else { None }
-    }
-
     /// The route with the set, for whoever checks tokens elsewhere.
     pub fn routes(self) -> Router {
         Router::new().route("/.well-known/jwks.json", get(move || async move { self.response() }))
@@ -336,6 +328,17 @@ impl KeyRing {
         let cache = format!("public, max-age={JWKS_MAX_AGE_S}");
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         ([(CACHE_CONTROL, cache)], Json(loaded.schedule.key_set(ambient::now()))).into_response()
+    }
+}
+
+#[async_trait]
+impl CheckingKeys for KeyRing {
+    fn find(&self, kid: &str) -> Found {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        let now = ambient::now();
+        let taken = loaded.schedule.keys.iter().any(|key| key.key.kid == kid && key.is_taken(now));
+        let key = if taken { loaded.checking.get(kid).cloned() } else { None };
+        key.map_or(Found::Unknown, Found::Key)
     }
 }
 

@@ -3,27 +3,34 @@
 //! The library leaves three gaps that are closed here: it ignores `typ` and `crit`, it lets a missing
 //! `aud`, `iss` or `sub` pass unless listed as required, and it grants 60 s of leeway by default.
 
+mod callers;
+
 use std::sync::Arc;
 
-use axum::extract::{FromRef, FromRequestParts};
 use events::{Position, SessionId, UserId};
-use http::header::AUTHORIZATION;
-use http::request::Parts;
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::access::{Access, Permission};
+use crate::access::Access;
 use crate::ambient;
+use crate::checking_keys::{CheckingKeys, Found};
 use crate::config::Tokens;
 use crate::problem::{Code, Problem};
 use crate::revocations::Revocations;
 use crate::signing_keys::{KeyRing, SigningKey};
 
+pub use callers::{Administrator, Authenticated, HasRole, NamedRole, UserWriter, bearer, lacking};
+
 /// `typ` of an access token (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
 /// Longest token looked at, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
+/// Longest life that an access token can be given, in seconds. What would live longer is refused: nobody
+/// remembers for longer what has ended.
+pub const ACCESS_LIFETIME_MAX_S: u64 = 3_600;
+/// How far clocks may differ, in seconds. No token lives longer for it.
+pub(crate) const CLOCKS_MARGIN_S: u64 = 60;
 
 /// The claims. No personal data: `sub` is an opaque id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +45,15 @@ struct Claims {
     /// The user's last revocation that was known when the token was made. A private claim.
     epoch: Position,
     roles: Vec<String>,
+}
+
+impl Claims {
+    /// What the library leaves open: it takes `exp` as not over in its last second, and looks at no `iat`.
+    const fn are_of(&self, now: u64) -> bool {
+        self.exp > now
+            && self.iat <= now.saturating_add(CLOCKS_MARGIN_S)
+            && self.exp.saturating_sub(self.iat) <= ACCESS_LIFETIME_MAX_S
+    }
 }
 
 /// Makes access tokens.
@@ -106,7 +122,7 @@ impl TokenIssuer {
 /// Checks access tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenVerifier {
-    keys: KeyRing,
+    keys: Arc<dyn CheckingKeys>,
     validation: Arc<Validation>,
     revocations: Option<Revocations>,
     access: Access,
@@ -125,16 +141,24 @@ pub struct Caller {
     pub roles: Vec<String>,
 }
 
+impl Caller {
+    /// Whether the token carries a role. What it allows is known to whoever asks.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|carried| carried == role)
+    }
+}
+
 impl TokenVerifier {
     /// Accepts tokens signed with one of `keys` for this issuer and audience. Without revocations, and with
-    /// the roles that are always there.
+    /// the roles that are always there; [`Verification`](crate::verification::Verification) has all of it.
     #[must_use]
-    pub fn new(keys: KeyRing, settings: &Tokens) -> Self {
+    pub fn new(keys: Arc<dyn CheckingKeys>, issuer: &str, audience: &str) -> Self {
         let mut validation = Validation::new(SigningKey::ALGORITHM);
         validation.leeway = 0;
         validation.validate_nbf = true;
-        validation.set_issuer(&[&settings.issuer]);
-        validation.set_audience(&[&settings.audience]);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         Self {
             keys,
@@ -162,33 +186,35 @@ impl TokenVerifier {
         &self.access
     }
 
-    /// Checks a token, and that its session and its user's access have not ended.
+    /// Checks a token, and that its session and its user's access have not ended. Asks nobody.
     ///
     /// # Errors
-    /// `unauthorized`, the same for every reason.
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
     pub fn verify(&self, token: &str) -> Result<Caller, Problem> {
-        let caller = self.verify_signature(token)?;
-        let revoked = |r: &Revocations| r.denies(caller.user, caller.session, caller.epoch);
-        if self.revocations.as_ref().is_some_and(revoked) {
-            return Err(Problem::new(Code::Unauthorized));
-        }
-        Ok(caller)
+        self.living(self.verify_signature(token)?)
+    }
+
+    /// The same, and asks where the keys come from when the token's is not known here, which is once for each
+    /// new key. What every extractor does.
+    ///
+    /// # Errors
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
+    pub async fn authenticate(&self, token: &str) -> Result<Caller, Problem> {
+        let kid = key_id(token).ok_or_else(refused)?;
+        let key = match self.keys.find(&kid) {
+            Found::Unknown => self.keys.ask_for(&kid).await,
+            known @ (Found::Key(_) | Found::Outdated) => known,
+        };
+        self.living(self.signed(token, key)?)
     }
 
     /// Checks a token for itself: signature, claims, end. For those who want to end a session that may
     /// have ended already.
     ///
     /// # Errors
-    /// `unauthorized`, the same for every reason.
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
     pub fn verify_signature(&self, token: &str) -> Result<Caller, Problem> {
-        self.claims(token)
-            .map(|claims| Caller {
-                user: claims.sub,
-                session: claims.sid,
-                epoch: claims.epoch,
-                roles: claims.roles,
-            })
-            .ok_or_else(|| Problem::new(Code::Unauthorized))
+        self.signed(token, key_id(token).map_or(Found::Unknown, |kid| self.keys.find(&kid)))
     }
 
     /// What a role beyond that of every user needs: knowledge of what ended that is not too old.
@@ -203,22 +229,46 @@ impl TokenVerifier {
         }
     }
 
-    fn claims(&self, token: &str) -> Option<Claims> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let header = decode_header(token).ok()?;
-        let is_access_token = header.typ.as_deref().is_some_and(|typ| {
-            typ.eq_ignore_ascii_case(TYPE) || typ.eq_ignore_ascii_case("application/at+jwt")
-        });
-        if !is_access_token || has_crit(token)? {
-            return None;
-        }
-        let key = self.keys.checking(header.kid.as_deref()?)?;
-        let claims = decode::<Claims>(token, &key, &self.validation).ok()?.claims;
-        // The library takes `exp` as not over in its last second; ours is over when the clock says so.
-        (claims.exp > unix_seconds()).then_some(claims)
+    fn living(&self, caller: Caller) -> Result<Caller, Problem> {
+        let revoked = |r: &Revocations| r.denies(caller.user, caller.session, caller.epoch);
+        if self.revocations.as_ref().is_some_and(revoked) { Err(refused()) } else { Ok(caller) }
     }
+
+    fn signed(&self, token: &str, key: Found) -> Result<Caller, Problem> {
+        let key = match key {
+            Found::Key(key) => key,
+            Found::Unknown => return Err(refused()),
+            Found::Outdated => {
+                return Err(Problem::new(Code::Unavailable)
+                    .detail("whether your access token is good cannot be told right now"));
+            }
+        };
+        let claims = decode::<Claims>(token, &key, &self.validation).map_err(|_| refused())?.claims;
+        if !claims.are_of(unix_seconds()) {
+            return Err(refused());
+        }
+        let Claims { sub: user, sid: session, epoch, roles, .. } = claims;
+        Ok(Caller { user, session, epoch, roles })
+    }
+}
+
+fn refused() -> Problem {
+    Problem::new(Code::Unauthorized)
+}
+
+/// The id of the key that a token says it is signed with; `None` when it is no access token by its header.
+fn key_id(token: &str) -> Option<String> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let header = decode_header(token).ok()?;
+    let is_access_token = header.typ.as_deref().is_some_and(|typ| {
+        typ.eq_ignore_ascii_case(TYPE) || typ.eq_ignore_ascii_case("application/at+jwt")
+    });
+    if !is_access_token || header.alg != SigningKey::ALGORITHM || has_crit(token)? {
+        return None;
+    }
+    header.kid
 }
 
 /// RFC 7515 4.1.11: an extension we do not know must be refused, and we know none.
@@ -232,92 +282,6 @@ fn has_crit(token: &str) -> Option<bool> {
 
 fn unix_seconds() -> u64 {
     u64::try_from(ambient::now().as_datetime().timestamp()).unwrap_or(0)
-}
-
-/// The token of `Authorization: Bearer …`.
-///
-/// # Errors
-/// `unauthorized` when there is none, more than one, or another scheme.
-pub fn bearer(parts: &Parts) -> Result<&str, Problem> {
-    let refused = || Problem::new(Code::Unauthorized);
-    let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (headers.next(), headers.next()) else { return Err(refused()) };
-    let (scheme, token) =
-        value.to_str().ok().and_then(|v| v.split_once(' ')).ok_or_else(refused)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(refused()) }
-}
-
-/// A caller with a valid token. A handler without this or [`Administrator`] is open to everyone.
-#[derive(Debug, Clone)]
-pub struct Authenticated(pub Caller);
-
-impl<S> FromRequestParts<S> for Authenticated
-where
-    S: Send + Sync,
-    TokenVerifier: FromRef<S>,
-{
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        TokenVerifier::from_ref(state).verify(bearer(parts)?).map(Self)
-    }
-}
-
-/// A caller whose token carries a role that allows to administer.
-#[derive(Debug, Clone)]
-pub struct Administrator(pub Caller);
-
-/// A caller whose token carries a role that allows to change other users.
-#[derive(Debug, Clone)]
-pub struct UserWriter(pub Caller);
-
-impl<S> FromRequestParts<S> for Administrator
-where
-    S: Send + Sync,
-    TokenVerifier: FromRef<S>,
-{
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        permitted(parts, state, Permission::Administer).await.map(Self)
-    }
-}
-
-impl<S> FromRequestParts<S> for UserWriter
-where
-    S: Send + Sync,
-    TokenVerifier: FromRef<S>,
-{
-    type Rejection = Problem;
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        permitted(parts, state, Permission::WriteUsers).await.map(Self)
-    }
-}
-
-async fn permitted<S>(
-    parts: &mut Parts,
-    state: &S,
-    permission: Permission,
-) -> Result<Caller, Problem>
-where
-    S: Send + Sync,
-    TokenVerifier: FromRef<S>,
-{
-    let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
-    let verifier = TokenVerifier::from_ref(state);
-    if !verifier.access.allows(&caller.roles, permission) {
-        return Err(lacking(permission));
-    }
-    verifier.check_current()?;
-    Ok(caller)
-}
-
-/// What a caller without a permission is told.
-#[must_use]
-pub fn lacking(permission: Permission) -> Problem {
-    let what = match permission {
-        Permission::Administer => "the role admin".to_owned(),
-        Permission::ReadUsers | Permission::WriteUsers => format!("the permission {permission}"),
-    };
-    Problem::new(Code::Forbidden).detail(format!("this needs {what}"))
 }
 
 #[cfg(test)]
@@ -342,6 +306,10 @@ mod tests {
         SigningKey::read(&path).unwrap()
     }
 
+    fn verifier(keys: &KeyRing) -> TokenVerifier {
+        TokenVerifier::new(Arc::new(keys.clone()), "https://id.example", "roster")
+    }
+
     fn claims() -> Value {
         let now = unix_seconds();
         json!({"iss": "https://id.example", "aud": "roster", "sub": ambient::new_uuid().to_string(),
@@ -361,7 +329,7 @@ mod tests {
     fn a_token_of_ours_passes() {
         let key = key();
         let keys = KeyRing::of(key).unwrap();
-        let verifier = TokenVerifier::new(keys.clone(), &settings());
+        let verifier = verifier(&keys);
         let user = UserId::from_uuid(ambient::new_uuid());
         let (session, epoch) = (SessionId::from_uuid(ambient::new_uuid()), Position(7));
         let issuer = TokenIssuer::new(keys, settings());
@@ -374,7 +342,7 @@ mod tests {
     fn everything_else_is_refused() {
         let key = key();
         let other = self::key();
-        let verifier = TokenVerifier::new(KeyRing::of(key.clone()).unwrap(), &settings());
+        let verifier = verifier(&KeyRing::of(key.clone()).unwrap());
         let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": key.id});
         assert!(verifier.verify(&sign(&key, &header, &claims())).is_ok(), "the base case is sound");
 
@@ -390,6 +358,9 @@ mod tests {
             ("exp", json!(now)),
             ("exp", json!(now - 1)),
             ("exp", json!((now + 60).to_string())),
+            ("exp", json!(now + ACCESS_LIFETIME_MAX_S + 1)),
+            ("iat", json!(now + 2 * CLOCKS_MARGIN_S)),
+            ("iat", json!(now.to_string())),
             ("nbf", json!(now + 30)),
             ("sub", json!("*")),
         ] {

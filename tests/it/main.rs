@@ -49,5 +49,6 @@ mod throttling;
 mod tracing;
 mod users;
 mod verifying;
+mod verifying_tokens;
 mod watching;
 mod workload;

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::examples::{Running, Said, examples, javascript, python, welcome_mailer};
+use e2e::examples::{Running, Said, example, examples, javascript, python};
 use e2e::{FeedBus, System, wait_for};
 use events::feed::{
     DeletedUser, DeletedUserData, FeedEvent, Happened, ProfileChange, PublicUser, Status,
@@ -187,7 +187,7 @@ async fn the_welcome_mailer_greets_who_registers_and_nobody_else() {
 
     let said = Said::default();
     let command = || {
-        let mut command = Command::new(welcome_mailer());
+        let mut command = Command::new(example("welcome-mailer"));
         command.arg("welcome").env("NATS_URL", system.nats_url());
         command.current_dir(system.file(""));
         command

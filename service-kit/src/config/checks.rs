@@ -6,6 +6,7 @@ use http::uri::PathAndQuery;
 use super::{Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
 use crate::access::Access;
 use crate::http::TrustedProxies;
+use crate::tokens::ACCESS_LIFETIME_MAX_S;
 
 /// Refuses a number that is not within its bounds.
 pub(super) fn bound(faults: &mut Vec<String>, key: &str, value: u64, low: u64, high: u64) {
@@ -48,7 +49,8 @@ impl Checked for Settings {
         bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
         bound("erasure.second_look_s", self.erasure.second_look_s, 1, 3_600);
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
-        bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, 3_600);
+        let life_max_s = ACCESS_LIFETIME_MAX_S;
+        bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, life_max_s);
         bound("passwords.length_min", self.passwords.length_min as u64, 8, 64);
         bound("passwords.strength_min", self.passwords.strength_min.into(), 0, 4);
         bound("passwords.memory_kib", self.passwords.memory_kib.into(), 19_456, 4_194_304);

@@ -129,6 +129,11 @@ impl Metrics {
         level.set(seconds(silence));
     }
 
+    /// Says how long ago keys of access tokens were fetched.
+    pub fn keys_age(&self, age: Duration) {
+        self.table().keys_age.with([self.service()]).set(seconds(age));
+    }
+
     /// Watches how full a stream is.
     #[must_use]
     pub fn stream(&self, stream: &str) -> StreamMetrics {

@@ -159,6 +159,8 @@ table! {
     throttle_refusals: Count = "roster_throttle_refusals_total" ["service", "policy"];
     /// For how long a feed of revocations has been silent.
     revocations_silence: Gauged = "roster_revocations_silence_seconds" ["service", "feed"];
+    /// How long ago keys of access tokens were fetched.
+    keys_age: Gauged = "roster_keys_age_seconds" ["service"];
     /// Position of the log that the views have.
     projector_position: Gauged = "roster_projector_position" ["service", "stream"];
     /// Messages that the views lacked when the last batch was written.

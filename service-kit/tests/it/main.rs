@@ -1,4 +1,4 @@
-//! The event-log client and the position of the views on a real nats-server.
+//! The event-log client and the position of the views on a real nats-server, and keys over HTTP.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@ mod erasure;
 mod event_log;
 mod follow;
 mod provision;
+mod remote_keys;
 mod sequel;
 mod snapshot;
 mod support;
