@@ -2,7 +2,10 @@
 
 mod body;
 mod client_address;
+pub mod cursor;
+pub mod freshness;
 mod layers;
+pub mod page;
 mod rate_limit;
 mod serve;
 
