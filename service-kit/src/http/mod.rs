@@ -4,7 +4,10 @@ mod body;
 mod client_address;
 mod command;
 mod conditional;
+pub mod cursor;
+pub mod freshness;
 mod layers;
+pub mod page;
 mod rate_limit;
 mod serve;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use events::{Position, subjects};
+use events::Position;
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Chunk};
@@ -10,33 +10,33 @@ use crate::causes::Causes;
 use crate::fold::Fold;
 use crate::parked::Parked;
 use crate::run::{Projection, RunError};
-use crate::store::write;
 use crate::supervise::Follower;
+use crate::target::Target;
 
 /// Messages of a parked aggregate that are read and written at once.
 const RETRY_MESSAGES_MAX: usize = 500;
 
-impl<F: Fold> Projection<F> {
+impl<T: Target> Projection<T> {
     /// Folds what has come, without what is parked. As before a failure, what comes before an event that cannot
     /// be parked any more is written before that is reported.
     pub(crate) async fn fold(
         &self,
         chunk: Chunk,
         parked: &mut Parked,
-    ) -> Result<Batch<F>, RunError> {
-        let mut batch = Batch::<F>::of(Causes::wanted(self.tracer.is_on()));
+    ) -> Result<Batch<T::Fold>, RunError> {
+        let mut batch = Batch::<T::Fold>::of(Causes::wanted(self.tracer.is_on()));
         let mut waiting = HashMap::new();
         for message in &chunk.messages {
-            let aggregate = subjects::aggregate(&message.subject);
+            let aggregate = T::Fold::aggregate(&message.subject);
             if parked.holds(aggregate) {
                 waiting.insert(aggregate.to_owned(), message.position);
             }
         }
         self.asked(parked.wait(waiting)).await?;
         for message in &chunk.messages {
-            let aggregate = subjects::aggregate(&message.subject);
+            let aggregate = T::Fold::aggregate(&message.subject);
             let is_parked = parked.holds(aggregate);
-            if is_parked && !F::ends(message) {
+            if is_parked && !T::Fold::ends(message) {
                 parked.passes(aggregate, message.position);
                 batch.passes(message);
                 continue;
@@ -47,13 +47,14 @@ impl<F: Fold> Projection<F> {
                     batch.ended.push(aggregate.to_owned());
                 }
                 Ok(()) => {}
-                Err(error) if parked.count() < self.parked_max => {
+                Err(error) if parked.count() < self.limits.parked_max => {
                     parked.hold(aggregate, message.position, error.to_string());
                     batch.parked.push(aggregate.to_owned());
                     batch.passes(message);
                 }
                 Err(error) => {
-                    let failure = RunError::TooManyParked(message.position, error, self.parked_max);
+                    let parked_max = self.limits.parked_max;
+                    let failure = RunError::TooManyParked(message.position, error, parked_max);
                     batch.failure = Some(failure);
                     return Ok(batch);
                 }
@@ -85,7 +86,7 @@ impl<F: Fold> Projection<F> {
         from: Position,
         position: Position,
     ) -> Result<(), RunError> {
-        let subjects = F::VIEW.subjects_of(aggregate);
+        let subjects = T::Fold::subjects_of(aggregate);
         let mut behind = Position(from.0.saturating_sub(1));
         loop {
             let messages =
@@ -93,8 +94,8 @@ impl<F: Fold> Projection<F> {
             let Some(last) = messages.last().map(|last| last.position) else {
                 return self.asked(parked.release(aggregate, position)).await;
             };
-            let counts_from = messages.iter().rposition(F::ends).unwrap_or(0);
-            let mut batch = Batch::<F>::of(Causes::wanted(false));
+            let counts_from = messages.iter().rposition(T::Fold::ends).unwrap_or(0);
+            let mut batch = Batch::<T::Fold>::of(Causes::wanted(false));
             let mut stuck = None;
             for message in messages.iter().skip(counts_from) {
                 if let Err(error) = batch.add(message) {
@@ -102,8 +103,7 @@ impl<F: Fold> Projection<F> {
                     break;
                 }
             }
-            let written = write(&self.views, self.generation, &batch.fold);
-            self.board.learn(&self.bounded(written).await?);
+            self.bounded(self.target.write(&batch.fold)).await?;
             if let Some((at, why)) = stuck {
                 return self.asked(parked.stuck(aggregate, at, why)).await;
             }
@@ -114,20 +114,17 @@ impl<F: Fold> Projection<F> {
     /// Writes what was folded, and what is parked of it.
     pub(crate) async fn apply(
         &self,
-        batch: &mut Batch<F>,
+        batch: &mut Batch<T::Fold>,
         parked: &mut Parked,
     ) -> Result<(), RunError> {
         let began = Instant::now();
         let causes = std::mem::replace(&mut batch.causes, Causes::wanted(false));
-        // An event is a part of its request once, however many generations take it in.
+        // An event is a part of its request once, however many views take it in.
         let causes = if self.counted().is_some() { causes } else { Causes::wanted(false) };
         let work = causes.begin(&self.tracer, self.stream());
-        match self.bounded(write(&self.views, self.generation, &batch.fold)).await {
-            Ok(generations) => self.board.learn(&generations),
-            Err(error) => {
-                work.failed();
-                return Err(error);
-            }
+        if let Err(error) = self.bounded(self.target.write(&batch.fold)).await {
+            work.failed();
+            return Err(error);
         }
         if let Some(metrics) = self.counted() {
             metrics.wrote(batch.events, began.elapsed());

@@ -1,20 +1,43 @@
 //! Queries that must reflect at least a position.
 
-use axum::http::request::Parts;
 use events::Position;
-use service_kit::http::POSITION;
-use service_kit::problem::{Code, Problem};
+use http::Uri;
+use http::request::Parts;
 
-use super::AppState;
+use super::POSITION;
+use crate::problem::{Code, Problem};
 
-/// Waits for the position that `?min_position=` or the header `Roster-Position` asks for.
-pub async fn fresh(parts: &Parts, state: &AppState) -> Result<(), Problem> {
+/// Waits for the position that `?min_position=` or the header `Roster-Position` asks for. `wait_for` says whether
+/// the views have it.
+///
+/// # Errors
+/// [`Code::NotYet`], or that what is asked for is no position; and what `wait_for` fails with.
+pub async fn fresh<Wait, E>(
+    parts: &Parts,
+    wait_for: impl FnOnce(Position) -> Wait,
+) -> Result<(), Problem>
+where
+    Wait: Future<Output = Result<bool, E>>,
+    Problem: From<E>,
+{
     let Some(position) = asked(parts)? else { return Ok(()) };
-    if state.reader.wait_for(position, state.query_wait).await? {
+    if wait_for(position).await? {
         return Ok(());
     }
     Err(Problem::new(Code::NotYet)
         .detail(format!("the views have not reached position {position} yet")))
+}
+
+/// For what has the one parameter `min_position`, read by [`fresh`]; any other is refused.
+///
+/// # Errors
+/// [`Code::InvalidParameter`].
+pub fn only_min_position(uri: &Uri) -> Result<(), Problem> {
+    let query = uri.query().unwrap_or_default();
+    match form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name != "min_position") {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(Code::InvalidParameter).detail("only min_position is known")),
+    }
 }
 
 fn asked(parts: &Parts) -> Result<Option<Position>, Problem> {

@@ -17,7 +17,9 @@ use mongodb::Collection;
 use mongodb::bson::{DateTime, Document, doc};
 use mongodb::error::Error;
 use service_kit::ambient;
-use views::{ParkedDocument, Views};
+
+use crate::database::ViewDatabase;
+use crate::parked_document::ParkedDocument;
 
 /// What the views behind one checkpoint have put aside.
 pub struct Parked {
@@ -33,12 +35,12 @@ impl Parked {
     /// # Errors
     /// The database does not answer.
     pub async fn load(
-        views: &Views,
+        database: &ViewDatabase,
         checkpoint: &str,
         stream: &'static str,
     ) -> Result<Self, Error> {
         let mut parked = Self {
-            collection: views.parked(),
+            collection: database.parked(),
             checkpoint: checkpoint.to_owned(),
             stream,
             held: HashMap::new(),
@@ -59,16 +61,19 @@ impl Parked {
     }
 
     /// How many aggregates are parked.
+    #[must_use]
     pub fn count(&self) -> usize {
         self.held.len()
     }
 
     /// Whether an aggregate is.
+    #[must_use]
     pub fn holds(&self, aggregate: &str) -> bool {
         self.held.contains_key(aggregate)
     }
 
     /// Those that are, and from which position on.
+    #[must_use]
     pub fn aggregates(&self) -> Vec<(String, Position)> {
         self.held.values().map(|held| (held.aggregate.clone(), held.position())).collect()
     }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use async_nats::client::{FlushError, PublishError};
-use async_nats::{Client, SubscribeError, Subscriber};
-use events::subjects::PARKED_RETRY;
+use async_nats::{Client, Subject, SubscribeError, Subscriber};
 use futures::StreamExt;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -13,24 +12,34 @@ use tokio_util::sync::CancellationToken;
 /// Pause after which what is parked is read again without a wish.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 
+/// Core subject on which the operator wishes that what is parked of some views is read again. `views` names them, in
+/// the plural. Never stored.
+#[must_use]
+pub fn retry_subject(views: &str) -> String {
+    format!("roster.parked.{views}")
+}
+
 /// The operator's side: wishes that what is parked is read again.
-pub struct RetryWish(Client);
+pub struct RetryWish {
+    client: Client,
+    subject: Subject,
+}
 
 impl RetryWish {
     /// Over a connection with the operator's rights.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self(client)
+    pub fn new(client: Client, subject: impl Into<Subject>) -> Self {
+        Self { client, subject: subject.into() }
     }
 
-    /// Lets every projector that runs hear it.
+    /// Lets every projector that runs and listens there hear it.
     ///
     /// # Errors
     /// The connection is gone: perhaps nobody has.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn send(&self) -> Result<(), WishError> {
-        self.0.publish(PARKED_RETRY, "".into()).await?;
-        Ok(self.0.flush().await?)
+        self.client.publish(self.subject.clone(), "".into()).await?;
+        Ok(self.client.flush().await?)
     }
 }
 
@@ -62,12 +71,16 @@ impl Wishes {
     ///
     /// # Errors
     /// The subscription could not be made.
-    pub async fn listen(client: &Client) -> Result<Self, SubscribeError> {
-        let subscriber = client.subscribe(PARKED_RETRY).await?;
+    pub async fn listen(
+        client: &Client,
+        subject: impl Into<Subject>,
+    ) -> Result<Self, SubscribeError> {
+        let subscriber = client.subscribe(subject.into()).await?;
         Ok(Self { subscriber: Mutex::new(subscriber), count: watch::Sender::new(0) })
     }
 
     /// For one that has something parked.
+    #[must_use]
     pub fn heard(&self) -> Retries {
         Retries { wishes: self.count.subscribe(), due: Instant::now() + RETRY_EVERY }
     }

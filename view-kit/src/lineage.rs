@@ -14,8 +14,8 @@
 use events::{Position, Timestamp};
 use mongodb::bson::{DateTime, doc};
 use service_kit::event_log::{EventLog, ReadError};
-use views::Views;
 
+use crate::database::ViewDatabase;
 use crate::store::StoreError;
 
 /// Views and log do not belong together.
@@ -24,7 +24,7 @@ use crate::store::StoreError;
     "the views do not belong to this log: {why}. The log is right: stop the projectors, then drop the database \
      {database} or set mongodb.database to a new name; the views are built from the log again"
 )]
-pub(crate) struct Parted {
+pub struct Parted {
     why: String,
     database: String,
 }
@@ -55,12 +55,20 @@ impl Lineage {
         Ok(Self { name: standing.lineage, end: standing.end })
     }
 
+    /// Position of the last message that it holds.
+    pub(crate) const fn end(&self) -> Position {
+        self.end
+    }
+
     /// What a checkpoint says.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub(crate) async fn known(views: &Views, checkpoint: &str) -> Result<Known, StoreError> {
-        let found = views.checkpoints().find_one(doc! {"_id": checkpoint}).await?;
+    pub(crate) async fn known(
+        database: &ViewDatabase,
+        checkpoint: &str,
+    ) -> Result<Known, StoreError> {
+        let found = database.checkpoints().find_one(doc! {"_id": checkpoint}).await?;
         let Some(found) = found else { return Ok(Known::default()) };
         let last = found.get_document("last").ok().and_then(|last| {
             let position = Position(last.get_i64("position").ok()?.unsigned_abs());
@@ -105,10 +113,14 @@ impl Lineage {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub(crate) async fn note(&self, views: &Views, checkpoint: &str) -> Result<(), StoreError> {
+    pub(crate) async fn note(
+        &self,
+        database: &ViewDatabase,
+        checkpoint: &str,
+    ) -> Result<(), StoreError> {
         let Some(name) = &self.name else { return Ok(()) };
         let noted = doc! {"$set": {"lineage": name}};
-        views.checkpoints().update_one(doc! {"_id": checkpoint}, noted).upsert(true).await?;
+        database.checkpoints().update_one(doc! {"_id": checkpoint}, noted).upsert(true).await?;
         Ok(())
     }
 }

@@ -2,16 +2,18 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{Position, UserId};
-use service_kit::keys::SecretKey;
+use events::Position;
+use uuid::Uuid;
+
+use crate::keys::SecretKey;
 
 const TAG_BYTES: usize = 32;
 const ID_BYTES: usize = 16;
 
-/// What a list is ordered by, of one user.
+/// What a list is ordered by, of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// The user has none.
+    /// The item has none.
     Absent,
     /// Milliseconds since 1970.
     Time(i64),
@@ -19,19 +21,20 @@ pub enum Key {
     Text(String),
 }
 
-/// The last user of a page: the next one starts behind it.
+/// The last item of a page: the next one starts behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// What the list is ordered by.
     pub key: Key,
-    /// The user's id, which makes the order total.
-    pub id: UserId,
+    /// The item's id, which makes the order total.
+    pub id: Uuid,
 }
 
 impl Place {
     /// The cursor for a place in the list that `query` describes.
+    #[must_use]
     pub fn seal(&self, key: &SecretKey, query: &str) -> String {
-        let mut bytes = self.id.as_uuid().as_bytes().to_vec();
+        let mut bytes = self.id.as_bytes().to_vec();
         match &self.key {
             Key::Absent => {}
             Key::Time(millis) => {
@@ -47,6 +50,7 @@ impl Place {
     }
 
     /// The place in a cursor; `None` when we did not make it for this query.
+    #[must_use]
     pub fn open(cursor: &str, key: &SecretKey, query: &str) -> Option<Self> {
         let bytes = open(cursor, key, query)?;
         let (id, key) = bytes.split_at_checked(ID_BYTES)?;
@@ -56,16 +60,18 @@ impl Place {
             Some((b's', text)) => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             Some(_) => return None,
         };
-        Some(Self { key, id: UserId::from_uuid(uuid::Uuid::from_slice(id).ok()?) })
+        Some(Self { key, id: Uuid::from_slice(id).ok()? })
     }
 }
 
 /// The cursor behind an event, in the list of events that `query` describes.
+#[must_use]
 pub fn seal_position(position: Position, key: &SecretKey, query: &str) -> String {
     seal(position.0.to_be_bytes().to_vec(), key, query)
 }
 
 /// The event in a cursor; `None` when we did not make it for this query.
+#[must_use]
 pub fn open_position(cursor: &str, key: &SecretKey, query: &str) -> Option<Position> {
     let bytes = open(cursor, key, query)?;
     Some(Position(u64::from_be_bytes(bytes.try_into().ok()?)))
@@ -97,7 +103,7 @@ mod tests {
             Key::Text("ada".to_owned()),
             Key::Text(String::new()),
         ] {
-            let place = Place { key: place, id: UserId::from_uuid(uuid::Uuid::max()) };
+            let place = Place { key: place, id: Uuid::max() };
             let cursor = place.seal(&key, "role=admin");
             assert_eq!(Place::open(&cursor, &key, "role=admin"), Some(place));
             assert_eq!(Place::open(&cursor, &key, "role=user"), None);

@@ -12,7 +12,7 @@ use service_kit::trace::{Recorded, TraceContext, Tracer};
 const TRACED_AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The causes of the events of one batch, as far as anybody wants to know.
-pub struct Causes {
+pub(crate) struct Causes {
     wanted: bool,
     known: Vec<Known>,
 }
@@ -26,13 +26,13 @@ struct Known {
 impl Causes {
     /// `recorded`: there are spans. Reading each event twice would slow a rebuild down for nothing, so it
     /// is done only where it is seen.
-    pub fn wanted(recorded: bool) -> Self {
+    pub(crate) fn wanted(recorded: bool) -> Self {
         let wanted = recorded || tracing::enabled!(tracing::Level::DEBUG);
         Self { wanted, known: Vec::new() }
     }
 
     /// Takes in the next message.
-    pub fn add(&mut self, message: &Followed) {
+    pub(crate) fn add(&mut self, message: &Followed) {
         if !self.wanted {
             return;
         }
@@ -43,7 +43,7 @@ impl Causes {
     }
 
     /// The events are being written to the views.
-    pub fn begin(self, tracer: &Tracer, stream: &'static str) -> Work {
+    pub(crate) fn begin(self, tracer: &Tracer, stream: &'static str) -> Work {
         let now = ambient::now().as_datetime();
         let begun = self.known.into_iter().map(|known| {
             let age = (now - known.stored_at.as_datetime()).to_std().unwrap_or_default();
@@ -57,14 +57,14 @@ impl Causes {
 }
 
 /// The work on the events of one batch.
-pub struct Work {
+pub(crate) struct Work {
     stream: &'static str,
     events: Vec<(Known, Recorded)>,
 }
 
 impl Work {
     /// The views have the events.
-    pub fn done(self) {
+    pub(crate) fn done(self) {
         for (known, recorded) in self.events {
             let trace_id = recorded.context().map(TraceContext::trace_id);
             let (event, request_id) = (known.cause.kind, known.cause.correlation_id);
@@ -76,7 +76,7 @@ impl Work {
     }
 
     /// They do not, and the batch will come again.
-    pub fn failed(self) {
+    pub(crate) fn failed(self) {
         for (_, recorded) in self.events {
             recorded.failed();
         }

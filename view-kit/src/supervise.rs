@@ -41,16 +41,19 @@ impl<P: Copy + Default> Default for Progress<P> {
 
 impl<P: Copy> Progress<P> {
     /// How far it is.
+    #[must_use]
     pub fn position(&self) -> P {
         self.lock().position
     }
 
     /// Why it stands still, if it does.
+    #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }
 
     /// How many aggregates are parked.
+    #[must_use]
     pub fn parked(&self) -> usize {
         self.lock().parked
     }
@@ -125,19 +128,13 @@ pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
     }
 }
 
-/// What readiness says of so many parked aggregates.
+/// What readiness says of so many parked aggregates, and where to see them.
 ///
 /// # Errors
 /// When there are any.
-pub fn none_parked(aggregates: usize) -> Result<(), String> {
+pub fn none_parked(aggregates: usize, see: &str) -> Result<(), String> {
     match aggregates {
         0 => Ok(()),
-        some => Err(format!("{some} parked: see `roster parked list`")),
+        some => Err(format!("{some} parked: see {see}")),
     }
-}
-
-/// Age of a message that is not worked on yet.
-pub fn age(stored_at: Option<events::Timestamp>, now: events::Timestamp) -> Duration {
-    let age = stored_at.map(|stored_at| now.as_datetime() - stored_at.as_datetime());
-    age.and_then(|age| age.to_std().ok()).unwrap_or_default()
 }
