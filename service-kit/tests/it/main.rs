@@ -14,6 +14,7 @@ mod event_log;
 mod follow;
 mod provision;
 mod sequel;
+mod service;
 mod snapshot;
 mod support;
 mod views_position;
