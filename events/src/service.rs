@@ -33,7 +33,9 @@ const TAKEN: &[&str] = &[
 pub enum InvalidServiceName {
     /// It does not fit into subjects, variables and names of files as it is.
     #[error(
-        "a name has {SERVICE_NAME_CHARS_MIN} to {SERVICE_NAME_CHARS_MAX} letters in lower case and digits, and begins with a letter"
+        "a name has {min} to {max} letters in lower case and digits, and begins with a letter",
+        min = SERVICE_NAME_CHARS_MIN,
+        max = SERVICE_NAME_CHARS_MAX
     )]
     Form,
     /// It belongs to Roster, to NATS or to MongoDB.

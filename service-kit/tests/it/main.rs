@@ -15,6 +15,7 @@ mod follow;
 mod provision;
 mod remote_keys;
 mod sequel;
+mod service;
 mod snapshot;
 mod support;
 mod views_position;
