@@ -31,6 +31,7 @@ mod seek;
 pub mod store;
 mod supervise;
 mod target;
+pub mod teller;
 mod view_reads;
 
 pub use database::{CHECKPOINTS, ViewDatabase};

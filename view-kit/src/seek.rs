@@ -28,6 +28,7 @@ pub fn behind(
     };
     match &place.key {
         Key::Text(text) => vec![same(text.into()), rest(text.into())],
+        Key::Number(number) => vec![same((*number).into()), rest((*number).into())],
         Key::Time(at) => {
             let at: Bson = DateTime::from_millis(*at).into();
             let mut branches = vec![same(at.clone()), rest(at)];

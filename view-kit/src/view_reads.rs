@@ -67,6 +67,12 @@ impl<V: View> ViewReads<V> {
             })
     }
 
+    /// How far the views are, as it is heard: what an answer to a command waits for.
+    #[must_use]
+    pub const fn heard(&self) -> &ViewsPosition {
+        &self.position
+    }
+
     async fn ping(&self) -> Result<(), ReadError> {
         let database = self.database.clone();
         self.reads.whole(async move { Ok(database.ping().await?) }).await

@@ -17,6 +17,8 @@ pub enum Key {
     Absent,
     /// Milliseconds since 1970.
     Time(i64),
+    /// A whole number.
+    Number(i64),
     /// A text, as it is compared.
     Text(String),
 }
@@ -41,6 +43,10 @@ impl Place {
                 bytes.push(b't');
                 bytes.extend_from_slice(&millis.to_be_bytes());
             }
+            Key::Number(number) => {
+                bytes.push(b'n');
+                bytes.extend_from_slice(&number.to_be_bytes());
+            }
             Key::Text(text) => {
                 bytes.push(b's');
                 bytes.extend_from_slice(text.as_bytes());
@@ -57,6 +63,7 @@ impl Place {
         let key = match key.split_first() {
             None => Key::Absent,
             Some((b't', millis)) => Key::Time(i64::from_be_bytes(millis.try_into().ok()?)),
+            Some((b'n', number)) => Key::Number(i64::from_be_bytes(number.try_into().ok()?)),
             Some((b's', text)) => Key::Text(String::from_utf8(text.to_vec()).ok()?),
             Some(_) => return None,
         };
@@ -100,6 +107,7 @@ mod tests {
             Key::Absent,
             Key::Time(1_700_000_000_000),
             Key::Time(-1),
+            Key::Number(-7),
             Key::Text("ada".to_owned()),
             Key::Text(String::new()),
         ] {
