@@ -101,6 +101,11 @@ async fn credentials_are_made_once_and_good_for_what_the_names_say() {
         assert_eq!((&revoked["user"], &revoked["outcome"]), (&first["user"], &outcome.into()));
     }
     assert_eq!(system.roster(&["services", "revoke", "gadget"]).status.code(), Some(2));
+    // A restore must not let them in again.
+    let output = system.roster(&["backup", "copy"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let revoked = fs::read_to_string(system.file("copy/keys/nats/revoked")).unwrap();
+    assert_eq!(revoked, format!("{key}\n"));
     let next = answer(&creds(&["--out", "gadget.creds"]));
     assert_eq!(next["outcome"], "made");
     assert_ne!(next["user"], first["user"]);
