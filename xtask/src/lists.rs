@@ -3,8 +3,6 @@
 use anyhow::Context;
 use events::ServiceNames;
 
-use crate::words::Words;
-
 /// The manifest of the workspace with a further member.
 pub fn workspace(manifest: &str, names: &ServiceNames) -> anyhow::Result<String> {
     let after = "    \"examples/product-service\",\n";
@@ -20,21 +18,27 @@ pub fn layers(script: &str, names: &ServiceNames) -> anyhow::Result<String> {
     insert(script, &format!("{line}\n"), &format!("{own}\n")).context(".ci/check-layers")
 }
 
-/// The compose file with a further entry: that of the template in other words.
-pub fn compose(file: &str, names: &ServiceNames) -> anyhow::Result<String> {
-    let (begin, end) =
-        ("  # ---- product-service ----\n", "  # ---- end of product-service ----\n");
-    let start = file.find(begin).context("docker-compose.yml does not have the template")?;
-    let length = file.get(start..).and_then(|rest| rest.find(end));
-    let length = length.context("docker-compose.yml does not end the template")? + end.len();
-    let entry = file.get(start..start + length).unwrap_or_default();
-    let own = Words::of(names).rename(entry);
-    insert(file, entry, &own).context("docker-compose.yml")
-}
-
 fn insert(text: &str, after: &str, what: &str) -> anyhow::Result<String> {
     let at = text.find(after).context("the line of the template is not there")? + after.len();
     let (before, behind) = text.split_at(at);
     anyhow::ensure!(!text.contains(what), "it is in there already");
     Ok(format!("{before}{what}{behind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_stands_in_each_list_once() {
+        let names = ServiceNames::parse("order", "orders").unwrap();
+        let manifest = "members = [\n    \"examples/product-service\",\n    \"xtask\",\n]\n";
+        let added = workspace(manifest, &names).unwrap();
+        assert!(added.contains("    \"order-service\",\n"), "{added}");
+        assert!(workspace(&added, &names).is_err());
+        let script = "    [examples/product-service]=\"events\"\n    [tests]=\"\"\n";
+        let added = layers(script, &names).unwrap();
+        assert!(added.contains("    [order-service]=\"events\"\n"), "{added}");
+        assert!(layers("", &names).is_err());
+    }
 }

@@ -37,7 +37,7 @@ impl NewService {
         self.format(&service)?;
         self.describe(&service)?;
         Ok(format!(
-            "{service}/ is there, and stands in Cargo.toml, .ci/check-layers and docker-compose.yml.\n\
+            "{service}/ is there, and stands in Cargo.toml and .ci/check-layers.\n\
              \n\
              cargo test -p {service}                  # its tests, on real servers\n\
              cargo build -p {service} && cargo run -- dev --with {service}\n\
@@ -49,11 +49,8 @@ impl NewService {
     /// The lists with this service in them.
     fn lists(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
         type Change = fn(&str, &ServiceNames) -> anyhow::Result<String>;
-        let changes: [(&str, Change); 3] = [
-            ("Cargo.toml", lists::workspace),
-            (".ci/check-layers", lists::layers),
-            ("docker-compose.yml", lists::compose),
-        ];
+        let changes: [(&str, Change); 2] =
+            [("Cargo.toml", lists::workspace), (".ci/check-layers", lists::layers)];
         let changed = changes.into_iter().map(|(name, change)| {
             let path = self.root.join(name);
             let text = read(&path)?;
@@ -103,7 +100,6 @@ impl NewService {
     }
 
     fn cargo(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-        #[expect(clippy::disallowed_methods, reason = "the cargo that runs this")]
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo).args(arguments).current_dir(&self.root).output()?;
         if !output.status.success() {
