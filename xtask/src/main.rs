@@ -7,6 +7,7 @@ mod words;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use events::ServiceNames;
 
@@ -31,9 +32,6 @@ enum Command {
         /// The same in the plural; with an `s` behind it unless given.
         #[arg(long)]
         plural: Option<String>,
-        /// The repository; this one unless given.
-        #[arg(long, hide = true)]
-        root: Option<PathBuf>,
     },
 }
 
@@ -52,11 +50,12 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<String> {
     match command {
-        Command::NewService { name, plural, root } => {
+        Command::NewService { name, plural } => {
             let plural = plural.unwrap_or_else(|| format!("{name}s"));
             let names = ServiceNames::parse(&name, &plural)?;
-            let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-            NewService { names, root: root.unwrap_or(here) }.make()
+            // Of now: a build folder may be shared by copies of this repository.
+            let here = std::env::var_os("CARGO_MANIFEST_DIR").context("run it as `cargo xtask`")?;
+            NewService { names, root: PathBuf::from(here).join("..") }.make()
         }
     }
 }
