@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use service_kit::event_log::{FollowError, Followed, Start};
 use tokio::time::{Instant, sleep, timeout};
-use views::states_checkpoint;
+use views::{states_begun_checkpoint, states_checkpoint};
 
 use crate::batch::Batch;
 use crate::causes::Causes;
@@ -25,8 +25,8 @@ use crate::store::{checkpoint, write};
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
 /// How many batches' worth a generation that is being filled takes in at once. The waits for the disk cost the same
-/// whatever stands in a write.
-const BATCHES: usize = 4;
+/// whatever stands in a write; but with more of them a busy database does not answer in time.
+const BATCHES: usize = 2;
 /// Longest rest after a batch: below the silence by which a follower counts as hung.
 const REST_MAX: Duration = Duration::from_secs(1);
 /// How long the next message is waited for when there is one.
@@ -86,11 +86,16 @@ impl<F: Fold> Projection<F> {
         self.position(&name).await
     }
 
-    /// Whether all of them are written: the generation may be removed meanwhile.
+    /// Whether all of them are written: the generation may be removed meanwhile. They come in the order of the
+    /// log. So those up to a position need not be written again by whoever begins anew: the last message of a
+    /// subject that was written to since stands behind it.
     async fn write_states(&self) -> Result<bool, RunError> {
+        let name = states_begun_checkpoint(self.of().1);
+        let written = self.position(&name).await?;
         let following = self.log.follow(F::VIEW.filters(), Start::LastOfEach).await?;
         let mut pending = following.pending;
         let mut chunks = Box::pin(self.chunks(following.messages));
+        let mut last = Position(0);
         while pending > 0 {
             let chunk = timeout(ARRIVAL_MAX, chunks.next()).await;
             let chunk = chunk.ok().flatten().ok_or(RunError::Missing)?;
@@ -98,16 +103,26 @@ impl<F: Fold> Projection<F> {
             for next in chunk {
                 let message = next?;
                 pending = message.pending;
+                if message.position < last {
+                    return Err(RunError::Disordered(last, message.position));
+                }
+                last = message.position;
+                if last <= written {
+                    continue;
+                }
                 // What cannot be read is met again in its place, and parked there.
                 let _ = batch.add(&message);
             }
-            let began = Instant::now();
+            let (began, end) = (Instant::now(), batch.end);
             let mut states = batch.fold;
             states.keep_states();
             let generations = self.bounded(write(&self.views, self.of().1, &states)).await?;
             self.board.learn(&generations);
             if !self.board.is_there(self.of()) {
                 return Ok(false);
+            }
+            if let Some(end) = end {
+                self.bounded(checkpoint(&self.views, &name, end, None)).await?;
             }
             self.rest(began.elapsed()).await;
         }

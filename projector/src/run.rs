@@ -38,6 +38,8 @@ pub(crate) enum RunError {
     DatabaseTimeout,
     #[error("an event that the log holds does not come")]
     Missing,
+    #[error("the last messages of the subjects do not come in order: {1} behind {0}")]
+    Disordered(Position, Position),
     #[error(
         "the event at position {0} cannot be read: {1}. It is not parked, as {2} aggregates are (projector.parked_max), and nothing behind it is applied"
     )]

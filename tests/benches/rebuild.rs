@@ -5,8 +5,9 @@
 //!
 //! A generator writes five events for each user straight into the log, and a session for every tenth. Then views
 //! and feed are let come to the end of it, and the two ceilings are measured. The rebuild runs beside 100 commands
-//! a second, each of which is read back at once, and 16 readers. At last it is killed at random points, repeated,
-//! and compared with what a projector makes of the log that has never seen another generation.
+//! a second, each of which is read back at once, and 16 readers with 320 reads a second. At last it is
+//! killed at random points, repeated, and compared with what a projector makes of the log that has never seen
+//! another generation.
 
 #![allow(
     clippy::unwrap_used,
@@ -59,6 +60,7 @@ async fn measure(users: u64, kills: u64) {
         ("ROSTER_PROJECTOR_LAG_MAX_MS", "3600000"),
     ])
     .await;
+    give_cache(&system).await;
     // It would read the whole log for users to be erased, of whom there are none.
     system.kill_reactor();
     let events = users * EVENTS_PER_USER;
@@ -106,13 +108,22 @@ async fn measure(users: u64, kills: u64) {
     assert!(seen.failed.is_empty() && seen.stale == 0, "answers failed or were stale");
 }
 
+/// The servers of tests have a cache of 256 MB, which is less than the views of this log. Unless it is told
+/// otherwise the database takes half of what the machine has.
+async fn give_cache(system: &System) {
+    let admin = system.views().await.client().database("admin");
+    let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=4G"};
+    admin.run_command(cache).await.unwrap();
+}
+
 /// Kills at random points of a rebuild, and a last run to its end.
 async fn killed(system: &mut System, kills: u64, filled: Duration) {
     let mut random = generator::Random::new(7);
     for kill in 0..kills {
         let mut command = system.roster_in_the_background(&["rebuild", "all"], "killed.json");
         let millis = u64::try_from(filled.as_millis()).unwrap();
-        let at = Duration::from_millis(random.next() % (millis * 2 / kills.max(1)).max(1));
+        // Without the load it is filled faster: they end where it is compared, before it is switched in.
+        let at = Duration::from_millis(random.next() % (millis / kills.max(1)).max(1));
         sleep(at).await;
         command.kill().unwrap();
         command.wait().unwrap();
@@ -152,9 +163,13 @@ async fn rebuilt(system: &System, what: &str) -> Value {
         async move { ended }
     })
     .await;
-    let answer: Value =
-        serde_json::from_slice(&std::fs::read(system.file("rebuild.json")).unwrap()).unwrap();
-    assert_eq!(answer["switched"], true, "{answer}");
+    let answer = std::fs::read(system.file("rebuild.json")).unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+    if answer["switched"] != true {
+        let log = std::fs::read_to_string(system.file("projector")).unwrap();
+        let end: Vec<&str> = log.lines().rev().take(40).collect();
+        panic!("not switched: {answer}; the projector, last line first: {end:#?}");
+    }
     println!("largest size of the command: {} MB", size.unwrap());
     answer
 }

@@ -17,7 +17,8 @@ use events::Position;
 
 use crate::{
     CHECKPOINTS, Views, history_collection, logins_checkpoint, sessions_checkpoint,
-    sessions_collection, states_checkpoint, users_checkpoint, users_collection,
+    sessions_collection, states_begun_checkpoint, states_checkpoint, users_checkpoint,
+    users_collection,
 };
 
 /// The document.
@@ -333,6 +334,7 @@ impl Views {
                 Kind::Users => vec![
                     users_checkpoint(number),
                     states_checkpoint(number),
+                    states_begun_checkpoint(number),
                     logins_checkpoint(number),
                 ],
                 Kind::Sessions => vec![sessions_checkpoint(number)],

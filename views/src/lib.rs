@@ -67,6 +67,12 @@ pub fn states_checkpoint(generation: u32) -> String {
     format!("{}_states", users_checkpoint(generation))
 }
 
+/// Up to where they are written while they are being written, so that nobody begins anew with the first of them.
+#[must_use]
+pub fn states_begun_checkpoint(generation: u32) -> String {
+    format!("{}_begun", states_checkpoint(generation))
+}
+
 /// The checkpoint of what the user views have out of the log of sessions.
 #[must_use]
 pub fn logins_checkpoint(generation: u32) -> String {

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use projector::View;
 use service_kit::event_log::EventLog;
 use tokio::time::{Instant, sleep};
-use views::Kind;
+use views::{Kind, states_begun_checkpoint};
 
 use super::Rebuild;
 use super::steps::Candidate;
@@ -48,6 +48,8 @@ struct Standing {
     behind: u64,
     /// Documents of those whose positions stand still while the last states are written.
     documents: u64,
+    /// Up to where those are written.
+    states: u64,
 }
 
 impl Rebuild {
@@ -58,7 +60,7 @@ impl Rebuild {
         near: u64,
     ) -> anyhow::Result<()> {
         let bar = bar()?;
-        let mut last = (0, 0);
+        let mut last = (0, 0, 0);
         let mut patience = Patience::new();
         loop {
             match self.standing(candidates).await {
@@ -73,7 +75,7 @@ impl Rebuild {
                         bar.finish_and_clear();
                         return Ok(());
                     }
-                    let now = (standing.position, standing.documents);
+                    let now = (standing.position, standing.documents, standing.states);
                     if now != last {
                         last = now;
                         patience = Patience::new();
@@ -122,7 +124,8 @@ impl Rebuild {
 
     async fn standing(&self, candidates: &[Candidate]) -> anyhow::Result<Standing> {
         self.are_there(candidates).await?;
-        let mut standing = Standing { begun: true, position: 0, end: 0, behind: 0, documents: 0 };
+        let mut standing =
+            Standing { begun: true, position: 0, end: 0, behind: 0, documents: 0, states: 0 };
         for (view, number) in views_of(candidates) {
             let end = self.end(view).await?.0;
             let checkpoint = self.views.checkpoint(&view.checkpoint(number)).await?;
@@ -133,6 +136,8 @@ impl Rebuild {
             standing.behind = standing.behind.max(end.saturating_sub(position));
             if view == View::Users && position == 0 {
                 standing.documents += self.views.users(number).estimated_document_count().await?;
+                let states = self.views.position(&states_begun_checkpoint(number)).await?;
+                standing.states = states.0;
             }
         }
         Ok(standing)

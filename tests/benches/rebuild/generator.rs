@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use async_nats::{Client, HeaderMap, Request};
 use e2e::System;
 use events::{
-    Actor, CommandId, Envelope, Event, Fact, Metadata, Position, Revision, Session, SessionFact,
-    SessionId, SessionSeed, Snapshot, Status, Timestamp, User, UserFact, UserId, evolve_session,
-    subjects,
+    Actor, CommandId, Envelope, Event, Fact, Metadata, Position, Session, SessionFact, SessionId,
+    SessionSeed, Snapshot, Timestamp, UserFact, UserId, UserState, evolve_session, subjects,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -67,49 +66,40 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_unix_seconds(1_700_000_000).unwrap().plus_seconds(second)
 }
 
-/// The state of the n-th user after so many events, and the last of them.
-fn life(n: u64, revision: u64) -> (UserFact, User) {
-    let email = format!("user{n}@bench.example");
-    let mut metadata = Metadata::new();
-    metadata.insert("plan".to_owned(), json!(["free", "team", "enterprise"][(n % 3) as usize]));
-    let mut user = User {
-        id: user_id(n),
-        email: email.clone(),
-        email_verified: false,
-        full_name: Some(format!("Given{} Family{}", n % 977, n % 1_009)),
-        roles: vec!["user".to_owned()],
-        status: Status::Active,
-        metadata: metadata.clone(),
-        revision: Revision(revision),
-        created_at: at(n),
-        updated_at: at(n + revision),
-    };
-    let mut fact = UserFact::Registered {
-        email,
-        email_verified: false,
-        full_name: user.full_name.clone(),
-        roles: user.roles.clone(),
-        metadata,
-        imported: None,
-    };
-    for step in 2..=revision {
-        fact = match step {
-            2 => {
-                user.email_verified = true;
-                UserFact::EmailVerified
+/// What happens to the n-th user, one after the other.
+fn fact(n: u64, revision: u64) -> UserFact {
+    match revision {
+        1 => {
+            let mut metadata = Metadata::new();
+            let plan = ["free", "team", "enterprise"][(n % 3) as usize];
+            metadata.insert("plan".to_owned(), json!(plan));
+            UserFact::Registered {
+                email: format!("user{n}@bench.example"),
+                email_verified: false,
+                full_name: Some(format!("Given{} Family{}", n % 977, n % 1_009)),
+                roles: vec!["user".to_owned()],
+                metadata,
+                imported: None,
             }
-            3 => {
-                user.full_name = Some(format!("Given{} Other{}", n % 977, n % 499));
-                UserFact::ProfileChanged { full_name: Some(user.full_name.clone()), metadata: None }
-            }
-            4 => {
-                user.roles = vec!["clerk".to_owned(), "user".to_owned()];
-                UserFact::RolesChanged { roles: user.roles.clone() }
-            }
-            _ => UserFact::PasswordChanged,
-        };
+        }
+        2 => UserFact::EmailVerified,
+        3 => UserFact::ProfileChanged {
+            full_name: Some(Some(format!("Given{} Other{}", n % 977, n % 499))),
+            metadata: None,
+        },
+        4 => UserFact::RolesChanged { roles: vec!["clerk".to_owned(), "user".to_owned()] },
+        _ => UserFact::PasswordChanged,
     }
-    (fact, user)
+}
+
+/// The state of the n-th user after so many events, when it came about, and the last of them.
+fn life(n: u64, revision: u64) -> (UserFact, Timestamp, Snapshot) {
+    let time = |revision| at(n + revision);
+    let evolve = |state: UserState, revision| {
+        state.evolve(user_id(n), &fact(n, revision), time(revision)).unwrap()
+    };
+    let state = (1..=revision).fold(UserState::Absent, evolve);
+    (fact(n, revision), time(revision), state.snapshot().unwrap())
 }
 
 fn envelope<F: Fact>(number: u64, time: Timestamp, fact: F, after: F::After) -> Envelope<F> {
@@ -127,12 +117,14 @@ fn envelope<F: Fact>(number: u64, time: Timestamp, fact: F, after: F::After) -> 
 }
 
 fn user_event(n: u64, revision: u64) -> (String, &'static str, Vec<u8>) {
-    let (fact, user) = life(n, revision);
-    let (subject, kind) = (subjects::user_events(user.id), fact.wire_type());
-    let time = user.updated_at;
+    let (fact, time, after) = life(n, revision);
+    let (subject, kind) = (subjects::user_events(user_id(n)), fact.wire_type());
     let number = n * EVENTS_PER_USER + revision;
-    let event: Event = envelope(number, time, fact, Snapshot::Present(user));
-    (subject, kind, event.to_json().unwrap())
+    let event: Event = envelope(number, time, fact, after);
+    let payload = event.to_json().unwrap();
+    // What cannot be read would be parked, and everything behind it would wait.
+    assert_eq!(Event::from_json(&payload).unwrap(), event);
+    (subject, kind, payload)
 }
 
 /// Sessions end late enough that no document of theirs goes meanwhile.

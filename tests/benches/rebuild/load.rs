@@ -14,6 +14,8 @@ use crate::generator::{Random, user_id};
 /// Commands a second.
 const COMMANDS: u32 = 100;
 const READERS: u64 = 16;
+/// Reads of each a second. Readers without a pause would only show that a machine can be filled up.
+const READS: u32 = 20;
 
 #[derive(Default)]
 struct Counts {
@@ -146,7 +148,10 @@ async fn commands(counts: Arc<Counts>, admin: Client, queries: Client, users: u6
 
 async fn reads(counts: Arc<Counts>, queries: Client, users: u64, reader: u64) {
     let mut random = Random::new(reader);
+    let mut due = interval(Duration::from_secs(1) / READS);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !counts.over.load(Ordering::Relaxed) {
+        due.tick().await;
         let path = match random.next() % 10 {
             0 => "/api/v1/users?page_size=50&role=clerk".to_owned(),
             _ => format!("/api/v1/users/{}", user_id(random.next() % users)),
