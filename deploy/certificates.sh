@@ -37,7 +37,12 @@ EOF
         -config "$scratch/ca.cnf" -out "$scratch/ca.pem"
     mv "$scratch/ca.pem" operator/authority/ca.pem
 fi
-for folder in operator command-api query-api projector reactor nats mongod; do
+# Further services: `roster init --service` made a folder for each.
+services=()
+for folder in *-service; do
+    [ ! -d "$folder" ] || services+=("$folder")
+done
+for folder in operator command-api query-api projector reactor nats mongod "${services[@]}"; do
     cp operator/authority/ca.pem "$folder/ca.pem.new"
     mv "$folder/ca.pem.new" "$folder/ca.pem"
 done
@@ -85,11 +90,11 @@ secret() {
 }
 # By this key a mongod knows another member of its replica set; without one there is no log-in at all.
 secret mongod/keyfile 256
-for user in root projector query-api; do
+for user in root projector query-api "${services[@]}"; do
     secret "mongod/$user.password" 32
 done
 # The connection string holds the password, so it is a file and no variable.
-for user in projector query-api; do
+for user in projector query-api "${services[@]}"; do
     cat > "$user/settings.toml.new" <<EOF
 [mongodb]
 url = "mongodb://$user:$(cat "mongod/$user.password")@mongod:27017/?replicaSet=rs0&authSource=admin&tls=true&tlsCAFile=/secrets/ca.pem"

@@ -57,4 +57,9 @@ awaitPrimary();
 // One writes the views, the other only reads them; neither sees another database.
 put('projector', [{ role: 'readWrite', db: 'roster' }]);
 put('query-api', [{ role: 'read', db: 'roster' }]);
+// A further service has a database of its own.
+for (const file of fs.readdirSync(folder)) {
+  const service = file.match(/^([a-z][a-z0-9]*)-service\.password$/);
+  if (service) put(`${service[1]}-service`, [{ role: 'readWrite', db: service[1] }]);
+}
 print('the replica set and its users are there');

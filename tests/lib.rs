@@ -13,6 +13,7 @@
     reason = "support of tests: one that cannot go on has failed"
 )]
 
+mod beside;
 mod client;
 mod cluster;
 mod digest;

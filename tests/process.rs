@@ -1,4 +1,4 @@
-//! A `roster` process.
+//! A `roster` process, or one of a further service.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,17 @@ pub struct Process {
 impl Process {
     /// Starts `roster` with arguments and variables, its log in a file, and waits for its `ready` line.
     pub fn start(arguments: &[&str], variables: &[(String, String)], log: &Path) -> Self {
-        let mut process = Self::spawn(arguments, variables, log);
+        Self::start_program(binary(), arguments, variables, log)
+    }
+
+    /// The same with another program, which says that it is ready in the same way.
+    pub fn start_program(
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(String, String)],
+        log: &Path,
+    ) -> Self {
+        let mut process = Self::spawn_program(program, arguments, variables, log);
         let deadline = Instant::now() + READY_MAX;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -64,8 +74,17 @@ impl Process {
 
     /// Starts `roster` and does not wait.
     pub fn spawn(arguments: &[&str], variables: &[(String, String)], log: &Path) -> Self {
+        Self::spawn_program(binary(), arguments, variables, log)
+    }
+
+    fn spawn_program(
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(String, String)],
+        log: &Path,
+    ) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let mut child = Command::new(binary())
+        let mut child = Command::new(program)
             .args(arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -5,8 +5,9 @@ pub(crate) mod administrators;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Actor, SessionSeed, subjects};
+use events::{SessionSeed, subjects};
 use service_kit::access::Access;
+use service_kit::commands::{IdempotencyKeys, Request};
 use service_kit::config::Settings;
 use service_kit::event_log::{
     EventLog, Limits, StreamSpec, mails_stream, sessions_stream, throttle_stream, users_stream,
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
-use crate::application::{Discretion, Parts, RefreshTokens, Request, Users};
+use crate::application::{Discretion, Parts, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
 use crate::routes::{AppState, Report, import_lines, routes};
 
@@ -120,8 +121,8 @@ impl App {
         let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
-            user_views: Arc::new(user_views),
-            session_views: Arc::new(session_views),
+            user_views,
+            session_views,
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
             issuer: TokenIssuer::new(keys.clone(), settings.tokens.clone()),
             verifier: verification.verifier(),
@@ -157,9 +158,9 @@ impl App {
     /// # Errors
     /// In words, for the operator: no line was looked at.
     pub async fn import(&self, lines: &[&[u8]], first: usize) -> Result<Report, String> {
-        let request =
-            Request { actor: Actor::System, correlation_id: None, traceparent: None, key: None };
-        import_lines(&self.users, lines, first, request).await.map_err(|error| error.to_string())
+        import_lines(&self.users, lines, first, Request::of_the_system())
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Whether there is an administrator.
@@ -221,6 +222,7 @@ pub(crate) fn users(
             conceal_existing: settings.registration.conceal_existing,
             refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
         },
+        keys: IdempotencyKeys::new(application_key.derive("idempotency v1")),
         tasks,
     }))
 }

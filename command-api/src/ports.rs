@@ -2,44 +2,16 @@
 
 pub mod throttle;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
-    Session, SessionEvent, SessionId, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, RevocationCause, Session,
+    SessionEvent, SessionId, UserId, UserRevocation, UserState,
 };
+use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 
 use crate::domain::{Admins, Broken, Password};
-
-/// Something with the guard that a later write on it needs.
-#[derive(Debug, Clone)]
-pub struct Loaded<T> {
-    /// What is there.
-    pub value: T,
-    /// Guard of the next write.
-    pub guard: Guard,
-    /// Position of the last message, 0 when there is none.
-    pub position: Position,
-}
-
-/// The log could not be read; nothing is decided.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// Try again.
-    #[error("the event log does not answer")]
-    Unavailable(#[source] service_kit::event_log::ReadError),
-    /// A message that is there cannot be understood.
-    #[error("a message on {subject} cannot be read: {reason}")]
-    Damaged {
-        /// Where.
-        subject: String,
-        /// Why.
-        reason: String,
-    },
-}
 
 /// A password hash as a PHC string. Not shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,28 +21,6 @@ impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PasswordHash(…)")
     }
-}
-
-/// What a request with an idempotency key is known by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// Keyed hash of caller and key, in hex.
-    pub key: String,
-    /// Keyed hash of method, path and body without secrets, in hex.
-    pub fingerprint: String,
-}
-
-/// What an idempotency key led to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// Fingerprint of the request.
-    pub fingerprint: String,
-    /// The user it was about.
-    pub user: UserId,
-    /// Position of its last event.
-    pub position: Position,
-    /// Revision after it.
-    pub revision: Revision,
 }
 
 /// A change of the claim on an address.
@@ -146,23 +96,6 @@ impl Change {
     }
 }
 
-/// What came of an append, for a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Appended {
-    /// Stored; position of the last event.
-    Stored(Position),
-    /// Something changed since it was read: decide again.
-    Conflict,
-    /// Nobody can say.
-    Unknown,
-    /// Nothing was stored; try again later.
-    Unavailable,
-    /// Nothing was stored: the log is at its limit.
-    Full,
-    /// Nothing was stored: a fault of configuration or of Roster.
-    Refused(String),
-}
-
 /// The log of users.
 #[async_trait]
 pub trait UserLog: Send + Sync {
@@ -183,7 +116,7 @@ pub trait UserLog: Send + Sync {
         user: UserId,
     ) -> Result<Loaded<Option<LinkRecord>>, LogError>;
     /// What a key led to.
-    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, LogError>;
+    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure>;
     /// The event at a position; `None` when it was erased.
     async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError>;
     /// Stores a change.
@@ -196,8 +129,6 @@ pub trait UserLog: Send + Sync {
     fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String>;
     /// The keyed hash of an address, as the subject of its claim has it.
     fn claim_key(&self, email: &EmailAddress) -> String;
-    /// Keyed hashes for an idempotency key.
-    fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey;
 }
 
 /// The log of sessions.
@@ -256,11 +187,4 @@ pub trait PasswordHasher: Send + Sync {
     ) -> Result<Verified, HashError>;
     /// Whether a hash that another system made can be stored and will verify.
     fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken>;
-}
-
-/// How far the views of one stream are.
-#[async_trait]
-pub trait Views: Send + Sync {
-    /// Waits until the views have a position; `false` when they do not in time or the projector is down.
-    async fn have(&self, position: Position, limit: Duration) -> bool;
 }

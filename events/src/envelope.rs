@@ -14,7 +14,7 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// Largest event in bytes. What Roster writes is far below; what is above was not written by it, and is not taken
 /// into views and feed, whose stores have limits of their own.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
-/// CloudEvents `source` of everything Roster writes.
+/// CloudEvents `source` of everything that Roster itself writes.
 pub const SOURCE: &str = "/roster";
 
 const SPEC_VERSION: &str = "1.0";
@@ -26,6 +26,8 @@ pub trait Fact: Sized {
     type After: Serialize + DeserializeOwned + Clone + Debug + PartialEq;
     /// Name of that state in `data`.
     const STATE: &'static str;
+    /// CloudEvents `source`: the service that decides.
+    const SOURCE: &'static str = SOURCE;
 
     /// The event type on the wire, with its version. Written by hand and never used again for anything
     /// else.
@@ -194,7 +196,7 @@ impl<F: Fact> Envelope<F> {
         serde_json::to_vec(&Wire {
             specversion: SPEC_VERSION.to_owned(),
             id: self.id,
-            source: SOURCE.to_owned(),
+            source: F::SOURCE.to_owned(),
             kind: self.fact.wire_type().to_owned(),
             subject: F::subject(&self.after),
             time: self.time,

@@ -14,9 +14,11 @@
 pub mod client;
 mod email;
 mod envelope;
+mod evolve;
 pub mod feed;
 mod ids;
 mod records;
+mod service;
 mod session;
 pub mod subjects;
 mod text;
@@ -27,15 +29,19 @@ pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
 pub use envelope::{
     CONTENT_TYPE, Cause, DecodeError, EVENT_BYTES_MAX, Envelope, Event, Fact, SOURCE, SessionEvent,
 };
+pub use evolve::{Evolve, FoldError, Origin, Recorded, record};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
     RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UserRevocation,
 };
+pub use service::{
+    InvalidServiceName, SERVICE_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MIN, ServiceNames,
+};
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
 pub use text::case_folded;
 pub use time::Timestamp;
 pub use user::{
-    DeletedUser, FoldError, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User,
-    UserFact, UserState, is_role,
+    DeletedUser, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User, UserFact,
+    UserState, is_role,
 };

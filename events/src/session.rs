@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{DecodeError, Fact, FoldError, Position, Revision, SessionId, Timestamp, UserId};
+use crate::{
+    DecodeError, Evolve, Fact, FoldError, Position, Revision, SessionId, Timestamp, UserId,
+};
 
 /// 128 random bits of one session, from which its refresh tokens are derived with a key that is not in
 /// the log. Worth nothing without that key; not shown.
@@ -244,6 +246,19 @@ impl Fact for SessionFact {
         let first = before.is_none();
         let evolved = evolve_session(before, after.user_id, after.id, self, time);
         evolved.is_ok_and(|state| state == *after) && (first || revision > 1)
+    }
+}
+
+impl Evolve for SessionFact {
+    type Id = (UserId, SessionId);
+
+    fn evolve(
+        &self,
+        before: Option<Session>,
+        (user, id): (UserId, SessionId),
+        time: Timestamp,
+    ) -> Result<Session, FoldError> {
+        evolve_session(before, user, id, self, time)
     }
 }
 

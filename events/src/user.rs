@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{DecodeError, Fact, Revision, Timestamp, UserId};
+use crate::{DecodeError, Evolve, Fact, FoldError, Revision, Timestamp, UserId};
 
 /// Role every user has after registration.
 pub const ROLE_USER: &str = "user";
@@ -320,12 +320,19 @@ impl Fact for UserFact {
     }
 }
 
-/// A fact that cannot follow the state it was applied to: the log is damaged or the reader too old.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{fact} cannot follow {state}")]
-pub struct FoldError {
-    pub(crate) fact: &'static str,
-    pub(crate) state: &'static str,
+impl Evolve for UserFact {
+    type Id = UserId;
+
+    fn evolve(
+        &self,
+        before: Option<Snapshot>,
+        id: UserId,
+        time: Timestamp,
+    ) -> Result<Snapshot, FoldError> {
+        let before = before.map_or(UserState::Absent, UserState::from);
+        let after = before.evolve(id, self, time)?.snapshot();
+        after.ok_or(FoldError { fact: self.wire_type(), state: "absence" })
+    }
 }
 
 impl UserState {

@@ -126,6 +126,12 @@ impl DataDir {
         self.server_dir("mongod")
     }
 
+    /// The folder for one [`Companion`](crate::Companion).
+    #[must_use]
+    pub fn companion(&self, name: &str) -> ServerDir {
+        self.server_dir(&format!("services/{name}"))
+    }
+
     fn server_dir(&self, name: &str) -> ServerDir {
         ServerDir { path: self.path.join(name), held: Arc::clone(&self.lock) }
     }

@@ -29,6 +29,16 @@ pub(crate) struct Launch<'a> {
     pub log: &'a Path,
     /// Kept open until the server has ended, whatever becomes of the parent.
     pub held: OwnedFd,
+    pub environment: Environment<'a>,
+}
+
+/// How the variables of what is run differ from those of this process.
+#[derive(Default)]
+pub(crate) struct Environment<'a> {
+    /// Beside those of this process, and in place of them; the last of a name counts.
+    pub variables: Vec<(String, String)>,
+    /// Of this process, and kept to it.
+    pub hidden: &'a [String],
 }
 
 /// A running server. Dropping stops it.
@@ -42,7 +52,12 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn launch(launch: Launch<'_>) -> io::Result<Self> {
-        let mut shell = Command::new("/bin/sh")
+        let mut shell = Command::new("/bin/sh");
+        for name in launch.environment.hidden {
+            shell.env_remove(name);
+        }
+        let mut shell = shell
+            .envs(launch.environment.variables)
             .arg("-c")
             .arg(SCRIPT)
             .arg("guard")

@@ -7,6 +7,7 @@
 //!   checked against its SHA-256 and kept in a cache folder.
 //! * [`NatsServer`] and [`Mongod`] run them on a port of `127.0.0.1`, each with its own folder
 //!   beneath a locked [`DataDir`], and hand out URLs once the server really answers.
+//! * [`Companion`] runs a further program beside them, beneath the same guard.
 //! * [`testing`] has one shared server of each kind per test process.
 //!
 //! # Why
@@ -29,6 +30,7 @@
 //! an async runtime goes through its blocking pool. Not for Windows.
 
 mod bson;
+mod companion;
 mod data_dir;
 mod error;
 mod guard;
@@ -41,6 +43,7 @@ mod server;
 pub mod testing;
 mod wheel;
 
+pub use companion::{Companion, CompanionError, CompanionOptions};
 pub use data_dir::{DATA_DIR_RELEASE_MAX_SECONDS, DataDir, DataDirError, ServerDir};
 pub use error::{ObtainError, ServerError};
 pub use guard::{GUARD_GRACE_SECONDS, KILL_MAX_SECONDS, STOP_GRACE_SECONDS};

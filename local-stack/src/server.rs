@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::data_dir::ServerDir;
 use crate::error::ServerError;
-use crate::guard::{Guard, KILL_MAX_SECONDS, Launch};
+use crate::guard::{Environment, Guard, KILL_MAX_SECONDS, Launch};
 use crate::ports;
 use crate::program::Program;
 
@@ -101,6 +101,7 @@ impl Server {
             folder: self.folder(),
             log: &self.log,
             held,
+            environment: Environment::default(),
         })
         .map_err(ServerError::io("start", &self.executable))?;
 

@@ -24,6 +24,22 @@ pub enum TrustError {
         /// Whose key it should be.
         kind: &'static str,
     },
+    /// A text is no public key of a user.
+    #[error(
+        "{text:?} is not the public key of a user: it begins with U, and `roster audit list --command services-creds` shows it"
+    )]
+    NoUser {
+        /// The text.
+        text: String,
+    },
+    /// A file holds something else than credentials of that user in this system: they would be lost.
+    #[error("{} is there already and holds no credentials of {user} in this system: name another file, or remove it", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose credentials were to go there.
+        user: String,
+    },
     /// A key cannot sign: a bug.
     #[error("a key cannot be used")]
     Key(#[from] nkeys::error::Error),

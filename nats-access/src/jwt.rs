@@ -3,6 +3,8 @@
 //! A token depends on nothing but the keys and the claims, so the same input gives the same text:
 //! whether a stored token is up to date is a comparison of strings.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
@@ -10,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::TrustError;
 use crate::permissions::{Direction, Role};
+use crate::service::ServiceUser;
 use crate::subscriber::{self, SubscriberName};
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
@@ -44,6 +47,9 @@ struct AccountClaims {
     kind: &'static str,
     version: u8,
     limits: AccountLimits,
+    /// Users whose tokens are good no more, when they were made at this time or before: all of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    revocations: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     exports: Vec<Export>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -153,7 +159,7 @@ pub(crate) fn system_account(
     account: &KeyPair,
     name: &str,
 ) -> Result<String, TrustError> {
-    account_with(operator, account, name, None, (Vec::new(), Vec::new()))
+    account_with(operator, account, name, None, (Vec::new(), Vec::new()), &BTreeSet::new())
 }
 
 /// The token of the account of the subscribers. It has no stream of its own: what its users may ask goes to
@@ -164,6 +170,7 @@ pub(crate) fn subscribers_account(
     account: &KeyPair,
     product: &KeyPair,
     name: &str,
+    revoked: &BTreeSet<String>,
 ) -> Result<String, TrustError> {
     let imports = subscriber::REQUESTS.iter().map(|request| Import {
         name: request.name,
@@ -172,7 +179,7 @@ pub(crate) fn subscribers_account(
         account: product.public_key(),
         kind: "service",
     });
-    account_with(operator, account, name, None, (Vec::new(), imports.collect()))
+    account_with(operator, account, name, None, (Vec::new(), imports.collect()), revoked)
 }
 
 /// The token of an account with streams.
@@ -180,6 +187,7 @@ pub(crate) fn account(
     operator: &KeyPair,
     account: &KeyPair,
     name: &str,
+    revoked: &BTreeSet<String>,
 ) -> Result<String, TrustError> {
     let jetstream = JetStreamLimits {
         mem_storage: NO_LIMIT,
@@ -196,7 +204,8 @@ pub(crate) fn account(
         kind: "service",
         response_type: if request.many_answers { "Stream" } else { "Singleton" },
     });
-    account_with(operator, account, name, Some(jetstream), (exports.collect(), Vec::new()))
+    let crossing = (exports.collect(), Vec::new());
+    account_with(operator, account, name, Some(jetstream), crossing, revoked)
 }
 
 fn account_with(
@@ -205,6 +214,7 @@ fn account_with(
     name: &str,
     jetstream: Option<JetStreamLimits>,
     (exports, imports): (Vec<Export>, Vec<Import>),
+    revoked: &BTreeSet<String>,
 ) -> Result<String, TrustError> {
     let limits = AccountLimits {
         subs: NO_LIMIT,
@@ -217,7 +227,9 @@ fn account_with(
         leaf: NO_LIMIT,
         jetstream,
     };
-    let claims = AccountClaims { kind: "account", version: VERSION, limits, exports, imports };
+    let revocations = revoked.iter().map(|user| (user.clone(), ISSUED_AT_UNIX_SECONDS)).collect();
+    let claims =
+        AccountClaims { kind: "account", version: VERSION, limits, revocations, exports, imports };
     encode(operator, account, name, &claims)
 }
 
@@ -227,6 +239,30 @@ pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<Stri
         Subjects::only(role.subjects(Direction::Publish), role.subjects(Direction::NeverPublish));
     let subscribe = Subjects::only(role.subjects(Direction::Subscribe), [""; 0]);
     encode(account, user, role.name(), &user_claims(publish, subscribe))
+}
+
+/// The token of a further service, with exactly what its names give it.
+pub(crate) fn service(
+    account: &KeyPair,
+    user: &KeyPair,
+    service: &ServiceUser,
+) -> Result<String, TrustError> {
+    let publish = Subjects::only(
+        service.subjects(Direction::Publish),
+        service.subjects(Direction::NeverPublish),
+    );
+    let subscribe = Subjects::only(service.subjects(Direction::Subscribe), [""; 0]);
+    encode(account, user, service.name(), &user_claims(publish, subscribe))
+}
+
+/// Who signed a token, and the name in it. The signature is not looked at: this is for telling whose a file is, and
+/// not for letting anybody in.
+pub(crate) fn issuer_and_name(token: &str) -> Option<(String, String)> {
+    let claims = token.trim().split('.').nth(1)?;
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    let text = |member: &str| Some(claims.get(member)?.as_str()?.to_owned());
+    Some((text("iss")?, text("name")?))
 }
 
 /// The token of a subscriber: one consumer and one inbox.

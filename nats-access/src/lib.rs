@@ -3,6 +3,7 @@
 //! # What
 //!
 //! * [`Role::permissions`] is the one table of subjects per service, each with its reason.
+//! * [`ServiceUser`] is what a further service may do, derived from its names.
 //! * [`Trust`] is the set of keys everything hangs from. It writes the configuration of a
 //!   `nats-server` and the credentials of every service.
 //! * [`TestTrust`] is the same with many isolated accounts on one server, for tests.
@@ -20,7 +21,8 @@
 //!
 //! # What not for
 //!
-//! Nothing here expires or revokes: credentials are valid until the account itself is replaced.
+//! Nothing here expires: credentials are valid until their user is revoked ([`Trust::revoke`]) and the servers have been
+//! told, or until the account itself is replaced.
 //! No TLS, which is the business of the configuration around this one.
 //!
 //! Subscribers of the feed live in an account of their own, which has no streams: it imports the few
@@ -28,7 +30,7 @@
 //! for the next message and name a subject of the log as the place for the answer, and the server would
 //! store it there (tried).
 //!
-//! For the services of Roster the table is a fence against mistakes and against most of what a stolen service could do, not
+//! For the services of Roster, and for further ones beside them, the table is a fence against mistakes and against most of what a stolen service could do, not
 //! against all of it. The server does not check where a requester wants its answer: whoever may
 //! ask JetStream anything can have the answer of the server stored under a subject of the log.
 //! `STREAM.MSG.GET` names the message it is after in the payload, where no permission reaches, and
@@ -36,16 +38,23 @@
 //! the whole stream, credentials included. That is why those are sealed. A permission that ends in
 //! a filter is another matter: the server holds the payload to it.
 
+mod account;
+mod creds;
 mod error;
 mod files;
 mod jwt;
 mod permissions;
+mod revoked;
+mod service;
 mod subscriber;
 mod testing;
 mod trust;
 
+pub use account::Account;
 pub use error::TrustError;
 pub use permissions::{Direction, Permission, Role};
+pub use revoked::{REVOKED_FILE, user_key};
+pub use service::{ServicePermission, ServiceUser};
 pub use subscriber::{API_PREFIX, InvalidName, SubscriberName};
 pub use testing::TestTrust;
-pub use trust::{Account, Trust};
+pub use trust::{CredsOutcome, Trust, WrittenCreds};

@@ -146,7 +146,9 @@ const TABLE: &[Permission] = &[
     row(&[Projector, CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.MSG.NEXT.SESSIONS.*", "pulls from a consumer it made"),
     row(&[CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.CREATE.USERS.*.rv.user.*", "follows what ends the access of users, and nothing else"),
     row(&[CommandApi, QueryApi], Publish, "$JS.API.CONSUMER.CREATE.SESSIONS.*.rv.session.*", "follows the ends of sessions, and nothing else"),
-    row(&[Projector], Publish, "roster.position.*", "announces how far the views are"),
+    // Of its own views alone: a further service announces those of its own.
+    row(&[Projector], Publish, "roster.position.users", "announces how far the views of users are"),
+    row(&[Projector], Publish, "roster.position.sessions", "announces how far the views of sessions are"),
 
     // The feed. Its only writer is the projector, and a message is let in behind the one it knows as the last.
     row(&[Projector], Publish, "users.v1.*.*", "tells other services what happened to users"),

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::account::Account;
 use crate::error::TrustError;
-use crate::trust::{Account, Root};
+use crate::trust::Root;
 
 /// Keys in memory alone, with as many accounts as there are tests on the server. Each test takes
 /// an account of its own, and with it its own streams and subjects.

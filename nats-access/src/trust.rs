@@ -5,17 +5,19 @@ use std::path::Path;
 
 use nkeys::{KeyPair, KeyPairType};
 
+use crate::account::Account;
 use crate::error::TrustError;
 use crate::permissions::Role;
+use crate::service::ServiceUser;
 use crate::subscriber::SubscriberName;
-use crate::{files, jwt};
+use crate::{creds, files, jwt, revoked};
 
 /// The folder of the seeds. It appears with all of them in it.
-const SEEDS_FOLDER: &str = "seeds";
-const OPERATOR_FILE: &str = "operator.nk";
-const SYSTEM_FILE: &str = "system.nk";
-const ACCOUNT_FILE: &str = "account.nk";
-const SUBSCRIBERS_FILE: &str = "subscribers.nk";
+pub(crate) const SEEDS_FOLDER: &str = "seeds";
+pub(crate) const OPERATOR_FILE: &str = "operator.nk";
+pub(crate) const SYSTEM_FILE: &str = "system.nk";
+pub(crate) const ACCOUNT_FILE: &str = "account.nk";
+pub(crate) const SUBSCRIBERS_FILE: &str = "subscribers.nk";
 
 const OPERATOR_NAME: &str = "roster";
 const SYSTEM_NAME: &str = "SYS";
@@ -23,10 +25,25 @@ const ACCOUNT_NAME: &str = "ROSTER";
 /// Behind the name of the account whose feed they read.
 const SUBSCRIBERS_SUFFIX: &str = "-SUBSCRIBERS";
 
-const JWT_BEGIN: &str = "-----BEGIN NATS USER JWT-----";
-const JWT_END: &str = "------END NATS USER JWT------";
-const SEED_BEGIN: &str = "-----BEGIN USER NKEY SEED-----";
-const SEED_END: &str = "------END USER NKEY SEED------";
+/// What became of a file of credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredsOutcome {
+    /// There was none, or one that is revoked: a new user was made.
+    Made,
+    /// The user may do what it may do today, and could not before.
+    Renewed,
+    /// Nothing had to be done.
+    Unchanged,
+}
+
+/// A file of credentials that is as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenCreds {
+    /// What was done.
+    pub outcome: CredsOutcome,
+    /// The public key of the user in it.
+    pub user: String,
+}
 
 /// The operator, the account of the server itself and the account of the product.
 ///
@@ -72,8 +89,30 @@ impl Trust {
         let subscribers = load_key(&subscribers, KeyPairType::Account, "account")?;
         Ok(Self {
             root: Root { operator, system },
-            account: Account { name: ACCOUNT_NAME.to_owned(), key, subscribers },
+            account: Account {
+                name: ACCOUNT_NAME.to_owned(),
+                key,
+                subscribers,
+                revoked: revoked::load(dir)?,
+            },
         })
+    }
+
+    /// Writes down in `dir`, where these keys are, that the credentials of a user are good no more; `false` when that
+    /// was known. The servers know it once they have read what [`Trust::server_config`] says from then on, and so do the
+    /// files of credentials: the next write to one makes another user.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::NoUser`]: that is not the public key of a user. [`TrustError::Io`]: nothing is written down.
+    pub fn revoke(&mut self, dir: &Path, user: &str) -> Result<bool, TrustError> {
+        let mut revoked = self.account.revoked.clone();
+        if !revoked.insert(revoked::user_key(user)?) {
+            return Ok(false);
+        }
+        revoked::store(dir, &revoked)?;
+        self.account.revoked = revoked;
+        Ok(true)
     }
 
     /// The text that makes a `nats-server` trust these keys. It holds no secret, and is the same
@@ -129,12 +168,55 @@ impl Trust {
     pub fn write_creds_file(&self, path: &Path, role: Role) -> Result<(), TrustError> {
         let exists = path.try_exists().map_err(TrustError::io("read", path))?;
         let present = if exists { Some(files::read(path)?) } else { None };
-        let user = present.as_deref().and_then(user_in).unwrap_or_else(KeyPair::new_user);
+        let user = present.as_deref().and_then(creds::user_in);
+        let user = user.filter(|user| self.account.lets_in(user)).unwrap_or_else(KeyPair::new_user);
         let wanted = self.account.creds_of(&user, role)?;
         if present.as_ref() != Some(&wanted) {
             files::put_file(path, &wanted)?;
         }
         Ok(())
+    }
+
+    /// Writes the credentials of a further service to a file of mode 0600.
+    ///
+    /// Again is as good as once: a file with credentials of this service keeps its user, unless that is revoked, and is
+    /// brought to what the service may do today. The server goes on accepting a copy of what was replaced, with what it allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Foreign`]: something else is in the file, and stays there. [`TrustError::Io`]: the file cannot be
+    /// used.
+    pub fn write_service_creds(
+        &self,
+        path: &Path,
+        service: &ServiceUser,
+    ) -> Result<WrittenCreds, TrustError> {
+        let exists = path.try_exists().map_err(TrustError::io("read", path))?;
+        if !exists {
+            let user = KeyPair::new_user();
+            files::put_file(path, &self.account.service_creds_of(&user, service)?)?;
+            return Ok(WrittenCreds { outcome: CredsOutcome::Made, user: user.public_key() });
+        }
+        let present = files::read(path)?;
+        let foreign =
+            || TrustError::Foreign { path: path.to_owned(), user: service.name().to_owned() };
+        let ours = (self.account.key.public_key(), service.name().to_owned());
+        if creds::token_in(&present).and_then(jwt::issuer_and_name) != Some(ours) {
+            return Err(foreign());
+        }
+        let before = creds::user_in(&present).ok_or_else(foreign)?;
+        let (user, changed) = match self.account.lets_in(&before) {
+            true => (before, CredsOutcome::Renewed),
+            false => (KeyPair::new_user(), CredsOutcome::Made),
+        };
+        let wanted = self.account.service_creds_of(&user, service)?;
+        let outcome = if present == wanted {
+            CredsOutcome::Unchanged
+        } else {
+            files::put_file(path, &wanted)?;
+            changed
+        };
+        Ok(WrittenCreds { outcome, user: user.public_key() })
     }
 }
 
@@ -165,11 +247,12 @@ impl Root {
         let system_jwt = jwt::system_account(&self.operator, &self.system, SYSTEM_NAME)?;
         let mut preload = format!("    {system}: \"{system_jwt}\"\n");
         for account in accounts {
-            let jwt = jwt::account(&self.operator, &account.key, &account.name)?;
+            let jwt = jwt::account(&self.operator, &account.key, &account.name, &account.revoked)?;
             preload.push_str(&format!("    {}: \"{jwt}\"\n", account.key.public_key()));
             let name = format!("{}{SUBSCRIBERS_SUFFIX}", account.name);
             let (key, product) = (&account.subscribers, &account.key);
-            let jwt = jwt::subscribers_account(&self.operator, key, product, &name)?;
+            let revoked = &account.revoked;
+            let jwt = jwt::subscribers_account(&self.operator, key, product, &name, revoked)?;
             preload.push_str(&format!("    {}: \"{jwt}\"\n", key.public_key()));
         }
         Ok(format!(
@@ -178,82 +261,6 @@ impl Root {
              resolver: MEMORY\n\
              resolver_preload {{\n{preload}}}\n"
         ))
-    }
-}
-
-/// An account: streams and subjects of its own, which no other account can see. Beside it is the account of
-/// those who subscribe to its feed.
-pub struct Account {
-    name: String,
-    key: KeyPair,
-    subscribers: KeyPair,
-}
-
-impl Account {
-    pub(crate) fn new(name: String) -> Self {
-        Self { name, key: KeyPair::new_account(), subscribers: KeyPair::new_account() }
-    }
-
-    /// Credentials for a new user of this account with that role, as the text of a `.creds` file:
-    /// a secret.
-    ///
-    /// # Errors
-    ///
-    /// [`TrustError::Key`] and [`TrustError::Claims`]: bugs.
-    pub fn creds(&self, role: Role) -> Result<String, TrustError> {
-        self.creds_of(&KeyPair::new_user(), role)
-    }
-
-    /// Credentials for a subscriber of this account's feed, as the text of a `.creds` file: a secret.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Account::creds`].
-    pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
-        let user = KeyPair::new_user();
-        let jwt = jwt::subscriber(&self.subscribers, &user, name)?;
-        Ok(creds_file(&jwt, &user.seed()?))
-    }
-
-    /// Writes the keys of this account as [`Trust::load_or_create`] reads them, with new ones in the places of
-    /// the others.
-    pub(crate) fn write_seeds(&self, dir: &Path) -> Result<(), TrustError> {
-        files::make_folder(dir)?;
-        files::put_folder(
-            &dir.join(SEEDS_FOLDER),
-            &[
-                (OPERATOR_FILE, &KeyPair::new_operator().seed()?),
-                (SYSTEM_FILE, &KeyPair::new_account().seed()?),
-                (ACCOUNT_FILE, &self.key.seed()?),
-                (SUBSCRIBERS_FILE, &self.subscribers.seed()?),
-            ],
-        )
-    }
-
-    fn creds_of(&self, user: &KeyPair, role: Role) -> Result<String, TrustError> {
-        let jwt = jwt::user(&self.key, user, role)?;
-        Ok(creds_file(&jwt, &user.seed()?))
-    }
-}
-
-fn creds_file(jwt: &str, seed: &str) -> String {
-    format!(
-        "{JWT_BEGIN}\n{jwt}\n{JWT_END}\n\n\
-         ************************* IMPORTANT *************************\n\
-         NKEY Seed printed below can be used to sign and prove identity.\n\
-         NKEYs are sensitive and should be treated as secrets.\n\n\
-         {SEED_BEGIN}\n{seed}\n{SEED_END}\n\n\
-         *************************************************************\n"
-    )
-}
-
-impl fmt::Debug for Account {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Account")
-            .field("name", &self.name)
-            .field("key", &self.key.public_key())
-            .finish()
     }
 }
 
@@ -267,12 +274,4 @@ fn load_key(
         .ok()
         .filter(|key| key.key_pair_type() == kind)
         .ok_or_else(|| TrustError::Seed { path: path.to_owned(), kind: kind_name })
-}
-
-/// The user whose seed stands in the text of a `.creds` file.
-fn user_in(creds: &str) -> Option<KeyPair> {
-    let (_, rest) = creds.split_once(SEED_BEGIN)?;
-    let (seed, _) = rest.split_once(SEED_END)?;
-    let key = KeyPair::from_seed(seed.trim()).ok()?;
-    (key.key_pair_type() == KeyPairType::User).then_some(key)
 }

@@ -1,14 +1,13 @@
 //! Puts the projector together, and keeps a follower for each view of each generation.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
-use events::Position;
+use events::subjects::PARKED_RETRY;
 use mongodb::error::Error;
-use service_kit::ambient;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, ReadError, sessions_stream, users_stream};
+use service_kit::event_log::{EventLog, Limits, sessions_stream, users_stream};
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::nats;
@@ -18,21 +17,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use view_kit::{
+    FollowLimits, Projection, Retries, Wishes, age_of_missing, keeps_up, none_parked, supervised,
+};
 use views::Views;
 
 use crate::checker::Checker;
 use crate::feed::Feed;
-use crate::fold::{Fold, Logins, Sessions, Users};
+use crate::fold::{IntoView, Logins, Sessions, Users};
 use crate::generations::{Board, LOOK_EVERY, Of, View};
-use crate::retry::{Retries, Wishes};
-use crate::run::Projection;
 use crate::store::adopt_logins;
-use crate::supervise::{age, none_parked, supervised};
+use crate::target::InGeneration;
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "projector";
 /// How often it is looked whether something was written into a generation that is gone.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Where an operator sees what is parked.
+pub(crate) const PARKED_LIST: &str = "`roster parked list`";
 
 /// The projector cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +59,7 @@ pub struct App {
     sessions: Source,
     views: Views,
     board: Board,
-    batch_max: usize,
-    parked_max: usize,
-    operation_timeout: Duration,
-    lag_max: Duration,
+    limits: FollowLimits,
     tracer: Tracer,
     feed: Feed,
     checker: Option<Checker>,
@@ -92,7 +91,7 @@ impl App {
             let metrics = watch.metrics.projector(view.stream());
             Ok::<_, StartError>(Source { log, metrics })
         };
-        let wishes = Wishes::listen(&client).await?;
+        let wishes = Wishes::listen(&client, PARKED_RETRY).await?;
         let board = Board::new(&client, views.clone(), &watch.metrics);
         let app = Self {
             users: open(View::Users, &users).await?,
@@ -100,10 +99,12 @@ impl App {
             checker: Checker::new(&client, settings, &views, &board, &watch.metrics),
             board,
             views,
-            batch_max: settings.projector.batch_events_max,
-            parked_max: settings.projector.parked_max,
-            operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
-            lag_max: Duration::from_millis(settings.projector.lag_max_ms),
+            limits: FollowLimits {
+                batch_events_max: settings.projector.batch_events_max,
+                parked_max: settings.projector.parked_max,
+                operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
+                lag_max: Duration::from_millis(settings.projector.lag_max_ms),
+            },
             tracer: watch.tracer.clone(),
             feed: Feed::open(&client, settings, watch, wishes.heard()).await?,
             retries: wishes.heard(),
@@ -130,7 +131,7 @@ impl App {
             async move {
                 // A log that does not answer is told by what it is asked for, not here.
                 if let Ok(position) = standing
-                    && let Ok(age) = age_of_missing(&source.log, view, position).await
+                    && let Ok(age) = age_of_missing(&source.log, view.filters(), position).await
                 {
                     source.metrics.lags(age);
                 }
@@ -147,18 +148,14 @@ impl App {
     }
 
     fn check(&self, readiness: Readiness, name: &'static str, view: View) -> Readiness {
-        let (board, lag_max) = (self.board.clone(), self.lag_max);
+        let (board, lag_max) = (self.board.clone(), self.limits.lag_max);
         let log = self.source(view).log.clone();
         readiness.with(name, move || {
             let (standing, log) = (board.standing(view.stream()), log.clone());
             let parked = board.parked(view.stream());
             async move {
-                let lag = age_of_missing(&log, view, standing?).await;
-                let lag = lag.map_err(|error| error.to_string())?;
-                if lag <= lag_max {
-                    return none_parked(parked);
-                }
-                Err(format!("the views are {} s behind the log", lag.as_secs()))
+                keeps_up(&log, view.filters(), standing?, lag_max).await?;
+                none_parked(parked, PARKED_LIST)
             }
         })
     }
@@ -193,7 +190,7 @@ impl App {
                 _ = ticks.tick() => {}
             }
             let looking = self.look(&followers, &mut running, &mut swept, stop);
-            let looked = timeout(self.operation_timeout, looking).await;
+            let looked = timeout(self.limits.operation_timeout, looking).await;
             let trouble = match looked {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -253,7 +250,7 @@ impl App {
         }
     }
 
-    fn start_one<F: Fold>(
+    fn start_one<F: IntoView>(
         &self,
         of: Of,
         followers: &TaskTracker,
@@ -261,32 +258,17 @@ impl App {
     ) -> JoinHandle<()> {
         let (view, generation) = of;
         let Source { log, metrics } = self.source(view).clone();
-        let projection = Projection::<F> {
+        let (views, board) = (self.views.clone(), self.board.clone());
+        let projection = Projection {
             log,
-            views: self.views.clone(),
-            generation,
-            board: self.board.clone(),
-            batch_max: self.batch_max,
-            parked_max: self.parked_max,
-            operation_timeout: self.operation_timeout,
+            target: Arc::new(InGeneration::<F>::new(views, generation, board)),
+            limits: self.limits,
             progress: self.board.begins(of),
             metrics,
             tracer: self.tracer.clone(),
             retries: self.retries.clone(),
-            fold: PhantomData,
         };
         let stop = stop.clone();
         followers.spawn(async move { supervised(&projection, &stop).await })
     }
-}
-
-/// Age of the oldest event behind a position; zero when there is none.
-async fn age_of_missing(
-    log: &EventLog,
-    view: View,
-    position: Position,
-) -> Result<Duration, ReadError> {
-    let events = view.filters().first().copied().unwrap_or_default();
-    let missing = log.next(events, position).await?;
-    Ok(age(missing.map(|missing| missing.stored_at), ambient::now()))
 }

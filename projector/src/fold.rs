@@ -8,6 +8,7 @@ use events::{
 use mongodb::bson::error::Error as BsonError;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use service_kit::event_log::Followed;
+use view_kit::{Fold, Inserts, Writes, replacement};
 use views::{
     CutoffDocument, HistoryDocument, SessionDocument, UserDocument, history_collection,
     sessions_collection, user_key, users_collection,
@@ -16,47 +17,16 @@ use views::{
 use crate::generations::View;
 use crate::read;
 
-/// The messages of one stream, folded to one write per document, whatever their number.
-pub trait Fold: Default + Send + Sync + 'static {
+/// A fold into a view of a generation.
+pub trait IntoView: Fold {
     /// What it leads to.
     const VIEW: View;
-
-    /// Takes in the next message. An older one than what is there changes nothing.
-    ///
-    /// # Errors
-    /// [`DecodeError`]: the message cannot be understood, and nothing behind it may be taken.
-    fn add(&mut self, message: &Followed) -> Result<(), DecodeError>;
-
-    /// Position of the last message; `None` when there is none.
-    fn end(&self) -> Option<Position>;
-
-    /// The writes to a generation: a collection and its updates, in order.
-    ///
-    /// # Errors
-    /// Never for states that were read from the log.
-    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError>;
-
-    /// Documents that never change, and their collection.
-    ///
-    /// # Errors
-    /// Never for events that were read from the log.
-    fn inserts(&self, _generation: u32) -> Result<Option<(String, Vec<Document>)>, BsonError> {
-        Ok(None)
-    }
-
-    /// Whether a message ends its aggregate, so that nothing counts which came before it.
-    fn ends(_: &Followed) -> bool {
-        false
-    }
 
     /// Users of whom the writes add something that a deletion takes away: to the history, or sessions.
     fn added_to(&self) -> HashSet<UserId>;
 
     /// Keeps of each user what the last message says, and not every event.
     fn keep_states(&mut self) {}
-
-    /// Drops what the last message of each user up to a position says: it is written already.
-    fn drop_states(&mut self, _: Position) {}
 }
 
 /// Users: the last state of each, what ended their access last, and every event.
@@ -65,7 +35,6 @@ pub struct Users {
     states: HashMap<UserId, (Position, Snapshot)>,
     history: Vec<(UserId, HistoryDocument)>,
     cutoffs: HashMap<UserId, Cutoff>,
-    end: Option<Position>,
 }
 
 impl Users {
@@ -81,7 +50,6 @@ impl Users {
     }
 
     fn state(&mut self, position: Position, after: Snapshot) {
-        self.end = self.end.max(Some(position));
         let slot = self.states.entry(after.user_id()).or_insert_with(|| (position, after.clone()));
         if slot.0 < position {
             *slot = (position, after);
@@ -90,7 +58,6 @@ impl Users {
 
     /// Takes in a revocation.
     pub fn cutoff(&mut self, user: UserId, cutoff: Cutoff) {
-        self.end = self.end.max(Some(cutoff.position));
         let slot = self.cutoffs.entry(user).or_insert(cutoff);
         if slot.position < cutoff.position {
             *slot = cutoff;
@@ -108,7 +75,9 @@ impl Users {
 }
 
 impl Fold for Users {
-    const VIEW: View = View::Users;
+    const STREAM: &'static str = View::Users.stream();
+    const FILTERS: &'static [&'static str] = View::Users.filters();
+    const ROOTS: &'static [&'static str] = &["ev.user.", "rv.user."];
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let Some(user) = message.subject.strip_prefix("rv.user.") else {
@@ -121,11 +90,7 @@ impl Fold for Users {
         Ok(())
     }
 
-    fn end(&self) -> Option<Position> {
-        self.end
-    }
-
-    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
+    fn writes(&self, generation: u32) -> Result<Vec<Writes>, BsonError> {
         let mut updates = Vec::with_capacity(self.states.len() + self.cutoffs.len());
         for (position, after) in self.states.values() {
             let document = UserDocument::project(after, *position);
@@ -146,26 +111,18 @@ impl Fold for Users {
             let new = doc! {"$cond": [newer, {"$literal": document.to_bson()?}, "$cutoff"]};
             updates.push(addition(user_key(*user).into(), "cutoff", new));
         }
-        Ok(vec![(users_collection(generation), updates)])
+        Ok(vec![Writes { collection: users_collection(generation), updates }])
     }
 
-    fn inserts(&self, generation: u32) -> Result<Option<(String, Vec<Document>)>, BsonError> {
+    fn inserts(&self, generation: u32) -> Result<Option<Inserts>, BsonError> {
         let left = self.history.iter().filter(|(user, entry)| !self.erases(*user, entry));
-        let history = left.map(|(_, entry)| entry.to_bson()).collect::<Result<_, _>>()?;
-        Ok(Some((history_collection(generation), history)))
+        let documents = left.map(|(_, entry)| entry.to_bson()).collect::<Result<_, _>>()?;
+        Ok(Some(Inserts { collection: history_collection(generation), documents }))
     }
 
     fn ends(message: &Followed) -> bool {
         read::user_event(&message.subject, &message.payload)
             .is_ok_and(|event| event.fact == UserFact::Deleted)
-    }
-
-    fn added_to(&self) -> HashSet<UserId> {
-        self.history.iter().map(|(user, _)| *user).collect()
-    }
-
-    fn keep_states(&mut self) {
-        self.history.clear();
     }
 
     fn drop_states(&mut self, to: Position) {
@@ -176,17 +133,27 @@ impl Fold for Users {
     }
 }
 
+impl IntoView for Users {
+    const VIEW: View = View::Users;
+
+    fn added_to(&self) -> HashSet<UserId> {
+        self.history.iter().map(|(user, _)| *user).collect()
+    }
+
+    fn keep_states(&mut self) {
+        self.history.clear();
+    }
+}
+
 /// Sessions: the last state of each.
 #[derive(Debug, Default, PartialEq)]
 pub struct Sessions {
     states: HashMap<SessionId, (Position, Session)>,
-    end: Option<Position>,
 }
 
 impl Sessions {
     /// Takes in the state after an event.
     pub fn state(&mut self, position: Position, after: Session) {
-        self.end = self.end.max(Some(position));
         let slot = self.states.entry(after.id).or_insert_with(|| (position, after.clone()));
         if slot.0 < position {
             *slot = (position, after);
@@ -195,7 +162,9 @@ impl Sessions {
 }
 
 impl Fold for Sessions {
-    const VIEW: View = View::Sessions;
+    const STREAM: &'static str = View::Sessions.stream();
+    const FILTERS: &'static [&'static str] = View::Sessions.filters();
+    const ROOTS: &'static [&'static str] = &["ev.session."];
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let event = read::session_event(&message.subject, &message.payload)?;
@@ -203,19 +172,19 @@ impl Fold for Sessions {
         Ok(())
     }
 
-    fn end(&self) -> Option<Position> {
-        self.end
-    }
-
-    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
-        let mut sessions = Vec::with_capacity(self.states.len());
+    fn writes(&self, generation: u32) -> Result<Vec<Writes>, BsonError> {
+        let mut updates = Vec::with_capacity(self.states.len());
         for (position, after) in self.states.values() {
             let document = SessionDocument::project(after, *position);
             let content = doc! {"$literal": document.to_bson()?};
-            sessions.push(replacement(document.id.into(), document.position, content));
+            updates.push(replacement(document.id.into(), document.position, content));
         }
-        Ok(vec![(sessions_collection(generation), sessions)])
+        Ok(vec![Writes { collection: sessions_collection(generation), updates }])
     }
+}
+
+impl IntoView for Sessions {
+    const VIEW: View = View::Sessions;
 
     fn added_to(&self) -> HashSet<UserId> {
         self.states.values().map(|(_, session)| session.user_id).collect()
@@ -226,56 +195,43 @@ impl Fold for Sessions {
 #[derive(Debug, Default, PartialEq)]
 pub struct Logins {
     logins: HashMap<UserId, Timestamp>,
-    end: Option<Position>,
 }
 
 impl Logins {
     /// Takes in the state after an event.
-    pub fn state(&mut self, position: Position, after: &Session) {
-        self.end = self.end.max(Some(position));
+    pub fn state(&mut self, after: &Session) {
         let login = self.logins.entry(after.user_id).or_insert(after.created_at);
         *login = (*login).max(after.created_at);
     }
 }
 
 impl Fold for Logins {
-    const VIEW: View = View::Logins;
+    const STREAM: &'static str = View::Logins.stream();
+    const FILTERS: &'static [&'static str] = View::Logins.filters();
+    const ROOTS: &'static [&'static str] = Sessions::ROOTS;
 
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
         let event = read::session_event(&message.subject, &message.payload)?;
-        self.state(message.position, &event.after);
+        self.state(&event.after);
         Ok(())
     }
 
-    fn end(&self) -> Option<Position> {
-        self.end
-    }
-
-    fn writes(&self, generation: u32) -> Result<Vec<(String, Vec<Document>)>, BsonError> {
-        let logins = self.logins.iter().map(|(user, at)| {
+    fn writes(&self, generation: u32) -> Result<Vec<Writes>, BsonError> {
+        let updates = self.logins.iter().map(|(user, at)| {
             let at = DateTime::from_millis(at.as_datetime().timestamp_millis());
             let latest = doc! {"$max": ["$last_login_at", at]};
             addition(user_key(*user).into(), "last_login_at", latest)
         });
-        Ok(vec![(users_collection(generation), logins.collect())])
+        Ok(vec![Writes { collection: users_collection(generation), updates: updates.collect() }])
     }
+}
+
+impl IntoView for Logins {
+    const VIEW: View = View::Logins;
 
     /// A tombstone takes no login in.
     fn added_to(&self) -> HashSet<UserId> {
         HashSet::new()
-    }
-}
-
-/// Replaces a document unless it comes from a later position. One from the same position is written
-/// again: it comes out the same, or in the layout of today. As a pipeline, so that the comparison is part
-/// of the write and an existing newer document is no duplicate-key error; `$literal` in the content,
-/// because a name may begin with `$`.
-fn replacement(id: Bson, position: i64, content: Document) -> Document {
-    let no_newer = doc! {"$lte": [{"$ifNull": ["$position", -1_i64]}, position]};
-    doc! {
-        "q": {"_id": id},
-        "u": [{"$replaceWith": {"$cond": [no_newer, content, "$$ROOT"]}}],
-        "upsert": true,
     }
 }
 

@@ -15,11 +15,10 @@ use service_kit::metrics::{GenerationMetrics, Metrics};
 use service_kit::views_position::{Announcer, HEARTBEAT};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use view_kit::Progress;
 use views::{
     Generations, Kind, Phase, Views, logins_checkpoint, sessions_checkpoint, users_checkpoint,
 };
-
-use crate::supervise::Progress;
 
 /// How often it is asked which generations there are when nothing happens.
 pub const LOOK_EVERY: Duration = HEARTBEAT;
@@ -68,16 +67,6 @@ impl View {
         }
     }
 
-    /// The subjects on which messages about an aggregate stand.
-    #[must_use]
-    pub fn subjects_of(self, aggregate: &str) -> Vec<String> {
-        let on: &[&str] = match self {
-            Self::Users => &["ev.user.", "rv.user."],
-            Self::Logins | Self::Sessions => &["ev.session."],
-        };
-        on.iter().map(|root| format!("{root}{aggregate}")).collect()
-    }
-
     /// Its checkpoint in the database.
     #[must_use]
     pub fn checkpoint(self, generation: u32) -> String {
@@ -115,7 +104,7 @@ struct Known {
 impl Board {
     /// Nothing is known yet.
     pub fn new(client: &async_nats::Client, views: Views, metrics: &Metrics) -> Self {
-        let announcer = |subject| Announcer::new(client.clone(), subject);
+        let announcer = |subject: &'static str| Announcer::new(client.clone(), subject);
         Self(Arc::new(Inner {
             views,
             users: announcer(subjects::USER_VIEWS_POSITION),

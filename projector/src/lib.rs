@@ -1,9 +1,7 @@
 //! The projector: reads the event log in order and keeps the MongoDB views at its end.
 //!
-//! Where it stands is written in the database, beside the views (ADR 3). So losing the consumer, being
-//! killed, restoring an older database and starting from nothing are one case: read the checkpoint, go
-//! on behind it. Every write is guarded by the position, so that applying an event twice, or by two
-//! projectors at once, changes nothing.
+//! How a view is kept there is in `view-kit`, which other services use as well (ADR 21). Here is what these views are
+//! made of ([`fold`]), their generations (ADR 16), and what else follows the log.
 //!
 //! The feed for other services ([`feed`]) is a projection too. Its place is a stream and not the database, so its
 //! position lies in the stream, and it goes on while the database is away.
@@ -12,24 +10,16 @@
 //! aggregate (ADR 20), and readiness says so; skipping it would make views that nobody decided.
 
 mod app;
-mod batch;
-mod causes;
 mod checker;
 pub mod feed;
 mod filling;
 pub mod fold;
 mod generations;
 mod left;
-mod lineage;
-pub mod parked;
-mod parking;
 mod read;
-mod retry;
-mod run;
 pub mod store;
-mod supervise;
+mod target;
 
 pub use app::{App, SERVICE, StartError};
 pub use generations::View;
 pub use left::{LeftDocument, LeftInViews, left, left_in_views};
-pub use retry::{RetryWish, WishError};

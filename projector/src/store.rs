@@ -1,41 +1,19 @@
-//! Writing what was folded: the only code that changes views.
+//! Writing what was folded to a generation, and removing what belongs to nobody any more.
 
 use std::collections::HashSet;
 
-use events::{Position, Timestamp, UserId};
+use events::UserId;
 use futures::TryStreamExt;
-use futures::future::try_join_all;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, doc};
 use mongodb::error::Error;
+use view_kit::store::{self, StoreError, delete};
 use views::{
     Generations, Kind, UserDocument, Views, history_collection, history_indexes, logins_checkpoint,
     sessions_checkpoint, sessions_collection, sessions_indexes, user_key, users_indexes,
 };
 
-use crate::fold::Fold;
+use crate::fold::IntoView;
 use crate::generations::View;
-use crate::lineage::date;
-
-/// Updates in one command: with documents of their largest size it stays below the 48 MB of a message. Those of one
-/// batch are under way at once, and wait for the disk once.
-const UPDATES_MAX: usize = 1_000;
-
-/// Code of the database for an `_id` that is taken.
-const DUPLICATE_KEY: i32 = 11_000;
-
-/// What could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database does not answer, or refuses.
-    #[error("the database: {0}")]
-    Database(#[from] Error),
-    /// A document cannot be BSON.
-    #[error("a view document cannot be encoded: {0}")]
-    Encode(#[from] mongodb::bson::error::Error),
-    /// Some of the writes failed.
-    #[error("the database refused {0} writes: {1}")]
-    Partly(usize, String),
-}
 
 /// Makes the indexes of a generation; those that are there stay.
 ///
@@ -55,25 +33,16 @@ pub async fn prepare(views: &Views, kind: Kind, generation: u32) -> Result<(), S
 }
 
 /// Writes the documents of a batch to a generation; the generations that there were afterwards. The checkpoint
-/// follows with [`checkpoint`]: killed in between, the batch is applied again to no effect.
+/// follows with [`store::checkpoint`]: killed in between, the batch is applied again to no effect.
 ///
 /// # Errors
 /// [`StoreError`]: some of it may be written. Write the batch again.
-pub async fn write<F: Fold>(
+pub async fn write<F: IntoView>(
     views: &Views,
     generation: u32,
     batch: &F,
 ) -> Result<Generations, StoreError> {
-    for (collection, updates) in batch.writes(generation)? {
-        let commands = updates
-            .chunks(UPDATES_MAX)
-            .map(|updates| run(views, doc! {"update": &collection, "updates": updates.to_vec()}));
-        try_join_all(commands).await?;
-    }
-    if let Some((collection, documents)) = batch.inserts(generation)? {
-        let commands = documents.chunks(UPDATES_MAX);
-        try_join_all(commands.map(|documents| insert(views, &collection, documents))).await?;
-    }
+    store::write(views, generation, batch).await?;
     // Asked after the documents are there: who makes a generation that is not among these reads the log later,
     // and finds what is written here.
     let generations = views.generations().await?;
@@ -85,7 +54,7 @@ pub async fn write<F: Fold>(
 /// there before, and what a replay, or a login that raced the deletion, has just written. It is done after the
 /// documents are written, for every generation of the other kind: whoever deletes a user at the same moment
 /// writes the tombstone first and erases then, so that one of the two finds the other's.
-async fn erase<F: Fold>(
+async fn erase<F: IntoView>(
     views: &Views,
     generation: u32,
     users: HashSet<UserId>,
@@ -143,86 +112,6 @@ async fn erase_sessions(
 ) -> Result<(), StoreError> {
     let of_all = |tombstone: &UserDocument| doc! {"q": {"user_id": tombstone.id}, "limit": 0};
     delete(views, &sessions_collection(generation), tombstones.iter().map(of_all)).await
-}
-
-async fn delete(
-    views: &Views,
-    collection: &str,
-    deletes: impl Iterator<Item = Document>,
-) -> Result<(), StoreError> {
-    let deletes: Vec<Document> = deletes.collect();
-    if deletes.is_empty() {
-        return Ok(());
-    }
-    run(views, doc! {"delete": collection, "deletes": deletes}).await
-}
-
-/// Inserts documents, which costs half of what it costs to look for each first. One that is there already is
-/// written again: it comes out the same, or in the layout of today.
-async fn insert(views: &Views, collection: &str, documents: &[Document]) -> Result<(), StoreError> {
-    if documents.is_empty() {
-        return Ok(());
-    }
-    let answer = send(views, doc! {"insert": collection, "documents": documents}).await?;
-    let Ok(refused) = answer.get_array("writeErrors") else { return done(&answer) };
-    let mut updates = Vec::with_capacity(refused.len());
-    for refused in refused.iter().filter_map(Bson::as_document) {
-        let there = usize::try_from(refused.get_i32("index").unwrap_or(-1)).ok();
-        let there = there.and_then(|index| documents.get(index));
-        match there.filter(|_| refused.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY)) {
-            Some(there) => updates.push(doc! {
-                "q": {"_id": there.get("_id").cloned().unwrap_or(Bson::Null)},
-                "u": there.clone(),
-                "upsert": true,
-            }),
-            None => return done(&answer),
-        }
-    }
-    run(views, doc! {"update": collection, "updates": updates}).await
-}
-
-/// Runs a command that writes, unordered. The driver's bulk write needs a server 8; the commands behind it
-/// are there in every version.
-async fn run(views: &Views, command: Document) -> Result<(), StoreError> {
-    done(&send(views, command).await?)
-}
-
-async fn send(views: &Views, mut command: Document) -> Result<Document, StoreError> {
-    command.extend(doc! {"ordered": false, "writeConcern": {"w": "majority"}});
-    Ok(views.database().run_command(command).await?)
-}
-
-/// Whether all of it was written.
-fn done(answer: &Document) -> Result<(), StoreError> {
-    if let Ok(failed) = answer.get_array("writeErrors") {
-        let first = failed.first().map(Bson::to_string).unwrap_or_default();
-        return Err(StoreError::Partly(failed.len(), first));
-    }
-    if let Ok(failed) = answer.get_document("writeConcernError") {
-        return Err(StoreError::Partly(0, failed.to_string()));
-    }
-    Ok(())
-}
-
-/// Moves a checkpoint to a position whose documents are written. It never goes back. `stored_at` says when the
-/// message there was stored, by which it is known again; of two projectors the one that is further ahead has the word.
-///
-/// # Errors
-/// [`StoreError::Database`]: begin again from the checkpoint that is there.
-pub async fn checkpoint(
-    views: &Views,
-    name: &str,
-    position: Position,
-    stored_at: Option<Timestamp>,
-) -> Result<(), StoreError> {
-    let position = i64::try_from(position.0).unwrap_or(i64::MAX);
-    let mut moved = doc! {"position": position};
-    if let Some(stored_at) = stored_at {
-        // Documents are compared member by member: the position decides.
-        moved.insert("last", doc! {"position": position, "stored_at": date(stored_at)});
-    }
-    views.checkpoints().update_one(doc! {"_id": name}, doc! {"$max": moved}).upsert(true).await?;
-    Ok(())
 }
 
 /// Gives the logins of the first generation a checkpoint in a database of a version that had them written with

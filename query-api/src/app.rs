@@ -12,10 +12,11 @@ use service_kit::signing_keys::KeyRing;
 use service_kit::verification::{Accepted, Verification, VerificationError};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
+use view_kit::{ReadLimits, Reads};
 use views::Views;
 
 use crate::live::Live;
-use crate::reader::{Limits, Reader};
+use crate::reader::Reader;
 use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
@@ -72,13 +73,13 @@ impl App {
         let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
         verification.watched(metrics);
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
-        let limits = Limits {
+        let limits = ReadLimits {
             operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
             list_work: Duration::from_millis(settings.views.list_work_ms),
             total_max: settings.views.list_total_max,
         };
         let live = Live::follow(views.clone(), metrics, stop);
-        let reader = Reader::new(views, live, position.clone(), limits);
+        let reader = Reader::new(views, live, Reads::new(position.clone(), limits));
 
         let readiness = verification
             .check(Readiness::default())

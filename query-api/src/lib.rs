@@ -5,7 +5,6 @@
 //! that it is not there yet.
 
 pub mod app;
-mod cursor;
 mod list;
 mod live;
 mod reader;

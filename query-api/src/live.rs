@@ -10,9 +10,8 @@ use service_kit::metrics::{GenerationMetrics, Metrics};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use view_kit::ReadError;
 use views::{Generations, Kind, Views};
-
-use crate::reader::ReadError;
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

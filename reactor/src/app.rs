@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{Event, Fact, Position, Timestamp, feed, subjects};
-use futures::{FutureExt, StreamExt};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, WorkError, erasures,
+    ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
     feed_stream, mailer_events, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
     users_stream,
 };
@@ -20,7 +19,6 @@ use service_kit::nats;
 use service_kit::sealing::SealingError;
 use service_kit::trace::{Scope, TraceContext, Tracer};
 use service_kit::watch::Watch;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::eraser::Eraser;
@@ -35,10 +33,6 @@ pub const SERVICE: &str = "reactor";
 const AT_ONCE_MAX: usize = 8;
 /// The same by the third. Nearly all of the log leads to no erasure and is passed at once.
 const ERASURES_AT_ONCE_MAX: usize = 64;
-/// Pause after the bus failed; doubled up to the maximum.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// Longest pause after the bus failed.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Pause before an event is worked on again whose orders could not be placed.
 const EVENT_PUT_OFF: Duration = Duration::from_secs(2);
 /// Pause before an event is looked at again that cannot be read.
@@ -80,17 +74,6 @@ struct Work {
     /// The event that cannot be read, if there is one.
     unreadable: Mutex<Option<(Position, String)>>,
     tracer: Tracer,
-}
-
-/// The three loops.
-#[derive(Debug, Clone, Copy)]
-enum Loop {
-    /// Events become orders.
-    Events,
-    /// Orders become mails.
-    Orders,
-    /// Deletions become erasures.
-    Erasures,
 }
 
 impl App {
@@ -175,66 +158,22 @@ impl App {
 
     /// Runs until `stop`, then brings what was begun to its end.
     pub async fn run(self, stop: CancellationToken) {
-        let work = &*self.work;
+        let Work { mailer, events, orders, eraser, .. } = &*self.work;
         tracing::info!("the reactor follows events and orders");
         tokio::join!(
-            work.run(Loop::Events, &stop),
-            work.run(Loop::Orders, &stop),
-            work.run(Loop::Erasures, &stop),
+            // Events become orders.
+            mailer.users.work_off(events, AT_ONCE_MAX, &stop, |task| self.work.order(task)),
+            // Orders become mails.
+            mailer.mails.work_off(orders, AT_ONCE_MAX, &stop, |task| mailer.carry_out(task)),
+            // Deletions become erasures.
+            eraser.users.work_off(&eraser.causes, ERASURES_AT_ONCE_MAX, &stop, |task| {
+                eraser.carry_out(task)
+            }),
         );
     }
 }
 
 impl Work {
-    /// Works on what comes, whatever happens to the bus.
-    async fn run(&self, which: Loop, stop: &CancellationToken) {
-        let mut pause = PAUSE_FIRST;
-        while !stop.is_cancelled() {
-            match self.run_once(which, stop).await {
-                Ok(()) => pause = PAUSE_FIRST,
-                Err(error) => {
-                    tracing::warn!(%error, ?which, "the reactor asks for work again");
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                    }
-                }
-            }
-        }
-    }
-
-    async fn run_once(&self, which: Loop, stop: &CancellationToken) -> Result<(), WorkError> {
-        let (log, consumer, at_once_max) = match which {
-            Loop::Events => (&self.mailer.users, &self.events, AT_ONCE_MAX),
-            Loop::Orders => (&self.mailer.mails, &self.orders, AT_ONCE_MAX),
-            Loop::Erasures => (&self.eraser.users, &self.eraser.causes, ERASURES_AT_ONCE_MAX),
-        };
-        let tasks = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            tasks = log.take(consumer, at_once_max) => tasks?,
-        };
-        let mut results = tasks
-            .take_until(stop.cancelled())
-            .map(|task| self.work(which, task).boxed())
-            .buffer_unordered(at_once_max)
-            .boxed();
-        // What was begun goes on to its end when something else fails.
-        let mut ended = Ok(());
-        while let Some(result) = results.next().await {
-            ended = ended.and(result);
-        }
-        ended
-    }
-
-    async fn work(&self, which: Loop, task: Result<Task, WorkError>) -> Result<(), WorkError> {
-        match which {
-            Loop::Events => self.order(task?).await,
-            Loop::Orders => self.mailer.carry_out(task?).await,
-            Loop::Erasures => self.eraser.carry_out(task?).await,
-        }
-        Ok(())
-    }
-
     /// Places the orders of one event.
     async fn order(&self, task: Task) {
         let position = task.position;

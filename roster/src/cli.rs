@@ -2,9 +2,10 @@
 //! gave up on a server that keeps dying.
 
 mod operator;
+mod others;
+mod setup;
 mod upkeep;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,15 +16,17 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    admin, asyncapi, audit, backup, dev, erase, health, init, keys, lag, log, openapi, parked,
-    provision, rebuild, replay, restore, services, subscribers, user, users, verify,
+    admin, asyncapi, audit, backup, beside, dev, erase, health, init, keys, lag, log, openapi,
+    parked, provision, rebuild, replay, restore, services, subscribers, user, users, verify,
 };
 
 pub use operator::{
     AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
-    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SubscribersAction, SubscribersArgs,
-    UserShowArgs, UsersCommand, VerifyArgs,
+    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
+pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
+use setup::DEV_HELP;
+pub use setup::{DevArgs, InitArgs};
 pub use upkeep::{BackupArgs, RebuildArgs, RebuildWhat, RestoreArgs};
 
 /// Event-driven user and authentication service.
@@ -41,6 +44,7 @@ pub struct Cli {
 )]
 enum Command {
     /// Run everything on this machine: nats-server, mongod and all services in one process
+    #[command(after_help = DEV_HELP)]
     Dev(DevArgs),
     /// Run the command side
     CommandApi(ConfigArgs),
@@ -60,6 +64,8 @@ enum Command {
     /// Who reads the feed of user events: add, list, look how far they are, remove. Needs the operator's
     /// credentials
     Subscribers(SubscribersArgs),
+    /// Further services beside Roster's own: their NATS credentials. Needs the operator's credentials and keys
+    Services(ServicesArgs),
     /// See to administrators. Needs the operator's credentials and keys
     Admin(AdminArgs),
     /// Events of the feed once more: any range of it, for one subscriber, into a file or to standard output. Needs
@@ -100,6 +106,7 @@ enum Command {
     Lag(LagArgs),
     /// Make the keys and NATS credentials of a new system. Run again with a newer version it leaves the keys and
     /// brings credentials and the servers' configuration to what that version needs
+    #[command(after_help = "Example: roster init --dir secrets --service product:products")]
     Init(InitArgs),
     /// Print the OpenAPI document of the public API
     Openapi,
@@ -169,36 +176,6 @@ pub struct EraseArgs {
     config: ConfigArgs,
 }
 
-/// Arguments of `roster dev`.
-#[derive(Debug, Args)]
-pub struct DevArgs {
-    /// Where clients connect; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
-    /// Folder with everything that is kept from one start to the next
-    #[arg(long, default_value = ".roster")]
-    pub data_dir: PathBuf,
-    /// Use this NATS instead of starting one
-    #[arg(long)]
-    pub nats_url: Option<String>,
-    /// Use this MongoDB instead of starting one
-    #[arg(long)]
-    pub mongodb_url: Option<String>,
-    /// Switch rate limits off, for load tests
-    #[arg(long)]
-    pub no_throttle: bool,
-    /// Settings in TOML; over the defaults and below the environment
-    #[arg(long, env = "ROSTER_CONFIG")]
-    pub config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct InitArgs {
-    /// Folder to write to
-    #[arg(long)]
-    dir: PathBuf,
-}
-
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
     /// Make a new key while everything runs: it is published at once, signs after the lead, and no token
@@ -262,6 +239,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Subscribers(args) => {
             with_settings(args.config.config.clone(), |settings| subscribers::run(settings, args))
         }
+        Command::Services(args) => {
+            with_settings(args.config.config.clone(), |settings| beside::run(settings, args))
+        }
         Command::Users(UsersCommand::Import(args)) => {
             with_settings(args.config.config.clone(), |settings| users::import(settings, args))
         }
@@ -287,7 +267,7 @@ pub fn run(cli: Cli) -> ExitCode {
             }
             Err(error) => failed(&error.to_string()),
         },
-        Command::Init(args) => report(init::all(&args.dir)),
+        Command::Init(args) => report(init::all(&args.dir, &args.services)),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),

@@ -1,4 +1,4 @@
-//! `roster dev`: real servers and all services in one process.
+//! `roster dev`: real servers and all services in one process, and further services beside it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,17 @@ use nats_access::{Role, Trust};
 use service_kit::config::{MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::{random, replace_private};
+use service_kit::running::{Listeners, stop_on_signal};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::beside::{self, Around, Beside, Wanted};
 use crate::cli::{DevArgs, failed, say};
 use crate::init;
+use crate::openapi::DOCUMENT;
 use crate::provision::{self, Administrator};
-use crate::services::{Listeners, stop_on_signal};
 use crate::stack::{self, Stack};
 
 /// The name of the process, for what belongs to none of its services.
@@ -42,6 +44,8 @@ pub async fn run(settings: Settings, args: DevArgs) -> anyhow::Result<ExitCode> 
     let stop = stop_on_signal()?;
     let administrator = Administrator::from_env()?;
     let data = stack::open(&args.data_dir).await?;
+    // What is missing is said before anything runs.
+    let wanted = beside::wanted(&args.with, &data)?;
     let keys = Keys::make(&args.data_dir)?;
     let nats_config = match args.nats_url {
         None => Some(keys.trust.server_config()?),
@@ -52,8 +56,8 @@ pub async fn run(settings: Settings, args: DevArgs) -> anyhow::Result<ExitCode> 
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         stack = starting => stack?,
     };
-    let running = with_servers(settings, &args, &keys, administrator, &stack, &stop);
-    let ended = Box::pin(running).await;
+    let dev = Dev { args: &args, keys: &keys, stack: &stack, stop: &stop };
+    let ended = Box::pin(dev.with_servers(settings, administrator, wanted)).await;
     stop.cancel();
     stack.stop().await;
     ended
@@ -96,99 +100,172 @@ impl Plan<'_> {
         }
         settings
     }
+
+    fn around<'b>(&'b self, url: &'b str) -> Around<'b> {
+        Around {
+            settings: &self.settings,
+            url,
+            trust: &self.keys.trust,
+            creds: self.own_nats.then_some(self.keys.creds.as_path()),
+            secrets: &self.keys.secrets,
+        }
+    }
 }
 
-async fn with_servers(
-    mut settings: Settings,
-    args: &DevArgs,
-    keys: &Keys,
-    administrator: Option<Administrator>,
-    stack: &Stack,
-    stop: &CancellationToken,
-) -> anyhow::Result<ExitCode> {
-    settings.http.listen = args.listen;
-    settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let given = |own: Option<String>, given: &Option<String>| own.or_else(|| given.clone());
-    settings.nats.url = given(stack.nats_url(), &args.nats_url).context("no NATS")?;
-    settings.mongodb.url = given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
+/// What everything that runs hangs from.
+#[derive(Clone, Copy)]
+struct Dev<'a> {
+    args: &'a DevArgs,
+    keys: &'a Keys,
+    stack: &'a Stack,
+    stop: &'a CancellationToken,
+}
 
-    let listeners = Listeners::bind(&settings, true).await?;
-    let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
-    let private = format!("http://{}", listeners.private_addr()?);
-    settings.tokens.issuer.clone_from(&url);
-    settings.throttle.enabled &= !args.no_throttle;
-    settings.mail.link_base = format!("{url}/links");
-    if settings.mail.transport == MailTransport::Folder
-        && settings.mail.folder.as_os_str().is_empty()
-    {
-        settings.mail.folder = args.data_dir.join("mail");
+/// Where Roster listens.
+struct Place {
+    listeners: Listeners,
+    url: String,
+    private: String,
+}
+
+impl Place {
+    async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(&settings.http, Some(DOCUMENT)).await?;
+        let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
+        let private = format!("http://{}", listeners.private_addr()?);
+        Ok(Self { listeners, url, private })
     }
-    let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
+}
 
-    let operator = plan.of(Role::Operator, "operator");
-    write_operator_settings(&args.data_dir, &operator, keys)?;
-    provision::log(&operator).await?;
-    let telemetry = &plan.settings.telemetry;
-    let process = Watch::start(telemetry, PROCESS)?;
-    let over_commands = process.of(telemetry, command_api::SERVICE)?;
-    let over_queries = process.of(telemetry, query_api::SERVICE)?;
-    let over_projector = process.of(telemetry, projector::SERVICE)?;
-    let over_reactor = process.of(telemetry, reactor::SERVICE)?;
-    // The two that follow the projector listen before it speaks.
-    let commands = command_api::App::build(
-        &plan.of(Role::CommandApi, "command-api"),
-        &over_commands.metrics,
-        stop.clone(),
-    )
-    .await?;
-    let queries = query_api::App::build(
-        &plan.of(Role::QueryApi, "query-api"),
-        &over_queries.metrics,
-        stop.clone(),
-    )
-    .await?;
-    let projector =
-        projector::App::build(&plan.of(Role::Projector, "projector"), &over_projector).await?;
-    let reactor = reactor::App::build(&plan.of(Role::Reactor, "reactor"), &over_reactor).await?;
+impl Dev<'_> {
+    async fn with_servers(
+        self,
+        mut settings: Settings,
+        administrator: Option<Administrator>,
+        wanted: Vec<Wanted>,
+    ) -> anyhow::Result<ExitCode> {
+        let Self { args, keys, stack, stop } = self;
+        settings.http.listen = args.listen;
+        settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let given = |own: Option<String>, given: &Option<String>| own.or_else(|| given.clone());
+        settings.nats.url = given(stack.nats_url(), &args.nats_url).context("no NATS")?;
+        settings.mongodb.url =
+            given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
 
-    let readiness = commands
-        .readiness()
-        .and(queries.readiness())
-        .and(projector.readiness())
-        .and(reactor.readiness());
-    let services = vec![
-        (over_commands.clone(), commands.router()),
-        (over_queries.clone(), queries.router().merge(queries.key_routes())),
-    ];
-    let following = TaskTracker::new();
-    following.spawn(projector.run(stop.clone()));
-    following.spawn(reactor.run(stop.clone()));
-    following.close();
-    let serving = listeners.start(services, readiness.clone(), &process, stop);
+        let place = Place::bind(&settings).await?;
+        settings.tokens.issuer.clone_from(&place.url);
+        settings.throttle.enabled &= !args.no_throttle;
+        settings.mail.link_base = format!("{}/links", place.url);
+        if settings.mail.transport == MailTransport::Folder
+            && settings.mail.folder.as_os_str().is_empty()
+        {
+            settings.mail.folder = args.data_dir.join("mail");
+        }
+        let plan = Plan { own_nats: stack.nats_url().is_some(), settings, keys };
 
-    let ended = tokio::select! {
-        ready = get_ready(&commands, administrator, &readiness) => match ready {
-            Ok(()) => {
-                let (nats, mongodb) = (&plan.settings.nats.url, &plan.settings.mongodb.url);
-                say(&format!("ready url={url} private={private} nats={nats} mongodb={mongodb}"));
-                Ok(stack.watch(stop).await)
-            }
+        let operator = plan.of(Role::Operator, "operator");
+        write_operator_settings(&args.data_dir, &operator, keys)?;
+        provision::log(&operator).await?;
+        let beside = Beside::prepare(wanted, &plan.around(&place.url))?;
+        let provisioned = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            provisioned = beside.provision() => provisioned,
+        };
+        let ended = match provisioned {
+            Ok(()) => Box::pin(self.with_log(&plan, place, administrator, &beside)).await,
             Err(error) => Err(error),
-        },
-        name = stack.watch(stop) => Ok(name),
-    };
-    stop.cancel();
-    serving.wait().await;
-    commands.finished().await;
-    queries.finished().await;
-    following.wait().await;
-    let watches = [process, over_commands, over_queries, over_projector, over_reactor];
-    join_all(watches.iter().map(|watch| watch.tracer.finished())).await;
-    match ended? {
-        None => Ok(ExitCode::SUCCESS),
-        Some(name) => {
-            failed(&format!("{name} keeps dying; see its log in the data folder"));
-            Ok(ExitCode::from(GAVE_UP))
+        };
+        // An error may have left some of them as they were.
+        beside.stop().await;
+        match ended? {
+            None => Ok(ExitCode::SUCCESS),
+            Some(name) => {
+                failed(&format!("{name} keeps dying; see its log in the data folder"));
+                Ok(ExitCode::from(GAVE_UP))
+            }
+        }
+    }
+
+    /// Runs Roster's services where there is a log for them, and the others beside them, until a signal or until something
+    /// keeps dying, which is named.
+    async fn with_log(
+        self,
+        plan: &Plan<'_>,
+        place: Place,
+        administrator: Option<Administrator>,
+        beside: &Beside,
+    ) -> anyhow::Result<Option<String>> {
+        let (stop, telemetry) = (self.stop, &plan.settings.telemetry);
+        let process = Watch::start(telemetry, PROCESS)?;
+        let over_commands = process.of(telemetry, command_api::SERVICE)?;
+        let over_queries = process.of(telemetry, query_api::SERVICE)?;
+        let over_projector = process.of(telemetry, projector::SERVICE)?;
+        let over_reactor = process.of(telemetry, reactor::SERVICE)?;
+        // The two that follow the projector listen before it speaks.
+        let commands = command_api::App::build(
+            &plan.of(Role::CommandApi, "command-api"),
+            &over_commands.metrics,
+            stop.clone(),
+        )
+        .await?;
+        let queries = query_api::App::build(
+            &plan.of(Role::QueryApi, "query-api"),
+            &over_queries.metrics,
+            stop.clone(),
+        )
+        .await?;
+        let projector =
+            projector::App::build(&plan.of(Role::Projector, "projector"), &over_projector).await?;
+        let reactor =
+            reactor::App::build(&plan.of(Role::Reactor, "reactor"), &over_reactor).await?;
+
+        let readiness = commands
+            .readiness()
+            .and(queries.readiness())
+            .and(projector.readiness())
+            .and(reactor.readiness());
+        let services = vec![
+            (over_commands.clone(), commands.router()),
+            (over_queries.clone(), queries.router().merge(queries.key_routes())),
+        ];
+        let following = TaskTracker::new();
+        following.spawn(projector.run(stop.clone()));
+        following.spawn(reactor.run(stop.clone()));
+        following.close();
+        let Place { listeners, url, private } = place;
+        let serving = listeners.start(services, readiness.clone(), &process, stop);
+
+        let starting = async {
+            get_ready(&commands, administrator, &readiness).await?;
+            // They ask for the keys of tokens, and so come last.
+            beside.start().await
+        };
+        let ended = tokio::select! {
+            ready = starting => match ready {
+                Ok(()) => {
+                    let (nats, mongodb) = (&plan.settings.nats.url, &plan.settings.mongodb.url);
+                    say(&format!("ready url={url} private={private} nats={nats} mongodb={mongodb}"));
+                    Ok(self.watch(beside).await)
+                }
+                Err(error) => Err(error),
+            },
+            name = self.stack.watch(stop) => Ok(name),
+        };
+        beside.stop().await;
+        stop.cancel();
+        serving.wait().await;
+        commands.finished().await;
+        queries.finished().await;
+        following.wait().await;
+        let watches = [process, over_commands, over_queries, over_projector, over_reactor];
+        join_all(watches.iter().map(|watch| watch.tracer.finished())).await;
+        ended
+    }
+
+    async fn watch(self, beside: &Beside) -> Option<String> {
+        tokio::select! {
+            name = self.stack.watch(self.stop) => name,
+            name = beside.watch() => Some(name),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! query-api/    nats.creds, cursor.key, keys.json
 //! projector/    nats.creds
 //! reactor/      nats.creds, link.key, mail.key
+//! NAME-service/ nats.creds, service.key: of a further service, when it is asked for
 //! nats/         auth.conf: what the servers include
 //! ```
 
@@ -14,6 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use events::ServiceNames;
 use nats_access::{Role, Trust};
 use service_kit::keys::{
     APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey,
@@ -23,14 +25,14 @@ use service_kit::links::LINK_KEY_PURPOSE;
 use service_kit::mail_orders::MAIL_KEY_PURPOSE;
 use service_kit::signing_keys::{KEYS_FILE, LEAD_MIN_S};
 
-use crate::keys;
+use crate::{beside, keys};
 
 /// NATS credentials in a service's folder.
 const CREDS_FILE: &str = "nats.creds";
 
 /// Everything for a system whose servers run elsewhere. Again, it leaves keys as they are and brings what is made
 /// of them to what this version needs.
-pub fn all(dir: &Path) -> anyhow::Result<()> {
+pub fn all(dir: &Path, services: &[ServiceNames]) -> anyhow::Result<()> {
     keys(dir)?;
     let trust = Trust::load_or_create(&dir.join("operator").join("nats"))?;
     for (role, folder) in [
@@ -44,6 +46,11 @@ pub fn all(dir: &Path) -> anyhow::Result<()> {
         private_dir(&folder)?;
         // Those of an older version are brought to what the service may do now.
         trust.write_creds_file(&folder.join(CREDS_FILE), role)?;
+    }
+    for names in services {
+        let folder = dir.join(names.service());
+        beside::make(&folder)?;
+        beside::make_creds(&trust, names, &folder.join(CREDS_FILE))?;
     }
     let servers = dir.join("nats");
     private_dir(&servers)?;
@@ -79,7 +86,8 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(write_private(to, &content)?)
 }
 
-fn private_dir(dir: &Path) -> anyhow::Result<()> {
+/// Makes a folder that only its owner may use, unless there is one.
+pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

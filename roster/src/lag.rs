@@ -44,7 +44,7 @@ struct Follower {
 /// Looks. Exit code 1 when something is later than the limit, or cannot be seen.
 pub async fn run(settings: Settings, args: LagArgs) -> anyhow::Result<ExitCode> {
     let client = nats::connect(&settings.nats, "operator").await?;
-    let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
+    let log = |stream: &str| EventLog::new(client.clone(), stream, Limits::of(&settings));
     let (users, sessions) = (log(subjects::USERS_STREAM), log(subjects::SESSIONS_STREAM));
     let feed = log(FEED_STREAM);
     let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;

@@ -1,5 +1,8 @@
 //! `roster openapi`: the document of the whole public API, out of the code.
 
+/// The document, as committed.
+pub const DOCUMENT: &str = include_str!("../../openapi/roster.json");
+
 /// The document of both APIs as they are committed: pretty, with an end of line.
 pub fn document() -> anyhow::Result<String> {
     let mut document = command_api::openapi();
@@ -9,8 +12,6 @@ pub fn document() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::openapi::DOCUMENT;
-
     use super::*;
 
     #[test]

@@ -137,16 +137,16 @@ async fn stream(settings: &Settings, client: &Client, spec: &StreamSpec) -> anyh
 
 /// What differs in a stream, or in a consumer of it.
 struct Differing {
-    stream: &'static str,
-    consumer: Option<&'static str>,
+    stream: String,
+    consumer: Option<String>,
     faults: Vec<String>,
 }
 
 impl Differing {
     fn name(&self) -> String {
-        match self.consumer {
+        match &self.consumer {
             Some(consumer) => format!("{} {consumer}", self.stream),
-            None => self.stream.to_owned(),
+            None => self.stream.clone(),
         }
     }
 }
@@ -157,12 +157,13 @@ async fn differing(settings: &Settings, client: &Client) -> anyhow::Result<Vec<D
     for spec in streams(settings) {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
         let faults = faults(log.differences(&spec).await)?;
-        found.push(Differing { stream: spec.name(), consumer: None, faults });
+        found.push(Differing { stream: spec.name().to_owned(), consumer: None, faults });
     }
     for spec in consumers() {
         let log = EventLog::new(client.clone(), spec.stream(), Limits::of(settings));
         let faults = faults(log.verify_consumer(&spec).await.map(|_| Vec::new()))?;
-        found.push(Differing { stream: spec.stream(), consumer: Some(spec.name()), faults });
+        let (stream, consumer) = (spec.stream().to_owned(), Some(spec.name().to_owned()));
+        found.push(Differing { stream, consumer, faults });
     }
     found.retain(|differing| !differing.faults.is_empty());
     Ok(found)
@@ -195,7 +196,7 @@ async fn check(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
 fn faults(looked: Result<Vec<String>, ProvisionError>) -> anyhow::Result<Vec<String>> {
     match looked {
         Ok(faults) => Ok(faults),
-        Err(ProvisionError::Missing(_) | ProvisionError::MissingConsumer { .. }) => {
+        Err(ProvisionError::Missing { .. } | ProvisionError::MissingConsumer { .. }) => {
             Ok(vec!["does not exist".to_owned()])
         }
         Err(

@@ -2,22 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use local_stack::{Binaries, DataDir, Mongod, MongodOptions, NatsOptions, NatsServer, ServerError};
+use local_stack::{Binaries, DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::progress;
-
-/// How often the servers are looked at.
-const WATCH_EVERY: Duration = Duration::from_millis(200);
-/// Deaths in a row after which nothing is restarted any more.
-const FAILURES_MAX: u32 = 5;
-/// A server that ran this long has recovered: its next death counts as the first.
-const RECOVERED_AFTER: Duration = Duration::from_secs(30);
+use crate::supervise::{Supervised, supervise};
 
 /// The servers that run here. One that was given from outside is not among them.
 #[derive(Clone)]
@@ -26,24 +18,17 @@ pub struct Stack {
     mongod: Option<Arc<Mongod>>,
 }
 
-/// What a server can be asked to do, whichever it is.
-trait Server: Send + Sync + 'static {
-    fn name(&self) -> &'static str;
-    fn is_running(&self) -> bool;
-    fn restart(&self) -> Result<(), ServerError>;
-}
-
 macro_rules! server {
     ($kind:ty, $name:literal) => {
-        impl Server for $kind {
-            fn name(&self) -> &'static str {
+        impl Supervised for $kind {
+            fn name(&self) -> &str {
                 $name
             }
             fn is_running(&self) -> bool {
                 <$kind>::is_running(self)
             }
-            fn restart(&self) -> Result<(), ServerError> {
-                <$kind>::restart(self)
+            fn restart(&self) -> anyhow::Result<()> {
+                Ok(<$kind>::restart(self)?)
             }
         }
     };
@@ -98,7 +83,7 @@ impl Stack {
     }
 
     /// Restarts what dies until `stop`; returns the name of a server that keeps dying.
-    pub async fn watch(&self, stop: &CancellationToken) -> Option<&'static str> {
+    pub async fn watch(&self, stop: &CancellationToken) -> Option<String> {
         let given_up = async {
             tokio::select! {
                 name = watch(self.nats.clone()) => name,
@@ -125,31 +110,11 @@ impl Stack {
     }
 }
 
-/// Restarts one server whenever it dies; ends with its name when it keeps dying.
-async fn watch(server: Option<Arc<impl Server>>) -> &'static str {
-    let Some(server) = server else { return std::future::pending().await };
-    let mut failures = 0;
-    let mut died_at: Option<Instant> = None;
-    let mut look = interval(WATCH_EVERY);
-    loop {
-        look.tick().await;
-        let asked = Arc::clone(&server);
-        if spawn_blocking(move || asked.is_running()).await.unwrap_or(true) {
-            continue;
-        }
-        if died_at.is_some_and(|died_at| died_at.elapsed() > RECOVERED_AFTER) {
-            failures = 0;
-        }
-        died_at = Some(Instant::now());
-        failures += 1;
-        if failures > FAILURES_MAX {
-            return server.name();
-        }
-        tracing::warn!(server = server.name(), failures, "a server died and is restarted");
-        let asked = Arc::clone(&server);
-        if let Ok(Err(error)) = spawn_blocking(move || asked.restart()).await {
-            tracing::warn!(server = server.name(), %error, "the restart failed");
-        }
+/// As [`supervise`]; without a server there is nothing to end with.
+async fn watch(server: Option<Arc<impl Supervised>>) -> String {
+    match server {
+        Some(server) => supervise(server).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,13 +5,19 @@
 //! all faults are reported together before a socket opens.
 
 mod checks;
+mod source;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::{Table, Value};
+
+pub use service::{
+    SERVICE_DEFAULTS, ServiceLog, ServiceProjector, ServiceSecrets, ServiceSettings, ServiceTokens,
+    ServiceViews,
+};
+pub use source::{Checked, Source};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -34,6 +40,8 @@ macro_rules! section {
         pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
     };
 }
+
+mod service;
 
 section! {
     /// All settings; see `defaults.toml` for each.
@@ -375,23 +383,17 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Where the settings of Roster come from.
+const SOURCE: Source<'_> =
+    Source { defaults: DEFAULTS, prefix: "ROSTER_", others: &OTHER_VARIABLES };
+
 impl Settings {
     /// Reads defaults, file and the process's environment.
     ///
     /// # Errors
     /// [`ConfigError`] with every fault.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let text = match file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|e| ConfigError(vec![format!("cannot read {}: {e}", path.display())]))?,
-        };
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            name.starts_with("ROSTER_").then(|| (name, value.to_string_lossy().into_owned()))
-        });
-        Self::merge(&text, variables)
+        SOURCE.load(file)
     }
 
     /// Merges defaults, the text of a file and variables.
@@ -402,82 +404,8 @@ impl Settings {
         file: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut faults = Vec::new();
-        let mut table: Table = DEFAULTS.parse().unwrap_or_default();
-        match file.parse::<Table>() {
-            Ok(given) => overlay(&mut table, given, "", &mut faults),
-            Err(error) => faults.push(format!("the file is not TOML: {error}")),
-        }
-        for (name, text) in variables {
-            if OTHER_VARIABLES.contains(&name.as_str()) {
-                continue;
-            }
-            match slot(&mut table, &name) {
-                None => faults.push(format!("unknown variable {name}")),
-                Some((key, slot)) => match typed(slot, &text) {
-                    Some(value) => *slot = value,
-                    None => {
-                        faults.push(format!("{name} ({key}) must be {}, not {text:?}", kind(slot)))
-                    }
-                },
-            }
-        }
-        let parsed: Result<Self, _> = Value::Table(table).try_into();
-        match parsed {
-            Ok(settings) => {
-                settings.check(&mut faults);
-                if faults.is_empty() { Ok(settings) } else { Err(ConfigError(faults)) }
-            }
-            Err(error) => {
-                faults.push(error.to_string().trim().replace('\n', " "));
-                Err(ConfigError(faults))
-            }
-        }
+        SOURCE.merge(file, variables)
     }
-}
-
-/// Puts `given` over `table`; keys the defaults do not have are faults.
-fn overlay(table: &mut Table, given: Table, path: &str, faults: &mut Vec<String>) {
-    for (key, value) in given {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match (table.get_mut(&key), value) {
-            (None, _) => faults.push(format!("unknown key {full}")),
-            (Some(Value::Table(inner)), Value::Table(given)) => {
-                overlay(inner, given, &full, faults);
-            }
-            (Some(Value::Table(_)), _) => faults.push(format!("{full} must be a table")),
-            (Some(slot), value) => *slot = value,
-        }
-    }
-}
-
-/// The key a variable stands for. The names are derived from the defaults, so no underscore is read
-/// two ways.
-fn slot<'a>(table: &'a mut Table, variable: &str) -> Option<(String, &'a mut Value)> {
-    table.iter_mut().find_map(|(section, value)| {
-        value.as_table_mut()?.iter_mut().find_map(|(key, slot)| {
-            let name = format!("ROSTER_{section}_{key}").to_uppercase();
-            (name == variable).then(|| (format!("{section}.{key}"), slot))
-        })
-    })
-}
-
-/// The text of a variable in the type its default has.
-fn typed(default: &Value, text: &str) -> Option<Value> {
-    if default.is_integer() {
-        text.parse().ok().map(Value::Integer)
-    } else if default.is_float() {
-        text.parse().ok().map(Value::Float)
-    } else if default.is_bool() {
-        text.parse().ok().map(Value::Boolean)
-    } else {
-        Some(Value::String(text.to_owned()))
-    }
-}
-
-/// What [`typed`] wants, in words.
-fn kind(default: &Value) -> &'static str {
-    if default.is_bool() { "true or false" } else { "a number" }
 }
 
 #[cfg(test)]

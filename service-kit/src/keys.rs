@@ -18,6 +18,9 @@ pub const APPLICATION_KEY_FILE: &str = "application.key";
 /// File with the key that protects cursors, in the folder of the query side.
 pub const CURSOR_KEY_FILE: &str = "cursor.key";
 
+/// File with the key of a further service, in the folder of that service.
+pub const SERVICE_KEY_FILE: &str = "service.key";
+
 /// File with the key of links in mails, in the folder of the reactor.
 pub const LINK_KEY_FILE: &str = "link.key";
 /// File with the key of mail orders, in the folder of the reactor.

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod ambient;
 pub mod checking_keys;
+pub mod commands;
 pub mod config;
 pub mod event_log;
 pub mod health;
@@ -17,9 +18,11 @@ pub mod metrics;
 pub mod nats;
 pub mod openapi;
 pub mod problem;
+pub mod reactions;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;
 pub mod revocations;
+pub mod running;
 pub mod sealing;
 pub mod signing_keys;
 pub mod telemetry;

@@ -2,8 +2,8 @@
 //!
 //! Each API describes its operations beside their handlers. What any request can meet (a body that is no
 //! JSON, a bus that does not answer) is not said there thirty times but added here, from the table of
-//! error codes. The document of both is committed as `openapi/roster.json`, served as it is, and compared
-//! with the code by a test of `roster`.
+//! error codes. The document of a program is committed (that of Roster as `openapi/roster.json`), served as it
+//! is, and compared with the code by a test of that program.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +28,6 @@ use utoipa::openapi::{
 
 use crate::problem::{Code, PROBLEM_JSON, Problem};
 
-/// The document, as committed.
-pub const DOCUMENT: &str = include_str!("../../openapi/roster.json");
-
 /// Scripts and styles of the page alone, and the document from this host alone.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -42,9 +39,9 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 pub enum RequestHeader {
     /// The same request again is the first one.
     IdempotencyKey,
-    /// Only if the user has not changed.
+    /// Only if it has not changed.
     IfMatch,
-    /// Only if the user has changed.
+    /// Only if it has changed.
     IfNoneMatch,
     /// Without waiting for the views.
     Prefer,
@@ -55,11 +52,11 @@ pub enum RequestHeader {
 /// A header that answers carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerHeader {
-    /// The revision of the user.
+    /// The revision of what is shown.
     ETag,
     /// Where what was made is.
     Location,
-    /// The position in the log of users that the answer reflects.
+    /// The position in the log that the answer reflects.
     Position,
     /// The same in the log of sessions.
     SessionPosition,
@@ -119,9 +116,20 @@ struct FieldErrorSchema {
     detail: String,
 }
 
-/// The head of the document.
+/// The head of Roster's own document.
 #[must_use]
 pub fn head() -> OpenApi {
+    let mut document = head_of(
+        "Roster",
+        "Users and sessions. Errors are problem+json; `type` of each leads to its explanation.",
+    );
+    document.paths.add_path_operation("/.well-known/jwks.json", vec![HttpMethod::Get], key_set());
+    document
+}
+
+/// The head of the document of a service whose callers show Roster's access tokens.
+#[must_use]
+pub fn head_of(title: &str, description: &str) -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
@@ -132,19 +140,9 @@ pub fn head() -> OpenApi {
     for (name, schema) in [schema_of::<ProblemSchema>(), schema_of::<FieldErrorSchema>()] {
         components.schemas.insert(name, schema);
     }
-    let mut paths = Paths::new();
-    paths.add_path_operation("/.well-known/jwks.json", vec![HttpMethod::Get], key_set());
     OpenApiBuilder::new()
-        .paths(paths)
-        .info(
-            InfoBuilder::new()
-                .title("Roster")
-                .version("1")
-                .description(Some(
-                    "Users and sessions. Errors are problem+json; `type` of each leads to its explanation.",
-                ))
-                .build(),
-        )
+        .paths(Paths::new())
+        .info(InfoBuilder::new().title(title).version("1").description(Some(description)).build())
         .components(Some(components))
         .build()
 }
@@ -195,7 +193,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
-    // What is only taken in says nothing about a user.
+    // What is only taken in says nothing yet.
     let taken_in = StatusCode::ACCEPTED.as_str();
     for (status, answer) in &mut operation.responses.responses {
         let RefOr::T(answer) = answer else { continue };
@@ -211,10 +209,10 @@ fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
 
 const fn told(header: AnswerHeader) -> (&'static str, &'static str) {
     match header {
-        AnswerHeader::ETag => ("ETag", "Revision of the user, as `W/\"<revision>\"`"),
+        AnswerHeader::ETag => ("ETag", "Revision of what is shown, as `W/\"<revision>\"`"),
         AnswerHeader::Location => ("Location", "Path of what was made"),
         AnswerHeader::Position => {
-            ("Roster-Position", "Position in the log of users that the answer reflects")
+            ("Roster-Position", "Position in the log that the answer reflects")
         }
         AnswerHeader::SessionPosition => {
             ("Roster-Session-Position", "Position in the log of sessions that the answer reflects")
@@ -282,7 +280,7 @@ fn parameter(header: RequestHeader) -> Parameter {
             "1..255 printable characters. The same request with the same key is answered as the first one",
         ),
         RequestHeader::IfMatch => {
-            ("If-Match", "`ETag` of the user to be changed; 412 when it is older")
+            ("If-Match", "`ETag` of what is to be changed; 412 when it is older")
         }
         RequestHeader::IfNoneMatch => {
             ("If-None-Match", "`ETag` that is known; 304 when it is the same")
@@ -310,20 +308,20 @@ fn parameter(header: RequestHeader) -> Parameter {
 }
 
 /// `/openapi.json`, and `/docs` for people. Nothing is loaded from elsewhere.
-pub(crate) fn pages<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn pages<S: Clone + Send + Sync + 'static>(document: &'static str) -> Router<S> {
     Router::new()
-        .route("/openapi.json", get(document))
+        .route("/openapi.json", get(move || async move { served(document) }))
         // Its scripts are named relative to it.
         .route("/docs", get(|| async { Redirect::permanent("/docs/index.html") }))
         .route("/docs/{file}", get(|Path(file): Path<String>| async move { page(&file) }))
 }
 
-async fn document() -> Response {
+fn served(document: &'static str) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
     ];
-    (headers, DOCUMENT).into_response()
+    (headers, document).into_response()
 }
 
 fn page(file: &str) -> Response {

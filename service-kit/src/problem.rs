@@ -79,8 +79,10 @@ codes! {
     IdempotencyKeyInFlight = "idempotency-key-in-flight", CONFLICT, "The same request is still running";
     /// The change would leave Roster without an administrator.
     LastAdmin = "last-admin", CONFLICT, "The last administrator must stay";
+    /// A rule of the service does not let it happen to what is there, as it is now.
+    NotPossible = "not-possible", CONFLICT, "Not possible as things are";
     /// `If-Match` names an older revision.
-    StaleRevision = "stale-revision", PRECONDITION_FAILED, "The user has changed since";
+    StaleRevision = "stale-revision", PRECONDITION_FAILED, "It has changed since";
     /// The body is larger than allowed.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The address is longer than allowed.

@@ -3,10 +3,13 @@
 //! The projector announces its position on a core NATS subject after each commit, and again every
 //! [`HEARTBEAT`] when nothing happens. Nothing is stored: an announcement that is lost is made good by
 //! the next one, and silence means that the projector is down.
+//!
+//! A service that builds its views anew by another layout runs two projectors for a while, the old version's and
+//! the new one's. Both announce on one subject, and whoever listens hears the layout that it reads (ADR 21).
 
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Subject, SubscribeError};
 use events::Position;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -21,30 +24,47 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which the projector counts as down: three heartbeats and some.
 const DOWN_AFTER: Duration = Duration::from_millis(3_500);
 
+/// The core subject on which it is said how far some views are. `views` names them, in the plural.
+#[must_use]
+pub fn subject_of(views: &str) -> String {
+    format!("roster.position.{views}")
+}
+
 #[derive(Serialize, Deserialize)]
 struct Announcement {
     position: Position,
+    /// Of views that have layouts and no generations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layout: Option<u32>,
 }
 
 /// The projector's side.
 #[derive(Clone)]
 pub struct Announcer {
     client: Client,
-    subject: &'static str,
+    subject: Subject,
+    layout: Option<u32>,
 }
 
 impl Announcer {
     /// Announces over a connection, on the subject of one kind of views.
     #[must_use]
-    pub const fn new(client: Client, subject: &'static str) -> Self {
-        Self { client, subject }
+    pub fn new(client: Client, subject: impl Into<Subject>) -> Self {
+        Self { client, subject: subject.into(), layout: None }
+    }
+
+    /// The same for views of a layout.
+    #[must_use]
+    pub fn of_layout(self, layout: u32) -> Self {
+        Self { layout: Some(layout), ..self }
     }
 
     /// Says how far the views are. A loss is made good by the next heartbeat.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn announce(&self, position: Position) {
-        let Ok(payload) = serde_json::to_vec(&Announcement { position }) else { return };
-        if let Err(error) = self.client.publish(self.subject, payload.into()).await {
+        let announcement = Announcement { position, layout: self.layout };
+        let Ok(payload) = serde_json::to_vec(&announcement) else { return };
+        if let Err(error) = self.client.publish(self.subject.clone(), payload.into()).await {
             tracing::debug!(%error, "position not announced");
         }
     }
@@ -81,9 +101,31 @@ impl ViewsPosition {
     /// The subscription could not be made.
     pub async fn follow(
         client: &Client,
-        subject: &'static str,
+        subject: impl Into<Subject>,
         stop: CancellationToken,
-    ) -> Result<Self, async_nats::SubscribeError> {
+    ) -> Result<Self, SubscribeError> {
+        Self::follow_only(client, subject.into(), None, stop).await
+    }
+
+    /// The same for views of a layout; what is announced of others is not heard.
+    ///
+    /// # Errors
+    /// The subscription could not be made.
+    pub async fn follow_layout(
+        client: &Client,
+        subject: impl Into<Subject>,
+        layout: u32,
+        stop: CancellationToken,
+    ) -> Result<Self, SubscribeError> {
+        Self::follow_only(client, subject.into(), Some(layout), stop).await
+    }
+
+    async fn follow_only(
+        client: &Client,
+        subject: Subject,
+        layout: Option<u32>,
+        stop: CancellationToken,
+    ) -> Result<Self, SubscribeError> {
         let mut announcements = client.subscribe(subject).await?;
         let (tell, heard) = watch::channel(None);
         #[expect(
@@ -100,6 +142,9 @@ impl ViewsPosition {
                 let Ok(said) = serde_json::from_slice::<Announcement>(&message.payload) else {
                     continue;
                 };
+                if said.layout != layout {
+                    continue;
+                }
                 // The last word counts, also when it is lower: views restored from an older database
                 // really are further back.
                 tell.send_replace(Some(Heard { position: said.position, at: Instant::now() }));
@@ -131,6 +176,17 @@ impl ViewsPosition {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.heard.borrow().is_some_and(|heard| heard.at.elapsed() < DOWN_AFTER)
+    }
+
+    /// Waits and counts: whether the views have `position` within `limit`. Without a limit nobody waits.
+    pub async fn have(&self, position: Position, limit: Duration) -> bool {
+        if limit.is_zero() {
+            return false;
+        }
+        let began = Instant::now();
+        let waited = self.wait_for(position, limit).await;
+        self.count(waited, began.elapsed());
+        waited == Waited::Reached
     }
 
     /// Waits until the views have `position`, at most `limit`.

@@ -14,14 +14,14 @@ use mongodb::options::{CollectionOptions, ReadConcern, WriteConcern};
 use serde::{Deserialize, Serialize};
 
 use events::Position;
+use view_kit::CHECKPOINTS;
 
 use crate::{
-    CHECKPOINTS, Views, history_collection, logins_checkpoint, sessions_checkpoint,
-    sessions_collection, states_begun_checkpoint, states_checkpoint, users_checkpoint,
-    users_collection,
+    Views, history_collection, logins_checkpoint, sessions_checkpoint, sessions_collection,
+    states_begun_checkpoint, states_checkpoint, users_checkpoint, users_collection,
 };
 
-/// The document.
+/// The document, among the checkpoints.
 const ID: &str = "generations";
 /// The generation that a database has which knows of none.
 const FIRST: u32 = 1;

@@ -2,20 +2,18 @@
 //! indexes. The projector writes them, query-api reads them, nobody else touches the database.
 //!
 //! A view document is the state that the user's last event carried, with the position of that event. It
-//! holds no password hash. What was deleted leaves a tombstone, so that an older event that arrives
+//! holds no password hash. Positions and what is parked stand where `view-kit` puts them. What was deleted leaves a tombstone, so that an older event that arrives
 //! again (a second projector, a restored database, a replay) cannot bring it back.
 
 mod database;
 mod generation;
 mod history;
-mod parked;
 mod session;
 mod user;
 
 pub use database::Views;
 pub use generation::{Beside, Generations, Kind, NotInPhase, OfKind, Phase, generation_of};
 pub use history::{HistoryDocument, HistoryEntry};
-pub use parked::{PARKED, ParkedDocument};
 pub use session::{SessionDocument, SessionView, user_key};
 pub use user::{
     CutoffDocument, DamagedView, LivingUser, UserDocument, UserView, email_key, name_key,
@@ -44,10 +42,6 @@ pub fn history_collection(generation: u32) -> String {
 pub fn sessions_collection(generation: u32) -> String {
     format!("sessions_{generation}")
 }
-
-/// Collection with one document per projection: `{_id, position}`; and with the one that says which generations
-/// there are.
-pub const CHECKPOINTS: &str = "checkpoints";
 
 /// Counts up when the documents of the user views get more members, or further documents are written
 /// from the same events. It stands in the name of the checkpoint: a database with an older layout has no

@@ -6,6 +6,7 @@ use events::{
 };
 use mongodb::bson::{self, DateTime, Uuid};
 use serde::{Deserialize, Serialize};
+use view_kit::ReadError;
 
 /// The document as it stands in the collection. A tombstone has `deleted_at` and none of the members
 /// about a person.
@@ -128,6 +129,12 @@ pub struct LivingUser {
 #[derive(Debug, thiserror::Error)]
 #[error("the view document of a user is damaged: {0}")]
 pub struct DamagedView(pub(crate) &'static str);
+
+impl From<DamagedView> for ReadError {
+    fn from(error: DamagedView) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
 
 impl UserDocument {
     /// The document for the state after the event at `position`. Pure.

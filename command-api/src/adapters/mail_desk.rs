@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use service_kit::ambient;
+use service_kit::commands::Appended;
 use service_kit::event_log::EventLog;
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
 
-use super::user_log::outcome;
-use crate::ports::{Appended, MailDesk};
+use crate::ports::MailDesk;
 
 /// The real desk.
 pub struct NatsMailDesk {
@@ -25,6 +25,6 @@ impl NatsMailDesk {
 impl MailDesk for NatsMailDesk {
     async fn order(&self, mail: Mail) -> Appended {
         let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
-        outcome(self.orders.place(&self.mails, &order).await)
+        self.orders.place(&self.mails, &order).await.into()
     }
 }

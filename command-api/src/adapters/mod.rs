@@ -6,7 +6,6 @@ mod sealing;
 mod session_log;
 mod throttle;
 mod user_log;
-mod views;
 
 pub use hashing::HashPool;
 pub use mail_desk::NatsMailDesk;

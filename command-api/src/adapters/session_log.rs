@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 use events::{Fact, Session, SessionEvent, SessionId, UserId, subjects};
-use service_kit::event_log::{Append, EventLog, Guard, Write};
+use service_kit::commands::{Appended, Loaded, LogError};
+use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
 
-use super::user_log::{empty, outcome};
-use crate::ports::{Appended, Loaded, LogError, SessionLog};
+use crate::ports::SessionLog;
 
 /// The real log.
 pub struct NatsSessionLog {
@@ -58,24 +58,24 @@ impl SessionLog for NatsSessionLog {
         session: SessionId,
     ) -> Result<Loaded<Option<Session>>, LogError> {
         let subject = subjects::session_events(user, session);
-        let last = self.log.last(&subject).await.map_err(LogError::Unavailable)?;
-        let Some(stored) = last else { return Ok(empty(None)) };
-        let event = SessionEvent::from_json(&stored.payload)
-            .map_err(|error| LogError::Damaged { subject, reason: error.to_string() })?;
-        let (guard, position) = (stored.guard(), stored.position);
-        Ok(Loaded { value: Some(event.after), guard, position })
+        let read = |stored: &Stored| {
+            let event = SessionEvent::from_json(&stored.payload).map_err(|e| e.to_string())?;
+            Ok(Some(event.after))
+        };
+        let loaded = self.log.loaded(&subject, read).await?;
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
     }
 
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended {
         match self.append_of(event, guard).await {
-            Ok(append) => outcome(self.log.append(&append).await),
+            Ok(append) => self.log.append(&append).await.into(),
             Err(appended) => appended,
         }
     }
 
     async fn append_ends(&self, ends: &[(SessionEvent, Guard)]) -> Appended {
         match Self::append_of_all(ends) {
-            Ok(append) => outcome(self.log.append(&append).await),
+            Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
         }
     }

@@ -1,42 +1,35 @@
 //! The log of users in NATS: which message stands on which subject.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, Revision, RevocationCause, RevocationReason, StoredRevocation, UserFact,
-    UserId, UserState, subjects,
+    Position, ROLE_ADMIN, RevocationCause, RevocationReason, StoredRevocation, UserFact, UserId,
+    UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
-use service_kit::event_log::{Append, EventLog, Guard, Outcome, Stored, Write};
+use service_kit::commands::{
+    Appended, Failure, IdempotencyKey, KeyRecord, Loaded, LogError, Recorded,
+};
+use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
 use service_kit::keys::SecretKey;
+use std::collections::BTreeSet;
 
 use super::CredentialSealer;
 use crate::domain::Admins;
-use crate::ports::{
-    Appended, Change, ClaimChange, CredentialChange, IdempotencyKey, Loaded, LogError,
-    PasswordHash, Recorded, UserLog,
-};
-
-/// How long the outcome of a key is kept.
-const IDEMPOTENCY_RECORD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::ports::{Change, ClaimChange, CredentialChange, PasswordHash, UserLog};
 
 #[derive(Serialize, Deserialize)]
 struct Holders {
     holders: BTreeSet<UserId>,
 }
 
-/// `events_behind`: how many messages after this record the command's last event stands. A batch is
-/// stored without a gap, so the record can tell a position that nobody knew when it was written.
-#[derive(Serialize, Deserialize)]
+/// The record of a key, as versions before wrote it: with the user it was about.
+#[derive(Serialize)]
 struct Record {
-    fingerprint: String,
     user_id: UserId,
-    revision: Revision,
-    events_behind: u64,
+    #[serde(flatten)]
+    record: KeyRecord,
 }
 
 /// The key of the hashes in the subjects of claims, for those who compare claims with addresses.
@@ -50,7 +43,6 @@ pub struct NatsUserLog {
     log: EventLog,
     sealer: CredentialSealer,
     claim_key: SecretKey,
-    idempotency_key: SecretKey,
 }
 
 impl NatsUserLog {
@@ -61,25 +53,11 @@ impl NatsUserLog {
             sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
                 .map_err(|error| error.to_string())?,
             claim_key: email_claim_key(application_key),
-            idempotency_key: application_key.derive("idempotency v1"),
         })
     }
 
     fn claim_subject(&self, email: &EmailAddress) -> String {
         subjects::email_claim(&self.claim_key(email))
-    }
-
-    async fn last<T>(
-        &self,
-        subject: &str,
-        read: impl FnOnce(&Stored) -> Result<T, String>,
-    ) -> Result<Option<Loaded<T>>, LogError> {
-        let Some(stored) = self.log.last(subject).await.map_err(LogError::Unavailable)? else {
-            return Ok(None);
-        };
-        let value = read(&stored)
-            .map_err(|reason| LogError::Damaged { subject: subject.to_owned(), reason })?;
-        Ok(Some(Loaded { value, guard: stored.guard(), position: stored.position }))
     }
 
     fn append_of(&self, change: &Change) -> Result<Append, String> {
@@ -94,15 +72,13 @@ impl NatsUserLog {
         };
         // The record goes first: everything else follows it without a gap.
         if let Some(key) = &change.key {
-            let record = Record {
+            let record = KeyRecord {
                 fingerprint: key.fingerprint.clone(),
-                user_id: change.user,
                 revision: change.events.last().map(Event::revision).unwrap_or_default(),
                 events_behind: (writes.len() + change.events.len()) as u64,
             };
             let subject = subjects::idempotency_record(&key.key);
-            let write = Write::new(subject, Guard::absent(), encode(&record)?)
-                .expiring_after(IDEMPOTENCY_RECORD_LIFE);
+            let write = KeyRecord::write(subject, &Record { user_id: change.user, record })?;
             writes.insert(0, write);
         }
         let mut append = writes.into_iter().fold(Append::new(command, last), Append::with);
@@ -179,53 +155,58 @@ impl UserLog for NatsUserLog {
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
         let subject = subjects::user_events(user);
         let loaded = self
-            .last(&subject, |stored| {
+            .log
+            .loaded(&subject, |stored| {
                 let event = Event::from_json(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(UserState::from(event.after))
             })
             .await?;
-        Ok(loaded.unwrap_or_else(|| empty(UserState::Absent)))
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(UserState::Absent)))
     }
 
     async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError> {
         let subject = self.claim_subject(email);
         let loaded = self
-            .last(&subject, |stored| {
+            .log
+            .loaded(&subject, |stored| {
                 let claim: EmailClaim =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(claim.holder())
             })
             .await?;
-        Ok(loaded.unwrap_or_else(|| empty(None)))
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
     }
 
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError> {
         let subject = subjects::user_credential(user);
-        let loaded = self.last(&subject, |stored| self.sealer.open(user, &stored.payload)).await?;
-        Ok(loaded.unwrap_or_else(|| empty(None)))
+        let loaded =
+            self.log.loaded(&subject, |stored| self.sealer.open(user, &stored.payload)).await?;
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
     }
 
     async fn admins(&self) -> Result<Loaded<Admins>, LogError> {
         let subject = subjects::role_holders(ROLE_ADMIN);
         let loaded = self
-            .last(&subject, |stored| {
+            .log
+            .loaded(&subject, |stored| {
                 let holders: Holders =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(Admins(holders.holders))
             })
             .await?;
-        Ok(loaded.unwrap_or_else(|| empty(Admins::default())))
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(Admins::default())))
     }
 
     async fn cutoff(&self, user: UserId) -> Result<Loaded<Cutoff>, LogError> {
         let loaded = self
-            .last(&subjects::user_revocation(user), |stored| {
+            .log
+            .loaded(&subjects::user_revocation(user), |stored| {
                 let revocation =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(Cutoff::of(revocation, stored.position))
             })
             .await?;
-        Ok(loaded.unwrap_or_else(|| empty(Cutoff::default())))
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(Cutoff::default())))
     }
 
     async fn link(
@@ -234,52 +215,33 @@ impl UserLog for NatsUserLog {
         user: UserId,
     ) -> Result<Loaded<Option<LinkRecord>>, LogError> {
         let loaded = self
-            .last(&subjects::link(purpose, user), |stored| {
+            .log
+            .loaded(&subjects::link(purpose, user), |stored| {
                 serde_json::from_slice(&stored.payload).map(Some).map_err(|e| e.to_string())
             })
             .await?;
-        Ok(loaded.unwrap_or_else(|| empty(None)))
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
     }
 
-    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, LogError> {
-        let subject = subjects::idempotency_record(&key.key);
-        let loaded = self
-            .last(&subject, |stored| {
-                let record: Record =
-                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
-                Ok(Recorded {
-                    fingerprint: record.fingerprint,
-                    user: record.user_id,
-                    position: Position(stored.position.0 + record.events_behind),
-                    revision: record.revision,
-                })
-            })
-            .await?;
-        Ok(loaded.map(|loaded| loaded.value))
+    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {
+        self.log.recorded(&subjects::idempotency_record(&key.key), key).await
     }
 
     async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError> {
-        let stored = self.log.at(position).await.map_err(LogError::Unavailable)?;
-        stored
-            .map(|stored| {
-                Event::from_json(&stored.payload).map_err(|e| LogError::Damaged {
-                    subject: format!("position {position}"),
-                    reason: e.to_string(),
-                })
-            })
-            .transpose()
+        let read = |stored: &Stored| Event::from_json(&stored.payload).map_err(|e| e.to_string());
+        self.log.loaded_at(position, read).await
     }
 
     async fn append(&self, change: &Change) -> Appended {
         match self.append_of(change) {
-            Ok(append) => outcome(self.log.append(&append).await),
+            Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
         }
     }
 
     async fn append_all(&self, changes: &[Change]) -> Appended {
         match self.append_of_all(changes) {
-            Ok(append) => outcome(self.log.append(&append).await),
+            Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
         }
     }
@@ -288,7 +250,7 @@ impl UserLog for NatsUserLog {
         match self.credential_write(user, Some(hash), guard) {
             Ok(write) => {
                 let command = CommandId::from_uuid(ambient::new_uuid());
-                outcome(self.log.append(&Append::new(command, write)).await)
+                self.log.append(&Append::new(command, write)).await.into()
             }
             Err(why) => Appended::Refused(why),
         }
@@ -301,30 +263,6 @@ impl UserLog for NatsUserLog {
     fn claim_key(&self, email: &EmailAddress) -> String {
         self.claim_key.mac_hex(&[email.canonical().as_bytes()])
     }
-
-    fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
-        IdempotencyKey {
-            key: self.idempotency_key.mac_hex(&[b"key", caller.as_bytes(), key.as_bytes()]),
-            fingerprint: self.idempotency_key.mac_hex(request),
-        }
-    }
-}
-
-pub(super) fn outcome(outcome: Outcome) -> Appended {
-    match outcome {
-        Outcome::Stored(position) => Appended::Stored(position),
-        // A duplicate whose first copy could not be found: event ids are drawn anew for each decision,
-        // so deciding again is right.
-        Outcome::Conflict | Outcome::Duplicate => Appended::Conflict,
-        Outcome::Unknown => Appended::Unknown,
-        Outcome::Unavailable => Appended::Unavailable,
-        Outcome::Full => Appended::Full,
-        Outcome::Refused(code, text) => Appended::Refused(format!("{text} ({code})")),
-    }
-}
-
-pub(super) fn empty<T>(value: T) -> Loaded<T> {
-    Loaded { value, guard: Guard::absent(), position: Position(0) }
 }
 
 /// What led to a revocation that stands beside events: the one that ends the most.

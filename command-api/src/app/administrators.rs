@@ -1,9 +1,10 @@
 //! Administrators, as the operator makes them: by the rules of the command API, and without a token.
 
-use events::{Actor, EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
+use events::{EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
+use service_kit::commands::Request;
 
 use super::App;
-use crate::application::{CommandError, Request, Users};
+use crate::application::{CommandError, Users};
 use crate::domain::{Admins, Change, FullName, PasswordContext, Register, Roles};
 
 /// An administrator who is to be made.
@@ -111,7 +112,7 @@ async fn holder(
 }
 
 fn as_operator() -> Request {
-    Request { actor: Actor::System, ..Request::of(None) }
+    Request::of_the_system()
 }
 
 fn address(text: &str) -> Result<EmailAddress, String> {

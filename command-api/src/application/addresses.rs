@@ -4,7 +4,7 @@ use events::{Actor, EmailAddress, UserId, UserState};
 use service_kit::links::LinkKind;
 use service_kit::mail_orders::Mail;
 
-use super::users::{decided, done, origin, stored_address};
+use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
 use crate::ports::throttle::Counted;
@@ -44,7 +44,7 @@ impl Users {
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let state = &followed.state;
                 let (events, after) =
-                    decided(user, &state.value, &Command::VerifyEmail, &origin(&request))?;
+                    decided(user, &state.value, &Command::VerifyEmail, &request.origin())?;
                 let mut change = ports::Change::of(user, state.guard);
                 change.link = Some(followed.used);
                 // Verified by another way meanwhile: the link is used up, and that is all.
@@ -57,7 +57,7 @@ impl Users {
                     return done(&after, position);
                 }
             }
-            Err(CommandError::Overloaded)
+            Err(CommandError::overloaded())
         })
         .await
     }
@@ -116,7 +116,7 @@ impl Users {
                 let request = Request { actor: Actor::User(user.id), ..request.clone() };
                 let command = Command::ChangeEmail(new_email);
                 let (events, after) =
-                    decided(user.id, &followed.state.value, &command, &origin(&request))?;
+                    decided(user.id, &followed.state.value, &command, &request.origin())?;
                 let mut change = ports::Change::of(user.id, followed.state.guard);
                 change.claims = claims;
                 change.link = Some(followed.used);
@@ -126,7 +126,7 @@ impl Users {
                     return done(&after, position);
                 }
             }
-            Err(CommandError::Overloaded)
+            Err(CommandError::overloaded())
         })
         .await
     }
@@ -142,7 +142,7 @@ impl Users {
                     return Ok(());
                 }
             }
-            Err(CommandError::Overloaded)
+            Err(CommandError::overloaded())
         })
         .await
     }

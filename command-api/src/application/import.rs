@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
-use events::{EmailAddress, Metadata, Position, ROLE_ADMIN, Timestamp, User, UserId, UserState};
+use events::{
+    EmailAddress, Metadata, Origin, Position, ROLE_ADMIN, Timestamp, User, UserId, UserState,
+};
 use futures::stream::{self, StreamExt};
 use service_kit::ambient;
 use service_kit::event_log::Guard;
 
 use super::rights::Rights;
-use super::users::{decided, origin};
+use super::users::decided;
 use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
-use crate::domain::{Command, FullName, Origin, Register, Roles};
+use crate::domain::{Command, FullName, Register, Roles};
 use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
 
 /// Users stored with one append: each takes up to three messages, and an append up to a thousand.
@@ -68,7 +70,7 @@ impl Users {
             if users.rights(request.actor).await? != Rights::Administrator {
                 return Err(CommandError::Forbidden);
             }
-            let origin = origin(&request);
+            let origin = request.origin();
             let mut imported =
                 Imported { fates: Vec::with_capacity(newcomers.len()), position: Position(0) };
             for together in newcomers.chunks(TOGETHER_MAX) {
@@ -104,7 +106,7 @@ impl Users {
                 conflicts += 1;
             }
         }
-        let given_up = || Fate::Refused(CommandError::Overloaded);
+        let given_up = || Fate::Refused(CommandError::overloaded());
         imported.fates.extend(fates.into_iter().map(|fate| fate.unwrap_or_else(given_up)));
     }
 
@@ -144,7 +146,7 @@ impl Users {
             }
             Ok(None) => false,
             Err(error) => {
-                let refused = || Some(Fate::Refused(error.clone()));
+                let refused = || Some(Fate::Refused(error.clone().into()));
                 waiting.into_iter().for_each(|(_, fate)| *fate = refused());
                 true
             }

@@ -14,12 +14,14 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Actor, Position, Revision, User};
+use events::{Position, Revision, User};
 use service_kit::access::Access;
 use service_kit::ambient;
+use service_kit::commands::{
+    ATTEMPTS_MAX, Failure, IdempotencyKeys, InFlight, LogError, Request, settled, to_the_end,
+};
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
-use service_kit::trace::{Scope, carried};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -27,17 +29,10 @@ use crate::domain::{Broken, Password, PasswordContext, PasswordRules, Rejection,
 use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
-use crate::ports::{
-    Appended, HashError, IdempotencyKey, LogError, MailDesk, PasswordHash, PasswordHasher,
-    SessionLog, UserLog,
-};
-pub use idempotency::InFlight;
+use crate::ports::{HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog};
 pub use import::{Fate, Newcomer};
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
-
-/// Attempts of one command before it gives way: each is lost to another command that succeeded.
-const ATTEMPTS_MAX: usize = 100;
 
 /// What commands work with.
 #[derive(Clone)]
@@ -66,6 +61,8 @@ pub struct Parts {
     pub access: Access,
     /// What answers do not tell.
     pub discretion: Discretion,
+    /// Keys of requests.
+    pub keys: IdempotencyKeys,
     /// Commands under way.
     pub tasks: TaskTracker,
 }
@@ -95,28 +92,6 @@ impl Discretion {
 pub struct Users {
     parts: Arc<Parts>,
     in_flight: InFlight,
-}
-
-/// Who asks, and how the request is known.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Who wants it.
-    pub actor: Actor,
-    /// The request id.
-    pub correlation_id: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-    /// What a repetition is known by.
-    pub key: Option<IdempotencyKey>,
-}
-
-impl Request {
-    /// Nobody's, within a request over HTTP or none.
-    pub fn of(scope: Option<Scope>) -> Self {
-        let (correlation_id, context) = scope.map(|s| (s.request_id, s.context)).unzip();
-        let traceparent = context.flatten().map(|context| context.to_string());
-        Self { actor: Actor::Anonymous, correlation_id, traceparent, key: None }
-    }
 }
 
 /// A command that was carried out, or found to be already.
@@ -157,27 +132,24 @@ pub enum CommandError {
     /// The caller must first show that the address is theirs.
     #[error("address not verified")]
     Unverified,
-    /// The key belongs to another request.
-    #[error("idempotency key reused")]
-    KeyReused,
-    /// The same request is still running.
-    #[error("idempotency key in flight")]
-    KeyInFlight,
     /// Tried too often.
     #[error("too many attempts: {}", .0.policy)]
     TooMany(Refusal),
-    /// Too much to do; nothing was done.
-    #[error("overloaded")]
-    Overloaded,
-    /// The log does not answer or is full; nothing was done.
-    #[error("unavailable: {0}")]
-    Unavailable(String),
-    /// Nobody can say.
-    #[error("the outcome is unknown")]
-    OutcomeUnknown,
+    /// None of these: what any command of any service can meet.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl CommandError {
     /// A fault of Roster.
-    #[error("internal: {0}")]
-    Internal(String),
+    fn internal(why: impl ToString) -> Self {
+        Self::Failed(Failure::Internal(why.to_string()))
+    }
+
+    /// Too much to do; nothing was done.
+    const fn overloaded() -> Self {
+        Self::Failed(Failure::Overloaded)
+    }
 }
 
 impl From<Rejection> for CommandError {
@@ -188,39 +160,22 @@ impl From<Rejection> for CommandError {
 
 impl From<LogError> for CommandError {
     fn from(error: LogError) -> Self {
-        match &error {
-            LogError::Unavailable(_) => Self::Unavailable(service_kit::problem::chain(&error)),
-            LogError::Damaged { .. } => Self::Internal(error.to_string()),
-        }
+        Self::Failed(error.into())
     }
 }
 
 impl From<ThrottleError> for CommandError {
     fn from(error: ThrottleError) -> Self {
-        Self::Unavailable(error.to_string())
+        Self::Failed(Failure::Unavailable(error.to_string()))
     }
 }
 
 impl From<HashError> for CommandError {
     fn from(error: HashError) -> Self {
         match error {
-            HashError::Overloaded => Self::Overloaded,
-            HashError::Failed(why) => Self::Internal(why),
+            HashError::Overloaded => Self::overloaded(),
+            HashError::Failed(why) => Self::internal(why),
         }
-    }
-}
-
-/// The part of an append's outcome that ends a command; a conflict is the caller's to handle.
-fn settled(appended: Appended) -> Result<Option<Position>, CommandError> {
-    match appended {
-        Appended::Stored(position) => Ok(Some(position)),
-        Appended::Conflict => Ok(None),
-        Appended::Unknown => Err(CommandError::OutcomeUnknown),
-        Appended::Unavailable => {
-            Err(CommandError::Unavailable("the log does not answer".to_owned()))
-        }
-        Appended::Full => Err(CommandError::Unavailable("the log is full".to_owned())),
-        Appended::Refused(why) => Err(CommandError::Internal(why)),
     }
 }
 
@@ -230,9 +185,9 @@ impl Users {
         Self { parts: Arc::new(parts), in_flight: InFlight::default() }
     }
 
-    /// Keyed hashes for a caller's `Idempotency-Key`.
-    pub fn idempotency_key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
-        self.log().idempotency_key(caller, key, request)
+    /// What makes idempotency keys out of headers.
+    pub fn keys(&self) -> &IdempotencyKeys {
+        &self.parts.keys
     }
 
     fn log(&self) -> &dyn UserLog {
@@ -288,18 +243,15 @@ impl Users {
     /// Asks for a mail.
     async fn mail(&self, mail: Mail) -> Result<(), CommandError> {
         // An order has an id of its own: nothing can be in its way.
-        settled(self.parts.desk.order(mail).await).map(drop)
+        Ok(settled(self.parts.desk.order(mail).await).map(drop)?)
     }
 
-    /// Runs a command to its end whatever becomes of the connection it came over: a client that hangs up
-    /// must not leave an append half-way.
+    /// Runs a command to its end whatever becomes of the connection it came over.
     async fn to_the_end<T, F>(&self, command: impl FnOnce(Self) -> F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CommandError>> + Send + 'static,
     {
-        self.parts.tasks.spawn(carried(command(self.clone()))).await.unwrap_or_else(|error| {
-            Err(CommandError::Internal(format!("a command ended: {error}")))
-        })
+        to_the_end(&self.parts.tasks, command(self.clone())).await
     }
 }

@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use events::{Actor, EmailAddress, Status, User, UserId, UserState};
 use service_kit::ambient;
+use service_kit::commands::Loaded;
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_orders::Mail;
 use service_kit::tokens::Caller;
 
-use super::users::{decided, done, origin, stored_address};
+use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
 use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, CredentialChange, Loaded, PasswordHash, UsedLink};
+use crate::ports::{self, CredentialChange, PasswordHash, UsedLink};
 
 /// A link that is good, and what has to be there still when it is used.
 pub(super) struct Followed {
@@ -51,7 +52,7 @@ impl Users {
                 };
                 let cutoff = users.log().cutoff(user).await?;
                 let command = Command::ChangePassword { by_link: false };
-                let (events, state) = decided(user, &loaded.value, &command, &origin(&request))?;
+                let (events, state) = decided(user, &loaded.value, &command, &request.origin())?;
                 let mut change = ports::Change::of(user, loaded.guard);
                 change.credential = Some(CredentialChange::Set(hash, credential.guard));
                 change.revocation = Some((cutoff.value.all_but(caller.session), cutoff.guard));
@@ -61,7 +62,7 @@ impl Users {
                     return done(&state, position);
                 }
             }
-            Err(CommandError::Overloaded)
+            Err(CommandError::overloaded())
         })
         .await
     }
@@ -140,7 +141,7 @@ impl Users {
                 let command = Command::ChangePassword { by_link: true };
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let (events, state) =
-                    decided(user, &followed.state.value, &command, &origin(&request))?;
+                    decided(user, &followed.state.value, &command, &request.origin())?;
                 let mut change = ports::Change::of(user, followed.state.guard);
                 change.credential = Some(CredentialChange::Set(hash, followed.credential.guard));
                 change.link = Some(followed.used);
@@ -156,7 +157,7 @@ impl Users {
                     return done(&state, position);
                 }
             }
-            Err(CommandError::Overloaded)
+            Err(CommandError::overloaded())
         })
         .await
     }

@@ -2,20 +2,19 @@
 //! ends again. It only takes away.
 
 use events::{
-    Actor, CommandId, EndReason, LinkPurpose, ROLE_USER, Session, SessionEvent, SessionFact,
-    Status, Timestamp, UserId, UserState, evolve_session,
+    Actor, EndReason, LinkPurpose, ROLE_USER, Session, Status, UserId, UserState, record,
 };
 use service_kit::ambient;
 use service_kit::event_log::Guard;
 
 use super::rights::Rights;
-use super::users::{decided, origin};
+use super::users::decided;
 use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
 use crate::domain::{self, Change, Command, Rejection, Roles};
 use crate::ports::{self, CredentialChange, UsedLink};
 
 fn as_operator() -> Request {
-    Request { actor: Actor::System, ..Request::of(None) }
+    Request::of_the_system()
 }
 
 impl Users {
@@ -39,7 +38,7 @@ impl Users {
             if left.is_empty() { vec![ROLE_USER.to_owned()] } else { left }
         });
         let roles = kept.map(Roles::parse).transpose();
-        let roles = roles.map_err(|(_, why)| CommandError::Internal(why))?;
+        let roles = roles.map_err(|(_, why)| CommandError::internal(why))?;
         let status = disable.then_some(Status::Disabled);
         self.change(user, Change { roles, status, ..Change::default() }, as_operator()).await?;
         Ok(())
@@ -47,10 +46,10 @@ impl Users {
 
     /// Lets a user have the password that came after the one of the backup, and ends what the old one opened.
     pub async fn replace_password(&self, user: UserId, sealed: &[u8]) -> Result<(), CommandError> {
-        let opened = self.log().open_credential(user, sealed).map_err(CommandError::Internal)?;
+        let opened = self.log().open_credential(user, sealed).map_err(CommandError::internal)?;
         let Some(hash) = opened else { return Ok(()) };
         let request = as_operator();
-        let origin = origin(&request);
+        let origin = request.origin();
         let command = Command::ChangePassword { by_link: false };
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.log().load(user).await?;
@@ -71,7 +70,7 @@ impl Users {
                 return Ok(());
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     /// Deletes a user who was deleted behind the backup.
@@ -89,19 +88,21 @@ impl Users {
 
     /// Ends sessions that are alive, all at once, each with the guard of its last message.
     pub async fn end_together(&self, sessions: Vec<(Session, Guard)>) -> Result<(), CommandError> {
-        let (time, command_id) = (ambient::now(), CommandId::from_uuid(ambient::new_uuid()));
+        let origin = as_operator().origin();
         let mut ends = Vec::with_capacity(sessions.len());
         for (session, guard) in sessions {
             let Some(fact) = domain::end(&session, EndReason::Revoked) else { continue };
-            let event = ended(session, fact, time, command_id)?;
-            ends.push((event, guard));
+            let id = (session.user_id, session.id);
+            let recorded = record(id, Some(session), vec![fact], &origin, ambient::new_uuid);
+            let (events, _) = recorded.map_err(CommandError::internal)?;
+            ends.extend(events.into_iter().map(|event| (event, guard)));
         }
         if ends.is_empty() {
             return Ok(());
         }
         match settled(self.parts.sessions.append_ends(&ends).await)? {
             Some(_) => Ok(()),
-            None => Err(CommandError::Internal("somebody else writes to the log".to_owned())),
+            None => Err(CommandError::internal("somebody else writes to the log".to_owned())),
         }
     }
 
@@ -123,28 +124,6 @@ impl Users {
                 return Ok(true);
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
-}
-
-fn ended(
-    session: Session,
-    fact: SessionFact,
-    time: Timestamp,
-    command_id: CommandId,
-) -> Result<SessionEvent, CommandError> {
-    let (user, id) = (session.user_id, session.id);
-    let after = evolve_session(Some(session), user, id, &fact, time)
-        .map_err(|error| CommandError::Internal(error.to_string()))?;
-    Ok(SessionEvent {
-        id: ambient::new_uuid(),
-        time,
-        actor: Actor::System,
-        command_id,
-        correlation_id: None,
-        causation_id: None,
-        traceparent: None,
-        fact,
-        after,
-    })
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, CommandId, Cutoff, EndReason, Position, RevocationCause, RevocationReason, Session,
-    SessionEvent, SessionFact, SessionId, SessionSeed, User, UserId, UserState, evolve_session,
+    Actor, Cutoff, EndReason, Position, RevocationCause, RevocationReason, Session, SessionFact,
+    SessionId, SessionSeed, User, UserId, UserState, record,
 };
+use service_kit::commands::Loaded;
 use service_kit::{ambient, trace};
 
 use super::rights::Rights;
-use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Users, settled};
+use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Request, Users, settled};
 use crate::domain::{self, Device, Refresh, Rejection};
-use crate::ports::{self, Loaded};
+use crate::ports;
 
 /// Where seeds of sessions come from. They are data, as ids are.
 pub type Seeds = Arc<dyn Fn() -> Result<SessionSeed, String> + Send + Sync>;
@@ -39,18 +40,14 @@ impl Users {
         cutoff: &Cutoff,
         device: &Device,
     ) -> Result<Granted, CommandError> {
-        let seed = (self.parts.seeds)().map_err(CommandError::Internal)?;
+        let seed = (self.parts.seeds)().map_err(CommandError::internal)?;
         let id = SessionId::from_uuid(ambient::new_uuid());
         let rules = self.parts.session_rules;
         let fact = rules.start(cutoff.position, seed, device, ambient::now());
-        let nothing = Loaded {
-            value: None,
-            guard: service_kit::event_log::Guard::absent(),
-            position: Position(0),
-        };
+        let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
             Some((session, position)) => Ok(self.granted(user, session, cutoff, position)),
-            None => Err(CommandError::Internal("a new session id was in use".to_owned())),
+            None => Err(CommandError::internal("a new session id was in use".to_owned())),
         }
     }
 
@@ -102,7 +99,7 @@ impl Users {
                 Refresh::Refused => return Err(refused),
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     /// Ends the session of a refresh token, whichever of its tokens it is.
@@ -148,7 +145,7 @@ impl Users {
                 return Ok(Some(position));
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     /// Ends every session of a user and all access that came of them. No event of the user tells of it;
@@ -186,21 +183,21 @@ impl Users {
             let cutoff = self.log().cutoff(user).await?;
             let mut change = ports::Change::of(user, loaded.guard);
             change.revocation = Some((cutoff.value.all(), cutoff.guard));
-            let request = trace::current();
+            let origin = Request { actor, ..Request::of(trace::current()) }.origin();
             change.revoked_by = Some(RevocationCause {
                 id: ambient::new_uuid(),
-                time: ambient::now(),
+                time: origin.time,
                 reason: RevocationReason::LoggedOut,
                 actor,
-                command_id: CommandId::from_uuid(ambient::new_uuid()),
-                correlation_id: request.as_ref().map(|request| request.request_id.clone()),
-                traceparent: request.and_then(|request| Some(request.context?.to_string())),
+                command_id: origin.command_id,
+                correlation_id: origin.correlation_id,
+                traceparent: origin.traceparent,
             });
             if let Some(position) = settled(self.log().append(&change).await)? {
                 return Ok(Done { revision: state.revision, user: Some(state), position });
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     fn granted(
@@ -222,21 +219,11 @@ impl Users {
         before: &Loaded<Option<Session>>,
         fact: SessionFact,
     ) -> Result<Option<(Session, Position)>, CommandError> {
-        let time = ambient::now();
-        let after = evolve_session(before.value.clone(), user, id, &fact, time)
-            .map_err(|error| CommandError::Internal(error.to_string()))?;
-        let request = trace::current();
-        let event = SessionEvent {
-            id: ambient::new_uuid(),
-            time,
-            actor: Actor::User(user),
-            command_id: CommandId::from_uuid(ambient::new_uuid()),
-            correlation_id: request.as_ref().map(|request| request.request_id.clone()),
-            causation_id: None,
-            traceparent: request.and_then(|request| Some(request.context?.to_string())),
-            fact,
-            after,
-        };
+        let origin = Request { actor: Actor::User(user), ..Request::of(trace::current()) }.origin();
+        let state = before.value.clone();
+        let (mut events, _) = record((user, id), state, vec![fact], &origin, ambient::new_uuid)
+            .map_err(CommandError::internal)?;
+        let event = events.pop().ok_or_else(|| CommandError::internal("one fact, no event"))?;
         let appended = self.parts.sessions.append(&event, before.guard).await;
         Ok(settled(appended)?.map(|position| (event.after, position)))
     }

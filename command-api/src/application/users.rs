@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, CommandId, EmailAddress, Event, Position, Revision, Snapshot, User, UserId, UserState,
+    Actor, EmailAddress, Event, Origin, Position, Revision, Snapshot, User, UserId, UserState,
+    record,
 };
 use service_kit::ambient;
+use service_kit::commands::{Failure, Loaded};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
@@ -13,11 +15,10 @@ use tokio::time::Instant;
 use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{
-    Admins, Change as ChangeUser, Command, Origin, Password, Register, Rejection, decide, record,
-    revocation,
+    Admins, Change as ChangeUser, Command, Password, Register, Rejection, decide, revocation,
 };
 use crate::ports::throttle::Counted;
-use crate::ports::{self, ClaimChange, CredentialChange, Loaded, PasswordHash};
+use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
 
 impl Users {
     /// Makes a user with a claim on its address and a credential, all in one batch.
@@ -58,7 +59,7 @@ impl Users {
                     // That a key was used before also tells that its registration went through.
                     Err(
                         CommandError::EmailTaken
-                        | CommandError::KeyReused
+                        | CommandError::Failed(Failure::KeyReused)
                         | CommandError::InvalidCredentials,
                     ) => users.tell_owner(&register.email).await,
                     Err(error) => Err(error),
@@ -179,7 +180,7 @@ impl Users {
     ) -> Result<Done, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
         let user = UserId::from_uuid(ambient::new_uuid());
-        let origin = origin(request);
+        let origin = request.origin();
         let mut hash: Option<PasswordHash> = None;
         // Concealed, every address costs a hash before anything is looked up: a full queue of hashes refuses
         // all of them alike.
@@ -214,7 +215,7 @@ impl Users {
                 return done(&state, position);
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     async fn hashed(
@@ -244,7 +245,7 @@ impl Users {
         request: &Request,
     ) -> Result<Done, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
-        let origin = origin(request);
+        let origin = request.origin();
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
                 return Ok(done);
@@ -263,7 +264,7 @@ impl Users {
                 return done(&state, position);
             }
         }
-        Err(CommandError::Overloaded)
+        Err(CommandError::overloaded())
     }
 
     /// Everything that has to change together with the events of a command.
@@ -344,17 +345,7 @@ impl Users {
 /// The address of a user in its canonical form.
 pub(super) fn stored_address(user: &User) -> Result<EmailAddress, CommandError> {
     EmailAddress::parse(&user.email)
-        .map_err(|error| CommandError::Internal(format!("stored address: {error}")))
-}
-
-pub(super) fn origin(request: &Request) -> Origin {
-    Origin {
-        actor: request.actor,
-        command_id: CommandId::from_uuid(ambient::new_uuid()),
-        time: ambient::now(),
-        correlation_id: request.correlation_id.clone(),
-        traceparent: request.traceparent.clone(),
-    }
+        .map_err(|error| CommandError::internal(format!("stored address: {error}")))
 }
 
 pub(super) fn decided(
@@ -364,8 +355,9 @@ pub(super) fn decided(
     origin: &Origin,
 ) -> Result<(Vec<Event>, UserState), CommandError> {
     let facts = decide(state, command)?;
-    record(user, state, facts, origin, ambient::new_uuid)
-        .map_err(|error| CommandError::Internal(error.to_string()))
+    let (events, after) = record(user, state.snapshot(), facts, origin, ambient::new_uuid)
+        .map_err(CommandError::internal)?;
+    Ok((events, after.map_or(UserState::Absent, UserState::from)))
 }
 
 pub(super) fn done(state: &UserState, position: Position) -> Result<Done, CommandError> {

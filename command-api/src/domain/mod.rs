@@ -12,6 +12,4 @@ pub use fields::{Broken, FullName, Roles, metadata};
 pub use password::{Password, PasswordContext, PasswordRules};
 pub use session::{Device, Refresh, SessionRules, end};
 pub use throttle::{Attempts, Begin, Policy, Verdict, Window};
-pub use user::{
-    Change, Command, NewMetadata, Origin, Register, Rejection, decide, record, revocation,
-};
+pub use user::{Change, Command, NewMetadata, Register, Rejection, decide, revocation};

@@ -1,11 +1,10 @@
 //! Decisions about a user.
 
 use events::{
-    Actor, CommandId, Cutoff, EmailAddress, Event, FoldError, Metadata, ROLE_USER, Revision,
-    Status, Timestamp, UserFact, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, Metadata, ROLE_USER, Revision, Status, Timestamp, UserFact,
+    UserRevocation, UserState,
 };
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::fields::{FullName, Roles, merge_metadata};
 
@@ -188,52 +187,10 @@ fn change_facts(user: &events::User, change: &Change) -> Result<Vec<UserFact>, R
     Ok(facts)
 }
 
-/// Where a command comes from: goes into every event it leads to.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// Who wants it.
-    pub actor: Actor,
-    /// Names the command.
-    pub command_id: CommandId,
-    /// When it is decided.
-    pub time: Timestamp,
-    /// The caller's request id.
-    pub correlation_id: Option<String>,
-    /// W3C trace context.
-    pub traceparent: Option<String>,
-}
-
-/// Turns facts into events, each with the state after it. Ids are data.
-pub fn record(
-    user: UserId,
-    state: &UserState,
-    facts: Vec<UserFact>,
-    origin: &Origin,
-    mut ids: impl FnMut() -> Uuid,
-) -> Result<(Vec<Event>, UserState), FoldError> {
-    let mut state = state.clone();
-    let mut events = Vec::with_capacity(facts.len());
-    for fact in facts {
-        state = state.evolve(user, &fact, origin.time)?;
-        let Some(after) = state.snapshot() else { continue };
-        events.push(Event {
-            id: ids(),
-            time: origin.time,
-            actor: origin.actor,
-            command_id: origin.command_id,
-            correlation_id: origin.correlation_id.clone(),
-            causation_id: None,
-            traceparent: origin.traceparent.clone(),
-            fact,
-            after,
-        });
-    }
-    Ok((events, state))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use events::UserId;
     use serde_json::json;
 
     struct Given(UserState);
@@ -420,28 +377,6 @@ mod tests {
         assert_eq!(ends(&[registered()], renamed), None);
         assert_eq!(ends(&[registered(), UserFact::Disabled], UserFact::Enabled), None);
         assert_eq!(ends(&[], registered()), None);
-    }
-
-    #[test]
-    fn recorded_events_carry_the_state_after_each() {
-        let origin = Origin {
-            actor: Actor::System,
-            command_id: CommandId::from_uuid(Uuid::from_u128(1)),
-            time: time(),
-            correlation_id: None,
-            traceparent: None,
-        };
-        let mut n = 1_u128;
-        let facts = vec![registered(), UserFact::Disabled];
-        let (events, state) = record(user_id(), &UserState::Absent, facts, &origin, || {
-            n += 1;
-            Uuid::from_u128(n)
-        })
-        .unwrap();
-        let revisions: Vec<u64> = events.iter().map(|e| e.revision().0).collect();
-        assert_eq!(revisions, [1, 2]);
-        assert_eq!(state, events.last().unwrap().after.clone().into());
-        assert_ne!(events[0].id, events[1].id);
     }
 
     #[test]

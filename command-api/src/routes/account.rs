@@ -5,17 +5,16 @@ use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::Actor;
-use service_kit::http::{ClientAddress, JsonObject, MergePatch, Object, string};
+use service_kit::http::{Asked, ClientAddress, JsonObject, MergePatch, Object, revisions, string};
 use service_kit::problem::Problem;
 use service_kit::tokens::Authenticated;
-use service_kit::user_read::{UserRead, revisions};
+use service_kit::user_read::UserRead;
 
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::bodies::{
     CurrentPassword, EmailChange, LinkToken, NewPassword, OwnChange, PasswordChange, ResetRequest,
 };
-use super::request::Context;
 use super::users::metadata_patch;
 use crate::domain::{Change, Password};
 
@@ -51,14 +50,14 @@ pub async fn password_reset_request(
 )]
 pub async fn password_reset_confirm(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = body.required("token", string);
     let password = body.required("new_password", string);
     let (token, password) = body.finish(|| Some((token?, password?)))?;
     let respond_async = context.respond_async;
-    let request = context.request(&state.users, Actor::Anonymous, &token, "");
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     let done = state.users.reset_password(token, password, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
@@ -76,7 +75,7 @@ pub async fn password_reset_confirm(
 pub async fn change_password(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Context,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let current = body.required("current_password", string);
@@ -84,7 +83,7 @@ pub async fn change_password(
     let (current, new) = body.finish(|| Some((current?, new?)))?;
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, "");
+    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
     let current = Password::given(&current);
     let done = state.users.change_password(caller, current, new, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
@@ -118,12 +117,12 @@ pub async fn verify_email_request(
 )]
 pub async fn verify_email_confirm(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
     let respond_async = context.respond_async;
-    let request = context.request(&state.users, Actor::Anonymous, &token, "");
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     let done = state.users.verify_email(token, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
@@ -162,12 +161,12 @@ pub async fn change_email(
 )]
 pub async fn change_email_confirm(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
     let respond_async = context.respond_async;
-    let request = context.request(&state.users, Actor::Anonymous, &token, "");
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     let done = state.users.confirm_email_change(token, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
@@ -207,7 +206,7 @@ fn only_token(mut body: Object) -> Result<String, Problem> {
 pub async fn change_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
@@ -219,7 +218,8 @@ pub async fn change_me(
     let change = body.finish(|| Some(change))?;
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
+    let request =
+        context.request(state.users.keys(), Actor::User(caller.user), &scope, &fingerprint);
     let done = state.users.change_self(caller.user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
@@ -237,14 +237,14 @@ pub async fn change_me(
 pub async fn delete_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Context,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let current = body.required("current_password", string);
     let current = body.finish(|| current)?;
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, "");
+    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
     let current = Password::given(&current);
     let done = state.users.delete_self(caller.user, current, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)

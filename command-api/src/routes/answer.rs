@@ -1,16 +1,16 @@
 //! Answers to commands: the position they reached, and whether the views have it.
 
 use axum::Json;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header::ETAG};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use events::Position;
 use serde::Serialize;
-use service_kit::http::{PENDING, POSITION, SESSION_POSITION};
-use service_kit::user_read::{UserRead, etag};
+use service_kit::http::{POSITION, SESSION_POSITION, etag, reflects, tagged};
+use service_kit::user_read::UserRead;
+use service_kit::views_position::ViewsPosition;
 
 use super::AppState;
 use crate::application::Done;
-use crate::ports::Views;
 
 impl AppState {
     /// Answers with a user (or nothing after a deletion) once the views have the position, or says that
@@ -22,7 +22,7 @@ impl AppState {
             None => StatusCode::NO_CONTENT.into_response(),
         };
         if response.status() != StatusCode::NO_CONTENT {
-            response.headers_mut().insert(ETAG, tag);
+            tagged(&mut response, tag);
         }
         self.reflect(&mut response, done.position, respond_async).await;
         response
@@ -50,8 +50,8 @@ impl AppState {
 
     /// Says which position in the log of users an answer reflects, and waits for it.
     pub async fn reflect(&self, response: &mut Response, position: Position, respond_async: bool) {
-        let caught_up = self.has(self.user_views.as_ref(), position, respond_async).await;
-        said(response, POSITION, position, caught_up);
+        let caught_up = self.has(&self.user_views, position, respond_async).await;
+        reflects(response, POSITION, position, caught_up);
     }
 
     /// Says which position in the log of sessions an answer reflects, and waits for it.
@@ -61,19 +61,11 @@ impl AppState {
         position: Position,
         respond_async: bool,
     ) {
-        let caught_up = self.has(self.session_views.as_ref(), position, respond_async).await;
-        said(response, SESSION_POSITION, position, caught_up);
+        let caught_up = self.has(&self.session_views, position, respond_async).await;
+        reflects(response, SESSION_POSITION, position, caught_up);
     }
 
-    async fn has(&self, views: &dyn Views, position: Position, respond_async: bool) -> bool {
-        !respond_async && !self.views_wait.is_zero() && views.have(position, self.views_wait).await
-    }
-}
-
-fn said(response: &mut Response, name: HeaderName, position: Position, caught_up: bool) {
-    let headers = response.headers_mut();
-    headers.insert(name, position.0.into());
-    if !caught_up {
-        headers.insert(PENDING, HeaderValue::from_static("true"));
+    async fn has(&self, views: &ViewsPosition, position: Position, respond_async: bool) -> bool {
+        !respond_async && views.have(position, self.views_wait).await
     }
 }

@@ -9,14 +9,14 @@ use events::{Actor, EmailAddress};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::ambient;
-use service_kit::http::{Fault, JsonObject, Object, nullable_string, string};
+use service_kit::http::{Asked, Fault, JsonObject, Object, etag, nullable_string, string};
 use service_kit::problem::{Code, Problem};
-use service_kit::user_read::{UserRead, etag};
+use service_kit::user_read::UserRead;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::bodies::{Credentials, RefreshToken, UserCreate};
-use super::request::{Context, From};
+use super::request::From;
 use crate::application::Granted;
 use crate::domain::{FullName, Password, PasswordContext, Register, metadata};
 
@@ -59,7 +59,7 @@ pub enum Registered {
 )]
 pub async fn register(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     From(device): From,
     RawQuery(query): RawQuery,
     JsonObject(mut body): JsonObject,
@@ -88,7 +88,7 @@ pub async fn register(
 
     let caller = register.email.canonical().to_owned();
     let respond_async = context.respond_async;
-    let request = context.request(&state.users, Actor::Anonymous, &caller, &fingerprint);
+    let request = context.request(state.users.keys(), Actor::Anonymous, &caller, &fingerprint);
     if state.users.conceals_existing() {
         // A token would tell that the address was free.
         if with_token {
@@ -133,7 +133,7 @@ pub async fn register(
 )]
 pub async fn login(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     From(device): From,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -157,7 +157,7 @@ pub async fn login(
 )]
 pub async fn refresh(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = body.required("refresh_token", string);
@@ -166,11 +166,7 @@ pub async fn refresh(
     answer(&state, &granted, &context).await
 }
 
-async fn answer(
-    state: &AppState,
-    granted: &Granted,
-    context: &Context,
-) -> Result<Response, Problem> {
+async fn answer(state: &AppState, granted: &Granted, context: &Asked) -> Result<Response, Problem> {
     let mut response = Json(token(state, granted)?).into_response();
     state.reflect_session(&mut response, granted.position, context.respond_async).await;
     Ok(response)

@@ -9,16 +9,16 @@ use events::{Actor, Position, Timestamp, UserId};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::ambient;
-use service_kit::http::{Fault, Lines, NDJSON, Object, string};
+use service_kit::commands::{Failure, Request};
+use service_kit::http::{Asked, Fault, Lines, NDJSON, Object, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::auth::{email, full_name};
-use super::request::Context;
 use super::users::{boolean, roles};
-use crate::application::{CommandError, Fate, Newcomer, Request, Users};
+use crate::application::{CommandError, Fate, Newcomer, Users};
 use crate::domain::metadata;
 use crate::ports::PasswordHash;
 
@@ -64,7 +64,7 @@ pub struct Report {
 pub async fn import(
     State(state): State<AppState>,
     Administrator(caller): Administrator,
-    context: Context,
+    context: Asked,
     Lines(body): Lines,
 ) -> Result<Response, Problem> {
     let lines = lines_of(&body);
@@ -74,7 +74,7 @@ pub async fn import(
     }
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, "");
+    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
     let report = import_lines(&state.users, &lines, 1, request).await?;
     let headers = [(CONTENT_TYPE, NDJSON)];
     let mut response = (StatusCode::OK, headers, Body::from(report.lines)).into_response();
@@ -132,8 +132,10 @@ fn told(fate: Fate) -> Result<(&'static str, UserId), Problem> {
         Fate::Unchanged(user) => Ok(("unchanged", user)),
         Fate::Refused(CommandError::EmailTaken) => Err(Problem::new(Code::EmailTaken)
             .detail("a user has the address and is not as this line says")),
-        Fate::Refused(CommandError::OutcomeUnknown) => Err(Problem::new(Code::OutcomeUnknown)
-            .detail("the user may have been made; send the line again to learn")),
+        Fate::Refused(CommandError::Failed(Failure::OutcomeUnknown)) => {
+            Err(Problem::new(Code::OutcomeUnknown)
+                .detail("the user may have been made; send the line again to learn"))
+        }
         Fate::Refused(error) => Err(error.into()),
     }
 }

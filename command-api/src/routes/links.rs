@@ -9,13 +9,14 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY}
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::User;
+use service_kit::commands::Request;
 use service_kit::http::Form;
 use service_kit::links::LinkKind;
 use service_kit::problem::{Code, Problem};
 use service_kit::trace;
 
 use super::AppState;
-use crate::application::{CommandError, Request};
+use crate::application::CommandError;
 use crate::domain::Rejection;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");

@@ -12,7 +12,6 @@ mod request;
 mod sessions;
 mod users;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,21 +20,21 @@ use axum::routing::get;
 use service_kit::http::TrustedProxies;
 use service_kit::openapi;
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
+use service_kit::views_position::ViewsPosition;
 use utoipa::openapi::OpenApi;
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::application::Users;
-use crate::ports::Views;
 pub use import::{Report, import_lines};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
     pub users: Users,
-    pub user_views: Arc<dyn Views>,
-    pub session_views: Arc<dyn Views>,
+    pub user_views: ViewsPosition,
+    pub session_views: ViewsPosition,
     pub views_wait: Duration,
     pub issuer: TokenIssuer,
     pub verifier: TokenVerifier,

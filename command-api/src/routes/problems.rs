@@ -16,19 +16,8 @@ impl From<CommandError> for Problem {
             CommandError::WrongPassword => Self::new(Code::WrongPassword),
             CommandError::Unverified => Self::new(Code::EmailNotVerified),
             CommandError::Forbidden => Self::new(Code::Forbidden),
-            CommandError::KeyReused => Self::new(Code::IdempotencyKeyReused),
-            CommandError::KeyInFlight => Self::new(Code::IdempotencyKeyInFlight),
             CommandError::TooMany(refusal) => Self::too_many_requests(refusal.into()),
-            CommandError::Overloaded => {
-                Self::new(Code::Overloaded).detail("nothing was done; try again")
-            }
-            CommandError::Unavailable(why) => {
-                Self::new(Code::Unavailable).detail("nothing was done; try again").because(why)
-            }
-            CommandError::OutcomeUnknown => Self::new(Code::OutcomeUnknown).detail(
-                "the command may have been done; repeat it with the same Idempotency-Key to learn",
-            ),
-            CommandError::Internal(why) => Self::new(Code::Internal).because(why),
+            CommandError::Failed(failure) => failure.into(),
         }
     }
 }

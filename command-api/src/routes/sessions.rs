@@ -6,13 +6,12 @@ use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use events::EndReason;
-use service_kit::http::{JsonObject, string};
+use service_kit::http::{Asked, JsonObject, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, bearer};
 
 use super::AppState;
 use super::bodies::RefreshToken;
-use super::request::Context;
 
 /// With a refresh token in the body, or with a bearer and no body. Either is checked for itself alone:
 /// ending a session that has ended is no error.
@@ -28,7 +27,7 @@ use super::request::Context;
 )]
 pub async fn logout(
     State(state): State<AppState>,
-    context: Context,
+    context: Asked,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -61,7 +60,7 @@ pub async fn logout(
 pub async fn logout_all(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Context,
+    context: Asked,
 ) -> Result<Response, Problem> {
     let done = state.users.end_all_sessions(caller.user).await?;
     Ok(state.answer_nothing(done.position, context.respond_async).await)
@@ -81,7 +80,7 @@ pub async fn end(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(session): Path<String>,
-    context: Context,
+    context: Asked,
 ) -> Result<Response, Problem> {
     let nobody = || Problem::new(Code::NotFound);
     let session = session.parse().map_err(|_| nobody())?;

@@ -6,15 +6,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::{Actor, Status, UserId};
 use serde_json::Value;
-use service_kit::http::{Fault, JsonObject, MergePatch, string};
+use service_kit::http::{Asked, Fault, JsonObject, MergePatch, revisions, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
-use service_kit::user_read::{UserRead, revisions};
+use service_kit::user_read::UserRead;
 
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::bodies::{UserChange, UserMake, UserReplacement};
-use super::request::Context;
 use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
 
 #[utoipa::path(
@@ -30,7 +29,7 @@ use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Ro
 pub async fn create(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
-    asked: Context,
+    asked: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = without_secrets(&body, &["password"]);
@@ -57,7 +56,7 @@ pub async fn create(
     })?;
     let respond_async = asked.respond_async;
     let scope = caller.user.to_string();
-    let request = asked.request(&state.users, Actor::User(caller.user), &scope, &fingerprint);
+    let request = asked.request(state.users.keys(), Actor::User(caller.user), &scope, &fingerprint);
     let done = state.users.create(register, password, request).await?;
     let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
     let mut response = state.answer(StatusCode::CREATED, done, respond_async).await;
@@ -81,7 +80,7 @@ pub async fn logout_all(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Context,
+    context: Asked,
 ) -> Result<Response, Problem> {
     let done = state.users.end_sessions_of(Actor::User(caller.user), user_id(&user)?).await?;
     Ok(state.answer(StatusCode::OK, done, context.respond_async).await)
@@ -121,7 +120,7 @@ pub async fn change(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
@@ -152,7 +151,7 @@ pub async fn replace(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -181,7 +180,7 @@ pub async fn disable(
     state: State<AppState>,
     caller: UserWriter,
     user: Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     set_status(Status::Disabled, state, caller, user, context, headers).await
@@ -201,7 +200,7 @@ pub async fn enable(
     state: State<AppState>,
     caller: UserWriter,
     user: Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     set_status(Status::Active, state, caller, user, context, headers).await
@@ -212,7 +211,7 @@ async fn set_status(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
@@ -226,12 +225,13 @@ async fn changed(
     caller: &Caller,
     user: UserId,
     change: Change,
-    context: Context,
+    context: Asked,
     fingerprint: &str,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, fingerprint);
+    let request =
+        context.request(state.users.keys(), Actor::User(caller.user), &scope, fingerprint);
     let done = state.users.change(user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
@@ -250,14 +250,14 @@ pub async fn delete(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Context,
+    context: Asked,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
     let expected = revisions(&headers, IF_MATCH)?;
     let respond_async = context.respond_async;
     let scope = caller.user.to_string();
-    let request = context.request(&state.users, Actor::User(caller.user), &scope, "");
+    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
     let done = state.users.delete(user, expected, request).await?;
     Ok(state.answer(StatusCode::NO_CONTENT, done, respond_async).await)
 }

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use crate::ServiceNames;
 use crate::ids::UUID_PATTERN;
 
 use super::{
@@ -61,7 +62,9 @@ types! {
         "All sessions of a user were ended at once, or all but one: each whose `epoch` is less than the one given here.";
 }
 
-fn schema_of<T: JsonSchema>() -> Value {
+/// The JSON Schema (draft 7) of a type.
+#[must_use]
+pub fn schema_of<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft07();
     settings.inline_subschemas = true;
     settings.meta_schema = None;
@@ -82,16 +85,43 @@ pub fn examples() -> Vec<(&'static str, &'static str)> {
 }
 
 fn schema(of: &Type) -> Value {
-    let mut data = (of.data)();
+    let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
+    let subject = if of_session { "The session's id." } else { "The user's id." };
+    envelope(&Enveloped {
+        id: format!("urn:roster:feed:{}", of.kind),
+        kind: of.kind,
+        title: of.title,
+        description: of.description,
+        source: "/roster",
+        subject,
+        revision: "Goes up with every event of one user (of one session), and may leave numbers out: what has the same or a lower one is known already.",
+        position: "Place in the event log in decimal, as commands answer it in `Roster-Position`. Users and sessions are counted apart.",
+        data: (of.data)(),
+    })
+}
+
+/// An event type with its content.
+struct Enveloped<'a> {
+    id: String,
+    kind: &'a str,
+    title: &'a str,
+    description: &'a str,
+    source: &'a str,
+    subject: &'a str,
+    revision: &'a str,
+    position: &'a str,
+    data: Value,
+}
+
+fn envelope(of: &Enveloped<'_>) -> Value {
+    let mut data = of.data.clone();
     if let Value::Object(members) = &mut data {
         // Names of Rust types, which mean nothing here.
         members.remove("title");
     }
-    let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
-    let subject = if of_session { "The session's id." } else { "The user's id." };
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": format!("urn:roster:feed:{}", of.kind),
+        "$id": of.id,
         "title": of.title,
         "description": of.description,
         "type": "object",
@@ -102,19 +132,13 @@ fn schema(of: &Type) -> Value {
         "properties": {
             "specversion": { "const": "1.0", "description": "Version of CloudEvents." },
             "id": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "Unique per event." },
-            "source": { "type": "string", "format": "uri-reference", "description": "Always `/roster`." },
+            "source": { "type": "string", "format": "uri-reference", "description": format!("Always `{}`.", of.source) },
             "type": { "const": of.kind },
-            "subject": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": subject },
+            "subject": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": of.subject },
             "time": { "type": "string", "format": "date-time", "description": "When it was decided, UTC, in milliseconds." },
             "datacontenttype": { "const": "application/json" },
-            "revision": {
-                "type": "integer", "minimum": 1,
-                "description": "Goes up with every event of one user (of one session), and may leave numbers out: what has the same or a lower one is known already."
-            },
-            "position": {
-                "type": "string", "pattern": "^[0-9]+$",
-                "description": "Place in the event log in decimal, as commands answer it in `Roster-Position`. Users and sessions are counted apart."
-            },
+            "revision": { "type": "integer", "minimum": 1, "description": of.revision },
+            "position": { "type": "string", "pattern": "^[0-9]+$", "description": of.position },
             "actor": { "type": "string", "description": "Who caused it: a user's id, `system` or `anonymous`." },
             "commandid": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "The same for all events of one command." },
             "correlationid": { "type": "string", "description": "`X-Request-Id` of the request behind it." },
@@ -123,6 +147,124 @@ fn schema(of: &Type) -> Value {
             "data": data,
         },
     })
+}
+
+/// One event type of the feed of a further service.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// The last part of its type: `created`.
+    pub name: &'static str,
+    /// For people.
+    pub title: &'static str,
+    /// For people, in a sentence.
+    pub description: &'static str,
+    /// Schema of `data`.
+    pub data: Value,
+}
+
+/// The feed of a further service, in the form of Roster's own.
+#[derive(Debug, Clone)]
+pub struct ServiceFeed {
+    /// Whose it is.
+    pub names: ServiceNames,
+    /// Every type.
+    pub types: Vec<Described>,
+}
+
+impl ServiceFeed {
+    fn kind(&self, of: &Described) -> String {
+        format!("{}.v1.{}", self.names.plural(), of.name)
+    }
+
+    fn schema(&self, of: &Described) -> Value {
+        let (kind, service) = (self.kind(of), self.names.service());
+        envelope(&Enveloped {
+            id: format!("urn:roster:{service}:feed:{kind}"),
+            kind: &kind,
+            title: of.title,
+            description: of.description,
+            source: &format!("/{service}"),
+            subject: &format!("The id of the {}.", self.names.singular()),
+            revision: &format!(
+                "Goes up with every event of one {}, and may leave numbers out: what has the same or a lower one is known already.",
+                self.names.singular()
+            ),
+            position: "Place in the event log in decimal, as commands answer it in `Roster-Position`.",
+            data: of.data.clone(),
+        })
+    }
+
+    /// The AsyncAPI 3 document. It refers to the schemas beside it.
+    fn asyncapi(&self) -> Value {
+        let (service, id) = (self.names.service(), format!("{}_id", self.names.singular()));
+        let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
+        for of in &self.types {
+            let kind = self.kind(of);
+            let key = kind.replace('.', "_");
+            messages.insert(
+                key.clone(),
+                json!({
+                    "name": kind,
+                    "title": of.title,
+                    "summary": of.description,
+                    "contentType": "application/cloudevents+json",
+                    "payload": {
+                        "schemaFormat": "application/schema+json;version=draft-07",
+                        "schema": { "$ref": format!("./schemas/{kind}.json") },
+                    },
+                    "correlationId": {
+                        "description": "The request behind the event.",
+                        "location": "$message.payload#/correlationid",
+                    },
+                }),
+            );
+            channels.insert(
+                key.clone(),
+                json!({
+                    "address": format!("{kind}.{{{id}}}"),
+                    "title": of.title,
+                    "description": format!("Stream `{}` of JetStream.", self.names.feed_stream()),
+                    "messages": { &kind: { "$ref": format!("#/components/messages/{key}") } },
+                    "parameters": { &id: { "description": "A UUID in lower case." } },
+                }),
+            );
+            operations.insert(
+                format!("send_{key}"),
+                json!({
+                    "action": "send",
+                    "channel": { "$ref": format!("#/channels/{key}") },
+                    "summary": of.description,
+                    "messages": [{ "$ref": format!("#/channels/{key}/messages/{kind}") }],
+                }),
+            );
+        }
+        json!({
+            "asyncapi": "3.0.0",
+            "id": format!("urn:roster:{service}:feed:v1"),
+            "info": {
+                "title": format!("{service}: the feed of {}", self.names.plural()),
+                "version": "1",
+                "description": "Each event once, and in order per aggregate. Within version 1 there come only further event types and further optional members; a reader passes over what it does not know.",
+            },
+            "defaultContentType": "application/cloudevents+json",
+            "channels": channels,
+            "operations": operations,
+            "components": { "messages": messages },
+        })
+    }
+
+    /// Every file of the contract: its name, and what it holds.
+    ///
+    /// # Errors
+    /// Only when a value cannot be JSON, which none of these is.
+    pub fn files(&self) -> Result<Vec<(String, String)>, serde_json::Error> {
+        let text = |value: &Value| Ok(serde_json::to_string_pretty(value)? + "\n");
+        let mut files = vec![("feed.json".to_owned(), text(&self.asyncapi())?)];
+        for of in &self.types {
+            files.push((format!("schemas/{}.json", self.kind(of)), text(&self.schema(of))?));
+        }
+        Ok(files)
+    }
 }
 
 /// The AsyncAPI 3 document. It refers to the schemas beside it.

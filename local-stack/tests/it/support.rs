@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use local_stack::testing;
 use local_stack::{Binaries, DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 
+use crate::companion;
+
 /// How long a state may take to come about: longer than the guard's own limits.
 const WAIT_MAX_SECONDS: u64 = 20;
 const POLL_INTERVAL_MS: u64 = 10;
@@ -126,6 +128,19 @@ fn play_role() {
             let data = DataDir::open(folder).unwrap();
             let (nats, mongod) = (nats_in(&data), mongod_in(&data));
             say(&format!("{} {}", nats.pid().unwrap(), mongod.pid().unwrap()));
+            hang();
+        }
+        "run a program" => {
+            let data = DataDir::open(folder.join("data")).unwrap();
+            let companion = companion::in_folder(folder, &data);
+            companion.run("provision", &[], WAIT_MAX_SECONDS).unwrap();
+            say(&std::fs::read_to_string(companion.log_file()).unwrap());
+        }
+        "hold a program" => {
+            let data = DataDir::open(folder.join("data")).unwrap();
+            let companion = companion::in_folder(folder, &data);
+            companion.start("serve", &[], WAIT_MAX_SECONDS).unwrap();
+            say(&companion.pid().unwrap().to_string());
             hang();
         }
         "hold shared servers" => {

@@ -126,6 +126,11 @@ async fn projector_cannot_write_nor_listen() {
         "$JS.API.CONSUMER.PAUSE.USERS.mine",
         "$JS.ACK.USERS.mine",
         "roster.position.users.more",
+        "roster.position.products",
+        "ev.product.x",
+        "products.v1.added.x",
+        "$JS.API.STREAM.INFO.PRODUCTS",
+        "$JS.API.CONSUMER.CREATE.PRODUCTS.mine.ev.product.*",
         "_INBOX_query-api.reply",
     ];
     let subscribe = ["_INBOX_command-api.>", "_INBOX_query-api.>", "roster.position.users"];

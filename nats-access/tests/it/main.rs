@@ -13,6 +13,7 @@
 
 mod allowed;
 mod denied;
+mod services;
 mod subscribers;
 mod support;
 mod trust;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap, Message, jetstream};
-use nats_access::{Account, Role, SubscriberName, TestTrust};
+use nats_access::{Account, Role, ServiceUser, SubscriberName, TestTrust};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -44,6 +44,13 @@ pub enum Of {
     OneSide,
     OtherSide,
     Strangers,
+    Service,
+    ServiceFollows,
+    DeniedService,
+    ServiceFilters,
+    ServiceAnswers,
+    Verifier,
+    DeniedVerifier,
     Count,
 }
 
@@ -76,6 +83,15 @@ impl Peer {
         let name = SubscriberName::parse(name).unwrap();
         let creds = account.subscriber_creds(&name).unwrap();
         Self::with_inbox(&url(), &creds, &name.inbox_prefix()).await.unwrap()
+    }
+
+    pub async fn service(account: &Account, user: &ServiceUser) -> Self {
+        Self::service_at(&url(), account, user).await
+    }
+
+    pub async fn service_at(url: &str, account: &Account, user: &ServiceUser) -> Self {
+        let creds = account.service_creds(user).unwrap();
+        Self::with_inbox(url, &creds, &user.inbox_prefix()).await.unwrap()
     }
 
     pub async fn with_creds(url: &str, creds: &str, role: Role) -> Result<Self, ConnectError> {

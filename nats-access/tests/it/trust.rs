@@ -3,12 +3,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
+use async_nats::connection::State;
 use async_nats::{ConnectErrorKind, ConnectOptions};
+use events::ServiceNames;
 use local_stack::{DataDir, NatsOptions, NatsServer, testing};
-use nats_access::{Role, TestTrust, Trust, TrustError};
+use nats_access::{CredsOutcome, Role, ServiceUser, TestTrust, Trust, TrustError};
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
-use crate::support::{Of, Peer, account, url};
+use crate::support::{Of, Peer, WAIT_MAX, account, url};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -48,6 +53,86 @@ async fn a_server_goes_on_trusting_what_was_loaded_again() {
     let limits = context.query_account().await.unwrap().limits;
     assert_eq!((limits.max_memory, limits.max_storage), (None, None));
     assert_eq!((limits.max_streams, limits.max_consumers), (None, None));
+}
+
+/// The servers need no restart for it, and whoever is connected is put out.
+#[tokio::test]
+async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
+    let folder = testing::temp_dir();
+    let dir = folder.path().join("trust");
+    let mut trust = Trust::load_or_create(&dir).unwrap();
+    let before = trust.server_config().unwrap();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
+    let options = NatsOptions { data_dir: data.nats(), port: None, config: before.clone() };
+    let server = NatsServer::start(testing::binaries(), options).unwrap();
+    let product = ServiceUser::service(&ServiceNames::fixed("product", "products"));
+    let file = folder.path().join("product.creds");
+    let stolen = trust.write_service_creds(&file, &product).unwrap();
+    assert_eq!(stolen.outcome, CredsOutcome::Made);
+    let text = fs::read_to_string(&file).unwrap();
+    let connect = async |text: &str| {
+        let options = ConnectOptions::with_credentials(text).unwrap();
+        options.custom_inbox_prefix(product.inbox_prefix()).connect(server.url()).await
+    };
+    let thief = connect(&text).await.unwrap();
+    let operator = trust.creds(Role::Operator).unwrap();
+    let mut other = Peer::with_creds(&server.url(), &operator, Role::Operator).await.unwrap();
+
+    assert!(trust.revoke(&dir, &stolen.user).unwrap());
+    assert!(!trust.revoke(&dir, &stolen.user).unwrap(), "once is enough");
+    assert!(matches!(trust.revoke(&dir, "product"), Err(TrustError::NoUser { .. })));
+    // What is written down holds for whoever loads the keys later.
+    let after = Trust::load_or_create(&dir).unwrap().server_config().unwrap();
+    assert_ne!(after, before);
+    let config = data.nats().path().join("nats.conf");
+    let whole = fs::read_to_string(&config).unwrap();
+    assert!(whole.contains(&before));
+    fs::write(&config, whole.replace(&before, &after)).unwrap();
+    let pid = server.pid().unwrap().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+
+    let put_out = async {
+        while thief.connection_state() == State::Connected {
+            yield_now().await
+        }
+    };
+    timeout(WAIT_MAX, put_out).await.unwrap();
+    let error = connect(&text).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
+    other.has_no_report().await;
+
+    // The file gets another user, which is let in.
+    let next = trust.write_service_creds(&file, &product).unwrap();
+    assert_eq!(next.outcome, CredsOutcome::Made);
+    assert_ne!(next.user, stolen.user);
+    connect(&fs::read_to_string(&file).unwrap()).await.unwrap();
+    let same = trust.write_service_creds(&file, &product).unwrap();
+    assert_eq!((same.outcome, same.user), (CredsOutcome::Unchanged, next.user));
+}
+
+#[test]
+fn credentials_of_a_service_never_replace_those_of_somebody_else() {
+    let folder = testing::temp_dir();
+    let trust = Trust::load_or_create(&folder.path().join("trust")).unwrap();
+    let names = ServiceNames::fixed("product", "products");
+    let (service, verifier) = (ServiceUser::service(&names), ServiceUser::verifier(&names));
+    let file = folder.path().join("creds");
+    let elsewhere = Trust::load_or_create(&folder.path().join("elsewhere")).unwrap();
+    for text in [trust.creds(Role::Operator).unwrap(), "notes".to_owned(), String::new(), {
+        let other = folder.path().join("other");
+        elsewhere.write_service_creds(&other, &service).unwrap();
+        fs::read_to_string(&other).unwrap()
+    }] {
+        fs::write(&file, &text).unwrap();
+        let refused = trust.write_service_creds(&file, &service).unwrap_err();
+        assert!(matches!(refused, TrustError::Foreign { .. }), "{refused}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+    fs::remove_file(&file).unwrap();
+    trust.write_service_creds(&file, &service).unwrap();
+    assert_eq!(mode(&file), 0o600);
+    let refused = trust.write_service_creds(&file, &verifier).unwrap_err();
+    assert!(matches!(refused, TrustError::Foreign { .. }), "{refused}");
 }
 
 #[tokio::test]

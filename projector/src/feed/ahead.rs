@@ -9,13 +9,13 @@ use events::{DecodeError, Position, UserId, subjects};
 use futures::{StreamExt, TryStreamExt, stream};
 use service_kit::ambient;
 use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, Followed, ReadError, Sequel};
+use view_kit::{Fold, age};
 
 use super::place::{Parked, Place, Told};
 use super::reader::{Read, Source};
 use super::{Feed, FeedError, WRITE_MESSAGES_MAX, project};
-use crate::generations::View;
+use crate::fold::{Sessions, Users};
 use crate::read;
-use crate::supervise::age;
 
 /// Users looked up at once.
 const LOOK_UPS_AT_ONCE: usize = 16;
@@ -90,8 +90,8 @@ impl Feed {
     ) -> Result<Option<Ahead>, FeedError> {
         let Some(position) = place.parked.position(from, aggregate) else { return Ok(None) };
         let (log, subjects) = match from {
-            Source::Users => (&self.users, View::Users.subjects_of(aggregate)),
-            Source::Sessions => (&self.sessions, View::Sessions.subjects_of(aggregate)),
+            Source::Users => (&self.users, Users::subjects_of(aggregate)),
+            Source::Sessions => (&self.sessions, Sessions::subjects_of(aggregate)),
         };
         let (behind, through) = (Position(position.0.saturating_sub(1)), place.told.of(from));
         let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;

@@ -39,14 +39,13 @@ use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use view_kit::{Follower, Progress, Retries, age, none_parked};
 
 use self::ahead::Ahead;
 pub use self::ahead::event_of;
 use self::place::{Place, Told};
 use self::reader::{Read, Reader, Source};
-use crate::app::StartError;
-use crate::retry::Retries;
-use crate::supervise::{Follower, Progress, age, none_parked};
+use crate::app::{PARKED_LIST, StartError};
 
 /// Members of one write: its bytes stay far below what a server takes in at once.
 const WRITE_MESSAGES_MAX: usize = 500;
@@ -165,7 +164,7 @@ impl Feed {
                 let lag = age_of_untold(&users, &sessions, progress.position()).await;
                 let lag = lag.map_err(|error| error.to_string())?;
                 if lag <= lag_max {
-                    return none_parked(progress.parked());
+                    return none_parked(progress.parked(), PARKED_LIST);
                 }
                 Err(format!("the feed is {} s behind the log", lag.as_secs()))
             }

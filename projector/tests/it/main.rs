@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod feed_project;
-mod parked;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,10 +13,12 @@ use events::{
 };
 use futures::TryStreamExt;
 use mongodb::bson::doc;
-use projector::fold::{Fold, Logins, Sessions, Users};
+use projector::fold::{IntoView, Logins, Sessions, Users};
 use projector::left;
-use projector::store::{checkpoint, prepare, write};
+use projector::store::{prepare, write};
 use uuid::Uuid;
+use view_kit::Fold;
+use view_kit::store::checkpoint;
 use views::{
     Generations, HistoryDocument, Kind, SessionDocument, UserDocument, UserView, Views, user_key,
     users_checkpoint, users_collection,
@@ -254,8 +255,8 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
     };
     let logins = |seconds: &[i64]| {
         let mut logins = Logins::default();
-        for (n, second) in (1..).zip(seconds) {
-            logins.state(Position(n), &session(1, *second));
+        for second in seconds {
+            logins.state(&session(1, *second));
         }
         logins
     };
@@ -413,7 +414,7 @@ async fn documents_of_an_older_layout_are_written_again() {
     let mut users = batch(&history());
     users.cutoff(id(1), cutoff);
     let mut logins = Logins::default();
-    logins.state(Position(1), &session(1, 1_900_000_000));
+    logins.state(&session(1, 1_900_000_000));
     write(&views, GENERATION, &users).await.unwrap();
     write(&views, GENERATION, &logins).await.unwrap();
     let of_today = documents(&views).await;

@@ -9,16 +9,13 @@ mod plans;
 mod search;
 
 use events::{EmailAddress, Timestamp};
-use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
+use mongodb::bson::{DateTime, Document, doc};
+use service_kit::http::cursor::{Key, Place};
+use service_kit::http::page::{PageAsked, refused, time, truth, unknown};
 use service_kit::keys::SecretKey;
-use service_kit::problem::{Code, Problem};
+use service_kit::problem::Problem;
+use view_kit::{Count, Find, behind};
 use views::{LivingUser, email_key, index, name_key};
-
-use crate::cursor::{Key, Place};
-
-/// Items on a page when the caller does not say.
-pub const PAGE_SIZE_DEFAULT: usize = 50;
-const PAGE_SIZE_MAX: usize = 200;
 
 /// What users are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,36 +67,20 @@ impl Sort {
     }
 }
 
-/// A page of users, for the database.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Find {
-    /// Which users.
-    pub filter: Document,
-    /// In which order.
-    pub sort: Document,
-    /// At most how many.
-    pub limit: usize,
-    /// The index that has them so; `None` leaves the choice to the database.
-    pub index: Option<&'static str>,
-}
-
-/// All users of a list, to be counted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Count {
-    /// Which users.
-    pub filter: Document,
-    /// The index that has them; `None` leaves the choice to the database.
-    pub index: Option<&'static str>,
-}
-
-/// A checked request for a page. Every parameter that is not known here is refused: a filter that is
-/// silently ignored shows users that were not asked for.
+/// A checked request for a page of users.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List {
-    /// Users per page.
-    pub page_size: usize,
-    /// Whether the caller wants to know how many users there are.
-    pub include_total: bool,
+    /// What every list is asked.
+    pub page: PageAsked,
+    wanted: Wanted,
+    place: Option<Place>,
+    /// What a cursor is bound to: filters and sort.
+    sealed: String,
+}
+
+/// Which users, in which order.
+#[derive(Debug, Clone, PartialEq)]
+struct Wanted {
     sort: Sort,
     descending: bool,
     /// What a user must be equal to, member by member.
@@ -108,69 +89,22 @@ pub struct List {
     words: Vec<Document>,
     /// The bounds of `created_at`.
     created: Document,
-    place: Option<Place>,
-    /// The parameters without the cursor, for the link to the next page.
-    query: String,
-    /// What a cursor is bound to: filters and sort.
-    sealed: String,
 }
 
-impl List {
-    /// Checks parameters, decoded, in the order given.
-    pub fn parse(parameters: &[(String, String)], key: &SecretKey) -> Result<Self, Problem> {
-        let mut list = Self {
-            page_size: PAGE_SIZE_DEFAULT,
-            include_total: false,
+impl Wanted {
+    fn all() -> Self {
+        Self {
             sort: Sort::CreatedAt,
             descending: true,
             equal: Document::new(),
             words: Vec::new(),
             // Tombstones have no `created_at`: a bound on it leaves them out.
             created: doc! {"$gte": DateTime::from_millis(0)},
-            place: None,
-            query: String::new(),
-            sealed: String::new(),
-        };
-        let mut cursor = None;
-        let mut linked: Vec<(&str, &str)> = Vec::new();
-        let mut sealed: Vec<(&str, &str)> = Vec::new();
-        for (n, (name, value)) in parameters.iter().enumerate() {
-            if parameters.iter().take(n).any(|(earlier, _)| earlier == name) {
-                return Err(refused(name, "is given twice"));
-            }
-            list.take(name, value, &mut cursor)?;
-            if !matches!(name.as_str(), "cursor" | "min_position") {
-                linked.push((name, value));
-                if !matches!(name.as_str(), "page_size" | "include_total" | "sort") {
-                    sealed.push((name, value));
-                }
-            }
         }
-        linked.sort_unstable();
-        sealed.sort_unstable();
-        list.query = encode(&linked);
-        let direction = if list.descending { "-" } else { "" };
-        list.sealed = format!("{direction}{}?{}", list.sort.member(), encode(&sealed));
-        if let Some(cursor) = cursor {
-            let place = Place::open(&cursor, key, &list.sealed);
-            list.place =
-                Some(place.ok_or_else(|| refused("cursor", "does not belong to this list"))?);
-        }
-        Ok(list)
     }
 
-    fn take(
-        &mut self,
-        name: &str,
-        value: &str,
-        cursor: &mut Option<String>,
-    ) -> Result<(), Problem> {
+    fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         match name {
-            // Read where the request is awaited.
-            "min_position" => {}
-            "cursor" => *cursor = Some(value.to_owned()),
-            "page_size" => self.page_size = page_size(value)?,
-            "include_total" => self.include_total = truth(name, value)?,
             "sort" => {
                 let (descending, member) =
                     value.strip_prefix('-').map_or((false, value), |member| (true, member));
@@ -200,42 +134,20 @@ impl List {
                 self.equal.insert("email_verified", truth(name, value)?);
             }
             "created_after" => {
-                self.created.insert("$gt", time(name, value)?);
+                self.created.insert("$gt", date(time(name, value)?));
             }
             "created_before" => {
-                self.created.insert("$lt", time(name, value)?);
+                self.created.insert("$lt", date(time(name, value)?));
             }
-            _ => return Err(refused(name, "is not known")),
+            _ => return unknown(name),
         }
         Ok(())
     }
 
-    /// The page, and one user more to see whether another page follows.
-    pub fn find(&self) -> Find {
-        let mut filter = self.matching();
-        if let Some(place) = &self.place {
-            // A second bound on `created_at` would only keep the index from being read from the place on.
-            if self.sort != Sort::CreatedAt {
-                filter.insert("created_at", self.created.clone());
-            }
-            filter.insert("$or", self.behind(place));
-        } else {
-            filter.insert("created_at", self.created.clone());
-        }
-        let direction = if self.descending { -1 } else { 1 };
-        Find {
-            filter,
-            sort: doc! {self.sort.member(): direction, "_id": direction},
-            limit: self.page_size + 1,
-            index: self.index(self.sort),
-        }
-    }
-
-    /// All users of the list, whatever the page.
-    pub fn count(&self) -> Count {
-        let mut filter = self.matching();
-        filter.insert("created_at", self.created.clone());
-        Count { filter, index: self.index(Sort::CreatedAt) }
+    /// The order, as a cursor is bound to it.
+    fn order(&self) -> String {
+        let direction = if self.descending { "-" } else { "" };
+        format!("{direction}{}", self.sort.member())
     }
 
     /// The filters but for the bounds of `created_at`.
@@ -247,40 +159,11 @@ impl List {
         filter
     }
 
-    /// Whoever comes behind a place: the rest of those with the same key, and those with a key behind it.
-    /// Each branch is one range of the index; the database merges them in order and sorts nothing.
+    /// Whoever comes behind a place.
     fn behind(&self, place: &Place) -> Vec<Document> {
-        let member = self.sort.member();
-        let beyond = if self.descending { "$lt" } else { "$gt" };
-        let same = |key: Bson| {
-            let id = Uuid::from_bytes(*place.id.as_uuid().as_bytes());
-            doc! {member: key, "_id": {beyond: id}}
-        };
-        let absent = doc! {member: Bson::Null};
-        match (&place.key, self.sort) {
-            (Key::Text(text), _) => {
-                vec![same(text.into()), doc! {member: {beyond: text}}]
-            }
-            (Key::Time(at), Sort::CreatedAt) => {
-                let at = DateTime::from_millis(*at);
-                let mut rest = self.created.clone();
-                rest.insert(beyond, at);
-                vec![same(at.into()), doc! {member: rest}]
-            }
-            // The absent key comes before all others; a comparison with a time does not reach it.
-            (Key::Time(at), _) => {
-                let at = DateTime::from_millis(*at);
-                let mut branches = vec![same(at.into()), doc! {member: {beyond: at}}];
-                branches.extend(self.descending.then_some(absent));
-                branches
-            }
-            (Key::Absent, _) => {
-                let present = doc! {member: {"$gte": DateTime::MIN}};
-                let mut branches = vec![same(Bson::Null)];
-                branches.extend((!self.descending).then_some(present));
-                branches
-            }
-        }
+        // Every user of a list has been made at some time; not everybody has logged in.
+        let bounds = (self.sort == Sort::CreatedAt).then_some(&self.created);
+        behind(place, self.sort.member(), self.descending, bounds)
     }
 
     /// The index with exactly the users of this list, in this order; `None` when there is none.
@@ -305,52 +188,62 @@ impl List {
             _ => None,
         }
     }
+}
+
+impl List {
+    /// Checks parameters, decoded, in the order given.
+    pub fn parse(parameters: &[(String, String)], key: &SecretKey) -> Result<Self, Problem> {
+        let mut wanted = Wanted::all();
+        let page = PageAsked::parse(parameters, |name, value| wanted.take(name, value))?;
+        let sealed = page.sealed(&wanted.order());
+        let place = match &page.cursor {
+            None => None,
+            Some(cursor) => Some(
+                Place::open(cursor, key, &sealed)
+                    .ok_or_else(|| refused("cursor", "does not belong to this list"))?,
+            ),
+        };
+        Ok(Self { page, wanted, place, sealed })
+    }
+
+    /// The page, and one user more to see whether another page follows.
+    pub fn find(&self) -> Find {
+        let Wanted { sort, descending, created, .. } = &self.wanted;
+        let mut filter = self.wanted.matching();
+        if let Some(place) = &self.place {
+            // A second bound on `created_at` would only keep the index from being read from the place on.
+            if *sort != Sort::CreatedAt {
+                filter.insert("created_at", created.clone());
+            }
+            filter.insert("$or", self.wanted.behind(place));
+        } else {
+            filter.insert("created_at", created.clone());
+        }
+        let direction = if *descending { -1 } else { 1 };
+        Find {
+            filter,
+            sort: doc! {sort.member(): direction, "_id": direction},
+            limit: self.page.page_size + 1,
+            index: self.wanted.index(*sort),
+        }
+    }
+
+    /// All users of the list, whatever the page.
+    pub fn count(&self) -> Count {
+        let mut filter = self.wanted.matching();
+        filter.insert("created_at", self.wanted.created.clone());
+        Count { filter, index: self.wanted.index(Sort::CreatedAt) }
+    }
 
     /// The cursor behind a user.
     pub fn cursor(&self, last: &LivingUser, key: &SecretKey) -> String {
-        let place = Place { key: self.sort.key_of(last), id: last.user.id };
+        let place = Place { key: self.wanted.sort.key_of(last), id: *last.user.id.as_uuid() };
         place.seal(key, &self.sealed)
     }
-
-    /// The address of the next page.
-    pub fn next_link(&self, path: &str, cursor: &str) -> String {
-        next_link(path, &self.query, cursor)
-    }
 }
 
-/// The address of the page behind a cursor, as it stands in `Link`.
-pub fn next_link(path: &str, query: &str, cursor: &str) -> String {
-    let separator = if query.is_empty() { "" } else { "&" };
-    format!("<{path}?{query}{separator}cursor={cursor}>; rel=\"next\"")
-}
-
-/// A parameter that is not taken as it is.
-pub fn refused(name: &str, why: &str) -> Problem {
-    let name: String = name.chars().take(64).collect();
-    Problem::new(Code::InvalidParameter).detail(format!("{name} {why}"))
-}
-
-/// Items per page.
-pub fn page_size(value: &str) -> Result<usize, Problem> {
-    let size = value.parse().ok().filter(|n| (1..=PAGE_SIZE_MAX).contains(n));
-    size.ok_or_else(|| refused("page_size", &format!("must be 1..{PAGE_SIZE_MAX}")))
-}
-
-/// Parameters as they stand in an address.
-pub fn encode(parameters: &[(&str, &str)]) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(parameters);
-    query.finish()
-}
-
-fn truth(name: &str, value: &str) -> Result<bool, Problem> {
-    value.parse().map_err(|_| refused(name, "must be true or false"))
-}
-
-fn time(name: &str, value: &str) -> Result<DateTime, Problem> {
-    let time = Timestamp::try_from(value.to_owned())
-        .map_err(|_| refused(name, "must be a time as in RFC 3339"))?;
-    Ok(DateTime::from_millis(millis(time)))
+fn date(time: Timestamp) -> DateTime {
+    DateTime::from_millis(millis(time))
 }
 
 fn millis(time: Timestamp) -> i64 {
@@ -359,6 +252,8 @@ fn millis(time: Timestamp) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use service_kit::problem::Code;
+
     use super::*;
 
     fn parse(parameters: &[(&str, &str)]) -> Result<List, Problem> {
@@ -417,7 +312,7 @@ mod tests {
                 index: None,
             }
         );
-        let link = list.next_link("/api/v1/users", "CUR");
+        let link = list.page.next_link("/api/v1/users", "CUR");
         assert_eq!(
             link,
             "</api/v1/users?email=ADA%40example.com&page_size=7&status=active&cursor=CUR>; rel=\"next\""
@@ -427,7 +322,7 @@ mod tests {
     #[test]
     fn a_cursor_is_bound_to_filters_and_sort() {
         let key = SecretKey::generate().unwrap();
-        let place = Place { key: Key::Time(7), id: events::UserId::from_uuid(uuid::Uuid::max()) };
+        let place = Place { key: Key::Time(7), id: uuid::Uuid::max() };
         let list = parse_with(&[("role", "admin")], &key).unwrap();
         let cursor = place.seal(&key, &list.sealed);
         for same in [

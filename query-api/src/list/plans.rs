@@ -8,12 +8,14 @@ use events::{
     DeletedUser, Metadata, Position, Revision, Snapshot, Status, Timestamp, User, UserId,
 };
 use mongodb::bson::{Bson, DateTime, Document, doc};
+use service_kit::http::page::Total;
 use service_kit::keys::SecretKey;
 use uuid::Uuid;
+use view_kit::reads::{counted, page};
+use view_kit::{Find, ReadError};
 use views::{UserDocument, UserView, Views, users_collection, users_indexes};
 
-use super::{Find, List};
-use crate::reader::{ReadError, Total, counted, page};
+use super::List;
 
 const GENERATION: u32 = 1;
 const USERS: u32 = 3_000;

@@ -2,13 +2,13 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::header::LINK;
-use axum::http::{HeaderValue, Uri};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use events::{Actor, Position, Revision, Timestamp, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
-use service_kit::http::POSITION;
+use service_kit::http::cursor::{open_position, seal_position};
+use service_kit::http::page::{PageAsked, encode, next_link, refused, tell, unknown};
 use service_kit::keys::SecretKey;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
@@ -17,8 +17,6 @@ use views::HistoryEntry;
 
 use super::contract::HistoryParameters;
 use super::{AppState, Viewer};
-use crate::cursor::{open_position, seal_position};
-use crate::list::{PAGE_SIZE_DEFAULT, encode, next_link, page_size, refused};
 use crate::reader::Found;
 
 /// One event.
@@ -77,32 +75,26 @@ pub async fn list(
     }
     let id: UserId = id.parse().map_err(|_| Problem::new(Code::NotFound))?;
     let sealed = format!("history of {id}");
-    let asked = Asked::parse(&parameters, &state.cursor_key, &sealed)?;
+    let page = PageAsked::parse(&parameters, |name, _| unknown(name))?;
+    let asked = behind(&page, &state.cursor_key, &sealed)?;
     // Taken before the read: everything up to it is in what is read after it.
     let position = state.reader.position().await?;
     let behind = match state.reader.user(id).await? {
-        Found::Living(..) => asked.behind,
+        Found::Living(..) => asked,
         // What was before is erased, and not shown while it is being erased.
-        Found::Tombstone(deletion) => asked.behind.max(Position(deletion.0.saturating_sub(1))),
+        Found::Tombstone(deletion) => asked.max(Position(deletion.0.saturating_sub(1))),
         Found::Nobody => return Err(Problem::new(Code::NotFound)),
     };
-    let mut entries = state.reader.history(id, behind, asked.page_size + 1).await?;
-    let more = entries.len() > asked.page_size;
-    entries.truncate(asked.page_size);
-    let next_cursor = entries
-        .last()
-        .filter(|_| more)
-        .map(|last| seal_position(last.position, &state.cursor_key, &sealed));
+    let mut entries = state.reader.history(id, behind, page.page_size + 1).await?;
+    let last = page.cut(&mut entries);
+    let next_cursor = last.map(|last| seal_position(last.position, &state.cursor_key, &sealed));
 
-    let size = asked.page_size.to_string();
+    let size = page.page_size.to_string();
     let query = encode(&[("page_size", &size)]);
     let link = next_cursor.as_deref().map(|cursor| next_link(uri.path(), &query, cursor));
     let items = entries.into_iter().map(shown).collect();
     let mut response = Json(Page { items, next_cursor }).into_response();
-    response.headers_mut().insert(POSITION, position.0.into());
-    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-        response.headers_mut().insert(LINK, link);
-    }
+    tell(response.headers_mut(), position, link, None);
     Ok(response)
 }
 
@@ -117,34 +109,14 @@ fn shown(entry: HistoryEntry) -> Entry {
     }
 }
 
-/// A checked request for a page.
-struct Asked {
-    page_size: usize,
-    behind: Position,
-}
-
-impl Asked {
-    fn parse(
-        parameters: &[(String, String)],
-        key: &SecretKey,
-        sealed: &str,
-    ) -> Result<Self, Problem> {
-        let mut asked = Self { page_size: PAGE_SIZE_DEFAULT, behind: Position(0) };
-        for (n, (name, value)) in parameters.iter().enumerate() {
-            if parameters.iter().take(n).any(|(earlier, _)| earlier == name) {
-                return Err(refused(name, "is given twice"));
-            }
-            match name.as_str() {
-                // Read where the request is awaited.
-                "min_position" => {}
-                "page_size" => asked.page_size = page_size(value)?,
-                "cursor" => {
-                    asked.behind = open_position(value, key, sealed)
-                        .ok_or_else(|| refused(name, "does not belong to this history"))?;
-                }
-                _ => return Err(refused(name, "is not known")),
-            }
-        }
-        Ok(asked)
+/// The event behind which the page begins. A history is not counted.
+fn behind(page: &PageAsked, key: &SecretKey, sealed: &str) -> Result<Position, Problem> {
+    if page.include_total.is_some() {
+        unknown("include_total")?;
+    }
+    match &page.cursor {
+        None => Ok(Position(0)),
+        Some(cursor) => open_position(cursor, key, sealed)
+            .ok_or_else(|| refused("cursor", "does not belong to this history")),
     }
 }

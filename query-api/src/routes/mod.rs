@@ -1,7 +1,6 @@
 //! HTTP: who asks, from which position on, and the answer.
 
 mod contract;
-mod freshness;
 mod history;
 mod sessions;
 mod users;
@@ -13,6 +12,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use events::{SessionId, Status};
 use service_kit::access::Permission;
+use service_kit::http::freshness::fresh;
 use service_kit::keys::SecretKey;
 use service_kit::openapi;
 use service_kit::problem::{Code, Problem};
@@ -22,8 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use views::LivingUser;
 
-use crate::reader::{Found, ReadError, Reader};
-use freshness::fresh;
+use crate::reader::{Found, Reader};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -62,18 +61,6 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(history::list))
 }
 
-impl From<ReadError> for Problem {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Unavailable(why) => Self::new(Code::Unavailable).because(why),
-            ReadError::TooBroad => Self::new(Code::QueryTooBroad).detail(
-                "this takes too long: ask for less, or for one filter in the default order",
-            ),
-            ReadError::Damaged(why) => Self::new(Code::Internal).because(why),
-        }
-    }
-}
-
 /// A caller whose token is valid and who is an active user in the views, from the position on that the
 /// request asks for. A token outlives a deletion by minutes; this does not.
 #[derive(Debug, Clone)]
@@ -98,7 +85,7 @@ impl FromRequestParts<AppState> for Viewer {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
-        fresh(parts, state).await?;
+        fresh(parts, |position| state.reader.wait_for(position, state.query_wait)).await?;
         match state.reader.user(caller.user).await? {
             Found::Living(user, position) if user.user.status == Status::Active => {
                 // By the views: a token may be older than the last change of roles.

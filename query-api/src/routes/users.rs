@@ -2,16 +2,18 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH, LINK};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
-use service_kit::http::POSITION;
+use service_kit::http::freshness::only_min_position;
+use service_kit::http::page::tell;
+use service_kit::http::{POSITION, etag, revisions};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
-use service_kit::user_read::{UserRead, etag, revisions};
+use service_kit::user_read::UserRead;
 
 use utoipa::ToSchema;
 use views::LivingUser;
@@ -19,7 +21,7 @@ use views::LivingUser;
 use super::contract::{ListParameters, MinPosition};
 use super::{AppState, Viewer};
 use crate::list::List;
-use crate::reader::{Found, Total};
+use crate::reader::Found;
 
 /// `Paginated[UserRead]` of the contract.
 #[derive(Serialize, ToSchema)]
@@ -33,9 +35,6 @@ pub struct Page {
     #[schema(nullable = false)]
     total: Option<u64>,
 }
-
-/// Why an answer that was asked for the total has none.
-const TOTAL_OMITTED: HeaderName = HeaderName::from_static("roster-total-omitted");
 
 #[utoipa::path(
     get,
@@ -108,35 +107,17 @@ pub async fn list(
     // Taken before the read: everything up to it is in what is read after it.
     let position = state.reader.position().await?;
     let mut users = state.reader.users(list.find()).await?;
-    let total =
-        if list.include_total { Some(state.reader.total(list.count()).await?) } else { None };
-    let more = users.len() > list.page_size;
-    users.truncate(list.page_size);
-    let next_cursor =
-        users.last().filter(|_| more).map(|last| list.cursor(last, &state.cursor_key));
-
-    let link = next_cursor.as_deref().map(|cursor| list.next_link(uri.path(), cursor));
+    let (total, omitted) = match list.page.include_total == Some(true) {
+        true => state.reader.total(list.count()).await?.told(),
+        false => (None, None),
+    };
+    let last = list.page.cut(&mut users);
+    let next_cursor = last.map(|last| list.cursor(last, &state.cursor_key));
+    let link = next_cursor.as_deref().map(|cursor| list.page.next_link(uri.path(), cursor));
     let items = users.into_iter().map(shown).collect();
-    let (total, omitted) = told(total);
     let mut response = Json(Page { items, next_cursor, total }).into_response();
-    let headers = response.headers_mut();
-    headers.insert(POSITION, position.0.into());
-    for (name, value) in [(LINK, link), (TOTAL_OMITTED, omitted)] {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
-            headers.insert(name, value);
-        }
-    }
+    tell(response.headers_mut(), position, link, omitted);
     Ok(response)
-}
-
-/// The total, or else why there is none.
-fn told(total: Option<Total>) -> (Option<u64>, Option<String>) {
-    match total {
-        None => (None, None),
-        Some(Total::Exactly(total)) => (Some(total), None),
-        Some(Total::MoreThan(most)) => (None, Some(format!("more-than-{most}"))),
-        Some(Total::TooMuchWork) => (None, Some("too-much-work".to_owned())),
-    }
 }
 
 fn shown(user: LivingUser) -> UserRead {
@@ -159,13 +140,4 @@ fn one(user: LivingUser, position: Position, headers: &HeaderMap) -> Result<Resp
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().insert(POSITION, position.0.into());
     Ok(response)
-}
-
-/// Single users have one parameter, read by [`Viewer`]; any other is refused.
-fn only_min_position(uri: &Uri) -> Result<(), Problem> {
-    let query = uri.query().unwrap_or_default();
-    match form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name != "min_position") {
-        None => Ok(()),
-        Some(_) => Err(Problem::new(Code::InvalidParameter).detail("only min_position is known")),
-    }
 }

@@ -21,10 +21,10 @@ use service_kit::config::Settings;
 use service_kit::event_log::{
     Append, EventLog, Guard, Limits, OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, Outcome, Write,
 };
+use service_kit::running::stop_on_signal;
 use uuid::Uuid;
 
 use crate::cli::failed;
-use crate::services::stop_on_signal;
 pub use list::{run, time};
 pub use operation::{Operation, names};
 use who::Who;

@@ -13,6 +13,10 @@ pub enum Operation {
     SubscribersCreds,
     /// `subscribers remove`
     SubscribersRemove,
+    /// `services creds`
+    ServicesCreds,
+    /// `services revoke`
+    ServicesRevoke,
     /// `parked retry`
     ParkedRetry,
     /// `parked drop`
@@ -31,12 +35,14 @@ pub enum Operation {
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Provision,
         Self::UsersImport,
         Self::SubscribersAdd,
         Self::SubscribersCreds,
         Self::SubscribersRemove,
+        Self::ServicesCreds,
+        Self::ServicesRevoke,
         Self::ParkedRetry,
         Self::ParkedDrop,
         Self::Backup,
@@ -66,6 +72,12 @@ impl Operation {
             }
             Self::SubscribersRemove => {
                 ("subscribers-remove", "roster.operator.subscriber_removed.v1")
+            }
+            Self::ServicesCreds => {
+                ("services-creds", "roster.operator.service_credentials_made.v1")
+            }
+            Self::ServicesRevoke => {
+                ("services-revoke", "roster.operator.service_credentials_revoked.v1")
             }
             Self::ParkedRetry => ("parked-retry", "roster.operator.parked_retried.v1"),
             Self::Backup => ("backup", "roster.operator.backed_up.v1"),

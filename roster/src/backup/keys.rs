@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nats_access::REVOKED_FILE;
 use service_kit::config::Settings;
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, write_private};
 
 use super::folder::{Backup, FileCopy, Unfinished, key_check, private_dir};
-use crate::{init, keys};
+use crate::{init, keys, trust};
 
 const KEYS: &str = "keys";
 const OPERATOR: &str = "operator";
@@ -24,16 +25,18 @@ pub fn copy(settings: &Settings, into: &Unfinished) -> anyhow::Result<Vec<FileCo
         &format!("{KEYS}/{APPLICATION_KEY_FILE}"),
         into,
     )?];
-    let trust = match settings.secrets.trust_dir.as_os_str().is_empty() {
-        true => settings.secrets.dir.join("nats"),
-        false => settings.secrets.trust_dir.clone(),
-    };
+    let trust = trust::dir(settings);
     // A system whose NATS is somebody else's has none.
     let Ok(seeds) = fs::read_dir(trust.join("seeds")) else { return Ok(copies) };
     for seed in seeds {
         let seed = seed?;
         let name = seed.file_name().to_string_lossy().into_owned();
         copies.push(copy_file(&seed.path(), &format!("{KEYS}/nats/seeds/{name}"), into)?);
+    }
+    // Without it a restore would let those in again whose credentials were revoked.
+    let revoked = trust.join(REVOKED_FILE);
+    if revoked.exists() {
+        copies.push(copy_file(&revoked, &format!("{KEYS}/nats/{REVOKED_FILE}"), into)?);
     }
     Ok(copies)
 }
@@ -65,7 +68,7 @@ pub fn restore(backup: &Backup, root: &Path) -> anyhow::Result<()> {
         std::io::Read::read_to_end(&mut backup.reader(file)?, &mut content)?;
         write_private(&to, &content)?;
     }
-    init::all(&partial)?;
+    init::all(&partial, &[])?;
     fs::rename(&partial, root).with_context(|| format!("cannot make {}", root.display()))
 }
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use events::feed::FEED_STREAM;
+use events::subjects::PARKED_RETRY;
 use events::{DecodeError, Event, Position, SessionEvent, Timestamp, subjects};
 use futures::TryStreamExt;
 use mongodb::bson::doc;
-use projector::RetryWish;
 use projector::feed::parked_in_feed;
 use serde_json::{Value, json};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::nats;
+use view_kit::RetryWish;
 use views::Views;
 
 use super::Told;
@@ -91,7 +92,7 @@ impl ParkedEvents {
         let client = nats::connect(&settings.nats, "operator").await?;
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
         Ok(Self {
-            wish: RetryWish::new(client.clone()),
+            wish: RetryWish::new(client.clone(), PARKED_RETRY),
             users: log(subjects::USERS_STREAM),
             sessions: log(subjects::SESSIONS_STREAM),
             feed: log(FEED_STREAM),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::feed::FEED_STREAM;
-use events::{Position, Timestamp};
+use events::{Position, ServiceNames, Timestamp};
 use nats_access::{API_PREFIX, SubscriberName, Trust};
 use serde_json::json;
 use service_kit::ambient;
@@ -20,6 +20,7 @@ use service_kit::nats;
 
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{SubscribersAction, SubscribersArgs, failed, progress, say};
+use crate::trust;
 use wishes::From;
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
@@ -89,6 +90,11 @@ impl Operator<'_> {
         wish: Wish,
         creds: Option<PathBuf>,
     ) -> anyhow::Result<ExitCode> {
+        if ServiceNames::is_of_a_service(name.as_str()) {
+            bail!(
+                "{name} is a name of a service in Roster's own account: take one without -service"
+            );
+        }
         let filters = wishes::filters(&wish.filters)?;
         let from: From = wish.from.parse()?;
         if from == From::Snapshot && !wishes::has_all_of_users(&filters) {
@@ -101,7 +107,7 @@ impl Operator<'_> {
             );
         }
         // Before anything is made: without keys there would be a consumer that nobody can use.
-        let trust = self.trust()?;
+        let trust = trust::open(self.settings)?;
         let creds = creds.unwrap_or_else(|| PathBuf::from(format!("{name}.creds")));
         if creds.exists() {
             bail!("{} is there already: name another file with --creds", creds.display());
@@ -152,19 +158,7 @@ impl Operator<'_> {
         if creds.exists() {
             bail!("{} is there already: name another file with --creds", creds.display());
         }
-        self.hand_out(&self.trust()?, name, &creds)
-    }
-
-    fn trust(&self) -> anyhow::Result<Trust> {
-        let secrets = &self.settings.secrets;
-        let dir = match secrets.trust_dir.as_os_str().is_empty() {
-            true => secrets.dir.join("nats"),
-            false => secrets.trust_dir.clone(),
-        };
-        if !dir.join("seeds").is_dir() {
-            bail!("{} does not hold the keys of NATS: set secrets.trust_dir", dir.display());
-        }
-        Trust::load_or_create(&dir).context("cannot use the keys of NATS")
+        self.hand_out(&trust::open(self.settings)?, name, &creds)
     }
 
     /// Writes credentials and says everything that a client needs.

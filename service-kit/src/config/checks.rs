@@ -3,19 +3,22 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::{MailTransport, Settings, Telemetry};
+use super::{Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
 use crate::access::Access;
 use crate::http::TrustedProxies;
 use crate::tokens::ACCESS_LIFETIME_MAX_S;
 
-impl Settings {
+/// Refuses a number that is not within its bounds.
+pub(super) fn bound(faults: &mut Vec<String>, key: &str, value: u64, low: u64, high: u64) {
+    if !(low..=high).contains(&value) {
+        faults.push(format!("{key} is {value} and must be in {low}..{high}"));
+    }
+}
+
+impl Checked for Settings {
     /// Bounds, and rules over more than one key.
-    pub(super) fn check(&self, faults: &mut Vec<String>) {
-        let mut bound = |key: &str, value: u64, low: u64, high: u64| {
-            if !(low..=high).contains(&value) {
-                faults.push(format!("{key} is {value} and must be in {low}..{high}"));
-            }
-        };
+    fn check(&self, faults: &mut Vec<String>) {
+        let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
         bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
         bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
         bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
@@ -87,15 +90,8 @@ impl Settings {
             3_600_000,
         );
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
-        if !matches!(self.log.replicas, 1 | 3 | 5) {
-            faults.push(format!("log.replicas is {} and must be 1, 3 or 5", self.log.replicas));
-        }
-        if self.http.listen == self.http.private_listen && self.http.listen.port() != 0 {
-            faults.push("http.listen and http.private_listen must differ".to_owned());
-        }
-        if let Err(why) = TrustedProxies::parse(&self.http.trusted_proxies) {
-            faults.push(format!("http.trusted_proxies: {why}"));
-        }
+        check_replicas(self.log.replicas, faults);
+        self.http.check(faults);
         if let Err(why) = self.access.roles.parse::<Access>() {
             faults.push(format!("access.roles: {why}"));
         }
@@ -113,7 +109,31 @@ impl Settings {
             faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
         }
         self.telemetry.check(faults);
-        let database = &self.mongodb.database;
+        self.mongodb.check(faults);
+    }
+}
+
+/// Refuses a number of copies that no cluster can keep a majority of.
+pub(super) fn check_replicas(replicas: u8, faults: &mut Vec<String>) {
+    if !matches!(replicas, 1 | 3 | 5) {
+        faults.push(format!("log.replicas is {replicas} and must be 1, 3 or 5"));
+    }
+}
+
+impl Http {
+    pub(super) fn check(&self, faults: &mut Vec<String>) {
+        if self.listen == self.private_listen && self.listen.port() != 0 {
+            faults.push("http.listen and http.private_listen must differ".to_owned());
+        }
+        if let Err(why) = TrustedProxies::parse(&self.trusted_proxies) {
+            faults.push(format!("http.trusted_proxies: {why}"));
+        }
+    }
+}
+
+impl MongoDb {
+    pub(super) fn check(&self, faults: &mut Vec<String>) {
+        let database = &self.database;
         if database.is_empty()
             || database.len() > 63
             || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -124,7 +144,7 @@ impl Settings {
 }
 
 impl Telemetry {
-    fn check(&self, faults: &mut Vec<String>) {
+    pub(super) fn check(&self, faults: &mut Vec<String>) {
         if !self.otlp_endpoint.is_empty() && !is_plain_base(&self.otlp_endpoint) {
             let wanted = "http://HOST:PORT without user, path or query";
             faults.push(format!("telemetry.otlp_endpoint must be empty or {wanted}"));

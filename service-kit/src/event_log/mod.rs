@@ -31,9 +31,11 @@ mod read;
 mod repack;
 mod room;
 mod sequel;
+mod service;
 mod snapshot;
 mod subscribers;
 mod work;
+mod working;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,7 @@ use async_nats::connection::State;
 use events::Position;
 use tokio::sync::Semaphore;
 
-use crate::config::Settings;
+use crate::config::{ServiceSettings, Settings};
 use crate::metrics::{LogMetrics, Metrics};
 
 pub use append::{Append, Guard, Outcome, Write};
@@ -56,6 +58,7 @@ pub use read::{ReadError, Stored};
 pub use repack::{Damaged, Unpacker, beginning};
 pub use room::Room;
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
+pub use service::{service_feed_stream, service_log_stream, service_reaction};
 pub use snapshot::{Restoring, Snapshot, SnapshotHead, Standing};
 pub use subscribers::{Beginning, NewSubscriber, Subscriber};
 pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
@@ -82,9 +85,19 @@ impl Limits {
     /// The limits that the settings name.
     #[must_use]
     pub const fn of(settings: &Settings) -> Self {
+        Self::ms(settings.nats.request_timeout_ms, settings.log.append_deadline_ms)
+    }
+
+    /// The limits that the settings of a further service name.
+    #[must_use]
+    pub const fn of_service(settings: &ServiceSettings) -> Self {
+        Self::ms(settings.nats.request_timeout_ms, settings.log.append_deadline_ms)
+    }
+
+    const fn ms(request: u64, append: u64) -> Self {
         Self {
-            request_timeout: Duration::from_millis(settings.nats.request_timeout_ms),
-            append_deadline: Duration::from_millis(settings.log.append_deadline_ms),
+            request_timeout: Duration::from_millis(request),
+            append_deadline: Duration::from_millis(append),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A running service holds no right to create or change a stream, because whoever may update one may
 //! also shrink it to nothing.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use events::{feed, subjects};
@@ -14,6 +15,8 @@ use crate::config::{Audit, Feed, Log, Sessions};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
 const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
+/// The command that makes what Roster itself needs.
+pub(super) const MADE_BY_ROSTER: &str = "roster provision";
 /// "stream not found".
 pub(super) const STREAM_NOT_FOUND: u64 = 10059;
 /// Member with what is noted on a stream.
@@ -23,11 +26,15 @@ const METADATA: &str = "metadata";
 pub(super) const LINEAGE: &str = "roster-lineage";
 /// Note that a restore was begun, with the time of it. Nobody may use the stream before it is ended.
 pub(super) const UNFINISHED: &str = "roster-restore";
+/// Member with what a stream takes in.
+const SUBJECTS: &str = "subjects";
 /// Member with the bound of a stream.
 const BYTES: &str = "max_bytes";
 /// Window in which the server remembers message ids.
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
 
+/// In words, what is wrong with a stream that has nothing of what is wanted.
+const FOREIGN_FAULT: &str = "none of its subjects is one of these: it belongs to another service";
 /// In words, what a stream lacks whose restore was begun.
 const UNFINISHED_FAULT: &str =
     "it is being restored, or a restore broke off: run `roster restore` again";
@@ -56,7 +63,9 @@ pub const OPERATIONS_SUBJECT_PREFIX: &str = "op.";
 /// `false` or 0, as the server leaves them out.
 #[derive(Debug, Clone)]
 pub struct StreamSpec {
-    name: &'static str,
+    name: Cow<'static, str>,
+    /// The command that makes it.
+    made_by: Cow<'static, str>,
     config: Map<String, Value>,
     /// Whether the stream is a source of truth that views are built from.
     has_lineage: bool,
@@ -69,27 +78,32 @@ pub enum ProvisionError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// There is no stream yet.
-    #[error(
-        "the stream {0} does not exist: run `roster provision` with the operator's credentials"
-    )]
-    Missing(&'static str),
+    #[error("the stream {stream} does not exist: run `{made_by}` with the operator's credentials")]
+    Missing {
+        /// Its name.
+        stream: Cow<'static, str>,
+        /// The command that makes it.
+        made_by: Cow<'static, str>,
+    },
     /// There is no such consumer yet.
     #[error(
-        "the consumer {consumer} of {stream} does not exist: run `roster provision` with the operator's credentials"
+        "the consumer {consumer} of {stream} does not exist: run `{made_by}` with the operator's credentials"
     )]
     MissingConsumer {
         /// Its stream.
-        stream: &'static str,
+        stream: Cow<'static, str>,
         /// Its name.
-        consumer: &'static str,
+        consumer: Cow<'static, str>,
+        /// The command that makes it.
+        made_by: Cow<'static, str>,
     },
     /// The consumer differs from what Roster needs.
     #[error("the consumer {consumer} of {stream} must not be used: {}", faults.join("; "))]
     DifferentConsumer {
         /// Its stream.
-        stream: &'static str,
+        stream: Cow<'static, str>,
         /// Its name.
-        consumer: &'static str,
+        consumer: Cow<'static, str>,
         /// Every difference, in words.
         faults: Vec<String>,
     },
@@ -97,7 +111,7 @@ pub enum ProvisionError {
     #[error("the stream {stream} must not be used: {}", faults.join("; "))]
     Different {
         /// Its name.
-        stream: &'static str,
+        stream: Cow<'static, str>,
         /// Every difference, in words.
         faults: Vec<String>,
     },
@@ -197,7 +211,13 @@ fn nanoseconds(time: Duration) -> Value {
 
 impl StreamSpec {
     /// What every stream has in common.
-    fn log(name: &'static str, description: &str, replicas: u8, bytes_max: u64) -> Self {
+    pub(super) fn log(
+        name: impl Into<Cow<'static, str>>,
+        description: &str,
+        replicas: u8,
+        bytes_max: u64,
+    ) -> Self {
+        let name = name.into();
         let config = json!({
             "name": name,
             "description": format!("Roster: {description}"),
@@ -221,25 +241,30 @@ impl StreamSpec {
             "duplicate_window": DUPLICATE_WINDOW_NS,
         });
         let config = if let Value::Object(config) = config { config } else { Map::new() };
-        Self { name, config, has_lineage: false }
+        Self { name, made_by: MADE_BY_ROSTER.into(), config, has_lineage: false }
     }
 
     /// The stream's name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) const fn config(&self) -> &Map<String, Value> {
         &self.config
     }
 
-    fn with(mut self, key: &str, value: Value) -> Self {
+    pub(super) fn with(mut self, key: &str, value: Value) -> Self {
         self.config.insert(key.to_owned(), value);
         self
     }
 
-    const fn with_lineage(mut self) -> Self {
+    pub(super) fn made_by(mut self, command: String) -> Self {
+        self.made_by = command.into();
+        self
+    }
+
+    pub(super) const fn with_lineage(mut self) -> Self {
         self.has_lineage = true;
         self
     }
@@ -256,6 +281,15 @@ impl StreamSpec {
 
     fn lacks_lineage(&self, found: &Map<String, Value>) -> bool {
         self.has_lineage && !own_metadata(found).contains_key(LINEAGE)
+    }
+
+    /// Whether what is there takes in nothing of what this is to take in: then it is somebody else's.
+    fn is_foreign(&self, found: &Map<String, Value>) -> bool {
+        let subjects =
+            |of: &Map<String, Value>| of.get(SUBJECTS).and_then(Value::as_array).cloned();
+        let (found, wanted) = (subjects(found), subjects(&self.config));
+        let (found, wanted) = (found.unwrap_or_default(), wanted.unwrap_or_default());
+        !found.is_empty() && !wanted.iter().any(|subject| found.contains(subject))
     }
 
     /// Every difference between what is there and what must be.
@@ -314,7 +348,14 @@ impl EventLog {
             Ok(found) => {
                 if own_metadata(&found).contains_key(UNFINISHED) {
                     let faults = vec![UNFINISHED_FAULT.to_owned()];
-                    return Err(ProvisionError::Different { stream: spec.name, faults });
+                    return Err(ProvisionError::Different { stream: spec.name.clone(), faults });
+                }
+                if spec.is_foreign(&found) {
+                    // To change its subjects would be to take it from whoever writes to it.
+                    return Err(ProvisionError::Different {
+                        stream: spec.name.clone(),
+                        faults: vec![FOREIGN_FAULT.to_owned()],
+                    });
                 }
                 let bytes = |of: &Map<String, Value>| of.get(BYTES).and_then(Value::as_i64);
                 let has_room = bytes(&found) >= bytes(&config);
@@ -327,7 +368,7 @@ impl EventLog {
                 }
                 "UPDATE"
             }
-            Err(ProvisionError::Missing(_)) => {
+            Err(ProvisionError::Missing { .. }) => {
                 config.insert(METADATA.to_owned(), Value::Object(spec.metadata(&Map::new())));
                 "CREATE"
             }
@@ -351,7 +392,7 @@ impl EventLog {
         if faults.is_empty() {
             Ok(())
         } else {
-            Err(ProvisionError::Different { stream: spec.name, faults })
+            Err(ProvisionError::Different { stream: spec.name.clone(), faults })
         }
     }
 
@@ -381,7 +422,8 @@ impl EventLog {
         let path = format!("STREAM.INFO.{}", spec.name);
         let mut answer = self.request_json(&path, &json!({})).await?;
         if answer.pointer("/error/err_code").and_then(Value::as_u64) == Some(STREAM_NOT_FOUND) {
-            return Err(ProvisionError::Missing(spec.name));
+            let (stream, made_by) = (spec.name.clone(), spec.made_by.clone());
+            return Err(ProvisionError::Missing { stream, made_by });
         }
         if let Some(error) = answer.get("error") {
             return Err(refusal(error).into());

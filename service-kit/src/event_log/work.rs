@@ -6,6 +6,7 @@
 //! running service may not make or change such a consumer, since whoever can may also give it another
 //! filter.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
@@ -14,7 +15,7 @@ use events::{Position, Timestamp, subjects};
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
-use super::provision::STREAM_NOT_FOUND;
+use super::provision::{MADE_BY_ROSTER, STREAM_NOT_FOUND};
 use super::read::refusal;
 use super::{EventLog, ProvisionError, ReadError};
 
@@ -39,19 +40,22 @@ const ERASURES_UNDER_WAY_MAX: u32 = 10_000;
 /// How a consumer must be configured.
 #[derive(Debug, Clone)]
 pub struct ConsumerSpec {
-    stream: &'static str,
-    name: &'static str,
+    stream: Cow<'static, str>,
+    name: Cow<'static, str>,
+    /// The command that makes it.
+    made_by: Cow<'static, str>,
     config: Map<String, Value>,
 }
 
 impl ConsumerSpec {
-    fn new(
+    pub(super) fn new(
         stream: &'static str,
-        name: &'static str,
+        name: impl Into<Cow<'static, str>>,
         filter: &str,
         deliver: &str,
         max: u32,
     ) -> Self {
+        let name = name.into();
         let ack_wait = u64::try_from(ACK_WAIT.as_nanos()).unwrap_or(u64::MAX);
         let config = json!({
             "durable_name": name,
@@ -66,7 +70,17 @@ impl ConsumerSpec {
             "replay_policy": "instant",
         });
         let config = if let Value::Object(config) = config { config } else { Map::new() };
-        Self { stream, name, config }
+        Self { stream: stream.into(), name, made_by: MADE_BY_ROSTER.into(), config }
+    }
+
+    pub(super) fn made_by(mut self, command: String) -> Self {
+        self.made_by = command.into();
+        self
+    }
+
+    /// The same for several filters.
+    pub(super) fn with_filters(self, filters: &[&str]) -> Self {
+        self.without("filter_subject").with("filter_subjects", json!(filters))
     }
 
     fn with(mut self, key: &str, value: Value) -> Self {
@@ -81,14 +95,14 @@ impl ConsumerSpec {
 
     /// The stream it reads.
     #[must_use]
-    pub const fn stream(&self) -> &'static str {
-        self.stream
+    pub fn stream(&self) -> &str {
+        &self.stream
     }
 
     /// Its name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it is given.
@@ -137,9 +151,7 @@ pub fn mailer_orders() -> ConsumerSpec {
 pub fn erasures() -> ConsumerSpec {
     let spec = ConsumerSpec::new(subjects::USERS_STREAM, ERASER, "", "all", ERASURES_UNDER_WAY_MAX);
     let filters = [subjects::USER_EVENTS_FILTER, subjects::CREDENTIALS_FILTER];
-    spec.without("filter_subject")
-        .with("filter_subjects", json!(filters))
-        .with("headers_only", json!(true))
+    spec.with_filters(&filters).with("headers_only", json!(true))
 }
 
 /// No work can be had, or the server did not hear that some is done. It comes again.
@@ -265,12 +277,16 @@ impl EventLog {
     pub async fn verify_consumer(&self, spec: &ConsumerSpec) -> Result<Backlog, ProvisionError> {
         let path = format!("CONSUMER.INFO.{}.{}", spec.stream, spec.name);
         let answer = self.request_json(&path, &json!({})).await?;
-        let (stream, consumer) = (spec.stream, spec.name);
+        let (stream, consumer) = (spec.stream.clone(), spec.name.clone());
+        let made_by = spec.made_by.clone();
         match answer.pointer("/error/err_code").and_then(Value::as_u64) {
             Some(CONSUMER_NOT_FOUND) => {
-                return Err(ProvisionError::MissingConsumer { stream, consumer });
+                return Err(ProvisionError::MissingConsumer { stream, consumer, made_by });
             }
-            Some(STREAM_NOT_FOUND) => return Err(ProvisionError::Missing(stream)),
+            Some(STREAM_NOT_FOUND) => {
+                let made_by = MADE_BY_ROSTER.into();
+                return Err(ProvisionError::Missing { stream, made_by });
+            }
             _ => {}
         }
         if let Some(error) = answer.get("error") {
@@ -306,7 +322,7 @@ impl EventLog {
             return Err(WorkError::from("not connected"));
         }
         let consumer: PullConsumer = jetstream::new(self.client.clone())
-            .get_consumer_from_stream::<pull::Config, _, _>(spec.name, spec.stream)
+            .get_consumer_from_stream::<pull::Config, _, _>(&*spec.name, &*spec.stream)
             .await
             .map_err(WorkError::from)?;
         let messages = consumer

@@ -30,11 +30,15 @@ const URI_BYTES_MAX: usize = 8 * 1024;
 const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 
 /// Puts the layers of a public listener around the routes of the services behind it. What no service has
-/// is answered by the process.
-pub fn public(process: &Watch, services: impl IntoIterator<Item = (Watch, Router)>) -> Router {
+/// is answered by the process; `document` is the description of all their calls.
+pub fn public(
+    process: &Watch,
+    document: &'static str,
+    services: impl IntoIterator<Item = (Watch, Router)>,
+) -> Router {
     let own = Router::new()
         .route("/docs/error-codes.md", get(error_codes))
-        .merge(openapi::pages())
+        .merge(openapi::pages(document))
         .fallback(|| async { Problem::new(Code::NotFound) });
     services.into_iter().fold(layered(own, process.clone()), |all, (watch, routes)| {
         all.merge(layered(routes, watch))
@@ -247,7 +251,7 @@ mod tests {
             .route("/panics/{id}", get(panics))
             .route("/fails", get(fails))
             .route("/refuses", get(|| async { StatusCode::IM_A_TEAPOT }));
-        let router = public(&watch, [(watch.clone(), routes)]);
+        let router = public(&watch, "{}", [(watch.clone(), routes)]);
         for (path, route, cause) in [
             ("/panics/7", "/panics/{id}", "a handler panicked with a message"),
             ("/fails", "/fails", "the cause"),

@@ -2,7 +2,12 @@
 
 mod body;
 mod client_address;
+mod command;
+mod conditional;
+pub mod cursor;
+pub mod freshness;
 mod layers;
+pub mod page;
 mod rate_limit;
 mod serve;
 
@@ -11,6 +16,8 @@ pub use body::{
     string,
 };
 pub use client_address::{ClientAddress, TrustedProxies};
+pub use command::{Asked, located, reflects, tagged};
+pub use conditional::{etag, revisions};
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, bind, serve};

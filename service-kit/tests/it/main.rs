@@ -16,6 +16,7 @@ mod provision;
 mod remote_keys;
 mod revocations;
 mod sequel;
+mod service;
 mod snapshot;
 mod support;
 mod views_position;

@@ -13,7 +13,11 @@ async fn the_operator_makes_it_and_services_accept_it() {
     let account = account();
     let operator = log(connect(account, Role::Operator).await);
     let service = log(connect(account, Role::CommandApi).await);
-    assert!(matches!(service.verify(&spec()).await, Err(ProvisionError::Missing("USERS"))));
+    let missing = service.verify(&spec()).await.unwrap_err();
+    assert!(
+        matches!(&missing, ProvisionError::Missing { stream, .. } if stream == "USERS"),
+        "{missing}"
+    );
     operator.provision(&spec()).await.unwrap();
     service.verify(&spec()).await.unwrap();
     operator.provision(&spec()).await.unwrap();
@@ -43,7 +47,10 @@ async fn every_difference_is_named() {
 async fn the_bucket_of_the_throttle_keeps_the_last_record_of_a_key() {
     let (service, account) = provisioned().await;
     let spec = throttle_stream(&Settings::merge("", []).unwrap().log);
-    assert!(matches!(service.verify(&spec).await, Err(ProvisionError::Missing(THROTTLE_STREAM))));
+    let missing = service.verify(&spec).await.unwrap_err();
+    assert!(
+        matches!(&missing, ProvisionError::Missing { stream, .. } if stream == THROTTLE_STREAM)
+    );
     let bucket = |client| EventLog::new(client, THROTTLE_STREAM, limits());
     let operator = connect(account, Role::Operator).await;
     bucket(operator.clone()).provision(&spec).await.unwrap();

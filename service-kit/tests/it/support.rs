@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use events::CommandId;
-use nats_access::{Account, Role, TestTrust};
+use nats_access::{Account, Role, ServiceUser, TestTrust};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits, StreamSpec, users_stream};
@@ -28,6 +28,16 @@ pub async fn connect(account: &Account, role: Role) -> async_nats::Client {
     async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())
         .unwrap()
         .custom_inbox_prefix(role.inbox_prefix())
+        .connect(server.url())
+        .await
+        .unwrap()
+}
+
+pub async fn connect_service(account: &Account, user: &ServiceUser) -> async_nats::Client {
+    let server = local_stack::testing::nats(|| trust().server_config().unwrap());
+    async_nats::ConnectOptions::with_credentials(&account.service_creds(user).unwrap())
+        .unwrap()
+        .custom_inbox_prefix(user.inbox_prefix())
         .connect(server.url())
         .await
         .unwrap()

@@ -1,0 +1,224 @@
+//! Puts the service together: the only place that knows which part stands where.
+
+use std::time::Duration;
+
+use events::Position;
+use service_kit::commands::{Commands, IdempotencyKeys};
+use service_kit::event_log::{
+    EventLog, Limits, ProvisionError, service_feed_stream, service_log_stream,
+};
+use service_kit::health::Readiness;
+use service_kit::keys::{KeyError, SecretKey};
+use service_kit::nats;
+use service_kit::reactions::Reactions;
+use service_kit::remote_keys::{KeySource, RemoteKeys, RemoteKeysError};
+use service_kit::verification::{Accepted, Verification, VerificationError};
+use service_kit::watch::Watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use view_kit::teller::Teller;
+use view_kit::{BuildError, FollowLimits, ReadLimits, ViewDatabase, ViewFollower, ViewReads};
+
+use crate::domain::{ProductFact, Products};
+use crate::projection::ProductViews;
+use crate::reaction::{self, OwnerGone};
+use crate::routes::{AppState, routes};
+use crate::settings::{FEED_STREAM, LOG_STREAM, NAMES, SERVICE, Settings};
+
+/// File with this service's own key, in the folder of its secrets.
+const KEY_FILE: &str = "service.key";
+
+/// The service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its key is missing.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No connection to NATS.
+    #[error(transparent)]
+    Connect(#[from] nats::ConnectError),
+    /// A stream or the consumer is not as it must be.
+    #[error(transparent)]
+    Log(#[from] ProvisionError),
+    /// Roster's keys cannot be had.
+    #[error(transparent)]
+    Keys(#[from] RemoteKeysError),
+    /// Tokens cannot be verified.
+    #[error(transparent)]
+    Verification(#[from] VerificationError),
+    /// The views cannot be followed.
+    #[error(transparent)]
+    Views(#[from] BuildError),
+    /// The position of the views cannot be heard.
+    #[error("cannot follow the position of the views: {0}")]
+    Position(#[from] async_nats::SubscribeError),
+    /// The connection string of the database is not valid.
+    #[error("mongodb.url cannot be used")]
+    Database(#[from] mongodb::error::Error),
+}
+
+/// A service that is ready to run.
+pub struct App {
+    router: axum::Router,
+    readiness: Readiness,
+    follower: ViewFollower<ProductViews>,
+    teller: Teller<ProductFact>,
+    reactions: Reactions<OwnerGone>,
+    reads: ViewReads<ProductViews>,
+    tasks: TaskTracker,
+}
+
+/// Makes streams and consumer, with the operator's credentials. Again is as good as once.
+///
+/// # Errors
+/// [`StartError`] says what could not be made.
+pub async fn provision(settings: &Settings) -> Result<(), StartError> {
+    let service = &settings.service;
+    let client = nats::connect(&service.nats, "operator").await?;
+    let (log, limits) = (&service.log, Limits::of_service(service));
+    for spec in [
+        service_log_stream(&NAMES, log.replicas, log.bytes_max),
+        service_feed_stream(&NAMES, log.replicas, log.feed_bytes_max),
+    ] {
+        EventLog::new(client.clone(), spec.name(), limits).provision(&spec).await?;
+    }
+    let consumer = reaction::consumer();
+    let feed = EventLog::new(client, consumer.stream(), limits);
+    Ok(feed.provision_consumer(&consumer).await?)
+}
+
+/// Reads the feed from its start to its end of now.
+///
+/// # Errors
+/// In words: NATS or the feed does not answer.
+pub async fn told(settings: &Settings, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
+    let service = &settings.service;
+    let client = nats::connect(&service.nats, SERVICE).await?;
+    let feed = EventLog::new(client, FEED_STREAM, Limits::of_service(service));
+    let end = feed.end().await?;
+    let mut position = Position(0);
+    while position < end
+        && let Some(event) = feed.next(">", position).await?
+    {
+        show(&event.payload);
+        position = event.position;
+    }
+    Ok(())
+}
+
+impl App {
+    /// Connects, and checks streams, consumer and keys. The database may come later.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing is served.
+    pub async fn build(
+        settings: &Settings,
+        watch: &Watch,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let service = &settings.service;
+        let key = SecretKey::read(&service.secrets.dir.join(KEY_FILE))?;
+        let client = nats::connect(&service.nats, SERVICE).await?;
+        let (log, limits) = (&service.log, Limits::of_service(service));
+        let log_spec = service_log_stream(&NAMES, log.replicas, log.bytes_max);
+        let feed_spec = service_feed_stream(&NAMES, log.replicas, log.feed_bytes_max);
+        let log = EventLog::new(client.clone(), LOG_STREAM, limits).watched(&watch.metrics);
+        log.verify(&log_spec).await?;
+        log.watch_room(&watch.metrics);
+        let feed = EventLog::new(client.clone(), FEED_STREAM, limits).watched(&watch.metrics);
+        feed.verify(&feed_spec).await?;
+        feed.watch_room(&watch.metrics);
+
+        let keys = RemoteKeys::fetch(&key_source(settings), stop).await?;
+        let accepted = Accepted {
+            silence_max: Duration::from_millis(service.revocations.silence_max_ms),
+            ..Accepted::new(&service.tokens.issuer, &service.tokens.audience)
+        };
+        let verification = Verification::start(keys, &client, accepted, stop).await?;
+        verification.watched(&watch.metrics);
+
+        let database = service.database(&NAMES);
+        let database = ViewDatabase::open(&service.mongodb.url, &database, SERVICE).await?;
+        let operation_timeout = Duration::from_millis(service.mongodb.operation_timeout_ms);
+        let read_limits = ReadLimits {
+            operation_timeout,
+            list_work: Duration::from_millis(service.views.list_work_ms),
+            total_max: service.views.list_total_max,
+        };
+        // Whoever follows the projector listens before it speaks.
+        let reads = ViewReads::<ProductViews>::follow(
+            &client,
+            database.clone(),
+            read_limits,
+            &watch.metrics,
+            stop.clone(),
+        )
+        .await?;
+        let follow_limits = FollowLimits {
+            batch_events_max: service.projector.batch_events_max,
+            parked_max: service.projector.parked_max,
+            operation_timeout,
+            lag_max: Duration::from_millis(service.projector.lag_max_ms),
+        };
+        let follower =
+            ViewFollower::build(&client, log.clone(), database, follow_limits, watch).await?;
+        let teller = Teller::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
+
+        let tasks = TaskTracker::new();
+        let keys = IdempotencyKeys::new(key.derive("idempotency v1"));
+        let commands = Commands::<Products>::new(log.clone(), NAMES, keys, tasks.clone());
+        let owner_gone = OwnerGone {
+            log,
+            commands: commands.clone(),
+            reads: reads.clone(),
+            second_look: Duration::from_secs(settings.products.second_look_s),
+        };
+        let (consumer, at_once_max) = (reaction::consumer(), reaction::AT_ONCE_MAX);
+        let reactions = Reactions::open(&client, limits, consumer, at_once_max, owner_gone).await?;
+
+        let readiness = verification
+            .check(reads.readiness())
+            .and(follower.readiness())
+            .and(teller.readiness())
+            .and(reactions.readiness());
+        let router = routes(AppState {
+            commands,
+            reads: reads.clone(),
+            verifier: verification.verifier(),
+            cursor_key: key.derive("list cursor v1"),
+            price_max: settings.products.price_max,
+            command_wait: Duration::from_millis(service.views.command_wait_ms),
+            query_wait: Duration::from_millis(service.views.query_wait_ms),
+        });
+        Ok(Self { router, readiness, follower, teller, reactions, reads, tasks })
+    }
+
+    /// The routes, without the layers that every public listener has.
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
+    }
+
+    /// What must hold for the service to take requests.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Runs views, feed and reactions until `stop`, then waits for commands and queries under way.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { follower, teller, reactions, reads, tasks, .. } = self;
+        tokio::join!(follower.run(stop.clone()), teller.run(&stop), reactions.run(&stop));
+        tasks.close();
+        tasks.wait().await;
+        reads.finished().await;
+    }
+}
+
+fn key_source(settings: &Settings) -> KeySource {
+    let tokens = &settings.service.tokens;
+    let mut source = KeySource::at(&tokens.jwks_url);
+    if !tokens.ca_file.as_os_str().is_empty() {
+        source.ca_file = Some(tokens.ca_file.clone());
+    }
+    source
+}

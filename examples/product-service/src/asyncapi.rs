@@ -1,0 +1,68 @@
+//! `product-service asyncapi`: the contract of the feed as files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use events::feed::contract::{Described, ServiceFeed, schema_of};
+
+use crate::feed::{Deleted, ProductData, Unpublished};
+use crate::settings::NAMES;
+
+/// Every type of the feed.
+fn types() -> Vec<Described> {
+    let of = |name, title, description, data| Described { name, title, description, data };
+    let state = schema_of::<ProductData>;
+    vec![
+        of(
+            "created",
+            "Product created",
+            "A product came into being. Only its owner sees it.",
+            state(),
+        ),
+        of("changed", "Product changed", "Name or description changed.", state()),
+        of("price_changed", "Price changed", "It costs something else.", state()),
+        of("published", "Product published", "Everyone sees it from now on.", state()),
+        of(
+            "unpublished",
+            "Product unpublished",
+            "Only its owner sees it from now on; nobody, when the owner is gone.",
+            schema_of::<Unpublished>(),
+        ),
+        of("deleted", "Product deleted", "It is gone.", schema_of::<Deleted>()),
+    ]
+}
+
+/// Every file of the contract: its name, and what it holds.
+fn files() -> anyhow::Result<Vec<(String, String)>> {
+    Ok(ServiceFeed { names: NAMES, types: types() }.files()?)
+}
+
+/// Writes every file of the contract below `dir`.
+pub fn write(dir: &Path) -> anyhow::Result<()> {
+    for (name, text) in files()? {
+        let path = dir.join(name);
+        let at = || format!("cannot write {}", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(dir)).with_context(at)?;
+        fs::write(&path, text).with_context(at)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_contract_is_the_codes() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("asyncapi");
+        let files = files().unwrap();
+        for (name, text) in &files {
+            let committed = fs::read_to_string(dir.join(name)).unwrap_or_default();
+            let told = "cargo run -p product-service -- asyncapi examples/product-service/asyncapi";
+            assert!(*text == committed, "{name}: write it again with `{told}`");
+        }
+        let schemas = fs::read_dir(dir.join("schemas")).unwrap().count();
+        assert_eq!(schemas + 1, files.len(), "a schema whose event type is gone");
+    }
+}

@@ -1,0 +1,160 @@
+//! From events to documents: pure.
+
+use std::collections::HashMap;
+
+use events::{DecodeError, Envelope, Position, Timestamp};
+use mongodb::IndexModel;
+use mongodb::bson::error::Error as BsonError;
+use mongodb::bson::{self, Bson, DateTime, Uuid, doc};
+use mongodb::options::IndexOptions;
+use serde::{Deserialize, Serialize};
+use service_kit::event_log::Followed;
+use view_kit::{Fold, View, Writes, collection, replacement};
+
+use crate::domain::{Product, ProductFact, ProductId, Snapshot};
+
+/// The names of the indexes that lists are served from.
+pub mod index {
+    /// All products in order of their making.
+    pub const BY_CREATED_AT: &str = "by_created_at";
+    /// One status, in order of making.
+    pub const BY_STATUS: &str = "by_status";
+    /// One owner, in order of making.
+    pub const BY_OWNER: &str = "by_owner";
+    /// One status, in order of names.
+    pub const BY_NAME: &str = "by_name";
+    /// One status, in order of prices.
+    pub const BY_PRICE: &str = "by_price";
+}
+
+/// A product in the database: what lists ask for as members of their own, and the state as it is shown. One that
+/// was deleted leaves its id and position alone, so that an older event that is read again brings nothing back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProductDocument {
+    #[serde(rename = "_id")]
+    pub id: Uuid,
+    /// Position of the event it comes from.
+    pub position: i64,
+    #[serde(flatten)]
+    pub shown: Option<Shown>,
+}
+
+/// What there is of a product that was not deleted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    pub owner: Uuid,
+    pub status: String,
+    pub name: String,
+    pub price: i64,
+    pub created_at: DateTime,
+    /// The whole state, as JSON.
+    pub state: String,
+}
+
+impl ProductDocument {
+    /// The document of a state.
+    ///
+    /// # Errors
+    /// Only when the state cannot be JSON, which none is that was read from the log.
+    pub fn project(after: &Snapshot, position: Position) -> Result<Self, serde_json::Error> {
+        let shown = after.present().map(|product| {
+            Ok(Shown {
+                owner: key(*product.owner.as_uuid()),
+                status: product.status.as_str().to_owned(),
+                name: product.name.to_lowercase(),
+                price: i64::try_from(product.price.amount).unwrap_or(i64::MAX),
+                created_at: date(product.created_at),
+                state: serde_json::to_string(product)?,
+            })
+        });
+        Ok(Self {
+            id: product_key(after.id()),
+            position: i64::try_from(position.0).unwrap_or(i64::MAX),
+            shown: shown.transpose()?,
+        })
+    }
+
+    /// The product, if it is there.
+    ///
+    /// # Errors
+    /// It was not written by this version.
+    pub fn product(&self) -> Result<Option<Product>, serde_json::Error> {
+        self.shown.as_ref().map(|shown| serde_json::from_str(&shown.state)).transpose()
+    }
+}
+
+/// The key of a product's document.
+#[must_use]
+pub fn product_key(id: ProductId) -> Uuid {
+    key(id.0)
+}
+
+/// A UUID as the database has it.
+#[must_use]
+pub fn key(id: uuid::Uuid) -> Uuid {
+    Uuid::from_bytes(*id.as_bytes())
+}
+
+fn date(time: Timestamp) -> DateTime {
+    DateTime::from_millis(time.as_datetime().timestamp_millis())
+}
+
+/// Products: the last state of each.
+#[derive(Debug, Default)]
+pub struct ProductViews(HashMap<ProductId, ProductDocument>);
+
+impl Fold for ProductViews {
+    const STREAM: &'static str = "PRODUCTS";
+    const FILTERS: &'static [&'static str] = &["ev.product.*"];
+    const ROOTS: &'static [&'static str] = &["ev.product."];
+
+    fn add(&mut self, message: &Followed) -> Result<(), DecodeError> {
+        let event = Envelope::<ProductFact>::from_json(&message.payload)?;
+        let id = event.after.id();
+        if message.subject.strip_prefix("ev.product.") != Some(&*id.to_string()) {
+            return Err(DecodeError::Inconsistent("the subject names another product"));
+        }
+        let document = ProductDocument::project(&event.after, message.position)?;
+        let slot = self.0.entry(id).or_insert_with(|| document.clone());
+        if slot.position < document.position {
+            *slot = document;
+        }
+        Ok(())
+    }
+
+    fn writes(&self, layout: u32) -> Result<Vec<Writes>, BsonError> {
+        let update = |document: &ProductDocument| {
+            let content = doc! {"$literal": bson::serialize_to_document(document)?};
+            Ok(replacement(Bson::from(document.id), document.position, content))
+        };
+        let updates = self.0.values().map(update).collect::<Result<_, BsonError>>()?;
+        Ok(vec![Writes { collection: collection(Self::NAME, layout), updates }])
+    }
+
+    fn ends(message: &Followed) -> bool {
+        Envelope::<ProductFact>::from_json(&message.payload)
+            .is_ok_and(|event| event.fact == ProductFact::Deleted)
+    }
+}
+
+impl View for ProductViews {
+    const NAME: &'static str = "products";
+    // Counted up when documents get further members: the views are built anew then, beside those that are read.
+    const LAYOUT: u32 = 1;
+
+    fn indexes() -> Vec<IndexModel> {
+        let index = |name: &str, keys| {
+            let there = doc! {"created_at": {"$exists": true}};
+            let options = IndexOptions::builder().name(name.to_owned());
+            let options = options.partial_filter_expression(there).build();
+            IndexModel::builder().keys(keys).options(options).build()
+        };
+        vec![
+            index(index::BY_CREATED_AT, doc! {"created_at": 1, "_id": 1}),
+            index(index::BY_STATUS, doc! {"status": 1, "created_at": 1, "_id": 1}),
+            index(index::BY_OWNER, doc! {"owner": 1, "created_at": 1, "_id": 1}),
+            index(index::BY_NAME, doc! {"status": 1, "name": 1, "_id": 1}),
+            index(index::BY_PRICE, doc! {"status": 1, "price": 1, "_id": 1}),
+        ]
+    }
+}

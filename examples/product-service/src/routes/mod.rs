@@ -1,0 +1,169 @@
+//! HTTP: extract, build the command or the query, and answer.
+
+mod bodies;
+mod commands;
+mod contract;
+mod list;
+mod queries;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use events::{Revision, Timestamp, UserId};
+use serde::Serialize;
+use service_kit::commands::{Commands, Refused};
+use service_kit::keys::SecretKey;
+use service_kit::openapi;
+use service_kit::problem::{Code, Problem};
+use service_kit::tokens::{Caller, TokenVerifier};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use view_kit::ViewReads;
+
+use crate::domain::{By, Product, ProductId, Products, Rejection, Status};
+use crate::projection::ProductViews;
+
+/// The role that may change everybody's products, beside Roster's own administrators.
+const MANAGER: &str = "product-manager";
+/// The role of Roster that may do everything.
+const ADMIN: &str = "admin";
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    pub commands: Commands<Products>,
+    pub reads: ViewReads<ProductViews>,
+    pub verifier: TokenVerifier,
+    pub cursor_key: SecretKey,
+    pub price_max: u64,
+    pub command_wait: Duration,
+    pub query_wait: Duration,
+}
+
+impl FromRef<AppState> for TokenVerifier {
+    fn from_ref(state: &AppState) -> Self {
+        state.verifier.clone()
+    }
+}
+
+/// All routes.
+pub fn routes(state: AppState) -> Router {
+    described().with_state(state).split_for_parts().0
+}
+
+/// The description of all calls, without a running service.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let mut document = described().into_openapi();
+    openapi::complete(&mut document, contract::EXTRAS);
+    document
+}
+
+fn described() -> OpenApiRouter<AppState> {
+    let description = "Products of Roster's users. Errors are problem+json.";
+    OpenApiRouter::with_openapi(openapi::head_of("Products", description))
+        .routes(routes!(commands::create, queries::list))
+        .routes(routes!(queries::by_id, commands::change, commands::delete))
+        .routes(routes!(commands::set_price))
+        .routes(routes!(commands::publish))
+        .routes(routes!(commands::unpublish))
+}
+
+/// A product, as everyone who may see it is shown it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ProductRead {
+    #[schema(value_type = String, format = "uuid")]
+    id: ProductId,
+    #[schema(value_type = String, format = "uuid")]
+    owner: UserId,
+    name: String,
+    #[schema(required)]
+    description: Option<String>,
+    price: PriceRead,
+    /// Whether everyone sees it.
+    #[schema(value_type = StatusSchema)]
+    status: Status,
+    /// Number of changes so far; the `ETag`.
+    #[schema(value_type = u64)]
+    revision: Revision,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+/// What a product costs.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Price)]
+pub struct PriceRead {
+    /// In the smallest unit of the currency: cents.
+    amount: u64,
+    /// ISO 4217.
+    currency: String,
+}
+
+#[derive(ToSchema)]
+#[schema(as = Status, rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes Status")]
+enum StatusSchema {
+    Draft,
+    Published,
+}
+
+impl From<Product> for ProductRead {
+    fn from(product: Product) -> Self {
+        Self {
+            id: product.id,
+            owner: product.owner,
+            name: product.name,
+            description: product.description,
+            price: PriceRead { amount: product.price.amount, currency: product.price.currency },
+            status: product.status,
+            revision: product.revision,
+            created_at: product.created_at,
+            updated_at: product.updated_at,
+        }
+    }
+}
+
+/// Whether a caller may see and change everybody's products.
+fn manages(caller: &Caller) -> bool {
+    caller.has_role(MANAGER) || caller.has_role(ADMIN)
+}
+
+impl AppState {
+    /// What rules ask of a caller. Rights over others count only while it is known whether they have ended.
+    fn by(&self, caller: &Caller) -> Result<By, Problem> {
+        if !manages(caller) {
+            return Ok(By::User(caller.user));
+        }
+        self.verifier.check_current()?;
+        Ok(By::Manager)
+    }
+}
+
+/// A string that is no id names no product.
+fn product_id(text: &str) -> Result<ProductId, Problem> {
+    text.parse().map_err(|_| Problem::new(Code::NotFound))
+}
+
+/// The one table from what a command can meet to what a client is told.
+fn refused(refused: Refused<Rejection>) -> Problem {
+    match refused {
+        Refused::Failed(failure) => failure.into(),
+        Refused::Rejected(rejection) => match rejection {
+            // Ids are drawn by us, so this is ours.
+            Rejection::Exists => Problem::new(Code::Internal).because("a new id was in use"),
+            Rejection::NoSuchProduct => Problem::new(Code::NotFound),
+            Rejection::NotYours => {
+                Problem::new(Code::Forbidden).detail("the product is somebody else's")
+            }
+            Rejection::Stale => Problem::new(Code::StaleRevision),
+            Rejection::NoPrice => Problem::new(Code::NotPossible)
+                .detail("a product that costs nothing cannot be published"),
+        },
+    }
+}

@@ -1,0 +1,133 @@
+//! `/api/v1/products`: the reads.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::header::IF_NONE_MATCH;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Serialize;
+use service_kit::http::{POSITION, etag, freshness, page, revisions, tagged};
+use service_kit::problem::{Code, Problem};
+use service_kit::tokens::{Authenticated, Caller};
+use utoipa::ToSchema;
+
+use super::contract::{ListParameters, MinPosition};
+use super::list::{List, by_id as key_of};
+use super::{AppState, ProductRead, manages, product_id};
+use crate::domain::{Product, Status};
+use crate::projection::ProductDocument;
+
+/// A page of products.
+#[derive(Serialize, ToSchema)]
+pub struct Page {
+    items: Vec<ProductRead>,
+    /// For the next page; `null` on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+    /// With `include_total=true`, unless `Roster-Total-Omitted` says why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    total: Option<u64>,
+}
+
+/// A caller with a valid token, once the views have the position that the request asks for.
+pub struct Viewer(Caller);
+
+impl FromRequestParts<AppState> for Viewer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
+        let wait = state.query_wait;
+        freshness::fresh(parts, |position| state.reads.wait_for(position, wait)).await?;
+        if manages(&caller) {
+            state.verifier.check_current()?;
+        }
+        Ok(Self(caller))
+    }
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/v1/products/{product_id}",
+    tag = "products",
+    operation_id = "product",
+    summary = "A product",
+    params(("product_id" = String, Path, format = "uuid", description = "The product"), MinPosition),
+    responses((status = 200, description = "The product", body = ProductRead), (status = 304, description = "As it is known")),
+    security(("bearer" = []))
+)]
+pub async fn by_id(
+    State(state): State<AppState>,
+    Viewer(caller): Viewer,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    freshness::only_min_position(&uri)?;
+    let id = product_id(&id)?;
+    let position = state.reads.position().await?;
+    let documents = state.reads.documents::<ProductDocument>();
+    let found = state.reads.whole(async move { Ok(documents.find_one(key_of(id)).await?) }).await?;
+    let found = found.map(shown).transpose()?.flatten();
+    // What may not be seen looks as if it did not exist.
+    let found = found.filter(|product| {
+        product.status == Status::Published || product.owner == caller.user || manages(&caller)
+    });
+    let Some(product) = found else { return Err(Problem::new(Code::NotFound)) };
+    let revision = product.revision;
+    let is_known = match revisions(&headers, IF_NONE_MATCH)? {
+        Some(known) => known.contains(&revision),
+        // `*` is "whatever you have".
+        None => headers.contains_key(IF_NONE_MATCH),
+    };
+    let mut response = match is_known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => Json(ProductRead::from(product)).into_response(),
+    };
+    tagged(&mut response, etag(revision));
+    response.headers_mut().insert(POSITION, position.0.into());
+    Ok(response)
+}
+
+#[utoipa::path(
+    get,
+    path = "/api/v1/products",
+    tag = "products",
+    operation_id = "list_products",
+    summary = "Products, page by page",
+    params(ListParameters),
+    responses((status = 200, description = "A page", body = Page)),
+    security(("bearer" = []))
+)]
+pub async fn list(
+    State(state): State<AppState>,
+    Viewer(caller): Viewer,
+    uri: Uri,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let list = List::parse(&parameters, &caller, &state.cursor_key)?;
+    // Taken before the read: everything up to it is in what is read after it.
+    let position = state.reads.position().await?;
+    let mut found = state.reads.page::<ProductDocument>(list.find()).await?;
+    let total = match list.page.include_total {
+        Some(true) => Some(state.reads.total(list.count()).await?),
+        Some(false) | None => None,
+    };
+    let last = list.page.cut(&mut found);
+    let next_cursor = last.and_then(|last| list.cursor(last, &state.cursor_key));
+    let link = next_cursor.as_deref().map(|cursor| list.page.next_link(uri.path(), cursor));
+    let items = found.into_iter().filter_map(|found| shown(found).transpose());
+    let items = items.map(|product| product.map(ProductRead::from)).collect::<Result<_, _>>()?;
+    let (total, omitted) = total.map_or((None, None), page::Total::told);
+    let mut response = Json(Page { items, next_cursor, total }).into_response();
+    page::tell(response.headers_mut(), position, link, omitted);
+    Ok(response)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what was read is used up")]
+fn shown(document: ProductDocument) -> Result<Option<Product>, Problem> {
+    let damaged =
+        |error: serde_json::Error| Problem::new(Code::Internal).because(error.to_string());
+    document.product().map_err(damaged)
+}

@@ -1,0 +1,73 @@
+//! The names of this service, and its settings.
+
+use std::path::Path;
+
+use events::ServiceNames;
+use serde::Deserialize;
+use service_kit::config::{Checked, ConfigError, ServiceSettings};
+
+/// Everything that has a name is called after these: streams, subjects, NATS user, variables, database.
+pub const NAMES: ServiceNames = ServiceNames::fixed("product", "products");
+/// The name of the process, as logs, metrics and NATS know it.
+pub const SERVICE: &str = "product-service";
+/// The log.
+pub const LOG_STREAM: &str = "PRODUCTS";
+/// The feed.
+pub const FEED_STREAM: &str = "PRODUCT_EVENTS";
+
+/// The documented defaults of this service's own settings.
+const DEFAULTS: &str = include_str!("../defaults.toml");
+
+/// What every service has, and what is of products.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Settings {
+    #[serde(flatten)]
+    pub service: ServiceSettings,
+    pub products: ProductSettings,
+}
+
+/// `[products]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProductSettings {
+    pub price_max: u64,
+    pub second_look_s: u64,
+}
+
+impl Settings {
+    /// Reads defaults, file and the process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        ServiceSettings::load(&NAMES, DEFAULTS, file)
+    }
+}
+
+impl Checked for Settings {
+    fn check(&self, faults: &mut Vec<String>) {
+        self.service.check(faults);
+        let mut bound = |key: &str, value: u64, high: u64| {
+            if !(1..=high).contains(&value) {
+                faults.push(format!("{key} is {value} and must be in 1..{high}"));
+            }
+        };
+        bound("products.price_max", self.products.price_max, 1_000_000_000_000);
+        bound("products.second_look_s", self.products.second_look_s, 3_600);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_one() {
+        assert_eq!(NAMES.service(), SERVICE);
+        assert_eq!(NAMES.log_stream(), LOG_STREAM);
+        assert_eq!(NAMES.feed_stream(), FEED_STREAM);
+        let manifest: toml::Table = include_str!("../service.toml").parse().unwrap();
+        assert_eq!(manifest["name"].as_str(), Some(NAMES.singular()));
+        assert_eq!(manifest["plural"].as_str(), Some(NAMES.plural()));
+    }
+}

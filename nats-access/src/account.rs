@@ -1,0 +1,109 @@
+//! An account of a server, and the credentials of its users.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use nkeys::KeyPair;
+
+use crate::error::TrustError;
+use crate::permissions::Role;
+use crate::service::ServiceUser;
+use crate::subscriber::SubscriberName;
+use crate::trust::{ACCOUNT_FILE, OPERATOR_FILE, SEEDS_FOLDER, SUBSCRIBERS_FILE, SYSTEM_FILE};
+use crate::{creds, files, jwt};
+
+/// An account: streams and subjects of its own, which no other account can see. Beside it is the account of
+/// those who subscribe to its feed.
+pub struct Account {
+    pub(crate) name: String,
+    pub(crate) key: KeyPair,
+    pub(crate) subscribers: KeyPair,
+    /// Users of either whose credentials are good no more.
+    pub(crate) revoked: BTreeSet<String>,
+}
+
+impl Account {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            key: KeyPair::new_account(),
+            subscribers: KeyPair::new_account(),
+            revoked: BTreeSet::new(),
+        }
+    }
+
+    /// Credentials for a new user of this account with that role, as the text of a `.creds` file:
+    /// a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Key`] and [`TrustError::Claims`]: bugs.
+    pub fn creds(&self, role: Role) -> Result<String, TrustError> {
+        self.creds_of(&KeyPair::new_user(), role)
+    }
+
+    /// Credentials for a subscriber of this account's feed, as the text of a `.creds` file: a secret.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Account::creds`].
+    pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
+        let user = KeyPair::new_user();
+        let jwt = jwt::subscriber(&self.subscribers, &user, name)?;
+        Ok(creds::text(&jwt, &user.seed()?))
+    }
+
+    /// Credentials for a new user of a further service, as the text of a `.creds` file: a secret.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Account::creds`].
+    pub fn service_creds(&self, service: &ServiceUser) -> Result<String, TrustError> {
+        self.service_creds_of(&KeyPair::new_user(), service)
+    }
+
+    /// Writes the keys of this account as [`Trust::load_or_create`](crate::Trust::load_or_create) reads them, with new ones in the places of
+    /// the others.
+    pub(crate) fn write_seeds(&self, dir: &Path) -> Result<(), TrustError> {
+        files::make_folder(dir)?;
+        files::put_folder(
+            &dir.join(SEEDS_FOLDER),
+            &[
+                (OPERATOR_FILE, &KeyPair::new_operator().seed()?),
+                (SYSTEM_FILE, &KeyPair::new_account().seed()?),
+                (ACCOUNT_FILE, &self.key.seed()?),
+                (SUBSCRIBERS_FILE, &self.subscribers.seed()?),
+            ],
+        )
+    }
+
+    /// Whether credentials of a user are still good.
+    pub(crate) fn lets_in(&self, user: &KeyPair) -> bool {
+        !self.revoked.contains(&user.public_key())
+    }
+
+    pub(crate) fn creds_of(&self, user: &KeyPair, role: Role) -> Result<String, TrustError> {
+        let jwt = jwt::user(&self.key, user, role)?;
+        Ok(creds::text(&jwt, &user.seed()?))
+    }
+
+    pub(crate) fn service_creds_of(
+        &self,
+        user: &KeyPair,
+        service: &ServiceUser,
+    ) -> Result<String, TrustError> {
+        let jwt = jwt::service(&self.key, user, service)?;
+        Ok(creds::text(&jwt, &user.seed()?))
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Account")
+            .field("name", &self.name)
+            .field("key", &self.key.public_key())
+            .finish()
+    }
+}

@@ -1,0 +1,501 @@
+//! A further service does its work with what its names give it, and can do nothing else.
+
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
+use async_nats::jetstream::{self, stream};
+use events::ServiceNames;
+use futures::StreamExt as _;
+use local_stack::{DataDir, NatsOptions, NatsServer, testing};
+use nats_access::{Role, ServiceUser, TestTrust};
+use tokio::time::timeout;
+
+use crate::support::{
+    FEED, Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, filter_of_mailer, headers, make_streams,
+    operator_with_stream, text,
+};
+
+const PRODUCT: ServiceNames = ServiceNames::fixed("product", "products");
+const ORDER: ServiceNames = ServiceNames::fixed("order", "orders");
+const DELETIONS: &str = "users.v1.deleted.*";
+
+/// An operator who has provisioned two services as well.
+async fn operator_with_services(of: Of) -> Peer {
+    let operator = operator_with_stream(account(of)).await;
+    for names in [PRODUCT, ORDER] {
+        provision(&operator, &names).await;
+    }
+    operator
+}
+
+/// The streams of a service and its consumer on the feed of users.
+async fn provision(operator: &Peer, names: &ServiceNames) {
+    let context = jetstream::new(operator.client.clone());
+    for (name, subjects) in [
+        (names.log_stream(), names.log_subjects().to_vec()),
+        (names.feed_stream(), names.feed_subjects().to_vec()),
+    ] {
+        let config = stream::Config {
+            name,
+            subjects,
+            max_bytes: 1024 * 1024,
+            allow_atomic_publish: true,
+            allow_message_ttl: true,
+            ..stream::Config::default()
+        };
+        context.create_stream(config).await.unwrap();
+    }
+    let config = Config {
+        durable_name: Some(names.consumer()),
+        filter_subject: DELETIONS.to_owned(),
+        ..Config::default()
+    };
+    context.create_consumer_on_stream(config, FEED).await.unwrap();
+}
+
+async fn product(of: Of) -> Peer {
+    Peer::service(account(of), &ServiceUser::service(&PRODUCT)).await
+}
+
+/// A consumer as a service makes one that follows.
+async fn following(peer: &Peer, stream: &str, filter: &str) -> PullConsumer {
+    let context = jetstream::new(peer.client.clone());
+    let stream = context.get_stream_no_info(stream).await.unwrap();
+    stream
+        .create_consumer(Config {
+            name: Some(format!("follow-{}", stream_safe(filter))),
+            filter_subject: filter.to_owned(),
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            ..Config::default()
+        })
+        .await
+        .unwrap()
+}
+
+fn stream_safe(filter: &str) -> String {
+    filter.replace(['.', '*'], "-")
+}
+
+async fn pull(consumer: &PullConsumer) -> jetstream::Message {
+    let mut messages = consumer.batch().max_messages(1).messages().await.unwrap();
+    timeout(WAIT_MAX, messages.next()).await.unwrap().unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_service_writes_and_reads_what_is_its_own() {
+    let operator = operator_with_services(Of::Service).await;
+    let mut product = product(Of::Service).await;
+
+    // A fact and the record of its command, whole or not at all.
+    let mut last = None;
+    for (index, subject) in ["ik.product.key", "ev.product.one"].iter().enumerate() {
+        let sequence = (index + 1).to_string();
+        let mut headers = headers(&[
+            ("Nats-Batch-Id", "batch"),
+            ("Nats-Batch-Sequence", &sequence),
+            ("Nats-Expected-Last-Subject-Sequence", "0"),
+        ]);
+        if index == 1 {
+            headers.insert("Nats-Batch-Commit", "1");
+        }
+        last = Some(product.request(subject, headers, "part").await);
+    }
+    let last = last.unwrap();
+    assert!(text(&last).contains(r#""count":2"#), "{}", text(&last));
+
+    for stream in ["PRODUCTS", "PRODUCT_EVENTS"] {
+        let info =
+            product.request(&format!("$JS.API.STREAM.INFO.{stream}"), headers(&[]), "").await;
+        assert!(text(&info).contains(&format!(r#""name":"{stream}""#)), "{}", text(&info));
+    }
+    let get = "$JS.API.STREAM.MSG.GET.PRODUCTS";
+    let found = product.request(get, headers(&[]), r#"{"last_by_subj":"ev.product.one"}"#).await;
+    assert!(text(&found).contains(r#""seq":2"#), "{}", text(&found));
+    let told = product.request("products.v1.added.one", headers(&[]), "told").await;
+    assert!(text(&told).contains(r#""stream":"PRODUCT_EVENTS""#), "{}", text(&told));
+    let get = "$JS.API.STREAM.MSG.GET.PRODUCT_EVENTS";
+    let found = product.request(get, headers(&[]), r#"{"seq":1}"#).await;
+    assert!(text(&found).contains("products.v1.added.one"), "{}", text(&found));
+
+    // How far its views are, said by one of its processes to all of them; and a wish of its operator.
+    let mut positions = product.client.subscribe("roster.position.products").await.unwrap();
+    let mut wishes = product.client.subscribe("roster.parked.products").await.unwrap();
+    product.client.publish("roster.position.products", "7".into()).await.unwrap();
+    let position = timeout(WAIT_MAX, positions.next()).await.unwrap().unwrap();
+    assert_eq!(text(&position), "7");
+    operator.client.publish("roster.parked.products", "again".into()).await.unwrap();
+    let wish = timeout(WAIT_MAX, wishes.next()).await.unwrap().unwrap();
+    assert_eq!(text(&wish), "again");
+    product.has_no_report().await;
+}
+
+#[tokio::test]
+async fn a_service_follows_its_log_and_what_ends_access_and_takes_what_it_is_told() {
+    let operator = operator_with_services(Of::ServiceFollows).await;
+    let mut product = product(Of::ServiceFollows).await;
+    for subject in [
+        "ik.product.key",
+        "ev.product.one",
+        "ev.user.one",
+        "rv.user.one",
+        "ev.session.one.two",
+        "rv.session.two",
+        "users.v1.registered.one",
+        "users.v1.deleted.one",
+    ] {
+        operator.request(subject, headers(&[]), subject).await;
+    }
+    for (stream, filter, wanted) in [
+        ("PRODUCTS", "ev.product.*", "ev.product.one"),
+        (STREAM, "rv.user.*", "rv.user.one"),
+        (SESSIONS, "rv.session.*", "rv.session.two"),
+    ] {
+        let consumer = following(&product, stream, filter).await;
+        assert_eq!(pull(&consumer).await.subject.as_str(), wanted);
+    }
+    let context = jetstream::new(product.client.clone());
+    let mut own: PullConsumer =
+        context.get_consumer_from_stream(PRODUCT.consumer(), FEED).await.unwrap();
+    let message = pull(&own).await;
+    assert_eq!(message.subject.as_str(), "users.v1.deleted.one");
+    let ack = message.reply.clone().unwrap();
+    assert!(ack.starts_with("$JS.ACK.USER_EVENTS.product-service."), "{ack}");
+    message.double_ack().await.unwrap();
+    let info = own.info().await.unwrap();
+    assert_eq!((info.num_pending, info.num_ack_pending), (0, 0));
+    product.has_no_report().await;
+}
+
+/// The server's other form of acknowledgement, which names domain and account.
+#[tokio::test]
+async fn a_service_acknowledges_on_the_longer_subject_as_well() {
+    let folder = testing::temp_dir();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
+    let trust = TestTrust::with_accounts(1);
+    let config =
+        format!("{}feature_flags {{ js_ack_fc_v2: true }}\n", trust.server_config().unwrap());
+    let options = NatsOptions { data_dir: data.nats(), port: None, config };
+    let server = NatsServer::start(testing::binaries(), options).unwrap();
+    let creds = trust.account(0).creds(Role::Operator).unwrap();
+    let operator = Peer::with_creds(&server.url(), &creds, Role::Operator).await.unwrap();
+    make_streams(&operator).await;
+    provision(&operator, &PRODUCT).await;
+    operator.request("users.v1.deleted.one", headers(&[]), "gone").await;
+
+    let user = ServiceUser::service(&PRODUCT);
+    let mut product = Peer::service_at(&server.url(), trust.account(0), &user).await;
+    let context = jetstream::new(product.client.clone());
+    let mut own: PullConsumer =
+        context.get_consumer_from_stream(PRODUCT.consumer(), FEED).await.unwrap();
+    let message = pull(&own).await;
+    let ack = message.reply.clone().unwrap();
+    assert!(!ack.starts_with("$JS.ACK.USER_EVENTS."), "{ack}");
+    message.double_ack().await.unwrap();
+    assert_eq!(own.info().await.unwrap().num_ack_pending, 0);
+    product.has_no_report().await;
+}
+
+#[tokio::test]
+async fn a_verifier_follows_what_ends_access() {
+    let operator = operator_with_services(Of::Verifier).await;
+    for subject in ["ev.user.one", "rv.user.one", "ev.session.one.two", "rv.session.two"] {
+        operator.request(subject, headers(&[]), subject).await;
+    }
+    let mut verifier = Peer::service(account(Of::Verifier), &ServiceUser::verifier(&PRODUCT)).await;
+    for (stream, filter, wanted) in
+        [(STREAM, "rv.user.*", "rv.user.one"), (SESSIONS, "rv.session.*", "rv.session.two")]
+    {
+        let consumer = following(&verifier, stream, filter).await;
+        assert_eq!(pull(&consumer).await.subject.as_str(), wanted);
+    }
+    verifier.has_no_report().await;
+}
+
+/// What is nobody's but the operator's or Roster's, whoever asks.
+const OF_OTHERS: &[&str] = &[
+    // Logs and feeds.
+    "ev.user.x",
+    "ev.session.x.y",
+    "sec.user.x",
+    "uq.email.x",
+    "ik.x",
+    "rv.user.x",
+    "rv.session.x",
+    "lk.verify.x",
+    "er.session.x",
+    "mail.order.x",
+    "op.provision",
+    "users.v1.registered.x",
+    "sessions.v1.started.x",
+    "snapshot.v1.billing.x",
+    "$KV.THROTTLE.account.x",
+    "ev.order.x",
+    "ik.order.x",
+    "orders.v1.added.x",
+    "roster.position.users",
+    "roster.position.orders",
+    "roster.parked.retry",
+    "roster.parked.products",
+    // Streams.
+    "$JS.API.STREAM.INFO.USERS",
+    "$JS.API.STREAM.INFO.SESSIONS",
+    "$JS.API.STREAM.INFO.USER_EVENTS",
+    "$JS.API.STREAM.INFO.ORDERS",
+    "$JS.API.STREAM.INFO.OPERATIONS",
+    "$JS.API.STREAM.MSG.GET.USERS",
+    "$JS.API.STREAM.MSG.GET.SESSIONS",
+    "$JS.API.STREAM.MSG.GET.USER_EVENTS",
+    "$JS.API.STREAM.MSG.GET.ORDERS",
+    "$JS.API.STREAM.MSG.GET.ORDER_EVENTS",
+    "$JS.API.STREAM.MSG.DELETE.USERS",
+    "$JS.API.STREAM.MSG.DELETE.PRODUCTS",
+    "$JS.API.STREAM.MSG.DELETE.PRODUCT_EVENTS",
+    "$JS.API.STREAM.CREATE.PRODUCTS",
+    "$JS.API.STREAM.CREATE.OTHER",
+    "$JS.API.STREAM.UPDATE.PRODUCTS",
+    "$JS.API.STREAM.PURGE.PRODUCTS",
+    "$JS.API.STREAM.PURGE.PRODUCT_EVENTS",
+    "$JS.API.STREAM.DELETE.PRODUCTS",
+    "$JS.API.STREAM.SNAPSHOT.PRODUCTS",
+    "$JS.API.STREAM.RESTORE.PRODUCTS",
+    "$JS.API.STREAM.UPDATE.USERS",
+    "$JS.API.STREAM.PURGE.USERS",
+    "$JS.API.STREAM.DELETE.USERS",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.DIRECT.GET.PRODUCTS",
+    "$JS.API.DIRECT.GET.USERS",
+    "$JS.API.INFO",
+    // Consumers: those of others, and its own with another filter.
+    "$JS.API.CONSUMER.CREATE.USERS",
+    "$JS.API.CONSUMER.CREATE.USERS.mine",
+    "$JS.API.CONSUMER.CREATE.USERS.mine.ev.user.*",
+    "$JS.API.CONSUMER.CREATE.USERS.mailer.rv.user.*",
+    "$JS.API.CONSUMER.CREATE.USERS.eraser.rv.user.*",
+    "$JS.API.CONSUMER.CREATE.SESSIONS.mine.ev.session.*.*",
+    "$JS.API.CONSUMER.CREATE.PRODUCTS",
+    "$JS.API.CONSUMER.CREATE.PRODUCTS.mine",
+    "$JS.API.CONSUMER.CREATE.PRODUCTS.mine.ik.product.*",
+    "$JS.API.CONSUMER.CREATE.PRODUCT_EVENTS.mine.products.v1.*.*",
+    "$JS.API.CONSUMER.CREATE.ORDERS.mine.ev.order.*",
+    "$JS.API.CONSUMER.CREATE.USER_EVENTS",
+    "$JS.API.CONSUMER.CREATE.USER_EVENTS.product-service",
+    "$JS.API.CONSUMER.CREATE.USER_EVENTS.product-service.users.v1.*.*",
+    "$JS.API.CONSUMER.CREATE.USER_EVENTS.mine.users.v1.deleted.*",
+    "$JS.API.CONSUMER.DURABLE.CREATE.USER_EVENTS.product-service",
+    "$JS.API.CONSUMER.DURABLE.CREATE.PRODUCTS.mine",
+    "$JS.API.CONSUMER.DELETE.USER_EVENTS.product-service",
+    "$JS.API.CONSUMER.DELETE.USERS.mine",
+    "$JS.API.CONSUMER.PAUSE.USER_EVENTS.product-service",
+    "$JS.API.CONSUMER.INFO.USER_EVENTS.order-service",
+    "$JS.API.CONSUMER.INFO.USERS.mailer",
+    "$JS.API.CONSUMER.LIST.USER_EVENTS",
+    "$JS.API.CONSUMER.NAMES.USERS",
+    "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.order-service",
+    "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.billing",
+    "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+    "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser",
+    "$JS.API.CONSUMER.MSG.NEXT.ORDERS.mine",
+    "$JS.API.CONSUMER.MSG.NEXT.PRODUCT_EVENTS.mine",
+    "$JS.ACK.USER_EVENTS.order-service.1.1.1.1.0",
+    "$JS.ACK.x.y.USER_EVENTS.order-service.1.1.1.1.0",
+    "$JS.ACK.USERS.mailer.1.1.1.1.0",
+    // Replies of others, the server, and whatever else.
+    "_INBOX.reply",
+    "_INBOX_projector.reply",
+    "_INBOX_order-service.reply",
+    "$SYS.REQ.USER.INFO",
+    "$SYS.REQ.SERVER.PING",
+    "feed.CONSUMER.INFO.USER_EVENTS.product-service",
+    "anything",
+];
+
+/// What none of them may listen to.
+const PRIVATE: &[&str] = &[
+    ">",
+    "*",
+    "ev.>",
+    "ev.user.*",
+    "ev.product.*",
+    "ik.product.*",
+    "products.v1.*.*",
+    "users.v1.>",
+    "rv.user.*",
+    "ev.order.*",
+    "roster.>",
+    "roster.position.*",
+    "roster.position.users",
+    "roster.position.orders",
+    "roster.parked.retry",
+    "roster.parked.orders",
+    "_INBOX.>",
+    "_INBOX_projector.>",
+    "_INBOX_order-service.>",
+    "$JS.>",
+    "$JS.ACK.>",
+    "$JS.EVENT.ADVISORY.>",
+    "$SYS.>",
+];
+
+/// Tries everything, and looks whether anything came of it.
+async fn can_do_nothing(of: Of, user: &ServiceUser, publish: &[&str], subscribe: &[&str]) {
+    let operator = operator_with_services(of).await;
+    let before = state(&operator).await;
+    let mut peer = Peer::service(account(of), user).await;
+    for subject in OF_OTHERS.iter().chain(publish) {
+        peer.is_denied_publish(subject).await;
+    }
+    for subject in PRIVATE.iter().chain(subscribe) {
+        peer.is_denied_subscribe(subject).await;
+    }
+    peer.has_no_report().await;
+    assert_eq!(state(&operator).await, before);
+    assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
+    let context = jetstream::new(operator.client.clone());
+    for names in [PRODUCT, ORDER] {
+        let consumer: PullConsumer =
+            context.get_consumer_from_stream(names.consumer(), FEED).await.unwrap();
+        assert_eq!(consumer.cached_info().config.filter_subject, DELETIONS);
+    }
+}
+
+/// Messages and consumers of every stream.
+async fn state(operator: &Peer) -> Vec<(&'static str, u64, usize)> {
+    let context = jetstream::new(operator.client.clone());
+    let mut state = Vec::new();
+    for name in [STREAM, SESSIONS, FEED, "PRODUCTS", "PRODUCT_EVENTS", "ORDERS", "ORDER_EVENTS"] {
+        let of = context.get_stream(name).await.unwrap().get_info().await.unwrap().state;
+        state.push((name, of.messages, of.consumer_count));
+    }
+    state
+}
+
+#[tokio::test]
+async fn a_service_can_do_nothing_else() {
+    let publish =
+        ["ev.product.one.deeper", "ik.product", "products.v2.added.one", "products.v1.added"];
+    let subscribe = ["_INBOX_product-verifier.>"];
+    let user = ServiceUser::service(&PRODUCT);
+    can_do_nothing(Of::DeniedService, &user, &publish, &subscribe).await;
+}
+
+#[tokio::test]
+async fn a_verifier_can_do_nothing_else() {
+    let publish = [
+        "ev.product.x",
+        "ik.product.x",
+        "products.v1.added.x",
+        "roster.position.products",
+        "$JS.API.STREAM.INFO.PRODUCTS",
+        "$JS.API.STREAM.MSG.GET.PRODUCTS",
+        "$JS.API.STREAM.MSG.GET.PRODUCT_EVENTS",
+        "$JS.API.CONSUMER.CREATE.PRODUCTS.mine.ev.product.*",
+        "$JS.API.CONSUMER.MSG.NEXT.PRODUCTS.mine",
+        "$JS.API.CONSUMER.INFO.USER_EVENTS.product-service",
+        "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.product-service",
+        "$JS.ACK.USER_EVENTS.product-service.1.1.1.1.0",
+        "$JS.ACK.x.y.USER_EVENTS.product-service.1.1.1.1.0",
+    ];
+    let subscribe =
+        ["_INBOX_product-service.>", "roster.position.products", "roster.parked.products"];
+    let user = ServiceUser::verifier(&PRODUCT);
+    can_do_nothing(Of::DeniedVerifier, &user, &publish, &subscribe).await;
+}
+
+/// The subject that permissions allow names one filter; the payload must not name another.
+#[tokio::test]
+async fn the_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
+    let operator = operator_with_services(Of::ServiceFilters).await;
+    let before = state(&operator).await;
+    let mut product = product(Of::ServiceFilters).await;
+    for (subject, stream, filters) in [
+        (
+            "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
+            "USERS",
+            r#""filter_subject":"ev.user.*""#,
+        ),
+        (
+            "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
+            "USERS",
+            r#""filter_subject":"sec.user.*""#,
+        ),
+        (
+            "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
+            "USERS",
+            r#""filter_subjects":["ev.user.*","sec.user.*"]"#,
+        ),
+        ("$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*", "USERS", r#""description":"everything""#),
+        (
+            "$JS.API.CONSUMER.CREATE.SESSIONS.mine.rv.session.*",
+            "SESSIONS",
+            r#""filter_subject":"ev.session.*.*""#,
+        ),
+        (
+            "$JS.API.CONSUMER.CREATE.PRODUCTS.mine.ev.product.*",
+            "PRODUCTS",
+            r#""filter_subject":"ik.product.*""#,
+        ),
+        // Another stream, and another consumer, than those in the subject.
+        (
+            "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
+            "USER_EVENTS",
+            r#""filter_subject":"rv.user.*""#,
+        ),
+    ] {
+        let payload = format!(
+            r#"{{"stream_name":"{stream}","config":{{"name":"mine","ack_policy":"none",{filters}}}}}"#
+        );
+        let answer = product.request(subject, headers(&[]), &payload).await;
+        assert!(text(&answer).contains(r#""error""#), "{payload}: {}", text(&answer));
+    }
+    let other = r#"{"stream_name":"USERS","config":{"name":"mailer","durable_name":"mailer","ack_policy":"explicit","filter_subject":"rv.user.*"}}"#;
+    let subject = "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*";
+    let answer = product.request(subject, headers(&[]), other).await;
+    assert!(text(&answer).contains(r#""error""#), "{}", text(&answer));
+    product.has_no_report().await;
+    assert_eq!(state(&operator).await, before);
+    assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
+}
+
+/// What rights do not fence (ADR 23): the server does not look at where an answer is to go. What lands is an answer of the
+/// server, which is no event, or a message under the subject that it has already: nothing that a service words itself
+/// stands on a subject of somebody else's.
+#[tokio::test]
+async fn what_a_service_can_have_put_into_another_log() {
+    let operator = operator_with_services(Of::ServiceAnswers).await;
+    let product = product(Of::ServiceAnswers).await;
+    let chosen = r#"{"chosen":true}"#;
+    product.request("ev.product.one", headers(&[]), chosen).await;
+    let consumer = following(&product, "PRODUCTS", "ev.product.*").await;
+    let next = format!("$JS.API.CONSUMER.MSG.NEXT.PRODUCTS.{}", consumer.cached_info().name);
+    let push = r#"{"stream_name":"PRODUCTS","config":{"name":"push","ack_policy":"none",
+        "filter_subject":"ev.product.*","deliver_subject":"ev.user.pushed"}}"#;
+    let create = "$JS.API.CONSUMER.CREATE.PRODUCTS.push.ev.product.*";
+    let made = product.request(create, headers(&[]), push).await;
+    assert!(text(&made).contains(r#""created""#), "{}", text(&made));
+    let get = "$JS.API.STREAM.MSG.GET.PRODUCTS".to_owned();
+    for (ask, place, payload) in
+        [(get, "ev.user.got", r#"{"seq":1}"#), (next, "ev.user.pulled", r#"{"batch":1}"#)]
+    {
+        product.client.publish_with_reply(ask, place, payload.into()).await.unwrap();
+    }
+
+    let context = jetstream::new(operator.client.clone());
+    let users = context.get_stream(STREAM).await.unwrap();
+    let stored = async { while users.get_info().await.unwrap().state.messages < 2 {} };
+    timeout(WAIT_MAX, stored).await.unwrap();
+    let mut landed = Vec::new();
+    for sequence in 1..=users.get_info().await.unwrap().state.last_sequence {
+        let message = users.get_raw_message(sequence).await.unwrap();
+        landed.push((message.subject.to_string(), message.payload));
+    }
+    landed.sort();
+    let [(pulled, its_own), (got, answer)] = &landed[..] else { panic!("{landed:?}") };
+    assert_eq!((pulled.as_str(), &its_own[..]), ("ev.product.one", chosen.as_bytes()));
+    assert_eq!(got, "ev.user.got");
+    let answer = String::from_utf8_lossy(answer);
+    assert!(answer.starts_with(r#"{"type":"io.nats.jetstream.api.v1.stream_msg_get_response""#));
+    // The inside of a stream does not count as somebody who listens, so nothing is delivered there.
+    let info = operator.request("$JS.API.CONSUMER.INFO.PRODUCTS.push", headers(&[]), "").await;
+    assert!(text(&info).contains(r#""num_pending":1"#), "{}", text(&info));
+}

@@ -1,0 +1,136 @@
+//! Requests that are repeated under one key (`Idempotency-Key`).
+//!
+//! The record of what a key led to is stored in the same batch as what it led to, guarded by absence: whoever
+//! repeats the request meets it, also after other changes of the same aggregate.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use events::{Position, Revision};
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, IDEMPOTENCY_RECORD_LIFE, LogError};
+use crate::event_log::{EventLog, Guard, Write};
+use crate::keys::SecretKey;
+
+/// What a request with an idempotency key is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Keyed hash of caller and key, in hex.
+    pub key: String,
+    /// Keyed hash of method, path and body without secrets, in hex.
+    pub fingerprint: String,
+}
+
+/// Makes them: what a caller chose stands nowhere as it is. Cheap to clone.
+#[derive(Clone)]
+pub struct IdempotencyKeys(Arc<SecretKey>);
+
+impl IdempotencyKeys {
+    /// With a key for this purpose alone.
+    #[must_use]
+    pub fn new(key: SecretKey) -> Self {
+        Self(Arc::new(key))
+    }
+
+    /// The key of a caller, for a request of which `request` says everything but its secrets.
+    #[must_use]
+    pub fn key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
+        IdempotencyKey {
+            key: self.0.mac_hex(&[b"key", caller.as_bytes(), key.as_bytes()]),
+            fingerprint: self.0.mac_hex(request),
+        }
+    }
+}
+
+/// What stands under a key in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// Fingerprint of the request.
+    pub fingerprint: String,
+    /// Revision after the last event of the command.
+    pub revision: Revision,
+    /// How many messages after this record that event stands. A batch is stored without a gap, so the record can
+    /// tell a position that nobody knew when it was written.
+    pub events_behind: u64,
+}
+
+impl KeyRecord {
+    /// The write of a record: the first of its batch, with `events_behind` messages behind it. `record` is this,
+    /// or has it in it.
+    ///
+    /// # Errors
+    /// In words: it cannot be JSON.
+    pub fn write(subject: String, record: &impl Serialize) -> Result<Write, String> {
+        let payload = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+        Ok(Write::new(subject, Guard::absent(), payload).expiring_after(IDEMPOTENCY_RECORD_LIFE))
+    }
+}
+
+/// What a key led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Position of the command's last event.
+    pub position: Position,
+    /// Revision after it.
+    pub revision: Revision,
+}
+
+impl EventLog {
+    /// What a key led to, if it did; `subject` is where its record stands.
+    ///
+    /// # Errors
+    /// [`Failure::KeyReused`] when it was another request, and those of reading.
+    pub async fn recorded(
+        &self,
+        subject: &str,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Recorded>, Failure> {
+        let read = |stored: &crate::event_log::Stored| {
+            serde_json::from_slice::<KeyRecord>(&stored.payload).map_err(|e| e.to_string())
+        };
+        let loaded = self.loaded(subject, read).await.map_err(|error: LogError| error)?;
+        let Some(loaded) = loaded else { return Ok(None) };
+        let record = loaded.value;
+        if record.fingerprint != key.fingerprint {
+            return Err(Failure::KeyReused);
+        }
+        let position = Position(loaded.position.0 + record.events_behind);
+        Ok(Some(Recorded { position, revision: record.revision }))
+    }
+}
+
+/// The keys at work in this process. Between processes the record in the log decides.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<Mutex<HashSet<String>>>);
+
+/// Takes its key out when it goes.
+#[derive(Debug)]
+pub struct Running {
+    keys: InFlight,
+    key: Option<String>,
+}
+
+impl InFlight {
+    /// Marks a key as running.
+    ///
+    /// # Errors
+    /// [`Failure::KeyInFlight`]: it is.
+    pub fn start(&self, key: Option<&IdempotencyKey>) -> Result<Running, Failure> {
+        let key = key.map(|key| key.key.clone());
+        if let Some(key) = &key
+            && !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
+        {
+            return Err(Failure::KeyInFlight);
+        }
+        Ok(Running { keys: self.clone(), key })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Queries that must reflect at least a position.
+
+use events::Position;
+use http::Uri;
+use http::request::Parts;
+
+use super::POSITION;
+use crate::problem::{Code, Problem};
+
+/// Waits for the position that `?min_position=` or the header `Roster-Position` asks for. `wait_for` says whether
+/// the views have it.
+///
+/// # Errors
+/// [`Code::NotYet`], or that what is asked for is no position; and what `wait_for` fails with.
+pub async fn fresh<Wait, E>(
+    parts: &Parts,
+    wait_for: impl FnOnce(Position) -> Wait,
+) -> Result<(), Problem>
+where
+    Wait: Future<Output = Result<bool, E>>,
+    Problem: From<E>,
+{
+    let Some(position) = asked(parts)? else { return Ok(()) };
+    if wait_for(position).await? {
+        return Ok(());
+    }
+    Err(Problem::new(Code::NotYet)
+        .detail(format!("the views have not reached position {position} yet")))
+}
+
+/// For what has the one parameter `min_position`, read by [`fresh`]; any other is refused.
+///
+/// # Errors
+/// [`Code::InvalidParameter`].
+pub fn only_min_position(uri: &Uri) -> Result<(), Problem> {
+    let query = uri.query().unwrap_or_default();
+    match form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name != "min_position") {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(Code::InvalidParameter).detail("only min_position is known")),
+    }
+}
+
+fn asked(parts: &Parts) -> Result<Option<Position>, Problem> {
+    let query = parts.uri.query().unwrap_or_default();
+    let mut values = form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| name == "min_position")
+        .map(|(_, value)| value.into_owned());
+    let parameter = match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(number(&value).ok_or_else(|| {
+            Problem::new(Code::InvalidParameter).detail("min_position must be a number")
+        })?),
+        (Some(_), Some(_)) => {
+            return Err(Problem::new(Code::InvalidParameter).detail("min_position is given twice"));
+        }
+    };
+    let header = match parts.headers.get(POSITION) {
+        None => None,
+        Some(value) => Some(value.to_str().ok().and_then(number).ok_or_else(|| {
+            Problem::new(Code::InvalidHeader).detail("Roster-Position must be a number")
+        })?),
+    };
+    Ok(parameter.max(header))
+}
+
+fn number(text: &str) -> Option<Position> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if digits { text.parse().ok().map(Position) } else { None }
+}

@@ -1,0 +1,51 @@
+//! What every service with views in MongoDB needs and none should copy: following a stream of the log in order, and
+//! keeping documents at its end.
+//!
+//! Where it stands is written in the database, beside the views (ADR 3). So losing the consumer, being
+//! killed, restoring an older database and starting from nothing are one case: read the checkpoint, go
+//! on behind it. Every write is guarded by the position, so that applying an event twice, or by two
+//! projectors at once, changes nothing. An event that cannot be read is parked with its aggregate (ADR 20).
+//!
+//! A service says what its messages lead to, with a [`Fold`]. With one kind of view it adds a [`View`] and runs a
+//! [`ViewFollower`], and its query side reads with [`ViewReads`]; the projector of Roster has its own [`Target`], with generations (ADR 16). What is shared, and
+//! why other services have layouts and no generations, is in ADR 21.
+//!
+//! Not for: what a view says. Nothing here knows a user, or decides anything.
+
+mod batch;
+mod causes;
+mod database;
+mod fold;
+mod follower;
+mod lag;
+mod lineage;
+mod one_view;
+mod pace;
+mod parked;
+mod parked_document;
+mod parking;
+pub mod reads;
+mod retry;
+mod run;
+mod seek;
+pub mod store;
+mod supervise;
+mod target;
+pub mod teller;
+mod view_reads;
+
+pub use database::{CHECKPOINTS, ViewDatabase};
+pub use fold::{Fold, Inserts, Writes, replacement};
+pub use follower::{BuildError, ViewFollower};
+pub use lag::{age, age_of_missing, keeps_up};
+pub use lineage::Parted;
+pub use one_view::{OneView, View, collection};
+pub use parked::Parked;
+pub use parked_document::{PARKED, ParkedDocument};
+pub use reads::{Count, Find, ReadError, ReadLimits, Reads};
+pub use retry::{Retries, RetryWish, WishError, Wishes, retry_subject};
+pub use run::{FollowLimits, Projection, RunError};
+pub use seek::behind;
+pub use supervise::{Follower, Progress, none_parked, supervised};
+pub use target::Target;
+pub use view_reads::ViewReads;

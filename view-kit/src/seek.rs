@@ -1,0 +1,47 @@
+//! Going on behind a place: which documents a page begins with.
+
+use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
+use service_kit::http::cursor::{Key, Place};
+
+/// Whatever comes behind a place in the order of `member` and then `_id`: the rest of those with the same key, and
+/// those with a key behind it; branches of `$or`. Each is one range of an index, and the database merges them in order
+/// and sorts nothing.
+///
+/// `bounds` are those of the member in a list of documents that all have it; `None` if a time may be absent. A text
+/// never is: none is the empty one.
+#[must_use]
+pub fn behind(
+    place: &Place,
+    member: &str,
+    descending: bool,
+    bounds: Option<&Document>,
+) -> Vec<Document> {
+    let beyond = if descending { "$lt" } else { "$gt" };
+    let same = |key: Bson| {
+        let id = Uuid::from_bytes(*place.id.as_bytes());
+        doc! {member: key, "_id": {beyond: id}}
+    };
+    let rest = |key: Bson| {
+        let mut rest = bounds.cloned().unwrap_or_default();
+        rest.insert(beyond, key);
+        doc! {member: rest}
+    };
+    match &place.key {
+        Key::Text(text) => vec![same(text.into()), rest(text.into())],
+        Key::Number(number) => vec![same((*number).into()), rest((*number).into())],
+        Key::Time(at) => {
+            let at: Bson = DateTime::from_millis(*at).into();
+            let mut branches = vec![same(at.clone()), rest(at)];
+            // The absent key comes before all others; a comparison with a time does not reach it.
+            let absent = bounds.is_none() && descending;
+            branches.extend(absent.then(|| doc! {member: Bson::Null}));
+            branches
+        }
+        Key::Absent => {
+            let present = doc! {member: {"$gte": DateTime::MIN}};
+            let mut branches = vec![same(Bson::Null)];
+            branches.extend((!descending).then_some(present));
+            branches
+        }
+    }
+}

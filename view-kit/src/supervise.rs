@@ -1,0 +1,140 @@
+//! Keeping a loop alive: whatever fails is tried again, and readiness says why it stands still.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use service_kit::metrics::ProjectorMetrics;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after a failure; doubled up to the maximum.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What readiness looks at. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Progress<P>(Arc<Mutex<State<P>>>);
+
+#[derive(Debug)]
+struct State<P> {
+    /// How far it is, as far as this process knows.
+    position: P,
+    /// Why it stands still, if it does.
+    trouble: Option<String>,
+    /// Aggregates that are parked.
+    parked: usize,
+    pause: Duration,
+}
+
+impl<P: Copy + Default> Default for Progress<P> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            position: P::default(),
+            trouble: Some("not started".to_owned()),
+            parked: 0,
+            pause: PAUSE_FIRST,
+        })))
+    }
+}
+
+impl<P: Copy> Progress<P> {
+    /// How far it is.
+    #[must_use]
+    pub fn position(&self) -> P {
+        self.lock().position
+    }
+
+    /// Why it stands still, if it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
+    }
+
+    /// How many aggregates are parked.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.lock().parked
+    }
+
+    /// So many aggregates are parked.
+    pub fn has_parked(&self, aggregates: usize) {
+        self.lock().parked = aggregates;
+    }
+
+    /// It runs, and has come so far.
+    pub fn reached(&self, position: P) {
+        let mut state = self.lock();
+        state.position = position;
+        state.trouble = None;
+        state.pause = PAUSE_FIRST;
+    }
+
+    fn failed(&self, error: &impl Display) {
+        self.lock().trouble = Some(error.to_string());
+    }
+
+    fn pause(&self) -> Duration {
+        let mut state = self.lock();
+        let pause = state.pause;
+        state.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What runs until something fails, and then again from where its data says it is.
+pub trait Follower: Sync {
+    /// How far it is.
+    type Position: Copy + Send;
+    /// Why it ended.
+    type Error: Display + Send;
+
+    /// The stream it is known by.
+    fn stream(&self) -> &'static str;
+    /// What readiness looks at.
+    fn progress(&self) -> &Progress<Self::Position>;
+    /// What is counted of it.
+    fn metrics(&self) -> &ProjectorMetrics;
+    /// Whether there is nothing to follow any more.
+    fn is_over(&self) -> bool {
+        false
+    }
+    /// One run.
+    fn run_once(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Runs it again and again until `stop`, or until it is over.
+pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
+    while !stop.is_cancelled() && !follower.is_over() {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = follower.run_once() => ended,
+        };
+        if let Err(error) = ended {
+            let stream = follower.stream();
+            tracing::warn!(stream, %error, "the projector starts again from its checkpoint");
+            follower.progress().failed(&error);
+            follower.metrics().restarted();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(follower.progress().pause()) => {}
+        }
+    }
+}
+
+/// What readiness says of so many parked aggregates, and where to see them.
+///
+/// # Errors
+/// When there are any.
+pub fn none_parked(aggregates: usize, see: &str) -> Result<(), String> {
+    match aggregates {
+        0 => Ok(()),
+        some => Err(format!("{some} parked: see {see}")),
+    }
+}
