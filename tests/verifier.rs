@@ -13,8 +13,8 @@ use crate::{Client, System, wait_for};
 
 /// `iss` of every system that says nothing else.
 const ISSUER: &str = "http://127.0.0.1:8080";
-/// The NATS user that the examples run as. What it may do beside is of no use to them.
-const NATS_USER: &str = "query-api";
+/// The NATS user that the examples run as, which may follow what ended and nothing else.
+const NATS_USER: &str = "product-verifier";
 
 /// Takes lines `[header, claims]` and gives a token for each, signed with the key in the first argument; what says
 /// that it is signed with HS256 is, with the text in the second.
@@ -55,6 +55,7 @@ impl Verifier {
 
     /// Its command, with the keys at a URL.
     pub fn command(self, system: &System, jwks: &str) -> Command {
+        credentials(system);
         let mut command = match self {
             Self::Rust => Command::new(example("token-check")),
             Self::Python => Command::new(python()),
@@ -109,6 +110,16 @@ impl Verifying {
     pub async fn status(&self, token: &str) -> u16 {
         self.client.with_token(token).get("/whoami").await.status
     }
+}
+
+/// Has the operator make the credentials, unless they are there.
+fn credentials(system: &System) {
+    let file = format!("{NATS_USER}.creds");
+    if system.file(&file).exists() {
+        return;
+    }
+    let output = system.roster(&["services", "creds", "product", "--verifier", "--out", &file]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Where the keys of a system are, at one of its processes.

@@ -14,6 +14,7 @@ mod event_log;
 mod follow;
 mod provision;
 mod remote_keys;
+mod revocations;
 mod sequel;
 mod service;
 mod snapshot;
