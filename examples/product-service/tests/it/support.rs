@@ -53,12 +53,17 @@ impl Shop {
         let log = self.system.file("product-service.log");
         let binary = env!("CARGO_BIN_EXE_product-service").as_ref();
         let process = Process::start_program(binary, &["serve"], &self.variables, &log);
-        let private = Client::new(&process.value("private"));
         self.process = Some(process);
+        let private = self.private();
         e2e::wait_for("the service to be ready", || async {
             private.get("/readyz").await.status == 200
         })
         .await;
+    }
+
+    /// Its private listener.
+    pub fn private(&self) -> Client {
+        Client::new(&self.process.as_ref().unwrap().value("private"))
     }
 
     pub fn kill(&mut self) {
@@ -95,6 +100,13 @@ impl Shop {
         };
         let client = mongodb::Client::with_uri_str(of("PRODUCT_MONGODB_URL")).await.unwrap();
         client.database(&of("PRODUCT_MONGODB_DATABASE")).drop().await.unwrap();
+    }
+
+    /// How many events the feed has.
+    pub async fn feed_length(&self) -> u64 {
+        let context = jetstream::new(self.system.operator().await);
+        let mut stream = context.get_stream("PRODUCT_EVENTS").await.unwrap();
+        stream.info().await.unwrap().state.messages
     }
 
     /// Everything that the feed has told so far, `count` events.

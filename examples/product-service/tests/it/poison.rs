@@ -1,0 +1,32 @@
+//! An event that cannot be read: nothing is skipped, everybody else goes on, and readiness says so.
+
+use async_nats::jetstream;
+use e2e::wait_for;
+
+use crate::support::{Shop, names, publish};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_parked_stops_the_feed_and_heals() {
+    let shop = Shop::open().await;
+    let ada = shop.shopper("poison-ada").await;
+    publish(&ada.client, "Before", 5).await;
+    let context = jetstream::new(shop.system.operator().await);
+    let subject = "ev.product.0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
+    let stored = context.publish(subject, "no event".into()).await.unwrap().await.unwrap();
+    wait_for("readiness to say so", || async {
+        let ready = shop.private().get("/readyz").await;
+        let failed = &ready.body["failed"];
+        ready.status == 503 && failed["products"].is_string() && failed["feed"].is_string()
+    })
+    .await;
+    publish(&ada.client, "Behind", 5).await;
+    let seen = ada.client.get("/api/v1/products").await.expect(200);
+    assert_eq!(names(&seen), ["Behind", "Before"]);
+    assert_eq!(shop.feed_length().await, 2, "nothing behind it is told");
+
+    let log = context.get_stream("PRODUCTS").await.unwrap();
+    log.delete_message(stored.sequence).await.unwrap();
+    wait_for("it to be well again", || async { shop.private().get("/readyz").await.status == 200 })
+        .await;
+    assert_eq!(shop.told(4).await.len(), 4);
+}
