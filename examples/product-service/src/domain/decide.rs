@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn price(amount: u64) -> Price {
-        Price::parse(amount, "EUR", 1_000).unwrap()
+        Price { amount, currency: "EUR".to_owned() }
     }
 
     fn created(amount: u64) -> ProductFact {

@@ -107,17 +107,22 @@ impl Price {
     ///
     /// # Errors
     /// [`InvalidField`].
-    pub fn parse(amount: u64, currency: &str, max: u64) -> Result<Self, InvalidField> {
+    pub fn amount(amount: u64, max: u64) -> Result<u64, InvalidField> {
         if amount > max {
-            return Err(("too-large", format!("amount must be at most {max}")));
+            return Err(("too-large", format!("must be at most {max}")));
         }
-        if currency.len() != 3 || !currency.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err((
-                "currency",
-                "currency must be three capital letters (ISO 4217)".to_owned(),
-            ));
+        Ok(amount)
+    }
+
+    /// Takes a currency.
+    ///
+    /// # Errors
+    /// [`InvalidField`].
+    pub fn currency(text: String) -> Result<String, InvalidField> {
+        if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Ok(text);
         }
-        Ok(Self { amount, currency: currency.to_owned() })
+        Err(("currency", "must be three capital letters (ISO 4217)".to_owned()))
     }
 }
 

@@ -101,11 +101,9 @@ pub async fn set_price(
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = text_of(body.members());
-    let amount = body.required("amount", amount);
-    let currency = body.required("currency", string);
-    let (amount, currency) = body.finish(|| Some((amount?, currency?)))?;
-    let price = Price::parse(amount, &currency, state.price_max)
-        .map_err(|(code, detail)| member("currency", code, detail))?;
+    let amount = body.required("amount", |value| amount(value, state.price_max));
+    let currency = body.required("currency", currency);
+    let price = body.finish(|| Some(Price { amount: amount?, currency: currency? }))?;
     state.change(&id, Change::Price(price), &caller, asked, &headers, &fingerprint).await
 }
 
@@ -227,14 +225,6 @@ fn text_of(members: &Map<String, Value>) -> String {
     serde_json::to_string(members).unwrap_or_default()
 }
 
-fn member(name: &str, code: &'static str, detail: String) -> Problem {
-    Problem::validation(vec![service_kit::problem::FieldError {
-        pointer: format!("/{name}"),
-        code,
-        detail,
-    }])
-}
-
 fn name(value: Value) -> Result<String, Fault> {
     Name::parse(&string(value)?).map(Name::into_string)
 }
@@ -246,20 +236,29 @@ fn description(value: Value) -> Result<Option<String>, Fault> {
     }
 }
 
-fn amount(value: Value) -> Result<u64, Fault> {
-    value.as_u64().ok_or_else(|| ("type", "must be a whole number, not negative".to_owned()))
+fn amount(value: Value, max: u64) -> Result<u64, Fault> {
+    let wrong = || ("type", "must be a whole number, not negative".to_owned());
+    Price::amount(value.as_u64().ok_or_else(wrong)?, max)
 }
 
+fn currency(value: Value) -> Result<String, Fault> {
+    Price::currency(string(value)?)
+}
+
+/// A price within a body. What is wrong with a member of it is said with the member's name.
 fn price(value: Value, max: u64) -> Result<Price, Fault> {
     let Value::Object(mut members) = value else {
         return Err(("type", "must be an object".to_owned()));
     };
-    let missing = |name: &str| ("required", format!("{name} must be given"));
-    let amount = amount(members.remove("amount").ok_or_else(|| missing("amount"))?)?;
-    let currency = string(members.remove("currency").ok_or_else(|| missing("currency"))?)?;
+    let named = |name: &'static str| move |(code, why): Fault| (code, format!("{name} {why}"));
+    let mut member = |name: &'static str| {
+        members.remove(name).ok_or_else(|| ("required", format!("{name} must be given")))
+    };
+    let amount = amount(member("amount")?, max).map_err(named("amount"))?;
+    let currency = currency(member("currency")?).map_err(named("currency"))?;
     if let Some(name) = members.keys().next() {
         let short: String = name.chars().take(64).collect();
         return Err(("unknown-member", format!("{short} is not a member of a price")));
     }
-    Price::parse(amount, &currency, max)
+    Ok(Price { amount, currency })
 }

@@ -100,6 +100,17 @@ async fn what_is_wrong_with_a_body_is_said_all_at_once() {
         let named: Vec<&str> = errors.iter().map(|it| it["pointer"].as_str().unwrap()).collect();
         assert_eq!(named, pointers, "{body}");
     }
+    let path = create(&ada.client, "Dear", 1).await;
+    let dear = json!({"amount": 100_000_001, "currency": "euro"}).to_string().into_bytes();
+    let body = Some(("application/json", dear));
+    let refused = ada.client.send("PUT", &format!("{path}/price"), body).await.expect(422);
+    let codes: Vec<(&str, &str)> = refused.body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["pointer"].as_str().unwrap(), it["code"].as_str().unwrap()))
+        .collect();
+    assert_eq!(codes, [("/amount", "too-large"), ("/currency", "currency")]);
     for path in ["/api/v1/products/x", "/api/v1/products/0190A1B2-C3D4-7E5F-8A9B-0C1D2E3F4A5B"] {
         ada.client.get(path).await.expect(404);
         ada.client.delete(path).await.expect(404);
