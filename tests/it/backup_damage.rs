@@ -170,8 +170,9 @@ async fn a_restore_that_was_killed_keeps_everybody_out_and_begins_again() {
     let restored = site.start().await;
     restored.commands().log_in("ada@backup.example", PASSWORD).await;
     let (_, queries) = restored.as_administrator().await;
-    let found = queries.get(&format!("/api/v1/users/{}", ada.body["id"].as_str().unwrap())).await;
-    found.expect(200);
+    let path = format!("/api/v1/users/{}", ada.body["id"].as_str().unwrap());
+    // Ready is who lacks nothing that is old; the log is new here, and the last of it may still be on its way.
+    wait_for("the views to have her", || async { queries.get(&path).await.status == 200 }).await;
     succeeded(&restored.roster(&["verify"]));
     succeeded(&restored.roster(&["provision", "--check"]));
 }
