@@ -1,24 +1,19 @@
 //! `roster asyncapi`: the contract of the feed as files.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use events::feed::contract;
+use service_kit::contract_files;
 
 /// Writes every file of the contract below `dir`.
 pub fn write(dir: &Path) -> anyhow::Result<()> {
-    for (name, text) in contract::files()? {
-        let path = dir.join(name);
-        let at = || format!("cannot write {}", path.display());
-        fs::create_dir_all(path.parent().unwrap_or(dir)).with_context(at)?;
-        fs::write(&path, text).with_context(at)?;
-    }
-    Ok(())
+    Ok(contract_files::write(&contract::files()?, dir)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@ pub mod ambient;
 pub mod checking_keys;
 pub mod commands;
 pub mod config;
+pub mod contract_files;
 pub mod event_log;
 pub mod health;
 pub mod http;

@@ -1,10 +1,9 @@
 //! `product-service asyncapi`: the contract of the feed as files.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use events::feed::contract::{Described, ServiceFeed, schema_of};
+use service_kit::contract_files;
 
 use crate::feed::{Deleted, ProductData, Unpublished};
 use crate::settings::NAMES;
@@ -40,17 +39,13 @@ fn files() -> anyhow::Result<Vec<(String, String)>> {
 
 /// Writes every file of the contract below `dir`.
 pub fn write(dir: &Path) -> anyhow::Result<()> {
-    for (name, text) in files()? {
-        let path = dir.join(name);
-        let at = || format!("cannot write {}", path.display());
-        fs::create_dir_all(path.parent().unwrap_or(dir)).with_context(at)?;
-        fs::write(&path, text).with_context(at)?;
-    }
-    Ok(())
+    Ok(contract_files::write(&files()?, dir)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::ETAG;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use service_kit::access::Permission;
 use service_kit::http::freshness::only_min_position;
 use service_kit::http::page::tell;
-use service_kit::http::{POSITION, etag, revisions};
+use service_kit::http::{POSITION, etag, is_known};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
 use service_kit::user_read::UserRead;
@@ -127,12 +127,7 @@ fn shown(user: LivingUser) -> UserRead {
 fn one(user: LivingUser, position: Position, headers: &HeaderMap) -> Result<Response, Problem> {
     let revision = user.user.revision;
     let tag = etag(revision);
-    let same = match revisions(headers, IF_NONE_MATCH)? {
-        Some(known) => known.contains(&revision),
-        // `*` is "whatever you have".
-        None => headers.contains_key(IF_NONE_MATCH),
-    };
-    let mut response = if same {
+    let mut response = if is_known(headers, revision)? {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         Json(shown(user)).into_response()

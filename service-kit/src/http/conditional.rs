@@ -48,6 +48,18 @@ pub fn revisions(
     Ok(headers.contains_key(&name).then_some(revisions))
 }
 
+/// Whether a caller has a revision already, as `If-None-Match` says.
+///
+/// # Errors
+/// `invalid-header` when the value is no list of entity tags.
+pub fn is_known(headers: &HeaderMap, revision: Revision) -> Result<bool, Problem> {
+    Ok(match revisions(headers, header::IF_NONE_MATCH)? {
+        Some(known) => known.contains(&revision),
+        // `*` is "whatever you have".
+        None => headers.contains_key(header::IF_NONE_MATCH),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

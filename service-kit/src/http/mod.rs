@@ -17,7 +17,7 @@ pub use body::{
 };
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use command::{Asked, located, reflects, tagged};
-pub use conditional::{etag, revisions};
+pub use conditional::{etag, is_known, revisions};
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, bind, serve};

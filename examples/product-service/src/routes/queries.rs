@@ -3,11 +3,10 @@
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use http::header::IF_NONE_MATCH;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
-use service_kit::http::{POSITION, etag, freshness, page, revisions, tagged};
+use service_kit::http::{POSITION, etag, freshness, is_known, page, tagged};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Caller};
 use utoipa::ToSchema;
@@ -76,12 +75,7 @@ pub async fn by_id(
     });
     let Some(product) = found else { return Err(Problem::new(Code::NotFound)) };
     let revision = product.revision;
-    let is_known = match revisions(&headers, IF_NONE_MATCH)? {
-        Some(known) => known.contains(&revision),
-        // `*` is "whatever you have".
-        None => headers.contains_key(IF_NONE_MATCH),
-    };
-    let mut response = match is_known {
+    let mut response = match is_known(&headers, revision)? {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => Json(ProductRead::from(product)).into_response(),
     };
