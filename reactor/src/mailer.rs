@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{
-    ClaimState, CommandId, EmailAddress, EmailClaim, Event, LinkRecord, LinkStanding, Position,
-    Snapshot, Status, Timestamp, User, UserId, subjects,
+    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkRecord, LinkStanding,
+    Position, Snapshot, Status, Timestamp, User, UserId, UserRevocation, subjects,
 };
 use lettre::Message;
 use serde_json::from_slice;
@@ -94,6 +94,8 @@ struct Recipient {
     address: EmailAddress,
     /// Position of the credential.
     credential: Position,
+    /// What ended their access last.
+    cutoff: Cutoff,
 }
 
 impl Mailer {
@@ -250,8 +252,10 @@ impl Mailer {
                 let mail = Letter::VerifyEmail(way(kind, life.verify_link_s, None));
                 Ok(vec![letter(&mail, &to.address, 1)?])
             }
-            Mail::EmailChange { new_email, .. } => {
-                if !active || !stands(LinkKind::ConfirmEmail).await? {
+            Mail::EmailChange { new_email, epoch, .. } => {
+                // A mail server that was slow, or made to be, must not bring a change over its owner's recovery.
+                let recovered = epoch.is_some_and(|epoch| epoch != to.cutoff.position);
+                if !active || recovered || !stands(LinkKind::ConfirmEmail).await? {
                     return Ok(Vec::new());
                 }
                 let new = EmailAddress::parse(new_email).map_err(|_| LetterError::Address)?;
@@ -289,7 +293,17 @@ impl Mailer {
         let address = EmailAddress::parse(&user.email).map_err(|_| LetterError::Address)?;
         let credential = self.users.last(&subjects::user_credential(id)).await?;
         let credential = credential.map(|stored| stored.position).unwrap_or_default();
-        Ok(Some(Recipient { user, address, credential }))
+        let cutoff = self.cutoff(id).await?;
+        Ok(Some(Recipient { user, address, credential, cutoff }))
+    }
+
+    async fn cutoff(&self, id: UserId) -> Result<Cutoff, Failure> {
+        let Some(last) = self.users.last(&subjects::user_revocation(id)).await? else {
+            return Ok(Cutoff::default());
+        };
+        let revocation: UserRevocation =
+            from_slice(&last.payload).map_err(|_| Failure::Unreadable)?;
+        Ok(Cutoff::of(revocation, last.position))
     }
 
     /// Makes the link of an order the good one, unless it is void.
@@ -348,7 +362,8 @@ impl Mailer {
             expires_at,
             new_email: new_email.map(str::to_owned),
         };
-        let binding = Binding { email: to.address.canonical(), credential: to.credential };
+        let binding =
+            Binding { email: to.address.canonical(), credential: to.credential, cutoff: to.cutoff };
         Way { kind, token: self.links.token(&link, &binding), expires_at }
     }
 }

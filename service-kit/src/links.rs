@@ -1,9 +1,10 @@
 //! Links in mails: signed, expiring, good once.
 //!
 //! A link carries what it is for, whose it is, when it ends and a serial, and a MAC over all of that and
-//! over what must not have changed since it was made: the address it was sent to and, for a password
-//! link, the position of the credential. So no link is stored, and a change of address or password voids
-//! those that are out.
+//! over what must not have changed since it was made ([`Binding`]): the address it was sent to and, for
+//! every link that changes an account, the state of its access. So no link is stored, and whatever ends the
+//! access of others (a changed or reset password, a logout everywhere, a disabled account) voids the links
+//! that are out. A link that only calls a change off is the owner's way back: it survives all of these.
 //!
 //! That it works once, and that a newer one voids an older one, is the affair of a record in the log
 //! (`lk.<purpose>.<user>`, [`events::LinkRecord`]): it names the serial of the one good link, and using
@@ -11,7 +12,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{LinkPurpose, Position, Timestamp, UserId};
+use events::{Cutoff, LinkPurpose, Position, Timestamp, UserId};
 use uuid::Uuid;
 
 use crate::keys::SecretKey;
@@ -21,7 +22,8 @@ pub const LINK_KEY_PURPOSE: &str = "mail link v1";
 
 /// Longest token looked at: the fixed parts and an address of 254 bytes, in base64url.
 const TOKEN_CHARS_MAX: usize = 512;
-const VERSION: u8 = 1;
+/// Changes with the bytes of a token and with what its MAC covers. Version 1 did not cover the cutoff.
+const VERSION: u8 = 2;
 /// Version, kind, user, serial, end.
 const HEAD_BYTES: usize = 1 + 1 + 16 + 16 + 8;
 const MAC_BYTES: usize = 32;
@@ -82,6 +84,20 @@ impl LinkKind {
             Self::AbortEmail => 5,
         }
     }
+
+    /// The positions that must be the same when a link is followed as when it was made.
+    ///
+    /// A change of roles ends no session, and voids only the links that would hand an account with new rights to
+    /// whoever asked for them before: an invitation outlives it.
+    const fn bound(self, binding: &Binding<'_>) -> [Position; 2] {
+        let Binding { credential, cutoff, .. } = *binding;
+        match self {
+            Self::ResetPassword | Self::ConfirmEmail => [credential, cutoff.position],
+            Self::SetPassword | Self::VerifyEmail => [credential, cutoff.sessions_from],
+            // A thief who changes the password must not take the owner's way back with it.
+            Self::AbortEmail => [Position(0), Position(0)],
+        }
+    }
 }
 
 /// A link, as its token says.
@@ -99,13 +115,15 @@ pub struct Link {
     pub new_email: Option<String>,
 }
 
-/// What must be as it was when the link was made.
+/// What a link depends on, as the log has it. Each kind is bound to a part of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
     /// The user's address, canonical.
     pub email: &'a str,
     /// Position of the user's credential, 0 when there never was one.
     pub credential: Position,
+    /// What ended the user's access last.
+    pub cutoff: Cutoff,
 }
 
 /// A token that was read and not yet checked: [`Unverified::user`] says whose state to check it against.
@@ -197,12 +215,9 @@ impl Links {
     }
 
     fn mac(&self, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
-        // Whoever changes the password while waiting for another mail keeps that mail's link.
-        let credential = match link.kind {
-            LinkKind::ResetPassword | LinkKind::SetPassword => binding.credential.0,
-            LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => 0,
-        };
-        self.key.mac(&[&head(link), binding.email.as_bytes(), &credential.to_be_bytes()])
+        let [credential, cutoff] =
+            link.kind.bound(binding).map(|position| position.0.to_be_bytes());
+        self.key.mac(&[&head(link), binding.email.as_bytes(), &credential, &cutoff])
     }
 }
 
@@ -235,7 +250,10 @@ mod tests {
         }
     }
 
-    const BINDING: Binding<'_> = Binding { email: "ada@example.com", credential: Position(7) };
+    const CUTOFF: Cutoff =
+        Cutoff { position: Position(9), sessions_from: Position(5), except: None };
+    const BINDING: Binding<'_> =
+        Binding { email: "ada@example.com", credential: Position(7), cutoff: CUTOFF };
 
     #[test]
     fn a_link_is_good_for_what_it_was_made_for() {
@@ -248,12 +266,43 @@ mod tests {
             assert_eq!(links.verify(read(), &BINDING, at(60)), None, "it is over");
             let moved = Binding { email: "other@example.com", ..BINDING };
             assert_eq!(links.verify(read(), &moved, at(0)), None, "another address");
-            let changed = Binding { credential: Position(8), ..BINDING };
-            let is_password = kind.purpose() == LinkPurpose::Password;
-            assert_eq!(links.verify(read(), &changed, at(0)).is_none(), is_password);
             let stranger = Links::new(SecretKey::generate().unwrap());
             assert_eq!(stranger.verify(read(), &BINDING, at(0)), None, "another key");
         }
+    }
+
+    #[test]
+    fn what_ends_access_voids_every_link_but_the_one_that_calls_a_change_off() {
+        let links = Links::new(SecretKey::generate().unwrap());
+        let after = |revocation| Cutoff::of(revocation, Position(11));
+        let session = events::SessionId::from_uuid(Uuid::from_u128(3));
+        for kind in LinkKind::ALL {
+            let token = links.token(&link(kind), &BINDING);
+            let lives = |binding: Binding<'_>| {
+                links.verify(Links::read(&token).unwrap(), &binding, at(0)).is_some()
+            };
+            let calls_off = kind == LinkKind::AbortEmail;
+            assert_eq!(
+                lives(Binding { credential: Position(8), ..BINDING }),
+                calls_off,
+                "{kind:?}"
+            );
+            for revocation in [CUTOFF.all(), CUTOFF.all_but(session)] {
+                assert_eq!(lives(Binding { cutoff: after(revocation), ..BINDING }), calls_off);
+            }
+            let new_roles = Binding { cutoff: after(CUTOFF.tokens()), ..BINDING };
+            let hands_over = matches!(kind, LinkKind::ResetPassword | LinkKind::ConfirmEmail);
+            assert_eq!(lives(new_roles), !hands_over, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_version_is_refused() {
+        let token = Links::new(SecretKey::generate().unwrap())
+            .token(&link(LinkKind::VerifyEmail), &BINDING);
+        let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        bytes[0] = 1;
+        assert!(Links::read(&URL_SAFE_NO_PAD.encode(&bytes)).is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! wish placed twice is one order as long as it waits, and one link however often it is carried out.
 
 use aws_lc_rs::digest;
-use events::{CommandId, Timestamp, UserId, subjects};
+use events::{CommandId, Position, Timestamp, UserId, subjects};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,6 +53,10 @@ pub enum Mail {
         user: UserId,
         /// The new address as given.
         new_email: String,
+        /// Position of the last revocation that was known when the password was proved: once there is a later
+        /// one, nobody gets the mails. Orders that older versions placed have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<Position>,
     },
     /// The notice that the password was changed.
     PasswordChanged {
@@ -154,6 +158,7 @@ mod tests {
             mail: Mail::EmailChange {
                 user: UserId::from_uuid(ambient::new_uuid()),
                 new_email: "new@example.com".to_owned(),
+                epoch: Some(Position(7)),
             },
         };
         let message = orders.seal(&order).unwrap();

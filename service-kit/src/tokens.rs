@@ -20,7 +20,9 @@ use crate::problem::{Code, Problem};
 use crate::revocations::Revocations;
 use crate::signing_keys::{KeyRing, SigningKey};
 
-pub use callers::{Administrator, Authenticated, HasRole, NamedRole, UserWriter, bearer, lacking};
+pub use callers::{
+    Administrator, Authenticated, HasRole, NamedRole, Presented, UserWriter, bearer, lacking,
+};
 
 /// `typ` of an access token (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";

@@ -239,8 +239,9 @@ async fn an_address_changes_when_it_is_confirmed() {
     confirm(&system, "change-email-confirm", token(&confirmation)).await.expect(204);
     confirm(&system, "change-email-confirm", token(&confirmation)).await.expect(400);
     confirm(&system, "change-email-abort", token(&notice)).await.expect(400);
+    system.queries().with_token(&pair.access).get("/api/v1/auth/me").await.expect(401);
+    let pair = commands.log_in("ada@new.example", PASSWORD).await;
     assert_eq!(me(&system, &pair.access).await["email"], "Ada@New.example");
-    commands.log_in("ada@new.example", PASSWORD).await;
     let old = json!({"email": ADA, "password": PASSWORD});
     commands.post("/api/v1/auth/login", &old).await.expect(401);
     commands.register(ADA).await.expect(201);

@@ -42,6 +42,7 @@ mod parking;
 mod queries;
 mod readme;
 mod rebuilding;
+mod recovery;
 mod registering;
 mod replaying;
 mod sessions;

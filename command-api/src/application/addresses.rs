@@ -1,8 +1,9 @@
 //! Addresses: shown to be one's own, and changed.
 
-use events::{Actor, EmailAddress, UserId, UserState};
+use events::{Actor, Cutoff, EmailAddress, UserId, UserRevocation, UserState};
 use service_kit::links::LinkKind;
 use service_kit::mail_orders::Mail;
+use service_kit::tokens::Caller;
 
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
@@ -40,7 +41,7 @@ impl Users {
                 }
                 let followed = users.follow_link(&token, &[LinkKind::VerifyEmail]).await?;
                 let user = followed.user.id;
-                let cutoff = users.log().cutoff(user).await?;
+                let cutoff = followed.cutoff;
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let state = &followed.state;
                 let (events, after) =
@@ -77,20 +78,24 @@ impl Users {
             if !state.email_verified {
                 return Err(CommandError::Unverified);
             }
+            // Before the password: whatever ends access from here on calls the change off.
+            let epoch = Some(users.log().cutoff(user).await?.value.position);
             users.check_password(user, password).await?;
             // Both addresses get a mail.
             users.count(Counted::MailTo(&stored_address(&state)?)).await?;
             users.count(Counted::MailTo(&new_email)).await?;
             let new_email = new_email.as_given().to_owned();
-            users.mail(Mail::EmailChange { user, new_email }).await
+            users.mail(Mail::EmailChange { user, new_email, epoch }).await
         })
         .await
     }
 
-    /// Takes the new address, if nobody else has it by now.
+    /// Takes the new address, if nobody else has it by now. Every session ends, but the one of `caller` when the
+    /// user confirms from within it.
     pub async fn confirm_email_change(
         &self,
         token: String,
+        caller: Option<Caller>,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
@@ -120,6 +125,10 @@ impl Users {
                 let mut change = ports::Change::of(user.id, followed.state.guard);
                 change.claims = claims;
                 change.link = Some(followed.used);
+                change.revocation = Some((
+                    ended_by_link(&followed.cutoff.value, user.id, caller.as_ref()),
+                    followed.cutoff.guard,
+                ));
                 change.events = events;
                 change.key.clone_from(&request.key);
                 if let Some(position) = settled(users.log().append(&change).await)? {
@@ -145,5 +154,13 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+}
+
+/// What a link that was followed by a user ends: every session but the one it was followed from.
+fn ended_by_link(cutoff: &Cutoff, user: UserId, caller: Option<&Caller>) -> UserRevocation {
+    match caller {
+        Some(caller) if caller.user == user => cutoff.all_but(caller.session),
+        Some(_) | None => cutoff.all(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use events::{Actor, EmailAddress, Status, User, UserId, UserState};
+use events::{Actor, Cutoff, EmailAddress, Status, User, UserId, UserState};
 use service_kit::ambient;
 use service_kit::commands::Loaded;
 use service_kit::links::{Binding, Link, LinkKind, Links};
@@ -21,6 +21,7 @@ pub(super) struct Followed {
     pub user: User,
     pub state: Loaded<UserState>,
     pub credential: Loaded<Option<PasswordHash>>,
+    pub cutoff: Loaded<Cutoff>,
     pub used: UsedLink,
 }
 
@@ -137,7 +138,7 @@ impl Users {
                     None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
                 };
                 let user = followed.user.id;
-                let cutoff = users.log().cutoff(user).await?;
+                let cutoff = followed.cutoff;
                 let command = Command::ChangePassword { by_link: true };
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let (events, state) =
@@ -185,12 +186,17 @@ impl Users {
         let record = self.log().link(purpose, id).await?;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
+        let cutoff = self.log().cutoff(id).await?;
         let UserState::Present(user) = &state.value else { return Err(refused()) };
         if user.status != Status::Active {
             return Err(refused());
         }
         let email = stored_address(user)?;
-        let binding = Binding { email: email.canonical(), credential: credential.position };
+        let binding = Binding {
+            email: email.canonical(),
+            credential: credential.position,
+            cutoff: cutoff.value,
+        };
         let link = self.parts.links.verify(unverified, &binding, ambient::now());
         let (Some(link), Some(known)) = (link, record.value) else { return Err(refused()) };
         if known.serial != Some(link.serial) {
@@ -198,6 +204,6 @@ impl Users {
         }
         let used = UsedLink { purpose, record: known, guard: record.guard };
         let user = user.clone();
-        Ok(Followed { link, user, state, credential, used })
+        Ok(Followed { link, user, state, credential, cutoff, used })
     }
 }

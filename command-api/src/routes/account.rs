@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use events::Actor;
 use service_kit::http::{Asked, ClientAddress, JsonObject, MergePatch, Object, revisions, string};
 use service_kit::problem::Problem;
-use service_kit::tokens::Authenticated;
+use service_kit::tokens::{Authenticated, Presented};
 use service_kit::user_read::UserRead;
 
 use super::AppState;
@@ -157,17 +157,18 @@ pub async fn change_email(
     operation_id = "change_email_confirm",
     summary = "Confirm another address by a link",
     request_body = LinkToken,
-    responses((status = 204, description = "The new address is in use"))
+    responses((status = 204, description = "The new address is in use. Every session has ended, but that of an access token that came with it"))
 )]
 pub async fn change_email_confirm(
     State(state): State<AppState>,
+    Presented(caller): Presented,
     context: Asked,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
     let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
-    let done = state.users.confirm_email_change(token, request).await?;
+    let done = state.users.confirm_email_change(token, caller, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 

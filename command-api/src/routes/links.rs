@@ -51,7 +51,7 @@ const fn words(kind: LinkKind) -> Words {
         LinkKind::ConfirmEmail => Words {
             title: "Confirm your new address",
             button: "Use this address",
-            done: "The new address is in use.",
+            done: "The new address is in use. Log in again where you were logged in.",
         },
         LinkKind::AbortEmail => Words {
             title: "Stop the change of your address",
@@ -96,7 +96,9 @@ pub async fn follow(
             }
         }
         LinkKind::VerifyEmail => state.users.verify_email(token, request).await.map(drop),
-        LinkKind::ConfirmEmail => state.users.confirm_email_change(token, request).await.map(drop),
+        LinkKind::ConfirmEmail => {
+            state.users.confirm_email_change(token, None, request).await.map(drop)
+        }
         LinkKind::AbortEmail => state.users.abort_email_change(token).await,
     };
     match result {

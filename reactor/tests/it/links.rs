@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use events::{LinkPurpose, UserFact};
+use events::{LinkPurpose, Position, UserFact, subjects};
 use service_kit::links::LinkKind;
 use service_kit::mail_orders::Mail;
 
@@ -55,7 +55,7 @@ async fn an_order_that_comes_again_makes_the_same_link() {
         system.place(&order).await;
         system.settled().await;
         reactor.end().await;
-        let subject = events::subjects::link(LinkPurpose::Password, user);
+        let subject = subjects::link(LinkPurpose::Password, user);
         positions.insert(system.users.last(&subject).await.unwrap().unwrap().position);
     }
     let mails = system.received();
@@ -75,7 +75,7 @@ async fn a_used_link_is_not_brought_back() {
         (LinkPurpose::Password, order(Mail::SetPassword { user })),
         (
             LinkPurpose::Email,
-            order(Mail::EmailChange { user, new_email: "new@example.com".to_owned() }),
+            order(Mail::EmailChange { user, new_email: "new@example.com".to_owned(), epoch: None }),
         ),
     ];
     let mut sent = 0;
@@ -107,4 +107,30 @@ async fn a_used_link_is_not_brought_back() {
     system.settled().await;
     reactor.end().await;
     assert_eq!(system.record(LinkPurpose::Password, user).await.unwrap().serial, Some(id(&again)));
+}
+
+#[tokio::test]
+async fn a_change_of_address_that_was_asked_for_before_a_recovery_is_not_mailed_after_it() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let wish = |epoch| {
+        let new_email = "new@example.com".to_owned();
+        order(Mail::EmailChange { user, new_email, epoch: Some(epoch) })
+    };
+    let ended = br#"{"sessions":{"kept":"none"}}"#.to_vec();
+    let recovery = system.put(subjects::user_revocation(user), ended).await;
+
+    let reactor = system.reactor().await;
+    system.place(&wish(Position(0))).await;
+    system.settled().await;
+    assert_eq!(system.received().len(), 0, "it was held up until somebody else had recovered");
+    assert_eq!(system.record(LinkPurpose::Email, user).await, None);
+
+    system.place(&wish(recovery)).await;
+    system.settled().await;
+    reactor.end().await;
+    let mails = system.received();
+    let [confirm, notice] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!(system.verified(confirm).await.kind, LinkKind::ConfirmEmail);
+    assert_eq!(system.verified(notice).await.kind, LinkKind::AbortEmail);
 }

@@ -160,7 +160,7 @@ async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
     let (system, server) = with_server(&["250 yes", "451 later"], "").await;
     let user = system.user("Bob@example.com", "bob").await;
     let new_email = "new@example.com".to_owned();
-    system.place(&order(Mail::EmailChange { user, new_email })).await;
+    system.place(&order(Mail::EmailChange { user, new_email, epoch: None })).await;
     let reactor = system.reactor().await;
     system.settled().await;
     reactor.end().await;

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use events::{
-    Actor, ClaimState, CommandId, EmailClaim, Event, Fact, LinkPurpose, LinkRecord, Position,
-    Snapshot, Timestamp, UserFact, UserId, UserState, feed, subjects, subjects::MAIL_ORDERS_FILTER,
+    Actor, ClaimState, CommandId, Cutoff, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
+    Position, Snapshot, Timestamp, UserFact, UserId, UserRevocation, UserState, feed, subjects,
+    subjects::MAIL_ORDERS_FILTER,
 };
 use local_stack::testing::{TempDir, temp_dir};
 use nats_access::{Account, Role, TestTrust};
@@ -321,7 +322,12 @@ impl System {
         let email = events::EmailAddress::parse(&after.email).unwrap();
         let credential = self.users.last(&subjects::user_credential(user)).await.unwrap();
         let credential = credential.map(|stored| stored.position).unwrap_or_default();
-        let binding = Binding { email: email.canonical(), credential };
+        let cutoff = self.users.last(&subjects::user_revocation(user)).await.unwrap();
+        let cutoff = cutoff.map_or_else(Cutoff::default, |stored| {
+            let revocation: UserRevocation = serde_json::from_slice(&stored.payload).unwrap();
+            Cutoff::of(revocation, stored.position)
+        });
+        let binding = Binding { email: email.canonical(), credential, cutoff };
         self.links.verify(unverified, &binding, ambient::now()).unwrap()
     }
 

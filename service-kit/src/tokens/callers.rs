@@ -1,5 +1,6 @@
 //! Who calls: a handler takes one of these, and without one it is open to everyone.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use axum::Router;
@@ -37,6 +38,23 @@ where
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         TokenVerifier::from_ref(state).authenticate(bearer(parts)?).await.map(Self)
+    }
+}
+
+/// The caller of a call that is open to everyone, if one can be told. A client may send a token that has expired
+/// with every request: such a caller is nobody, and may do what everyone may.
+#[derive(Debug, Clone)]
+pub struct Presented(pub Option<Caller>);
+
+impl<S> FromRequestParts<S> for Presented
+where
+    S: Send + Sync,
+    TokenVerifier: FromRef<S>,
+{
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let caller = Authenticated::from_request_parts(parts, state).await;
+        Ok(Self(caller.ok().map(|Authenticated(caller)| caller)))
     }
 }
 

@@ -1,0 +1,125 @@
+//! What an owner's recovery ends: everything that was pending on the account.
+
+use e2e::{Client, Mail, PASSWORD, Pair, System, wait_for};
+use serde_json::{Value, json};
+
+const NEW_PASSWORD: &str = "another password for tests";
+
+/// The newest link of a purpose in the mails to an address, once there is one.
+async fn mailed(system: &System, to: &str, purpose: &str) -> Mail {
+    let newest = || {
+        let is_it = |mail: &Mail| mail.link.as_ref().is_some_and(|link| link.purpose == purpose);
+        system.mails_to(to).into_iter().rfind(is_it)
+    };
+    wait_for("a mail", || async { newest().is_some() }).await;
+    newest().unwrap()
+}
+
+/// Makes a user with a verified address and a password; the path of the user.
+async fn verified_user(admin: &Client, email: &str) -> String {
+    let body = json!({"email": email, "password": PASSWORD, "email_verified": true});
+    let made = admin.post("/api/v1/users", &body).await.expect(201);
+    made.header("location").unwrap().to_owned()
+}
+
+/// Asks for another address, and waits for the mails: the link to confirm and the one to abort.
+async fn change_of_address(system: &System, caller: &Client, from: &str, to: &str) -> [Mail; 2] {
+    let body = json!({"new_email": to, "current_password": PASSWORD});
+    caller.post("/api/v1/auth/change-email", &body).await.expect(202);
+    let confirm = mailed(system, to, "confirm-email").await;
+    [confirm, mailed(system, from, "abort-email-change").await]
+}
+
+fn token(mail: &Mail) -> Value {
+    json!({"token": mail.token()})
+}
+
+async fn post(client: &Client, path: &str) -> u16 {
+    client.send("POST", path, None).await.status
+}
+
+#[tokio::test]
+async fn a_pending_change_of_address_dies_with_every_recovery() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let commands = system.commands();
+    let recoveries =
+        ["change", "reset", "logout-all", "logout-of", "disable", "roles", "set-password"];
+    for recovery in recoveries {
+        let (old, new) = (format!("{recovery}@example.com"), format!("{recovery}@evil.example"));
+        let path = verified_user(&admin, &old).await;
+        let bearer = commands.with_token(&commands.log_in(&old, PASSWORD).await.access);
+        let [confirm, abort] = change_of_address(&system, &bearer, &old, &new).await;
+        match recovery {
+            "change" => {
+                let body = json!({"current_password": PASSWORD, "new_password": NEW_PASSWORD});
+                bearer.post("/api/v1/auth/change-password", &body).await.expect(204);
+            }
+            "logout-all" => assert_eq!(post(&bearer, "/api/v1/auth/logout-all").await, 204),
+            "logout-of" => assert_eq!(post(&admin, &format!("{path}/logout-all")).await, 200),
+            "disable" => {
+                assert_eq!(post(&admin, &format!("{path}/disable")).await, 200);
+                assert_eq!(post(&admin, &format!("{path}/enable")).await, 200);
+            }
+            "roles" => {
+                admin.patch(&path, &json!({"roles": ["user", "clerk"]})).await.expect(200);
+            }
+            _ => {
+                let purpose = if recovery == "reset" {
+                    let request = json!({"email": old});
+                    commands
+                        .post("/api/v1/auth/password-reset-request", &request)
+                        .await
+                        .expect(202);
+                    "reset-password"
+                } else {
+                    assert_eq!(post(&admin, &format!("{path}/password-reset")).await, 202);
+                    "set-password"
+                };
+                let link = mailed(&system, &old, purpose).await;
+                let body = json!({"token": link.token(), "new_password": NEW_PASSWORD});
+                commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(204);
+            }
+        }
+        let call = "/api/v1/auth/change-email-confirm";
+        let refused = commands.post(call, &token(&confirm)).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid-token"), "{recovery}");
+        // The way back stays open, whoever has changed the password meanwhile.
+        let call = "/api/v1/auth/change-email-abort";
+        assert_eq!(commands.post(call, &token(&abort)).await.status, 204, "{recovery}");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_outlives_a_change_of_roles() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let email = "invited@example.com";
+    let made = admin.post("/api/v1/users", &json!({"email": email})).await.expect(201);
+    let link = mailed(&system, email, "set-password").await;
+    let roles = json!({"roles": ["user", "clerk"]});
+    admin.patch(made.header("location").unwrap(), &roles).await.expect(200);
+    let body = json!({"token": link.token(), "new_password": NEW_PASSWORD});
+    system.commands().post("/api/v1/auth/password-reset-confirm", &body).await.expect(204);
+}
+
+#[tokio::test]
+async fn a_confirmed_change_of_address_ends_every_session_but_its_own() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let commands = system.commands();
+    for from_within in [false, true] {
+        let (old, new) =
+            (format!("{from_within}@example.com"), format!("{from_within}@new.example"));
+        verified_user(&admin, &old).await;
+        let other: Pair = commands.log_in(&old, PASSWORD).await;
+        let own: Pair = commands.log_in(&old, PASSWORD).await;
+        let bearer = commands.with_token(&own.access);
+        let [confirm, _] = change_of_address(&system, &bearer, &old, &new).await;
+        let client = if from_within { &bearer } else { &commands };
+        client.post("/api/v1/auth/change-email-confirm", &token(&confirm)).await.expect(204);
+        commands.refresh(&other.refresh).await.expect(401);
+        commands.refresh(&own.refresh).await.expect(if from_within { 200 } else { 401 });
+        commands.log_in(&new, PASSWORD).await;
+    }
+}
