@@ -81,3 +81,37 @@ async fn the_same_key_at_once_is_done_once() {
     }
     assert_eq!(system.events().await.len(), 2, "administrator and one user");
 }
+
+#[tokio::test]
+async fn a_registration_that_is_repeated_for_a_token_goes_the_way_of_a_login() {
+    let system = System::shared().await;
+    let (admin, queries) = system.as_administrator().await;
+    let with_key = system.commands().with_header("idempotency-key", "token");
+    let path = "/api/v1/auth/register?with_token=true";
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let first = with_key.post(path, &body).await.expect(201);
+    let user = first.header("location").unwrap().to_owned();
+
+    // The roles of today, in an answer that is otherwise the first one.
+    admin.patch(&user, &json!({"roles": ["user", "operator"]})).await.expect(200);
+    let again = with_key.post(path, &body).await.expect(201);
+    assert_eq!((&again.body["user"], again.position()), (&first.body["user"], first.position()));
+    let token = again.body["token"]["access_token"].as_str().unwrap();
+    queries.with_token(token).get("/api/v1/users").await.expect(200);
+
+    // Nothing of a disabled user is good, and no new token is made.
+    admin.send("POST", &format!("{user}/disable"), None).await.expect(200);
+    let refused = with_key.post(path, &body).await.expect(401);
+    assert_eq!(refused.code(), "invalid-credentials");
+    assert_eq!(refused.body.get("token"), None);
+    admin.send("POST", &format!("{user}/enable"), None).await.expect(200);
+    with_key.post(path, &body).await.expect(201);
+
+    // The password of today.
+    let mut wrong = body.clone();
+    wrong["password"] = "another password".into();
+    with_key.post(path, &wrong).await.expect(401);
+    admin.delete(&user).await.expect(204);
+    let gone = with_key.post(path, &body).await;
+    assert!([401, 404].contains(&gone.status), "{gone:?}");
+}

@@ -112,6 +112,43 @@ async fn a_users_own_logins_are_not_in_each_others_way() {
     assert_eq!(count(401) + count(429), 20, "{answers:?}");
 }
 
+/// A repetition says whether its password is right.
+#[tokio::test]
+async fn a_repeated_registration_counts_as_a_login() {
+    let system = limited().await;
+    let commands = system.commands();
+    let with_key = commands.with_header("idempotency-key", "key 1");
+    for path in ["/api/v1/auth/register", "/api/v1/auth/register?with_token=true"] {
+        let email = format!("{}@example.com", path.len());
+        let body = |password: &str| json!({"email": email, "password": password});
+        with_key.post(path, &body(PASSWORD)).await.expect(201);
+        with_key.post(path, &body(PASSWORD)).await.expect(201);
+        assert_eq!(guess_until_closed([&commands, &commands], &email).await, FAILURES_MAX);
+        // Neither the right password nor a guess is looked at.
+        for password in [PASSWORD, "another password"] {
+            let refused = with_key.post(path, &body(password)).await.expect(429);
+            assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"account\""));
+        }
+    }
+}
+
+#[tokio::test]
+async fn guesses_by_a_repeated_registration_close_the_account() {
+    let system = limited().await;
+    let commands = system.commands();
+    let with_key = commands.with_header("idempotency-key", "key 1");
+    let body = |password: &str| json!({"email": ADA, "password": password});
+    let path = "/api/v1/auth/register?with_token=true";
+    with_key.post(path, &body(PASSWORD)).await.expect(201);
+    wait_for("a guess to be refused unseen", || async {
+        let guess = with_key.post(path, &body("a wrong password")).await;
+        assert!([401, 429].contains(&guess.status), "{guess:?}");
+        guess.status == 429
+    })
+    .await;
+    login(&commands, ADA, PASSWORD).await.expect(429);
+}
+
 /// Uncounted guesses would be free: without the counts no password is looked at.
 #[tokio::test]
 async fn without_its_counts_a_login_is_refused_and_tells_nothing() {

@@ -1,9 +1,12 @@
 //! Login: one answer and one duration for unknown, wrong and disabled.
 
-use events::{Cutoff, EmailAddress, Status, User, UserId, UserState};
+use std::net::IpAddr;
+
+use events::{EmailAddress, Status, UserId};
 use service_kit::ambient;
 use tokio::time::Instant;
 
+use super::sessions::Proved;
 use super::{CommandError, Granted, Users};
 use crate::domain::{Device, Password};
 use crate::ports::throttle::Watched;
@@ -23,10 +26,8 @@ impl Users {
                 let (Some(email), Some(password)) = (email, password) else {
                     return Err(CommandError::InvalidCredentials);
                 };
-                let watched = [Watched::Address(device.ip), Watched::Account(&email)];
-                let authenticating = users.authenticate(&email, password);
-                let (user, cutoff) = users.attempt(&watched, authenticating).await?;
-                users.start_session(user, &cutoff, &device).await
+                let proved = users.attempt_login(&email, password, device.ip).await?;
+                users.start_session(proved, &device).await
             })
             .await;
         // A message that is there takes longer to read than none, and a hash of another system is not as
@@ -37,26 +38,36 @@ impl Users {
         granted
     }
 
-    /// Who has that address and password.
+    /// Who has that address and password and may log in; counted where attempts are.
+    pub(super) async fn attempt_login(
+        &self,
+        email: &EmailAddress,
+        password: Password,
+        from: IpAddr,
+    ) -> Result<Proved, CommandError> {
+        let watched = [Watched::Address(from), Watched::Account(email)];
+        self.attempt(&watched, self.authenticate(email, password)).await
+    }
+
     async fn authenticate(
         &self,
         email: &EmailAddress,
         password: Password,
-    ) -> Result<(User, Cutoff), CommandError> {
+    ) -> Result<Proved, CommandError> {
         let holder = self.log().claim(email).await?.value;
         // Nobody costs the same reads and the same hash as somebody.
         let id = holder.unwrap_or_else(|| UserId::from_uuid(ambient::new_uuid()));
-        // Before everything that it may end: a revocation that comes later is newer than this epoch.
+        // Before everything that it may end.
         let cutoff = self.log().cutoff(id).await?.value;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
         let verified = self.parts.hasher.verify(password.clone(), credential.value).await?;
-        let UserState::Present(user) = state.value else {
-            return Err(CommandError::InvalidCredentials);
-        };
+        let proved = Proved::by_secret(cutoff, state.value);
+        let Some(user) = proved.user() else { return Err(CommandError::InvalidCredentials) };
         // Where a registration tells nothing, a login with the password that was just registered must not
         // tell that the address was free.
         let concealed = self.parts.discretion.conceal_existing && !user.email_verified;
+        // A disabled user is refused by the session, too; here the refusal counts as a wrong password does.
         let welcome = user.status == Status::Active && holder == Some(user.id) && !concealed;
         if !verified.matches || !welcome {
             return Err(CommandError::InvalidCredentials);
@@ -66,6 +77,6 @@ impl Users {
             // Whoever lost this race will be upgraded at the next login.
             let _ = self.log().rehash(id, &hash, credential.guard).await;
         }
-        Ok((user, cutoff))
+        Ok(proved)
     }
 }

@@ -32,32 +32,51 @@ pub struct Granted {
     pub position: Position,
 }
 
+/// A user who has proved who they are. Only what proves it makes one, so no session starts in another way.
+pub(super) struct Proved {
+    state: UserState,
+    cutoff: Cutoff,
+}
+
+impl Proved {
+    /// By a secret of the user: `cutoff` and `state` were read before it was compared, in this order. A revocation
+    /// that comes later is newer than the epoch of the session.
+    pub(super) const fn by_secret(cutoff: Cutoff, state: UserState) -> Self {
+        Self { state, cutoff }
+    }
+
+    /// By having become a user with this command: nothing can have been revoked before it.
+    pub(super) fn by_registration(user: User) -> Self {
+        Self { state: UserState::Present(user), cutoff: Cutoff::default() }
+    }
+
+    /// The user of the proof, if there is one.
+    pub(super) const fn user(&self) -> Option<&User> {
+        match &self.state {
+            UserState::Present(user) => Some(user),
+            UserState::Absent | UserState::Deleted(_) => None,
+        }
+    }
+}
+
 impl Users {
-    /// Starts a session of a user who has proved who they are, `cutoff` having been read before that.
+    /// Starts a session of a user who has proved who they are and may log in.
     pub(super) async fn start_session(
         &self,
-        user: User,
-        cutoff: &Cutoff,
+        proved: Proved,
         device: &Device,
     ) -> Result<Granted, CommandError> {
+        let Proved { state, cutoff } = proved;
         let seed = (self.parts.seeds)().map_err(CommandError::internal)?;
         let id = SessionId::from_uuid(ambient::new_uuid());
         let rules = self.parts.session_rules;
-        let fact = rules.start(cutoff.position, seed, device, ambient::now());
+        let started = rules.start(&state, cutoff.position, seed, device, ambient::now());
+        let (fact, user) = started.ok_or(CommandError::InvalidCredentials)?;
         let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
-            Some((session, position)) => Ok(self.granted(user, session, cutoff, position)),
+            Some((session, position)) => Ok(self.granted(user, session, &cutoff, position)),
             None => Err(CommandError::internal("a new session id was in use".to_owned())),
         }
-    }
-
-    /// Starts a session of a user who has just been registered.
-    pub async fn first_session(&self, user: User, device: Device) -> Result<Granted, CommandError> {
-        self.to_the_end(|users| async move {
-            let cutoff = users.log().cutoff(user.id).await?.value;
-            users.start_session(user, &cutoff, &device).await
-        })
-        .await
     }
 
     /// Replaces a refresh token by the next one.

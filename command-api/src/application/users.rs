@@ -13,12 +13,23 @@ use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
 
 use super::rights::Rights;
-use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
+use super::sessions::Proved;
+use super::{ATTEMPTS_MAX, CommandError, Done, Granted, Request, Users, settled};
 use crate::domain::{
-    Admins, Change as ChangeUser, Command, Password, Register, Rejection, decide, revocation,
+    Admins, Change as ChangeUser, Command, Device, Password, Register, Rejection, decide,
+    revocation,
 };
-use crate::ports::throttle::Counted;
+use crate::ports::throttle::{Counted, Watched};
 use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
+
+/// What came of a registration.
+enum Registered {
+    /// The user was made by this request.
+    Now(Done),
+    /// The key of the request had made it before. Whoever repeats it has to prove the password before anything is
+    /// answered.
+    Before(Done),
+}
 
 impl Users {
     /// Makes a user with a claim on its address and a credential, all in one batch.
@@ -31,7 +42,45 @@ impl Users {
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
             users.count(Counted::RegistrationFrom(from)).await?;
-            users.register_now(&register, Some(password), &request).await
+            match users.register_now(&register, Some(password.clone()), &request).await? {
+                Registered::Now(done) => Ok(done),
+                Registered::Before(done) => {
+                    let email = &register.email;
+                    users.prove_registration(done, email, password, from).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// Makes a user and starts a session. A repetition goes the way of a login: the user of now decides.
+    pub async fn register_with_session(
+        &self,
+        register: Register,
+        password: Password,
+        device: Device,
+        request: Request,
+    ) -> Result<(Done, Granted), CommandError> {
+        self.to_the_end(|users| async move {
+            users.count(Counted::RegistrationFrom(device.ip)).await?;
+            let registered =
+                users.register_now(&register, Some(password.clone()), &request).await?;
+            let (done, proved) = match registered {
+                Registered::Now(done) => {
+                    let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
+                    (done, Proved::by_registration(user))
+                }
+                Registered::Before(done) => {
+                    let proved = users.attempt_login(&register.email, password, device.ip).await?;
+                    // The address may be somebody else's by now.
+                    if proved.user().map(|user| user.id) != done.user.as_ref().map(|user| user.id) {
+                        return Err(CommandError::InvalidCredentials);
+                    }
+                    (done, proved)
+                }
+            };
+            let granted = users.start_session(proved, &device).await?;
+            Ok((done, granted))
         })
         .await
     }
@@ -54,7 +103,16 @@ impl Users {
         let told = self
             .to_the_end(|users| async move {
                 users.count(Counted::RegistrationFrom(from)).await?;
-                match users.register_now(&register, Some(password), &request).await {
+                let proving = async {
+                    match users.register_now(&register, Some(password.clone()), &request).await? {
+                        Registered::Now(done) => Ok(done),
+                        Registered::Before(done) => {
+                            let email = &register.email;
+                            users.prove_registration(done, email, password, from).await
+                        }
+                    }
+                };
+                match proving.await {
                     Ok(_) => Ok(()),
                     // That a key was used before also tells that its registration went through.
                     Err(
@@ -92,7 +150,10 @@ impl Users {
             if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
                 return Err(CommandError::Forbidden);
             }
-            users.register_now(&register, password, &request).await
+            match users.register_now(&register, password.clone(), &request).await? {
+                Registered::Now(done) => Ok(done),
+                Registered::Before(done) => users.same_password(done, password).await,
+            }
         })
         .await
     }
@@ -177,7 +238,7 @@ impl Users {
         register: &Register,
         password: Option<Password>,
         request: &Request,
-    ) -> Result<Done, CommandError> {
+    ) -> Result<Registered, CommandError> {
         let _running = self.in_flight.start(request.key.as_ref())?;
         let user = UserId::from_uuid(ambient::new_uuid());
         let origin = request.origin();
@@ -189,10 +250,7 @@ impl Users {
         }
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
-                return match password {
-                    Some(password) => self.same_password(done, password).await,
-                    None => Ok(done),
-                };
+                return Ok(Registered::Before(done));
             }
             let claim = self.log().claim(&register.email).await?;
             if claim.value.is_some() {
@@ -212,7 +270,7 @@ impl Users {
             change.key.clone_from(&request.key);
             change.events = events;
             if let Some(position) = settled(self.log().append(&change).await)? {
-                return done(&state, position);
+                return Ok(Registered::Now(done(&state, position)?));
             }
         }
         Err(CommandError::overloaded())
@@ -226,8 +284,25 @@ impl Users {
         Ok(Some(self.parts.hasher.hash(password.clone()).await?))
     }
 
-    /// A repeated registration proves itself by its password, which no fingerprint keeps.
-    async fn same_password(&self, done: Done, password: Password) -> Result<Done, CommandError> {
+    /// A repeated registration proves itself by its password, which no fingerprint keeps. It tells whether the
+    /// password is right, so it counts as a login does.
+    async fn prove_registration(
+        &self,
+        done: Done,
+        email: &EmailAddress,
+        password: Password,
+        from: IpAddr,
+    ) -> Result<Done, CommandError> {
+        let watched = [Watched::Address(from), Watched::Account(email)];
+        self.attempt(&watched, self.same_password(done, Some(password))).await
+    }
+
+    async fn same_password(
+        &self,
+        done: Done,
+        password: Option<Password>,
+    ) -> Result<Done, CommandError> {
+        let Some(password) = password else { return Ok(done) };
         let Some(user) = &done.user else { return Err(Rejection::NoSuchUser.into()) };
         let credential = self.log().credential(user.id).await?;
         if self.parts.hasher.verify(password, credential.value).await?.matches {

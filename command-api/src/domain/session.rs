@@ -28,24 +28,30 @@ pub struct Device {
 }
 
 impl SessionRules {
-    /// A new session.
+    /// A new session of a user who may log in; `None` for anybody else.
     #[must_use]
     pub fn start(
         &self,
+        user: &UserState,
         epoch: Position,
         seed: SessionSeed,
         device: &Device,
         now: Timestamp,
-    ) -> SessionFact {
+    ) -> Option<(SessionFact, User)> {
+        let UserState::Present(user) = user else { return None };
+        if user.status != Status::Active {
+            return None;
+        }
         let ends_at = now.plus_seconds(self.absolute_s);
-        SessionFact::Started {
+        let fact = SessionFact::Started {
             epoch,
             seed,
             expires_at: now.plus_seconds(self.idle_s).min(ends_at),
             ends_at,
             user_agent: device.user_agent.clone(),
             ip: Some(device.ip.to_string()),
-        }
+        };
+        Some((fact, user.clone()))
     }
 
     /// What becomes of a session whose refresh token of that generation was presented. The user is the
@@ -143,11 +149,15 @@ mod tests {
         [registered].iter().chain(facts).fold(UserState::Absent, fold)
     }
 
-    /// A session started at 0 and refreshed at those seconds.
-    fn session(refreshed_at: &[i64]) -> Session {
+    fn start(user: &UserState) -> Option<(SessionFact, User)> {
         let seed = SessionSeed::from_bytes([1; 16]);
         let device = Device { ip: IpAddr::from([192, 0, 2, 1]), user_agent: None };
-        let started = RULES.start(Position(0), seed, &device, at(0));
+        RULES.start(user, Position(0), seed, &device, at(0))
+    }
+
+    /// A session started at 0 and refreshed at those seconds.
+    fn session(refreshed_at: &[i64]) -> Session {
+        let (started, _) = start(&user(&[])).unwrap();
         let start = evolve_session(None, user_id(), session_id(), &started, at(0)).unwrap();
         refreshed_at.iter().fold(start, |session, second| {
             let generation = session.generation;
@@ -212,6 +222,15 @@ mod tests {
             panic!("only access tokens end")
         };
         assert_eq!(epoch, Position(9), "the session has taken note");
+    }
+
+    #[test]
+    fn a_session_starts_for_an_active_user_alone() {
+        assert!(start(&user(&[])).is_some());
+        assert!(start(&user(&[UserFact::Disabled, UserFact::Enabled])).is_some());
+        for gone in [UserState::Absent, user(&[UserFact::Disabled]), user(&[UserFact::Deleted])] {
+            assert_eq!(start(&gone), None);
+        }
     }
 
     #[test]

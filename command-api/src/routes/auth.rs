@@ -99,13 +99,18 @@ pub async fn register(
         state.users.register_concealed(register, password, device.ip, request).await?;
         return Ok(StatusCode::ACCEPTED.into_response());
     }
-    let done = state.users.register(register, password, device.ip, request).await?;
+    let (done, granted) = if with_token {
+        let registered = state.users.register_with_session(register, password, device, request);
+        let (done, granted) = registered.await?;
+        (done, Some(granted))
+    } else {
+        (state.users.register(register, password, device.ip, request).await?, None)
+    };
 
     let Some(user) = done.user.clone() else { return Err(Problem::new(Code::NotFound)) };
     let location = format!("/api/v1/users/{}", user.id);
     let tag = etag(done.revision);
-    let mut response = if with_token {
-        let granted = state.users.first_session(user.clone(), device).await?;
+    let mut response = if let Some(granted) = granted {
         let (token, session) = (token(&state, &granted)?, granted.position);
         let body = UserWithToken { token, user: UserRead::new(user, None) };
         let created = StatusCode::CREATED;
