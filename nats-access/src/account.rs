@@ -10,16 +10,19 @@ use crate::error::TrustError;
 use crate::permissions::Role;
 use crate::service::ServiceUser;
 use crate::subscriber::SubscriberName;
-use crate::trust::{ACCOUNT_FILE, OPERATOR_FILE, SEEDS_FOLDER, SUBSCRIBERS_FILE, SYSTEM_FILE};
+use crate::trust::{
+    ACCOUNT_FILE, OPERATOR_FILE, SEEDS_FOLDER, SERVICES_FILE, SUBSCRIBERS_FILE, SYSTEM_FILE,
+};
 use crate::{creds, files, jwt};
 
-/// An account: streams and subjects of its own, which no other account can see. Beside it is the account of
-/// those who subscribe to its feed.
+/// An account: streams and subjects of its own, which no other account can see. Beside it are two without
+/// streams: that of those who subscribe to its feed, and that of peer services and verifiers.
 pub struct Account {
     pub(crate) name: String,
     pub(crate) key: KeyPair,
     pub(crate) subscribers: KeyPair,
-    /// Users of either whose credentials are good no more.
+    pub(crate) services: KeyPair,
+    /// Users of any of them whose credentials are good no more.
     pub(crate) revoked: BTreeSet<String>,
 }
 
@@ -29,6 +32,7 @@ impl Account {
             name,
             key: KeyPair::new_account(),
             subscribers: KeyPair::new_account(),
+            services: KeyPair::new_account(),
             revoked: BTreeSet::new(),
         }
     }
@@ -54,7 +58,7 @@ impl Account {
         Ok(creds::text(&jwt, &user.seed()?))
     }
 
-    /// Credentials for a new user of a further service, as the text of a `.creds` file: a secret.
+    /// Credentials for a new user of a peer service, as the text of a `.creds` file: a secret.
     ///
     /// # Errors
     ///
@@ -74,6 +78,7 @@ impl Account {
                 (SYSTEM_FILE, &KeyPair::new_account().seed()?),
                 (ACCOUNT_FILE, &self.key.seed()?),
                 (SUBSCRIBERS_FILE, &self.subscribers.seed()?),
+                (SERVICES_FILE, &self.services.seed()?),
             ],
         )
     }
@@ -93,7 +98,7 @@ impl Account {
         user: &KeyPair,
         service: &ServiceUser,
     ) -> Result<String, TrustError> {
-        let jwt = jwt::service(&self.key, user, service)?;
+        let jwt = jwt::service(&self.services, user, service)?;
         Ok(creds::text(&jwt, &user.seed()?))
     }
 }

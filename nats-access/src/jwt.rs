@@ -10,18 +10,31 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use serde::Serialize;
 
+use crate::crossing::{Request, without_overlaps};
 use crate::error::TrustError;
 use crate::permissions::{Direction, Role};
-use crate::service::ServiceUser;
+use crate::service::{self, ServiceUser};
 use crate::subscriber::{self, SubscriberName};
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 const VERSION: u8 = 2;
-/// In every token, 2026-01-01T00:00:00Z. A token that told the time of its making would differ
-/// each time; zero would count as "no time given" where a revocation looks at it.
+/// In the tokens of operator and accounts, 2026-01-01T00:00:00Z. A token that told the time of its making would differ
+/// each time.
 const ISSUED_AT_UNIX_SECONDS: u64 = 1_767_225_600;
+/// In the tokens of the users of each account: the day on which rights were last taken away from them. The account refuses
+/// every token that is older, so a copy of an old file ends together with the rights in it. A right that is added needs
+/// no new day: files with the old ones may stay.
+const OWN_RIGHTS_SINCE_UNIX_SECONDS: u64 = 1_795_996_800; // 2026-11-30
+const SERVICE_RIGHTS_SINCE_UNIX_SECONDS: u64 = 1_795_996_800; // 2026-11-30
+const SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS: u64 = ISSUED_AT_UNIX_SECONDS;
+/// A user that is revoked stays so, whatever day its next token would name: 2100-01-01T00:00:00Z.
+const REVOKED_THROUGH_UNIX_SECONDS: u64 = 4_102_444_800;
+/// "Every user" in the revocations of an account.
+const EVERYBODY: &str = "*";
 /// To the server a limit that is left out is zero: nothing allowed.
 const NO_LIMIT: i64 = -1;
+/// The name of what services hear, in both accounts.
+const HEARD_NAME: &str = "services-parked";
 
 #[derive(Serialize)]
 struct Claims<'a, T> {
@@ -47,8 +60,7 @@ struct AccountClaims {
     kind: &'static str,
     version: u8,
     limits: AccountLimits,
-    /// Users whose tokens are good no more, when they were made at this time or before: all of them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// Users whose tokens are good no more when they were made at this time or before.
     revocations: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     exports: Vec<Export>,
@@ -56,7 +68,7 @@ struct AccountClaims {
     imports: Vec<Import>,
 }
 
-/// Requests that other accounts may send here.
+/// Requests that other accounts may send here, or messages that they may hear.
 #[derive(Serialize)]
 struct Export {
     name: &'static str,
@@ -64,10 +76,11 @@ struct Export {
     #[serde(rename = "type")]
     kind: &'static str,
     /// How many answers one request may have.
-    response_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_type: Option<&'static str>,
 }
 
-/// Requests that go to another account.
+/// Requests that go to another account, or messages that come from it.
 #[derive(Serialize)]
 struct Import {
     name: &'static str,
@@ -159,7 +172,8 @@ pub(crate) fn system_account(
     account: &KeyPair,
     name: &str,
 ) -> Result<String, TrustError> {
-    account_with(operator, account, name, None, (Vec::new(), Vec::new()), &BTreeSet::new())
+    let refused = Refused { before: ISSUED_AT_UNIX_SECONDS, users: &BTreeSet::new() };
+    account_with(operator, account, name, None, (Vec::new(), Vec::new()), refused)
 }
 
 /// The token of the account of the subscribers. It has no stream of its own: what its users may ask goes to
@@ -172,14 +186,41 @@ pub(crate) fn subscribers_account(
     name: &str,
     revoked: &BTreeSet<String>,
 ) -> Result<String, TrustError> {
-    let imports = subscriber::REQUESTS.iter().map(|request| Import {
+    let imports = imports(&subscriber::REQUESTS, product);
+    let refused = Refused { before: SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
+    account_with(operator, account, name, None, (Vec::new(), imports), refused)
+}
+
+/// The token of the account of peer services and verifiers. It has no stream of its own either: their streams are in the
+/// product's account, and so is what they follow.
+pub(crate) fn services_account(
+    operator: &KeyPair,
+    account: &KeyPair,
+    product: &KeyPair,
+    name: &str,
+    revoked: &BTreeSet<String>,
+) -> Result<String, TrustError> {
+    let mut imports = imports(&service::REQUESTS, product);
+    imports.push(Import {
+        name: HEARD_NAME,
+        subject: service::HEARD,
+        local_subject: None,
+        account: product.public_key(),
+        kind: "stream",
+    });
+    let refused = Refused { before: SERVICE_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
+    account_with(operator, account, name, None, (Vec::new(), imports), refused)
+}
+
+fn imports(requests: &[Request], product: &KeyPair) -> Vec<Import> {
+    let import = |request: &Request| Import {
         name: request.name,
         subject: request.subject,
         local_subject: request.local,
         account: product.public_key(),
         kind: "service",
-    });
-    account_with(operator, account, name, None, (Vec::new(), imports.collect()), revoked)
+    };
+    requests.iter().map(import).collect()
 }
 
 /// The token of an account with streams.
@@ -198,14 +239,26 @@ pub(crate) fn account(
         mem_max_stream_bytes: NO_LIMIT,
         disk_max_stream_bytes: NO_LIMIT,
     };
-    let exports = subscriber::REQUESTS.iter().map(|request| Export {
+    let requests = without_overlaps(&[&service::REQUESTS, &subscriber::REQUESTS]);
+    let requests = requests.into_iter().map(|request| Export {
         name: request.name,
         subject: request.subject,
         kind: "service",
-        response_type: if request.many_answers { "Stream" } else { "Singleton" },
+        response_type: Some(if request.many_answers { "Stream" } else { "Singleton" }),
     });
-    let crossing = (exports.collect(), Vec::new());
-    account_with(operator, account, name, Some(jetstream), crossing, revoked)
+    let heard =
+        Export { name: HEARD_NAME, subject: service::HEARD, kind: "stream", response_type: None };
+    let crossing = (requests.chain([heard]).collect(), Vec::new());
+    let refused = Refused { before: OWN_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
+    account_with(operator, account, name, Some(jetstream), crossing, refused)
+}
+
+/// Whom an account does not let in.
+struct Refused<'a> {
+    /// Everybody whose token is older.
+    before: u64,
+    /// Users, whatever their token says.
+    users: &'a BTreeSet<String>,
 }
 
 fn account_with(
@@ -214,7 +267,7 @@ fn account_with(
     name: &str,
     jetstream: Option<JetStreamLimits>,
     (exports, imports): (Vec<Export>, Vec<Import>),
-    revoked: &BTreeSet<String>,
+    refused: Refused<'_>,
 ) -> Result<String, TrustError> {
     let limits = AccountLimits {
         subs: NO_LIMIT,
@@ -227,7 +280,9 @@ fn account_with(
         leaf: NO_LIMIT,
         jetstream,
     };
-    let revocations = revoked.iter().map(|user| (user.clone(), ISSUED_AT_UNIX_SECONDS)).collect();
+    let users = refused.users.iter().map(|user| (user.clone(), REVOKED_THROUGH_UNIX_SECONDS));
+    let everybody = (EVERYBODY.to_owned(), refused.before.saturating_sub(1));
+    let revocations = users.chain([everybody]).collect();
     let claims =
         AccountClaims { kind: "account", version: VERSION, limits, revocations, exports, imports };
     encode(operator, account, name, &claims)
@@ -238,7 +293,8 @@ pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<Stri
     let publish =
         Subjects::only(role.subjects(Direction::Publish), role.subjects(Direction::NeverPublish));
     let subscribe = Subjects::only(role.subjects(Direction::Subscribe), [""; 0]);
-    encode(account, user, role.name(), &user_claims(publish, subscribe))
+    let claims = user_claims(publish, subscribe);
+    encode_at(OWN_RIGHTS_SINCE_UNIX_SECONDS, account, user, role.name(), &claims)
 }
 
 /// The token of a further service, with exactly what its names give it.
@@ -252,7 +308,8 @@ pub(crate) fn service(
         service.subjects(Direction::NeverPublish),
     );
     let subscribe = Subjects::only(service.subjects(Direction::Subscribe), [""; 0]);
-    encode(account, user, service.name(), &user_claims(publish, subscribe))
+    let claims = user_claims(publish, subscribe);
+    encode_at(SERVICE_RIGHTS_SINCE_UNIX_SECONDS, account, user, service.name(), &claims)
 }
 
 /// Who signed a token, and the name in it. The signature is not looked at: this is for telling whose a file is, and
@@ -273,7 +330,8 @@ pub(crate) fn subscriber(
 ) -> Result<String, TrustError> {
     let publish = Subjects::only(subscriber::requests_of(name), [""; 0]);
     let subscribe = Subjects::only([format!("{}.>", name.inbox_prefix())], [""; 0]);
-    encode(account, user, name.as_str(), &user_claims(publish, subscribe))
+    let claims = user_claims(publish, subscribe);
+    encode_at(SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS, account, user, name.as_str(), &claims)
 }
 
 const fn user_claims(publish: Subjects, subscribe: Subjects) -> UserClaims {
@@ -294,9 +352,18 @@ fn encode<T: Serialize>(
     name: &str,
     nats: &T,
 ) -> Result<String, TrustError> {
+    encode_at(ISSUED_AT_UNIX_SECONDS, issuer, subject, name, nats)
+}
+
+fn encode_at<T: Serialize>(
+    iat: u64,
+    issuer: &KeyPair,
+    subject: &KeyPair,
+    name: &str,
+    nats: &T,
+) -> Result<String, TrustError> {
     let (iss, sub) = (issuer.public_key(), subject.public_key());
-    let mut claims =
-        Claims { jti: "", iat: ISSUED_AT_UNIX_SECONDS, iss: &iss, name, sub: &sub, nats };
+    let mut claims = Claims { jti: "", iat, iss: &iss, name, sub: &sub, nats };
     // A token needs an id that no other token has: the signature of all that makes it differ.
     let jti = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(&serde_json::to_vec(&claims)?)?);
     claims.jti = &jti;

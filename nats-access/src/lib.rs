@@ -21,8 +21,9 @@
 //!
 //! # What not for
 //!
-//! Nothing here expires: credentials are valid until their user is revoked ([`Trust::revoke`]) and the servers have been
-//! told, or until the account itself is replaced.
+//! Nothing here expires by time: credentials are valid until their user is revoked ([`Trust::revoke`]), until rights of its
+//! account are narrowed and it holds a copy of before (`jwt.rs`), or until the account itself is replaced; each once the
+//! servers have been told.
 //! No TLS, which is the business of the configuration around this one.
 //!
 //! Subscribers of the feed live in an account of their own, which has no streams: it imports the few
@@ -30,8 +31,11 @@
 //! for the next message and name a subject of the log as the place for the answer, and the server would
 //! store it there (tried).
 //!
-//! For the services of Roster, and for further ones beside them, the table is a fence against mistakes and against most of what a stolen service could do, not
-//! against all of it. The server does not check where a requester wants its answer: whoever may
+//! Peer services and verifiers live in a third account, which has no streams either and imports what they may ask under
+//! the subjects that it has in the account of the product (ADR 28). So the same holds for them.
+//!
+//! For the services of Roster themselves the table is a fence against mistakes and against most of what a stolen service
+//! could do, not against all of it. The server does not check where a requester wants its answer: whoever may
 //! ask JetStream anything can have the answer of the server stored under a subject of the log.
 //! `STREAM.MSG.GET` names the message it is after in the payload, where no permission reaches, and
 //! so does a `CONSUMER.CREATE` whose permission leaves the filter open: whoever has them can read
@@ -40,6 +44,7 @@
 
 mod account;
 mod creds;
+mod crossing;
 mod error;
 mod files;
 mod jwt;

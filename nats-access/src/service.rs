@@ -1,15 +1,41 @@
-//! What a further service beside Roster's own may do: everything follows from its names (ADR 23).
+//! What a peer service beside Roster's own may do: everything follows from its names (ADR 23).
 //!
-//! It lives in the account of the log, so what stands at the top of this crate about answers that land in the log holds
-//! for it too: its credentials are to be kept like those of Roster's own services.
+//! It lives in an account without streams (ADR 28). Its own streams are in the account of the product, like Roster's; what
+//! it may ask and write there crosses under the same subjects, and the server answers in the account of the services. So
+//! no answer can be stored under a subject of a log, wherever a service wants to have it.
 
 use events::ServiceNames;
 use events::feed::FEED_STREAM;
 
+use crate::crossing::Request;
 use crate::permissions::{Direction, Role};
 
 /// What the name of the user of a verifier ends with.
 const VERIFIER_SUFFIX: &str = "-verifier";
+
+/// Everything that crosses into the account of the product. An account names wildcards, since services come and go without
+/// a change to a server; what each user may publish of them follows from its names.
+#[rustfmt::skip]
+pub(crate) const REQUESTS: [Request; 13] = [
+    // Nobody may ask it. Without this import the server would answer all of `$JS.API` in this account itself, and say
+    // that it has no JetStream; with it the other subjects of the API can be imported under their own names.
+    Request::new("services-api", "$JS.API.INFO", false),
+    Request::new("services-revoked-users", "$JS.API.CONSUMER.CREATE.USERS.*.rv.user.*", false),
+    Request::new("services-revoked-sessions", "$JS.API.CONSUMER.CREATE.SESSIONS.*.rv.session.*", false),
+    Request::new("services-follow", "$JS.API.CONSUMER.CREATE.*.*.ev.*.*", false),
+    Request::new("services-next", "$JS.API.CONSUMER.MSG.NEXT.*.*", true),
+    Request::new("services-consumer", "$JS.API.CONSUMER.INFO.USER_EVENTS.*", false),
+    Request::new("services-stream", "$JS.API.STREAM.INFO.*", false),
+    Request::new("services-get", "$JS.API.STREAM.MSG.GET.*", false),
+    Request::new("services-ack", "$JS.ACK.USER_EVENTS.>", false),
+    Request::new("services-ack-2", "$JS.ACK.*.*.USER_EVENTS.>", false),
+    Request::new("services-events", "ev.*.*", false),
+    Request::new("services-records", "ik.*.*", false),
+    Request::new("services-feeds", "*.v1.*.*", false),
+];
+
+/// What the operator says in the account of the product and services hear in theirs.
+pub(crate) const HEARD: &str = "roster.parked.*";
 
 /// One thing that a user may do, or never may.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +255,17 @@ mod tests {
         assert_eq!(sorted(&user, NeverPublish), NEVER);
         assert_eq!(sorted(&user, Subscribe), ["_INBOX_product-verifier.>"]);
         assert_eq!(user.inbox_prefix(), "_INBOX_product-verifier");
+    }
+
+    /// Of what a service says, only how far its views are stays in the account of the services.
+    #[test]
+    fn whatever_a_service_may_ask_or_write_crosses_into_the_account_of_the_product() {
+        for user in [ServiceUser::service(&PRODUCT), ServiceUser::verifier(&PRODUCT)] {
+            for subject in user.subjects(Publish) {
+                let crosses = REQUESTS.iter().any(|request| request.lets_through(&subject));
+                assert_eq!(crosses, subject != PRODUCT.position(), "{subject}");
+            }
+        }
     }
 
     /// Of two services neither has a subject that the other or Roster writes to.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::crossing::Request;
+
 /// The streams that a subscriber reads: the feed, and the states it may begin with.
 const STREAMS: [&str; 2] = ["USER_EVENTS", "USER_SNAPSHOTS"];
 
@@ -50,28 +52,17 @@ impl fmt::Display for SubscriberName {
 /// the server itself answers in every account, and says that this one has no JetStream (tried).
 pub const API_PREFIX: &str = "feed";
 
-/// One kind of request that crosses from the account of the subscribers into that of the product.
-pub(crate) struct Request {
-    pub(crate) name: &'static str,
-    /// As the product's account has it.
-    pub(crate) subject: &'static str,
-    /// As a subscriber has it, with `$1` for what fits the wildcard; `None` for the same.
-    pub(crate) local: Option<&'static str>,
-    /// A request for messages is answered by all of them, and by heartbeats.
-    pub(crate) many_answers: bool,
-}
-
 const fn api(
     name: &'static str,
     subject: &'static str,
     local: &'static str,
     many_answers: bool,
 ) -> Request {
-    Request { name, subject, local: Some(local), many_answers }
+    Request { local: Some(local), ..Request::new(name, subject, many_answers) }
 }
 
 const fn ack(name: &'static str, subject: &'static str) -> Request {
-    Request { name, subject, local: None, many_answers: false }
+    Request::new(name, subject, false)
 }
 
 /// All of them. Acknowledgements come in two forms; a server uses the longer one once `js_ack_fc_v2` is on.
@@ -119,19 +110,8 @@ mod tests {
     fn whatever_a_subscriber_may_ask_crosses_into_the_account_of_the_product() {
         let name = SubscriberName::parse("billing").unwrap();
         for subject in requests_of(&name) {
-            let crosses = |pattern: &str| {
-                let (mut asked, mut tokens) = (subject.split('.'), pattern.split('.'));
-                loop {
-                    match (tokens.next(), asked.next()) {
-                        (Some(">"), Some(_)) | (None, None) => return true,
-                        (Some("*" | "$1"), Some(_)) => {}
-                        (Some(token), Some(word)) if token == word => {}
-                        _ => return false,
-                    }
-                }
-            };
-            let crossing = |request: &Request| crosses(request.local.unwrap_or(request.subject));
-            assert!(REQUESTS.iter().any(crossing), "{subject}");
+            let crosses = |request: &Request| request.lets_through(&subject);
+            assert!(REQUESTS.iter().any(crosses), "{subject}");
         }
     }
 }

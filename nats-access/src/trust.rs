@@ -18,12 +18,15 @@ pub(crate) const OPERATOR_FILE: &str = "operator.nk";
 pub(crate) const SYSTEM_FILE: &str = "system.nk";
 pub(crate) const ACCOUNT_FILE: &str = "account.nk";
 pub(crate) const SUBSCRIBERS_FILE: &str = "subscribers.nk";
+pub(crate) const SERVICES_FILE: &str = "services.nk";
 
 const OPERATOR_NAME: &str = "roster";
 const SYSTEM_NAME: &str = "SYS";
 const ACCOUNT_NAME: &str = "ROSTER";
 /// Behind the name of the account whose feed they read.
 const SUBSCRIBERS_SUFFIX: &str = "-SUBSCRIBERS";
+/// Behind the name of the account whose log they follow.
+const SERVICES_SUFFIX: &str = "-SERVICES";
 
 /// What became of a file of credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,24 +78,29 @@ impl Trust {
                     (SYSTEM_FILE, &KeyPair::new_account().seed()?),
                     (ACCOUNT_FILE, &KeyPair::new_account().seed()?),
                     (SUBSCRIBERS_FILE, &KeyPair::new_account().seed()?),
+                    (SERVICES_FILE, &KeyPair::new_account().seed()?),
                 ],
             )?;
         }
-        // A folder from before there were subscribers.
-        let subscribers = seeds.join(SUBSCRIBERS_FILE);
-        if !subscribers.try_exists().map_err(TrustError::io("read", &subscribers))? {
-            files::put_if_absent(&subscribers, &KeyPair::new_account().seed()?)?;
+        // A folder from before there were such accounts.
+        for later in [SUBSCRIBERS_FILE, SERVICES_FILE] {
+            let path = seeds.join(later);
+            if !path.try_exists().map_err(TrustError::io("read", &path))? {
+                files::put_if_absent(&path, &KeyPair::new_account().seed()?)?;
+            }
         }
         let operator = load_key(&seeds.join(OPERATOR_FILE), KeyPairType::Operator, "operator")?;
         let system = load_key(&seeds.join(SYSTEM_FILE), KeyPairType::Account, "account")?;
         let key = load_key(&seeds.join(ACCOUNT_FILE), KeyPairType::Account, "account")?;
-        let subscribers = load_key(&subscribers, KeyPairType::Account, "account")?;
+        let subscribers = load_key(&seeds.join(SUBSCRIBERS_FILE), KeyPairType::Account, "account")?;
+        let services = load_key(&seeds.join(SERVICES_FILE), KeyPairType::Account, "account")?;
         Ok(Self {
             root: Root { operator, system },
             account: Account {
                 name: ACCOUNT_NAME.to_owned(),
                 key,
                 subscribers,
+                services,
                 revoked: revoked::load(dir)?,
             },
         })
@@ -159,8 +167,8 @@ impl Trust {
     /// Writes the credentials of a role to a file of mode 0600.
     ///
     /// A file that has what its role may do today stays as it is. Otherwise it is replaced, with
-    /// the same user in it where that can still be read. The server goes on accepting a copy of
-    /// what was replaced, with what it allowed.
+    /// the same user in it where that can still be read. A copy of what was replaced is refused once the
+    /// servers have read [`Trust::server_config`], if rights were taken away.
     ///
     /// # Errors
     ///
@@ -177,10 +185,11 @@ impl Trust {
         Ok(())
     }
 
-    /// Writes the credentials of a further service to a file of mode 0600.
+    /// Writes the credentials of a peer service to a file of mode 0600.
     ///
-    /// Again is as good as once: a file with credentials of this service keeps its user, unless that is revoked, and is
-    /// brought to what the service may do today. The server goes on accepting a copy of what was replaced, with what it allowed.
+    /// Idempotent: a file with credentials of this service keeps its user, unless that is revoked, and is brought to what the
+    /// service may do today. So is one from before services had an account of their own, whose credentials no server
+    /// accepts any more.
     ///
     /// # Errors
     ///
@@ -200,8 +209,12 @@ impl Trust {
         let present = files::read(path)?;
         let foreign =
             || TrustError::Foreign { path: path.to_owned(), user: service.name().to_owned() };
-        let ours = (self.account.key.public_key(), service.name().to_owned());
-        if creds::token_in(&present).and_then(jwt::issuer_and_name) != Some(ours) {
+        let (issuer, name) =
+            creds::token_in(&present).and_then(jwt::issuer_and_name).ok_or_else(foreign)?;
+        let is_ours = [&self.account.services, &self.account.key]
+            .iter()
+            .any(|account| account.public_key() == issuer);
+        if !is_ours || name != service.name() {
             return Err(foreign());
         }
         let before = creds::user_in(&present).ok_or_else(foreign)?;
@@ -253,6 +266,10 @@ impl Root {
             let (key, product) = (&account.subscribers, &account.key);
             let revoked = &account.revoked;
             let jwt = jwt::subscribers_account(&self.operator, key, product, &name, revoked)?;
+            preload.push_str(&format!("    {}: \"{jwt}\"\n", key.public_key()));
+            let name = format!("{}{SERVICES_SUFFIX}", account.name);
+            let key = &account.services;
+            let jwt = jwt::services_account(&self.operator, key, product, &name, revoked)?;
             preload.push_str(&format!("    {}: \"{jwt}\"\n", key.public_key()));
         }
         Ok(format!(

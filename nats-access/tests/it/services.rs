@@ -1,4 +1,4 @@
-//! A further service does its work with what its names give it, and can do nothing else.
+//! A peer service does its work with what its names give it, and can do nothing else.
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -10,8 +10,8 @@ use nats_access::{Role, ServiceUser, TestTrust};
 use tokio::time::timeout;
 
 use crate::support::{
-    FEED, Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, filter_of_mailer, headers, make_streams,
-    operator_with_stream, text,
+    FEED, MAILS, Of, Peer, SESSIONS, SNAPSHOTS, STREAM, WAIT_MAX, account, filter_of_mailer,
+    headers, make_streams, operator_with_stream, text,
 };
 
 const PRODUCT: ServiceNames = ServiceNames::fixed("product", "products");
@@ -457,45 +457,137 @@ async fn the_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
     assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
 }
 
-/// What rights do not fence (ADR 23): the server does not look at where an answer is to go. What lands is an answer of the
-/// server, which is no event, or a message under the subject that it has already: nothing that a service words itself
-/// stands on a subject of somebody else's.
-#[tokio::test]
-async fn what_a_service_can_have_put_into_another_log() {
-    let operator = operator_with_services(Of::ServiceAnswers).await;
-    let product = product(Of::ServiceAnswers).await;
-    let chosen = r#"{"chosen":true}"#;
-    product.request("ev.product.one", headers(&[]), chosen).await;
-    let consumer = following(&product, "PRODUCTS", "ev.product.*").await;
-    let next = format!("$JS.API.CONSUMER.MSG.NEXT.PRODUCTS.{}", consumer.cached_info().name);
-    let push = r#"{"stream_name":"PRODUCTS","config":{"name":"push","ack_policy":"none",
-        "filter_subject":"ev.product.*","deliver_subject":"ev.user.pushed"}}"#;
-    let create = "$JS.API.CONSUMER.CREATE.PRODUCTS.push.ev.product.*";
-    let made = product.request(create, headers(&[]), push).await;
-    assert!(text(&made).contains(r#""created""#), "{}", text(&made));
-    let get = "$JS.API.STREAM.MSG.GET.PRODUCTS".to_owned();
-    for (ask, place, payload) in
-        [(get, "ev.user.got", r#"{"seq":1}"#), (next, "ev.user.pulled", r#"{"batch":1}"#)]
-    {
-        product.client.publish_with_reply(ask, place, payload.into()).await.unwrap();
-    }
+/// Every kind of subject that Roster keeps, in whatever stream.
+const KEPT: &[&str] = &[
+    "sec.user.x",
+    "uq.email.x",
+    "uq.role.admin",
+    "rv.user.x",
+    "lk.password.x",
+    "ik.x",
+    "ev.session.x.y",
+    "rv.session.x",
+    "er.session.x",
+    "mail.order.x",
+    "mail.parked.x",
+    "users.v1.registered.x",
+    "sessions.v1.started.x",
+    "snapshot.v1.billing.x",
+    "$JS.API.STREAM.PURGE.USERS",
+    "$JS.API.STREAM.MSG.DELETE.USERS",
+];
+/// More users than a projector parks before it stands still.
+const USERS_INVENTED: usize = 12;
 
+/// The server does not look at where an answer is to go: within the account of the streams it stores it there.
+async fn lands_in_no_log(of: Of, user: &ServiceUser, requests: &[(&str, &str)]) {
+    let operator = operator_with_services(of).await;
+    operator.request("users.v1.deleted.one", headers(&[]), "gone").await;
+    operator.request("rv.user.one", headers(&[]), "5").await;
+    operator.request("ev.product.zero", headers(&[]), "5").await;
+    // The same request of somebody within the account.
+    let create = "$JS.API.CONSUMER.CREATE.USERS.own.rv.user.*";
+    let make = r#"{"stream_name":"USERS","config":{"name":"own","ack_policy":"none","filter_subject":"rv.user.*"}}"#;
+    operator.client.publish_with_reply(create, "ev.user.victim", make.into()).await.unwrap();
     let context = jetstream::new(operator.client.clone());
     let users = context.get_stream(STREAM).await.unwrap();
     let stored = async { while users.get_info().await.unwrap().state.messages < 2 {} };
     timeout(WAIT_MAX, stored).await.unwrap();
-    let mut landed = Vec::new();
-    for sequence in 1..=users.get_info().await.unwrap().state.last_sequence {
-        let message = users.get_raw_message(sequence).await.unwrap();
-        landed.push((message.subject.to_string(), message.payload));
+
+    let messages = async || {
+        let mut counts = Vec::new();
+        for (name, messages, _) in state(&operator).await {
+            counts.push((name, messages));
+        }
+        for name in [MAILS, SNAPSHOTS] {
+            let info = context.get_stream(name).await.unwrap().get_info().await.unwrap();
+            counts.push((name, info.state.messages));
+        }
+        counts
+    };
+    let before = messages().await;
+    let mut peer = Peer::service(account(of), user).await;
+    let invented: Vec<_> = (0..USERS_INVENTED).map(|n| format!("ev.user.invented-{n}")).collect();
+    for place in KEPT.iter().copied().chain(invented.iter().map(String::as_str)) {
+        for (subject, payload) in requests {
+            let (subject, payload) = ((*subject).to_owned(), (*payload).to_owned());
+            let place = place.to_owned();
+            peer.client.publish_with_reply(subject, place, payload.into()).await.unwrap();
+        }
     }
-    landed.sort();
-    let [(pulled, its_own), (got, answer)] = &landed[..] else { panic!("{landed:?}") };
-    assert_eq!((pulled.as_str(), &its_own[..]), ("ev.product.one", chosen.as_bytes()));
-    assert_eq!(got, "ev.user.got");
-    let answer = String::from_utf8_lossy(answer);
-    assert!(answer.starts_with(r#"{"type":"io.nats.jetstream.api.v1.stream_msg_get_response""#));
-    // The inside of a stream does not count as somebody who listens, so nothing is delivered there.
-    let info = operator.request("$JS.API.CONSUMER.INFO.PRODUCTS.push", headers(&[]), "").await;
-    assert!(text(&info).contains(r#""num_pending":1"#), "{}", text(&info));
+    // Requests are answered in their order, and this one is the last.
+    let answer = peer.request(LAST, headers(&[]), MAKE_LAST).await;
+    assert!(text(&answer).contains("consumer_create_response"), "{}", text(&answer));
+    // Everything was heard, and nothing refused: what came of it is what counts.
+    peer.has_no_report().await;
+    assert_eq!(messages().await, before);
+}
+
+/// A request for a consumer of what ends access.
+const MAKE_LAST: &str = r#"{"stream_name":"USERS","config":{"name":"last","ack_policy":"none","filter_subject":"rv.user.*"}}"#;
+const LAST: &str = "$JS.API.CONSUMER.CREATE.USERS.last.rv.user.*";
+const CREATE_MINE: (&str, &str) = (
+    "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
+    r#"{"stream_name":"USERS","config":{"name":"mine","ack_policy":"none","filter_subject":"rv.user.*"}}"#,
+);
+const CREATE_OF_SESSIONS: (&str, &str) = (
+    "$JS.API.CONSUMER.CREATE.SESSIONS.mine.rv.session.*",
+    r#"{"stream_name":"SESSIONS","config":{"name":"mine","ack_policy":"none","filter_subject":"rv.session.*"}}"#,
+);
+const NEXT_MINE: (&str, &str) = ("$JS.API.CONSUMER.MSG.NEXT.USERS.mine", r#"{"batch":1}"#);
+
+#[tokio::test]
+async fn no_answer_to_a_verifier_lands_in_a_log() {
+    let requests = [CREATE_MINE, CREATE_OF_SESSIONS, NEXT_MINE];
+    lands_in_no_log(Of::VerifierAnswers, &ServiceUser::verifier(&PRODUCT), &requests).await;
+}
+
+#[tokio::test]
+async fn no_answer_to_a_service_lands_in_a_log() {
+    let requests = [
+        CREATE_MINE,
+        CREATE_OF_SESSIONS,
+        NEXT_MINE,
+        ("$JS.API.STREAM.MSG.GET.PRODUCTS", r#"{"seq":1}"#),
+        ("$JS.API.STREAM.INFO.PRODUCTS", ""),
+        ("$JS.API.CONSUMER.INFO.USER_EVENTS.product-service", ""),
+        ("$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.product-service", r#"{"batch":1}"#),
+    ];
+    lands_in_no_log(Of::ServiceAnswers, &ServiceUser::service(&PRODUCT), &requests).await;
+}
+
+/// What it words itself, sent on by the server: a consumer may name a subject to deliver to. The inside of a stream does
+/// not count as somebody who listens, and neither does the API.
+#[tokio::test]
+async fn nothing_that_a_service_words_is_delivered_into_a_log() {
+    let operator = operator_with_services(Of::ServicePushes).await;
+    let mut product = product(Of::ServicePushes).await;
+    product.request("ev.product.one", headers(&[]), r#"{"seq":1}"#).await;
+    let before = state(&operator).await;
+    let places = [
+        "ev.user.x",
+        "uq.role.admin",
+        "$JS.API.STREAM.MSG.DELETE.PRODUCTS",
+        "$JS.API.STREAM.PURGE.USERS",
+    ];
+    for (n, place) in places.iter().enumerate() {
+        let push = format!(
+            r#"{{"stream_name":"PRODUCTS","config":{{"name":"push-{n}","ack_policy":"none",
+            "filter_subject":"ev.product.*","deliver_subject":"{place}"}}}}"#
+        );
+        let create = format!("$JS.API.CONSUMER.CREATE.PRODUCTS.push-{n}.ev.product.*");
+        let made = product.request(&create, headers(&[]), &push).await;
+        assert!(text(&made).contains(r#""created""#), "{}", text(&made));
+    }
+    product.request("ev.product.two", headers(&[]), r#"{"seq":1}"#).await;
+    for n in 0..places.len() {
+        let info = format!("$JS.API.CONSUMER.INFO.PRODUCTS.push-{n}");
+        let info = operator.request(&info, headers(&[]), "").await;
+        assert!(text(&info).contains(r#""num_pending":2"#), "{}", text(&info));
+    }
+    let logs = |state: &[(&'static str, u64, usize)]| -> Vec<_> {
+        state.iter().filter(|(name, ..)| *name != "PRODUCTS").copied().collect()
+    };
+    assert_eq!(logs(&state(&operator).await), logs(&before));
+    product.has_no_report().await;
 }

@@ -49,6 +49,8 @@ pub enum Of {
     DeniedService,
     ServiceFilters,
     ServiceAnswers,
+    ServicePushes,
+    VerifierAnswers,
     Verifier,
     DeniedVerifier,
     Count,

@@ -7,9 +7,12 @@ use std::process::Command;
 
 use async_nats::connection::State;
 use async_nats::{ConnectErrorKind, ConnectOptions};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use events::ServiceNames;
 use local_stack::{DataDir, NatsOptions, NatsServer, testing};
 use nats_access::{CredsOutcome, Role, ServiceUser, TestTrust, Trust, TrustError};
+use nkeys::KeyPair;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -158,7 +161,7 @@ fn secrets_are_for_the_owner_alone() {
         assert_eq!(mode(folder), 0o700, "{}", folder.display());
     }
     let names: Vec<_> = fs::read_dir(dir.join("seeds")).unwrap().map(Result::unwrap).collect();
-    assert_eq!(names.len(), 4);
+    assert_eq!(names.len(), 5);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "something temporary is left");
     for file in names.iter().map(fs::DirEntry::path) {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
@@ -230,12 +233,61 @@ fn a_lost_or_damaged_seed_is_never_replaced() {
     assert!(!seeds.join("account.nk").exists());
 }
 
+/// A token as the account of the log signed them for services, on the day on which all of them were issued.
+fn token_of_before(seeds: &Path, user: &KeyPair, name: &str) -> String {
+    let account = KeyPair::from_seed(fs::read_to_string(seeds.join("account.nk")).unwrap().trim());
+    let account = account.unwrap();
+    let claims = serde_json::json!({
+        "jti": "before", "iat": 1_767_225_600, "iss": account.public_key(), "name": name,
+        "sub": user.public_key(),
+        "nats": { "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 },
+    });
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let header = encode(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let signed = format!("{header}.{}", encode(claims.to_string().as_bytes()));
+    let signature = encode(&account.sign(signed.as_bytes()).unwrap());
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{signed}.{signature}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        user.seed().unwrap()
+    )
+}
+
+#[tokio::test]
+async fn a_copy_from_before_rights_were_taken_away_is_refused() {
+    let folder = testing::temp_dir();
+    let dir = folder.path().join("trust");
+    let trust = Trust::load_or_create(&dir).unwrap();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
+    let config = trust.server_config().unwrap();
+    let options = NatsOptions { data_dir: data.nats(), port: None, config };
+    let server = NatsServer::start(testing::binaries(), options).unwrap();
+    let user = KeyPair::new_user();
+    let product = ServiceUser::service(&ServiceNames::fixed("product", "products"));
+    let copy = token_of_before(&dir.join("seeds"), &user, product.name());
+    let connect = async |text: &str| {
+        let options = ConnectOptions::with_credentials(text).unwrap();
+        options.custom_inbox_prefix(product.inbox_prefix()).connect(server.url()).await
+    };
+    let error = connect(&copy).await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
+
+    // The file is brought to what it may do today, and keeps its user.
+    let file = folder.path().join("product.creds");
+    fs::write(&file, &copy).unwrap();
+    let written = trust.write_service_creds(&file, &product).unwrap();
+    assert_eq!((written.outcome, written.user), (CredsOutcome::Renewed, user.public_key()));
+    connect(&fs::read_to_string(&file).unwrap()).await.unwrap();
+}
+
 #[test]
 fn a_folder_from_before_there_were_subscribers_gets_their_key() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let before = Trust::load_or_create(&dir).unwrap().creds(Role::Projector).unwrap();
-    fs::remove_file(dir.join("seeds").join("subscribers.nk")).unwrap();
+    for later in ["subscribers.nk", "services.nk"] {
+        fs::remove_file(dir.join("seeds").join(later)).unwrap();
+    }
     let configs = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| Trust::load_or_create(&dir).unwrap().server_config().unwrap()))
@@ -243,8 +295,10 @@ fn a_folder_from_before_there_were_subscribers_gets_their_key() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(configs.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(mode(&dir.join("seeds").join("subscribers.nk")), 0o600);
-    assert_eq!(fs::read_dir(dir.join("seeds")).unwrap().count(), 4, "something temporary is left");
+    for later in ["subscribers.nk", "services.nk"] {
+        assert_eq!(mode(&dir.join("seeds").join(later)), 0o600);
+    }
+    assert_eq!(fs::read_dir(dir.join("seeds")).unwrap().count(), 5, "something temporary is left");
     assert!(before.contains("NATS USER JWT"));
 }
 
