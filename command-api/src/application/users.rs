@@ -1,7 +1,5 @@
 //! Register, change, delete.
 
-use std::net::IpAddr;
-
 use events::{
     Actor, EmailAddress, Event, Origin, Position, Revision, Snapshot, User, UserId, UserState,
     record,
@@ -26,11 +24,9 @@ impl Users {
         &self,
         register: Register,
         password: Password,
-        from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            users.count(Counted::RegistrationFrom(from)).await?;
             users.register_now(&register, Some(password), &request).await
         })
         .await
@@ -47,13 +43,11 @@ impl Users {
         &self,
         register: Register,
         password: Password,
-        from: IpAddr,
         request: Request,
     ) -> Result<(), CommandError> {
         let began = Instant::now();
         let told = self
             .to_the_end(|users| async move {
-                users.count(Counted::RegistrationFrom(from)).await?;
                 match users.register_now(&register, Some(password), &request).await {
                     Ok(_) => Ok(()),
                     // That a key was used before also tells that its registration went through.
