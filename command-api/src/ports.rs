@@ -11,7 +11,7 @@ use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError,
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 
-use crate::domain::{Admins, Broken, Password};
+use crate::domain::{Admins, Broken, Candidate, Password};
 
 /// A password hash as a PHC string. Not shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -174,9 +174,11 @@ pub struct Verified {
     pub outdated: bool,
 }
 
-/// Password hashing, bounded, away from the async threads.
+/// Slow work on passwords, bounded, away from the async threads.
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
+    /// Estimates whether a new password is easy to guess.
+    async fn rate(&self, candidate: Candidate) -> Result<Result<Password, Broken>, HashError>;
     /// Hashes a new password.
     async fn hash(&self, password: Password) -> Result<PasswordHash, HashError>;
     /// Compares; with `None` it takes the same time and never matches.

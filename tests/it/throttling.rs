@@ -244,3 +244,28 @@ async fn behind_a_trusted_proxy_every_client_has_its_own_limit() {
     claims.register("claims@example.com").await.expect(429);
     assert_eq!(seen_from(&system, &claims, "seven0@example.com").await, "198.51.100.7");
 }
+
+/// The limit is on requests, not on what becomes of them: a refusal costs work as well.
+#[tokio::test]
+async fn refused_registrations_count() {
+    let system = System::shared_with(&REQUESTS).await;
+    let commands = system.commands();
+    for password in ["short", "zxcvbnm,./zxcvbnm"] {
+        let body = json!({"email": ADA, "password": password});
+        commands.post("/api/v1/auth/register", &body).await.expect(422);
+    }
+    let refused = commands.register(ADA).await.expect(429);
+    assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"registrations\";q=2;"));
+}
+
+#[tokio::test]
+async fn new_passwords_by_a_link_are_limited_by_address() {
+    let system = System::shared_with(&REQUESTS).await;
+    let commands = system.commands();
+    let body = json!({"token": "nothing", "new_password": PASSWORD});
+    for _ in 0..2 {
+        commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(400);
+    }
+    let refused = commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(429);
+    assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"password-sets\";q=2;"));
+}

@@ -56,7 +56,8 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Attempts of this process that may wait for others; further ones are refused at once.
 const WAITING_MAX: usize = 512;
 /// The names of the limits, as a refusal tells them.
-const POLICIES: [&str; 5] = ["account", "address", "mails", "registrations", "resets"];
+const POLICIES: [&str; 6] =
+    ["account", "address", "mails", "registrations", "resets", "password-sets"];
 /// How long a place is kept for an attempt that does not tell.
 const RESERVATION: Duration = Duration::from_secs(10);
 /// When an attempt that waited in vain may come again.
@@ -328,6 +329,7 @@ impl Throttle for NatsThrottle {
             Counted::MailTo(email) => ("mails", email.canonical().as_bytes().to_vec(), mails),
             Counted::RegistrationFrom(address) => ("registrations", network(address), requests),
             Counted::ResetRequestFrom(address) => ("resets", network(address), requests),
+            Counted::PasswordSetFrom(address) => ("password-sets", network(address), requests),
         };
         let start = Start::new(now);
         let window_ms = window_s.saturating_mul(1_000);

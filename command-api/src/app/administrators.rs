@@ -5,7 +5,7 @@ use service_kit::commands::Request;
 
 use super::App;
 use crate::application::{CommandError, Users};
-use crate::domain::{Admins, Change, FullName, PasswordContext, Register, Roles};
+use crate::domain::{Admins, Broken, Change, FullName, Password, PasswordContext, Register, Roles};
 
 /// An administrator who is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +77,10 @@ impl App {
 pub(crate) async fn create(users: &Users, new: NewAdministrator<'_>) -> Result<Made, String> {
     let email = address(new.email)?;
     let context = PasswordContext { email: Some(&email), full_name: new.full_name };
-    let password = new.password.map(|password| users.judge_in(password, &context));
-    let password = password.transpose().map_err(|(_, why)| format!("the password {why}"))?;
+    let password = match new.password {
+        Some(password) => Some(validated(users, password, &context).await?),
+        None => None,
+    };
     let full_name = new.full_name.map(|name| FullName::parse(name.to_owned())).transpose();
     let register = Register {
         email: email.clone(),
@@ -101,6 +103,16 @@ pub(crate) async fn create(users: &Users, new: NewAdministrator<'_>) -> Result<M
         },
         Err(error) => Err(error.to_string()),
     }
+}
+
+async fn validated(
+    users: &Users,
+    text: &str,
+    context: &PasswordContext<'_>,
+) -> Result<Password, String> {
+    let refused = |(_, why): Broken| format!("the password {why}");
+    let candidate = users.check_password_rules(text, context).map_err(refused)?;
+    users.rate_password(candidate).await.map_err(|error| error.to_string())?.map_err(refused)
 }
 
 /// Who has an address, and what the log says of them.

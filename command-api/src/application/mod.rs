@@ -11,6 +11,7 @@ mod rights;
 mod sessions;
 mod users;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::domain::{Broken, Password, PasswordContext, PasswordRules, Rejection, SessionRules};
+use crate::domain::{
+    Broken, Candidate, Password, PasswordContext, PasswordRules, Rejection, SessionRules,
+};
 use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
@@ -221,18 +224,42 @@ impl Users {
         self.parts.throttle.allow(counted, ambient::now()).await?.map_err(CommandError::TooMany)
     }
 
-    /// Judges a new password of a user.
-    fn judge(&self, text: &str, user: &User) -> Result<Password, CommandError> {
-        let email = users::stored_address(user)?;
-        let context = PasswordContext { email: Some(&email), full_name: user.full_name.as_deref() };
-        self.judge_in(text, &context)
-            .map_err(|(code, why)| Rejection::Invalid("new_password", code, why).into())
+    /// Counts a request to register, before anything else is done about it.
+    pub async fn count_registration(&self, from: IpAddr) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move { users.count(Counted::RegistrationFrom(from)).await })
+            .await
     }
 
-    /// Judges a new password of somebody who may not be a user yet. An estimate of strength takes up to
-    /// 25 ms for text that was made to be slow: other requests of this thread go on meanwhile.
-    pub fn judge_in(&self, text: &str, context: &PasswordContext<'_>) -> Result<Password, Broken> {
-        tokio::task::block_in_place(|| Password::new(text, &self.parts.rules, context))
+    /// Counts a request to set a password by a link, before anything else is done about it.
+    pub async fn count_password_set(&self, from: IpAddr) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move { users.count(Counted::PasswordSetFrom(from)).await })
+            .await
+    }
+
+    /// Validates a new password of a user.
+    async fn validate_password(&self, text: &str, user: &User) -> Result<Password, CommandError> {
+        let email = users::stored_address(user)?;
+        let context = PasswordContext { email: Some(&email), full_name: user.full_name.as_deref() };
+        let refused = |(code, why)| Rejection::Invalid("new_password", code, why).into();
+        let candidate = self.check_password_rules(text, &context).map_err(refused)?;
+        self.rate_password(candidate).await?.map_err(refused)
+    }
+
+    /// The rules for a new password that are cheap to check, of somebody who may not be a user yet.
+    pub fn check_password_rules(
+        &self,
+        text: &str,
+        context: &PasswordContext<'_>,
+    ) -> Result<Candidate, Broken> {
+        Candidate::check(text, &self.parts.rules, context)
+    }
+
+    /// The last rule: whether it is easy to guess. Waits in the queue of the hashing threads.
+    pub async fn rate_password(
+        &self,
+        candidate: Candidate,
+    ) -> Result<Result<Password, Broken>, CommandError> {
+        Ok(self.parts.hasher.rate(candidate).await?)
     }
 
     /// Whether a hash that another system made can be stored and will verify.

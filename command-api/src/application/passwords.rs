@@ -46,7 +46,7 @@ impl Users {
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
                 };
-                let new = users.judge(&new, state)?;
+                let new = users.validate_password(&new, state).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
                     None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
@@ -132,7 +132,7 @@ impl Users {
                     return Ok(done);
                 }
                 let followed = users.follow_link(&token, &kinds).await?;
-                let new = users.judge(&new, &followed.user)?;
+                let new = users.validate_password(&new, &followed.user).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
                     None => hash.insert(users.parts.hasher.hash(new).await?).clone(),

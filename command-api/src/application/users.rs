@@ -41,7 +41,6 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            users.count(Counted::RegistrationFrom(from)).await?;
             match users.register_now(&register, Some(password.clone()), &request).await? {
                 Registered::Now(done) => Ok(done),
                 Registered::Before(done) => {
@@ -62,7 +61,6 @@ impl Users {
         request: Request,
     ) -> Result<(Done, Granted), CommandError> {
         self.to_the_end(|users| async move {
-            users.count(Counted::RegistrationFrom(device.ip)).await?;
             let registered =
                 users.register_now(&register, Some(password.clone()), &request).await?;
             let (done, proved) = match registered {
@@ -102,7 +100,6 @@ impl Users {
         let began = Instant::now();
         let told = self
             .to_the_end(|users| async move {
-                users.count(Counted::RegistrationFrom(from)).await?;
                 let proving = async {
                     match users.register_now(&register, Some(password.clone()), &request).await? {
                         Registered::Now(done) => Ok(done),

@@ -9,7 +9,7 @@ mod user;
 
 pub use admins::Admins;
 pub use fields::{Broken, FullName, Roles, metadata};
-pub use password::{Password, PasswordContext, PasswordRules};
+pub use password::{Candidate, Password, PasswordContext, PasswordRules};
 pub use session::{Device, Refresh, SessionRules, end};
 pub use throttle::{Attempts, Begin, Policy, Verdict, Window};
 pub use user::{Change, Command, NewMetadata, Register, Rejection, decide, revocation};

@@ -26,10 +26,12 @@ pub enum Watched<'a> {
 pub enum Counted<'a> {
     /// A mail to this account.
     MailTo(&'a EmailAddress),
-    /// A registration from this address.
+    /// A registration from this address, refused or not.
     RegistrationFrom(IpAddr),
     /// A request for a reset or for another mail from this address.
     ResetRequestFrom(IpAddr),
+    /// A new password by a link from this address, refused or not.
+    PasswordSetFrom(IpAddr),
 }
 
 /// The places of an attempt under way. To be given back with [`Throttle::finish`]; one that is lost is

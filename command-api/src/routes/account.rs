@@ -50,9 +50,11 @@ pub async fn password_reset_request(
 )]
 pub async fn password_reset_confirm(
     State(state): State<AppState>,
+    ClientAddress(from): ClientAddress,
     context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
+    state.users.count_password_set(from).await?;
     let token = body.required("token", string);
     let password = body.required("new_password", string);
     let (token, password) = body.finish(|| Some((token?, password?)))?;

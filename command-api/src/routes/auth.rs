@@ -18,7 +18,7 @@ use super::AppState;
 use super::bodies::{Credentials, RefreshToken, UserCreate};
 use super::request::From;
 use crate::application::Granted;
-use crate::domain::{FullName, Password, PasswordContext, Register, metadata};
+use crate::domain::{Candidate, FullName, Password, PasswordContext, Register, metadata};
 
 /// The tokens of a session. Times are in seconds.
 #[derive(Serialize, ToSchema)]
@@ -64,15 +64,17 @@ pub async fn register(
     RawQuery(query): RawQuery,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
+    state.users.count_registration(device.ip).await?;
     let with_token = with_token(query.as_deref())?;
     let fingerprint = without_secrets(&body, &["password"]);
     let email = body.required("email", email);
     let full_name = body.optional("full_name", full_name);
-    let password = body.required("password", |value| {
+    let candidate = body.required("password", |value| {
         let full_name = full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str);
         let context = PasswordContext { email: email.as_ref(), full_name };
-        state.users.judge_in(&string(value)?, &context)
+        state.users.check_password_rules(&string(value)?, &context)
     });
+    let password = rated(&state, &mut body, candidate).await?;
     let metadata = body.optional("metadata", metadata);
     let (register, password) = body.finish(|| {
         let register = Register {
@@ -202,6 +204,22 @@ fn with_token(query: Option<&str>) -> Result<bool, Problem> {
         Some(_) => Err(Problem::new(Code::InvalidParameter)
             .detail("the only parameter is with_token=true or with_token=false")),
     }
+}
+
+/// The password of a body, when nothing is wrong with it.
+pub async fn rated(
+    state: &AppState,
+    body: &mut Object,
+    candidate: Option<Candidate>,
+) -> Result<Option<Password>, Problem> {
+    let Some(candidate) = candidate else { return Ok(None) };
+    Ok(match state.users.rate_password(candidate).await? {
+        Ok(password) => Some(password),
+        Err(broken) => {
+            body.refuse("password", broken);
+            None
+        }
+    })
 }
 
 /// The body as text for a fingerprint: sorted members, secrets left out.

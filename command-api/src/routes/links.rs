@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::User;
 use service_kit::commands::Request;
-use service_kit::http::Form;
+use service_kit::http::{ClientAddress, Form};
 use service_kit::links::LinkKind;
 use service_kit::problem::{Code, Problem};
 use service_kit::trace;
@@ -80,6 +80,7 @@ pub async fn page(
 pub async fn follow(
     State(state): State<AppState>,
     Path(path): Path<String>,
+    ClientAddress(from): ClientAddress,
     Form(body): Form,
 ) -> Result<Response, Problem> {
     let kind = kind_of(&path)?;
@@ -87,6 +88,7 @@ pub async fn follow(
     let request = Request::of(trace::current());
     let result = match kind {
         LinkKind::ResetPassword | LinkKind::SetPassword => {
+            state.users.count_password_set(from).await?;
             let text = field(&body, "new_password").unwrap_or_default();
             match state.users.reset_password(token.clone(), text, request).await {
                 Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {

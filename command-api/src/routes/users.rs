@@ -12,7 +12,7 @@ use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::UserRead;
 
 use super::AppState;
-use super::auth::{email, full_name, without_secrets};
+use super::auth::{email, full_name, rated, without_secrets};
 use super::bodies::{UserChange, UserMake, UserReplacement};
 use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
 
@@ -39,8 +39,9 @@ pub async fn create(
         email: email.as_ref(),
         full_name: full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str),
     };
-    let password =
-        body.optional("password", |value| state.users.judge_in(&string(value)?, &context));
+    let candidate = body
+        .optional("password", |value| state.users.check_password_rules(&string(value)?, &context));
+    let password = rated(&state, &mut body, candidate).await?;
     let roles = body.optional("roles", roles);
     let metadata = body.optional("metadata", metadata);
     let email_verified = body.optional("email_verified", boolean);

@@ -209,7 +209,8 @@ impl Object {
         }
     }
 
-    fn refuse(&mut self, name: &str, (code, detail): Fault) {
+    /// Refuses a member that was taken out, for a reason that took longer to find.
+    pub fn refuse(&mut self, name: &str, (code, detail): Fault) {
         let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
         self.errors.push(FieldError { pointer, code, detail });
     }
