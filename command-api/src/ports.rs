@@ -4,8 +4,8 @@ pub mod throttle;
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, RevocationCause, Session,
-    SessionEvent, SessionId, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
+    Session, SessionEvent, SessionId, UserId, UserRevocation, UserState,
 };
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
@@ -64,6 +64,8 @@ pub struct Change {
     pub link: Option<UsedLink>,
     /// With it, when the caller gave a key.
     pub key: Option<IdempotencyKey>,
+    /// What the key answers when there is no event: the revision and the position of the last one before.
+    pub unchanged: Option<(Revision, Position)>,
 }
 
 /// A link that this change uses up.
@@ -92,6 +94,7 @@ impl Change {
             revoked_by: None,
             link: None,
             key: None,
+            unchanged: None,
         }
     }
 }

@@ -115,3 +115,83 @@ async fn a_registration_that_is_repeated_for_a_token_goes_the_way_of_a_login() {
     let gone = with_key.post(path, &body).await;
     assert!([401, 404].contains(&gone.status), "{gone:?}");
 }
+
+#[tokio::test]
+async fn a_repeated_request_that_had_nothing_to_do_undoes_no_later_change() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let user = system.commands().register("ada@example.com").await.expect(201);
+    let path = user.header("location").unwrap().to_owned();
+
+    let with_key = admin.with_header("idempotency-key", "rename");
+    let first = with_key.patch(&path, &rename("Test User")).await.expect(200);
+    assert_eq!(first.body["revision"], 1, "it was so already");
+    admin.patch(&path, &rename("Another")).await.expect(200);
+    let again = with_key.patch(&path, &rename("Test User")).await.expect(200);
+    assert_eq!((again.body.clone(), again.position()), (first.body.clone(), first.position()));
+    let reused = with_key.patch(&path, &rename("Third")).await.expect(422);
+    assert_eq!(reused.code(), "idempotency-key-reused");
+
+    let enable = admin.with_header("idempotency-key", "enable");
+    let (enabled, disabled) = (format!("{path}/enable"), format!("{path}/disable"));
+    enable.send("POST", &enabled, None).await.expect(200);
+    let last = admin.send("POST", &disabled, None).await.expect(200);
+    let again = enable.send("POST", &enabled, None).await.expect(200);
+    assert_eq!((&again.body["status"], &again.body["revision"]), (&json!("active"), &json!(2)));
+    let now = admin.patch(&path, &json!({})).await.expect(200);
+    assert_eq!(
+        (&now.body["status"], &now.body["full_name"]),
+        (&json!("disabled"), &json!("Another"))
+    );
+    assert_eq!(now.body["revision"], last.body["revision"], "nothing happened since");
+
+    admin.delete(&path).await.expect(204);
+    let with_key = admin.with_header("idempotency-key", "delete");
+    let first = with_key.delete(&path).await.expect(204);
+    assert_eq!(with_key.delete(&path).await.expect(204).position(), first.position());
+}
+
+/// What no fingerprint keeps is proved before anything is answered.
+#[tokio::test]
+async fn a_repeated_request_with_other_secrets_is_refused() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    commands.register("ada@example.com").await.expect(201);
+    let pair = commands.log_in("ada@example.com", PASSWORD).await;
+    let with_key = commands.with_token(&pair.access).with_header("idempotency-key", "change");
+    let path = "/api/v1/auth/change-password";
+    let change = |new: &str| json!({"current_password": PASSWORD, "new_password": new});
+    with_key.post(path, &change("another password for tests")).await.expect(204);
+    let pair = commands.refresh(&pair.refresh).await.expect(200);
+    let access = pair.body["access_token"].as_str().unwrap();
+    let with_key = commands.with_token(access).with_header("idempotency-key", "change");
+    with_key.post(path, &change("another password for tests")).await.expect(204);
+    let refused = with_key.post(path, &change("a third password here")).await.expect(401);
+    assert_eq!(refused.code(), "invalid-credentials");
+    commands.log_in("ada@example.com", "another password for tests").await;
+
+    let request = json!({"email": "ada@example.com"});
+    commands.post("/api/v1/auth/password-reset-request", &request).await.expect(202);
+    let is_reset =
+        |mail: &e2e::Mail| mail.link.as_ref().is_some_and(|link| link.purpose == "reset-password");
+    let mails = || system.mails_to("ada@example.com");
+    e2e::wait_for("the mail", || async { mails().iter().any(is_reset) }).await;
+    let link = mails().into_iter().find(is_reset).unwrap();
+    let with_key = commands.with_header("idempotency-key", "reset");
+    let reset = |new: &str| json!({"token": link.token(), "new_password": new});
+    let path = "/api/v1/auth/password-reset-confirm";
+    let first = with_key.post(path, &reset("a third password here")).await.expect(204);
+    let again = with_key.post(path, &reset("a third password here")).await.expect(204);
+    assert_eq!(again.position(), first.position());
+    with_key.post(path, &reset("a fourth password here")).await.expect(401);
+
+    // Whether there is a password is no secret.
+    let (admin, _) = system.as_administrator().await;
+    let with_key = admin.with_header("idempotency-key", "make");
+    let mut body = json!({"email": "bob@example.com", "password": PASSWORD});
+    with_key.post("/api/v1/users", &body).await.expect(201);
+    with_key.post("/api/v1/users", &body).await.expect(201);
+    body.as_object_mut().unwrap().remove("password");
+    let reused = with_key.post("/api/v1/users", &body).await.expect(422);
+    assert_eq!(reused.code(), "idempotency-key-reused");
+}

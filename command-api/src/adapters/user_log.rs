@@ -62,6 +62,18 @@ impl NatsUserLog {
 
     fn append_of(&self, change: &Change) -> Result<Append, String> {
         let mut writes = self.writes_beside(change)?;
+        // The record goes first: everything else follows it without a gap.
+        if let Some(key) = &change.key {
+            let behind = (writes.len() + change.events.len()) as u64;
+            let record = match (change.events.last(), change.unchanged) {
+                (Some(last), _) => KeyRecord::of(key, last.revision(), behind),
+                (None, Some((revision, at))) => KeyRecord::unchanged(key, revision, at),
+                (None, None) => return Err("a key that leads to nothing".to_owned()),
+            };
+            let subject = subjects::idempotency_record(&key.key);
+            let write = KeyRecord::write(subject, &Record { user_id: change.user, record })?;
+            writes.insert(0, write);
+        }
         let mut events = change.events.iter();
         let (command, last) = match events.next() {
             Some(first) => (first.command_id, first_event(change, first)?),
@@ -70,17 +82,6 @@ impl NatsUserLog {
                 (CommandId::from_uuid(ambient::new_uuid()), last)
             }
         };
-        // The record goes first: everything else follows it without a gap.
-        if let Some(key) = &change.key {
-            let record = KeyRecord {
-                fingerprint: key.fingerprint.clone(),
-                revision: change.events.last().map(Event::revision).unwrap_or_default(),
-                events_behind: (writes.len() + change.events.len()) as u64,
-            };
-            let subject = subjects::idempotency_record(&key.key);
-            let write = KeyRecord::write(subject, &Record { user_id: change.user, record })?;
-            writes.insert(0, write);
-        }
         let mut append = writes.into_iter().fold(Append::new(command, last), Append::with);
         for event in events {
             append = append.then(json(event)?, event.id, event.fact.wire_type());

@@ -48,14 +48,17 @@ impl Users {
                     decided(user, &state.value, &Command::VerifyEmail, &request.origin())?;
                 let mut change = ports::Change::of(user, state.guard);
                 change.link = Some(followed.used);
+                change.key.clone_from(&request.key);
                 // Verified by another way meanwhile: the link is used up, and that is all.
-                if !events.is_empty() {
+                let unchanged = events.is_empty();
+                if unchanged {
+                    change.unchanged = Some((after.revision(), state.position));
+                } else {
                     change.revocation = Some((cutoff.value.all(), cutoff.guard));
-                    change.key.clone_from(&request.key);
                 }
                 change.events = events;
                 if let Some(position) = settled(users.log().append(&change).await)? {
-                    return done(&after, position);
+                    return done(&after, if unchanged { state.position } else { position });
                 }
             }
             Err(CommandError::overloaded())

@@ -39,7 +39,10 @@ impl Users {
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return Ok(done);
+                    // The password before is gone; the one that the request has set proves it.
+                    let watched = [Watched::Caller(user)];
+                    let new = Password::given(&new).ok_or(CommandError::InvalidCredentials)?;
+                    return users.attempt(&watched, users.same_password(done, Some(new))).await;
                 }
                 let credential = users.check_password(user, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
@@ -129,7 +132,7 @@ impl Users {
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return Ok(done);
+                    return users.prove_reset(done, &new).await;
                 }
                 let followed = users.follow_link(&token, &kinds).await?;
                 let new = users.validate_password(&new, &followed.user).await?;
@@ -161,6 +164,16 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+
+    /// A repeated reset proves itself by the password that it has set. It tells whether that is right, so it counts
+    /// as a login does.
+    async fn prove_reset(&self, done: Done, new: &str) -> Result<Done, CommandError> {
+        let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
+        let new = Password::given(new).ok_or(CommandError::InvalidCredentials)?;
+        let email = stored_address(&user)?;
+        let watched = [Watched::Account(&email)];
+        self.attempt(&watched, self.same_password(done, Some(new))).await
     }
 
     /// Whose link a token is, if it is good: what the page behind it shows.

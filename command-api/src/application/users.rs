@@ -294,7 +294,8 @@ impl Users {
         self.attempt(&watched, self.same_password(done, Some(password))).await
     }
 
-    async fn same_password(
+    /// That it is the user's password; nothing for a request that brings none.
+    pub(super) async fn same_password(
         &self,
         done: Done,
         password: Option<Password>,
@@ -329,7 +330,10 @@ impl Users {
             }
             let (events, state) = decided(user, &loaded.value, command, &origin)?;
             if events.is_empty() {
-                return done(&state, loaded.position);
+                if let Some(done) = self.unchanged(user, &loaded, request).await? {
+                    return Ok(done);
+                }
+                continue;
             }
             let change = self.change_of(user, loaded, &state, events, request).await?;
             if let Some(position) = settled(self.log().append(&change).await)? {
@@ -337,6 +341,22 @@ impl Users {
             }
         }
         Err(CommandError::overloaded())
+    }
+
+    /// The answer of a command that found everything as wished, kept under its key. `None` when somebody used the
+    /// key meanwhile.
+    async fn unchanged(
+        &self,
+        user: UserId,
+        loaded: &Loaded<UserState>,
+        request: &Request,
+    ) -> Result<Option<Done>, CommandError> {
+        let answer = done(&loaded.value, loaded.position)?;
+        let Some(key) = &request.key else { return Ok(Some(answer)) };
+        let mut change = ports::Change::of(user, loaded.guard);
+        change.key = Some(key.clone());
+        change.unchanged = Some((answer.revision, answer.position));
+        Ok(settled(self.log().append(&change).await)?.map(|_| answer))
     }
 
     /// Everything that has to change together with the events of a command.

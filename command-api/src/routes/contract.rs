@@ -56,13 +56,21 @@ pub const EXTRAS: &[Extras] = &[
     extras("password_reset_request", &[Code::TooManyRequests, Code::OutcomeUnknown], &[], NOTHING),
     extras(
         "password_reset_confirm",
-        &[Code::InvalidToken, REUSED, Code::Overloaded, Code::OutcomeUnknown],
+        &[
+            Code::InvalidToken,
+            Code::InvalidCredentials,
+            REUSED,
+            Code::TooManyRequests,
+            Code::Overloaded,
+            Code::OutcomeUnknown,
+        ],
         WRITE,
         REFLECTED,
     ),
     extras(
         "change_password",
         &[
+            Code::InvalidCredentials,
             Code::WrongPassword,
             Code::NotFound,
             REUSED,

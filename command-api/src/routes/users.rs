@@ -32,7 +32,9 @@ pub async fn create(
     asked: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
-    let fingerprint = without_secrets(&body, &["password"]);
+    // No secret is in it, but whether there is one.
+    let has_password = body.members().contains_key("password");
+    let fingerprint = format!("{} {has_password}", without_secrets(&body, &["password"]));
     let email = body.required("email", email);
     let full_name = body.optional("full_name", full_name);
     let context = PasswordContext {

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use events::{Envelope, Evolve, Fact, Origin, Position, Recorded, Revision, ServiceNames, record};
+use events::{
+    CommandId, Envelope, Evolve, Fact, Origin, Position, Recorded, Revision, ServiceNames, record,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -161,7 +163,11 @@ impl<A: Aggregate> Commands<A> {
             };
             let revision = A::Fact::revision(&after);
             if events.is_empty() {
-                return Ok(Done { after, revision, position: loaded.position });
+                let position = loaded.position;
+                if self.record_unchanged(revision, position, request).await? {
+                    return Ok(Done { after, revision, position });
+                }
+                continue;
             }
             let appended = self.append(id, loaded.guard, &events, revision, request).await?;
             if let Some(position) = settled(appended)? {
@@ -184,6 +190,21 @@ impl<A: Aggregate> Commands<A> {
         Ok(Some(Done { after: event.after, revision, position }))
     }
 
+    /// Keeps the answer of a command that had nothing to do under its key; whether nobody was faster.
+    async fn record_unchanged(
+        &self,
+        revision: Revision,
+        position: Position,
+        request: &Request,
+    ) -> Result<bool, Failure> {
+        let Some(key) = &request.key else { return Ok(true) };
+        let record = KeyRecord::unchanged(key, revision, position);
+        let subject = self.names.idempotency_record(&key.key);
+        let write = KeyRecord::write(subject, &record).map_err(internal)?;
+        let append = Append::new(CommandId::from_uuid(ambient::new_uuid()), write);
+        Ok(settled(self.log.append(&append).await.into())?.is_some())
+    }
+
     async fn append(
         &self,
         id: Id<A>,
@@ -200,11 +221,7 @@ impl<A: Aggregate> Commands<A> {
         let write = write.event(first.id, first.fact.wire_type());
         let mut append = Append::new(first.command_id, write);
         if let Some(key) = &request.key {
-            let record = KeyRecord {
-                fingerprint: key.fingerprint.clone(),
-                revision,
-                events_behind: events.len() as u64,
-            };
+            let record = KeyRecord::of(key, revision, events.len() as u64);
             let subject = self.names.idempotency_record(&key.key);
             append = append.with(KeyRecord::write(subject, &record).map_err(internal)?);
         }

@@ -1,7 +1,8 @@
 //! Requests that are repeated under one key (`Idempotency-Key`).
 //!
 //! The record of what a key led to is stored in the same batch as what it led to, guarded by absence: whoever
-//! repeats the request meets it, also after other changes of the same aggregate.
+//! repeats the request meets it, also after other changes of the same aggregate. A command that finds everything as
+//! wished stores the record alone: repeated after somebody else's change, it must not undo that.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,9 +54,24 @@ pub struct KeyRecord {
     /// How many messages after this record that event stands. A batch is stored without a gap, so the record can
     /// tell a position that nobody knew when it was written.
     pub events_behind: u64,
+    /// Position of the event that was the last one already, where the command had nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_at: Option<Position>,
 }
 
 impl KeyRecord {
+    /// Of a command that stores so many messages after the record.
+    #[must_use]
+    pub fn of(key: &IdempotencyKey, revision: Revision, events_behind: u64) -> Self {
+        Self { fingerprint: key.fingerprint.clone(), revision, events_behind, unchanged_at: None }
+    }
+
+    /// Of a command that found everything as wished, the last event being at that position.
+    #[must_use]
+    pub fn unchanged(key: &IdempotencyKey, revision: Revision, at: Position) -> Self {
+        Self { unchanged_at: Some(at), ..Self::of(key, revision, 0) }
+    }
+
     /// The write of a record: the first of its batch, with `events_behind` messages behind it. `record` is this,
     /// or has it in it.
     ///
@@ -95,7 +111,8 @@ impl EventLog {
         if record.fingerprint != key.fingerprint {
             return Err(Failure::KeyReused);
         }
-        let position = Position(loaded.position.0 + record.events_behind);
+        let written = Position(loaded.position.0 + record.events_behind);
+        let position = record.unchanged_at.unwrap_or(written);
         Ok(Some(Recorded { position, revision: record.revision }))
     }
 }

@@ -135,3 +135,19 @@ async fn a_repeated_request_is_answered_as_the_first_also_after_a_crash() {
     assert_eq!(other.code(), "idempotency-key-reused");
     assert_eq!(shop.told(2).await.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_that_had_nothing_to_do_undoes_no_later_change() {
+    let shop = Shop::open().await;
+    let ada = shop.shopper("unchanged-ada").await;
+    let path = create(&ada.client, "Chair", 5).await;
+    let keyed = ada.client.with_header("idempotency-key", "name");
+    let body = json!({"name": "Chair"});
+    let first = keyed.patch(&path, &body).await.expect(200);
+    ada.client.patch(&path, &json!({"name": "Armchair"})).await.expect(200);
+    let again = keyed.patch(&path, &body).await.expect(200);
+    assert_eq!(again.body, first.body);
+    let other = keyed.patch(&path, &json!({"name": "Stool"})).await.expect(422);
+    assert_eq!(other.code(), "idempotency-key-reused");
+    assert_eq!(ada.client.get(&path).await.expect(200).body["name"], "Armchair");
+}
