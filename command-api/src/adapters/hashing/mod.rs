@@ -1,8 +1,8 @@
 //! Argon2id, and estimates of strength, on a few threads of their own.
 //!
-//! A hash takes 16 ms and 19 MiB, an estimate up to a few milliseconds. On the async threads it would stop every other request; without a
-//! bound, a burst of logins would take all memory. So: as many threads as cores, each with memory it
-//! uses again and again (a third faster than fresh memory), and a queue with an end.
+//! A hash takes 16 ms and 19 MiB, an estimate up to a few milliseconds. On the async threads they would stop
+//! every other request; without a bound, a burst of logins would take all memory. So: as many threads as cores,
+//! each with memory it uses again and again (a third faster than fresh memory), and a queue with an end.
 //!
 //! New hashes are Argon2id with the configured numbers. Stored ones may be of other kinds and numbers
 //! ([`stored`]); they count as outdated, and the next login replaces them.
