@@ -104,6 +104,8 @@ impl Change {
 pub trait UserLog: Send + Sync {
     /// The state of a user.
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
+    /// What can be known of a user although an event cannot be read: enough for a deletion, and for nothing else.
+    async fn salvage(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
     /// Who holds an address.
     async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError>;
     /// The credential of a user.

@@ -21,7 +21,7 @@ const SPEC_VERSION: &str = "1.0";
 const DATA_CONTENT_TYPE: &str = "application/json";
 
 /// What happened to one kind of aggregate, and how it stands in the envelope.
-pub trait Fact: Sized {
+pub trait Fact: Sized + PartialEq {
     /// The state after it, as an event carries it.
     type After: Serialize + DeserializeOwned + Clone + Debug + PartialEq;
     /// Name of that state in `data`.
@@ -105,6 +105,20 @@ pub enum DecodeError {
     Inconsistent(&'static str),
 }
 
+/// An event that must not be written, because no reader could take it.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// A value cannot be JSON.
+    #[error("no JSON: {}", without_values(.0))]
+    Json(#[from] serde_json::Error),
+    /// It is written and cannot be read.
+    #[error("it could not be read back: {0}")]
+    Unreadable(#[from] DecodeError),
+    /// It is written and reads as another event.
+    #[error("it would be read back as another event")]
+    Altered,
+}
+
 /// What is wrong with JSON, without the values in it: they are personal data, and errors are logged.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -182,11 +196,17 @@ impl<F: Fact> Envelope<F> {
         F::revision(&self.after)
     }
 
-    /// The event as it is written to the log.
+    /// The event as it is written to the log: read back once, for an event that its readers cannot take would stop
+    /// views and feed of everybody.
     ///
     /// # Errors
-    /// Only when a value cannot be JSON, which no value made by this crate is.
-    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    /// [`EncodeError`]: write nothing.
+    pub fn to_json(&self) -> Result<Vec<u8>, EncodeError> {
+        let bytes = self.encode()?;
+        if Self::from_json(&bytes)? == *self { Ok(bytes) } else { Err(EncodeError::Altered) }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut data = Map::new();
         let changed = self.fact.changed()?;
         if !changed.is_empty() {

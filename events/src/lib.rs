@@ -18,6 +18,7 @@ mod evolve;
 pub mod feed;
 mod ids;
 mod records;
+mod salvage;
 mod service;
 mod session;
 pub mod subjects;
@@ -27,7 +28,8 @@ mod user;
 
 pub use email::{EMAIL_BYTES_MAX, EmailAddress, InvalidEmail};
 pub use envelope::{
-    CONTENT_TYPE, Cause, DecodeError, EVENT_BYTES_MAX, Envelope, Event, Fact, SOURCE, SessionEvent,
+    CONTENT_TYPE, Cause, DecodeError, EVENT_BYTES_MAX, EncodeError, Envelope, Event, Fact, SOURCE,
+    SessionEvent,
 };
 pub use evolve::{Evolve, FoldError, Origin, Recorded, record};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
@@ -35,12 +37,13 @@ pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
     RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UserRevocation,
 };
+pub use salvage::Salvage;
 pub use service::{
     InvalidServiceName, SERVICE_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MIN, ServiceNames,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
-pub use text::case_folded;
-pub use time::Timestamp;
+pub use text::{case_folded, is_invisible, search_folded, words};
+pub use time::{InvalidTime, Timestamp};
 pub use user::{
     DeletedUser, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User, UserFact,
     UserState, is_role,

@@ -81,6 +81,8 @@ codes! {
     LastAdmin = "last-admin", CONFLICT, "The last administrator must stay";
     /// A rule of the service does not let it happen to what is there, as it is now.
     NotPossible = "not-possible", CONFLICT, "Not possible as things are";
+    /// A record in the log that the command depends on cannot be read.
+    UnreadableRecord = "unreadable-record", CONFLICT, "A record in the log cannot be read";
     /// `If-Match` names an older revision.
     StaleRevision = "stale-revision", PRECONDITION_FAILED, "It has changed since";
     /// The body is larger than allowed.

@@ -281,3 +281,75 @@ async fn a_session_is_parked_alone() {
     system.ready().await;
     assert_eq!(parked(&system), Vec::<Value>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_an_unreadable_event_can_be_deleted() {
+    let system = System::shared().await;
+    let (admin, queries) = system.as_administrator().await;
+    let damage = Damage::of(&system).await;
+    for (n, kind) in ["bad JSON", "newer version"].into_iter().enumerate() {
+        let poisoned = user(&system, &admin, n).await;
+        let path = format!("/api/v1/users/{poisoned}");
+        poison(&damage, kind, poisoned).await;
+        let refused = admin.patch(&path, &rename("After")).await.expect(409);
+        assert_eq!(refused.code(), "unreadable-record", "{kind}: {refused:?}");
+        assert!(refused.body["detail"].as_str().unwrap().contains("roster parked list"));
+        admin.delete(&path).await.expect(204);
+        queries.get(&path).await.expect(404);
+        system.commands().register(&format!("user{n}@example.com")).await.expect(201);
+    }
+    system.ready().await;
+    assert_eq!(parked(&system), Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_free_when_its_registration_was_dropped() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let damage = Damage::of(&system).await;
+    let before = user(&system, &admin, 0).await;
+    let claim = damage.claim_of(before).await.subject;
+    admin.delete(&format!("/api/v1/users/{before}")).await.expect(204);
+    // Registered anew, with an event that nobody can read.
+    let id = uuid::Uuid::now_v7();
+    let held = json!({"user_id": id, "state": "held"}).to_string();
+    damage.write(&claim, HeaderMap::new(), held.into_bytes()).await;
+    let at = damage.write(&format!("ev.user.{id}"), HeaderMap::new(), b"no event".to_vec()).await;
+    wait_for("the user to be parked", || async { parked(&system).len() == 1 }).await;
+    let taken = system.commands().register("user0@example.com").await.expect(409);
+    assert_eq!(taken.code(), "email-taken");
+
+    let (code, said) = command(&system, &["parked", "drop", &format!("users-{at}")]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("dropped users-{at}")), "{said}");
+    system.commands().register("user0@example.com").await.expect(201);
+}
+
+/// An earlier version let a caller say so, and wrote what it could not read itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_year_that_an_earlier_version_wrote_is_read_as_the_first_there_is() {
+    let system = System::shared().await;
+    let (admin, queries) = system.as_administrator().await;
+    let damage = Damage::of(&system).await;
+    let model = user(&system, &admin, 0).await;
+    let id = uuid::Uuid::now_v7().to_string();
+    let long_ago = "-0001-12-31T23:00:00.000Z";
+    let mut event = damage.events_of(model).await.remove(0).json();
+    event["id"] = uuid::Uuid::now_v7().to_string().into();
+    event["subject"] = id.clone().into();
+    let state = &mut event["data"]["user"];
+    (state["id"], state["created_at"]) = (id.clone().into(), long_ago.into());
+    state["email"] = "old@example.com".into();
+    let changed = &mut event["data"]["changed"];
+    (changed["imported"], changed["email"]) = (long_ago.into(), "old@example.com".into());
+    let at = write(&damage, id.parse().unwrap(), &event).await;
+
+    let path = format!("/api/v1/users/{id}");
+    let queries = queries.with_header("Roster-Position", &at.to_string());
+    let seen = queries.get(&path).await.expect(200);
+    assert_eq!(seen.body["created_at"], "0001-01-01T00:00:00.000Z");
+    let listed = queries.get("/api/v1/users?email=old@example.com").await.expect(200);
+    assert_eq!(listed.body["items"].as_array().unwrap().len(), 1);
+    admin.delete(&path).await.expect(204);
+    queries.get(&path).await.expect(404);
+}

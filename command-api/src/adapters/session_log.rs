@@ -1,7 +1,7 @@
 //! The log of sessions in NATS.
 
 use async_trait::async_trait;
-use events::{Fact, Session, SessionEvent, SessionId, UserId, subjects};
+use events::{EncodeError, Fact, Session, SessionEvent, SessionId, UserId, subjects};
 use service_kit::commands::{Appended, Loaded, LogError};
 use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
 
@@ -35,7 +35,7 @@ impl NatsSessionLog {
 
     async fn append_of(&self, event: &SessionEvent, guard: Guard) -> Result<Append, Appended> {
         let (user, session) = (event.after.user_id, event.after.id);
-        let refused = |error: serde_json::Error| Appended::Refused(error.to_string());
+        let refused = |error: EncodeError| Appended::Refused(error.to_string());
         let payload = event.to_json().map_err(refused)?;
         let write = Write::new(subjects::session_events(user, session), guard, payload)
             .event(event.id, event.fact.wire_type());

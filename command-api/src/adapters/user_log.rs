@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, RevocationCause, RevocationReason, StoredRevocation, UserFact, UserId,
-    UserState, subjects,
+    Position, ROLE_ADMIN, RevocationCause, RevocationReason, Salvage, StoredRevocation, UserFact,
+    UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -18,6 +18,9 @@ use std::collections::BTreeSet;
 use super::CredentialSealer;
 use crate::domain::Admins;
 use crate::ports::{Change, ClaimChange, CredentialChange, PasswordHash, UserLog};
+
+/// Most events of a user of whom one cannot be read that are read one by one.
+const SALVAGED_EVENTS_MAX: usize = 10_000;
 
 #[derive(Serialize, Deserialize)]
 struct Holders {
@@ -163,6 +166,28 @@ impl UserLog for NatsUserLog {
             })
             .await?;
         Ok(loaded.unwrap_or_else(|| Loaded::empty(UserState::Absent)))
+    }
+
+    async fn salvage(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
+        let subject = subjects::user_events(user);
+        let unavailable = LogError::Unavailable;
+        let Some(last) = self.log.last(&subject).await.map_err(unavailable)? else {
+            return Ok(Loaded::empty(UserState::Absent));
+        };
+        let (guard, position) = (last.guard(), last.position);
+        let subjects = std::slice::from_ref(&subject);
+        let messages = self
+            .log
+            .between(subjects, Position(0), position, SALVAGED_EVENTS_MAX)
+            .await
+            .map_err(unavailable)?;
+        if messages.len() == SALVAGED_EVENTS_MAX {
+            let reason = format!("it has {SALVAGED_EVENTS_MAX} events or more");
+            return Err(LogError::Damaged { subject, reason });
+        }
+        let mut salvage = Salvage::of(user);
+        messages.iter().for_each(|message| salvage.add(&message.payload));
+        Ok(Loaded { value: salvage.into_state(), guard, position })
     }
 
     async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError> {

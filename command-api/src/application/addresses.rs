@@ -114,7 +114,7 @@ impl Users {
                 let mut claims = Vec::new();
                 // Another spelling of the same address has the same claim.
                 if new_email.canonical() != stored_address(user)?.canonical() {
-                    let claim = users.log().claim(&new_email).await?;
+                    let claim = users.claim_on(&new_email).await?;
                     if claim.value.is_some_and(|holder| holder != user.id) {
                         return Err(CommandError::EmailTaken);
                     }

@@ -158,7 +158,7 @@ impl Users {
         newcomer: &Newcomer,
         origin: &Origin,
     ) -> Result<Decision, CommandError> {
-        let claim = self.log().claim(&newcomer.email).await?;
+        let claim = self.claim_on(&newcomer.email).await?;
         if let Some(holder) = claim.value {
             let loaded = self.log().load(holder).await?;
             return match &loaded.value {
@@ -214,7 +214,9 @@ impl Newcomer {
     /// at: its hash is replaced at the first login.
     fn is(&self, user: &User) -> bool {
         let name = self.full_name.as_ref().map(|name| name.as_ref().map(FullName::as_str));
-        user.email == self.email.as_given()
+        // Versions before stored an address as it was typed, composed or not.
+        EmailAddress::parse(&user.email)
+            .is_ok_and(|stored| stored.as_given() == self.email.as_given())
             && self.roles.as_ref().is_none_or(|given| given.as_slice() == user.roles)
             && name.is_none_or(|given| given == user.full_name.as_deref())
             && self.metadata.as_ref().is_none_or(|given| *given == user.metadata)

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, EmailAddress, Event, Origin, Position, Revision, Snapshot, User, UserId, UserState,
-    record,
+    Actor, EmailAddress, Event, Origin, Position, ROLE_ADMIN, Revision, Snapshot, Status, User,
+    UserId, UserState, record,
 };
 use service_kit::ambient;
-use service_kit::commands::{Failure, Loaded};
+use service_kit::commands::{Failure, Loaded, LogError};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
@@ -249,7 +249,7 @@ impl Users {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
                 return Ok(Registered::Before(done));
             }
-            let claim = self.log().claim(&register.email).await?;
+            let claim = self.claim_on(&register.email).await?;
             if claim.value.is_some() {
                 return Err(CommandError::EmailTaken);
             }
@@ -323,7 +323,7 @@ impl Users {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
                 return Ok(done);
             }
-            let loaded = self.log().load(user).await?;
+            let loaded = self.state_for(user, command).await?;
             // The guard holds this together with what is stored.
             if !rights.allow(command, &loaded.value, &self.parts.access) {
                 return Err(CommandError::Forbidden);
@@ -359,6 +359,58 @@ impl Users {
         Ok(settled(self.log().append(&change).await)?.map(|_| answer))
     }
 
+    /// The state that a command is decided on. A deletion is decided on what can be known when an event cannot be read.
+    async fn state_for(
+        &self,
+        user: UserId,
+        command: &Command,
+    ) -> Result<Loaded<UserState>, CommandError> {
+        let mut loaded = match (self.log().load(user).await, command) {
+            (Err(LogError::Damaged { reason, .. }), Command::Delete(_)) => {
+                tracing::warn!(%user, reason, "deletes a user of whom an event cannot be read");
+                self.log().salvage(user).await?
+            }
+            (loaded, _) => return Ok(loaded?),
+        };
+        // The record of administrators is right where the event may not be.
+        if let UserState::Present(salvaged) = &mut loaded.value
+            && self.log().admins().await?.value.0.contains(&user)
+        {
+            salvaged.roles = vec![ROLE_ADMIN.to_owned()];
+            salvaged.status = Status::Active;
+        }
+        Ok(loaded)
+    }
+
+    /// Who has an address. Claim and event are stored in one batch, so a claim whose holder does not have the address
+    /// is left of an event that was dropped or could not be read, and holds nothing.
+    pub(super) async fn claim_on(
+        &self,
+        email: &EmailAddress,
+    ) -> Result<Loaded<Option<UserId>>, CommandError> {
+        let mut claim = self.log().claim(email).await?;
+        if let Some(holder) = claim.value
+            && !self.may_have(holder, email).await?
+        {
+            tracing::warn!(%holder, "takes a claim for free whose holder does not have the address");
+            claim.value = None;
+        }
+        Ok(claim)
+    }
+
+    async fn may_have(&self, user: UserId, email: &EmailAddress) -> Result<bool, CommandError> {
+        match self.log().load(user).await {
+            Ok(Loaded { value: UserState::Present(user), .. }) => {
+                let stored = EmailAddress::parse(&user.email);
+                Ok(stored.is_ok_and(|stored| stored.canonical() == email.canonical()))
+            }
+            Ok(_) => Ok(false),
+            // Nobody knows what it says.
+            Err(LogError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Everything that has to change together with the events of a command.
     async fn change_of(
         &self,
@@ -385,7 +437,8 @@ impl Users {
 
     /// Gives a user's address up.
     pub(super) async fn release(&self, user: &User) -> Result<Option<ClaimChange>, CommandError> {
-        let email = stored_address(user)?;
+        // An address that is none (of an event that cannot be read) is not claimed.
+        let Ok(email) = EmailAddress::parse(&user.email) else { return Ok(None) };
         let held = self.log().claim(&email).await?;
         let is_theirs = held.value == Some(user.id);
         Ok(is_theirs.then_some(ClaimChange::Release(email, held.guard)))

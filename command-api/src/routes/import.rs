@@ -166,8 +166,7 @@ fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
 }
 
 fn past(value: Value) -> Result<Timestamp, Fault> {
-    let time = Timestamp::try_from(string(value)?)
-        .map_err(|_| ("format", "must be a time as in RFC 3339".to_owned()))?;
+    let time = Timestamp::parse(&string(value)?).map_err(|why| ("format", why.to_string()))?;
     if ambient::now() < time {
         return Err(("future", "must not be in the future".to_owned()));
     }

@@ -11,7 +11,7 @@ mod search;
 use events::{EmailAddress, Timestamp};
 use mongodb::bson::{DateTime, Document, doc};
 use service_kit::http::cursor::{Key, Place};
-use service_kit::http::page::{PageAsked, refused, time, truth, unknown};
+use service_kit::http::page::{PageAsked, refused, time, time_before, truth, unknown};
 use service_kit::keys::SecretKey;
 use service_kit::problem::Problem;
 use view_kit::{Count, Find, behind};
@@ -98,8 +98,8 @@ impl Wanted {
             descending: true,
             equal: Document::new(),
             words: Vec::new(),
-            // Tombstones have no `created_at`: a bound on it leaves them out.
-            created: doc! {"$gte": DateTime::from_millis(0)},
+            // Tombstones have no `created_at`: a bound on it leaves them out, and nobody else.
+            created: doc! {"$gte": date(Timestamp::FIRST)},
         }
     }
 
@@ -137,7 +137,7 @@ impl Wanted {
                 self.created.insert("$gt", date(time(name, value)?));
             }
             "created_before" => {
-                self.created.insert("$lt", date(time(name, value)?));
+                self.created.insert("$lt", date(time_before(name, value)?));
             }
             _ => return unknown(name),
         }
@@ -305,7 +305,7 @@ mod tests {
             Find {
                 filter: doc! {
                     "email_canonical": "ada@example.com", "status": "active",
-                    "created_at": {"$gte": DateTime::from_millis(0)},
+                    "created_at": {"$gte": date(Timestamp::FIRST)},
                 },
                 sort: doc! {"created_at": -1, "_id": -1},
                 limit: 8,
@@ -317,6 +317,17 @@ mod tests {
             link,
             "</api/v1/users?email=ADA%40example.com&page_size=7&status=active&cursor=CUR>; rel=\"next\""
         );
+    }
+
+    #[test]
+    fn bounds_of_time_are_exact_beyond_milliseconds() {
+        let created = |name, value| parse(&[(name, value)]).unwrap().wanted.created;
+        let at = |text: &str| date(Timestamp::parse(text).unwrap());
+        let between = "2026-01-31T10:00:00.250001Z";
+        let before = created("created_before", between);
+        assert_eq!(before.get_datetime("$lt").unwrap(), &at("2026-01-31T10:00:00.251Z"));
+        let after = created("created_after", between);
+        assert_eq!(after.get_datetime("$gt").unwrap(), &at("2026-01-31T10:00:00.250Z"));
     }
 
     #[test]

@@ -132,13 +132,13 @@ impl Parked {
             }
             Some(ParkedId::Event(stream, position)) => {
                 match self.events.find(stream, position).await? {
-                    Some(item) => self.heal(&[item], &[]).await,
+                    Some(item) => self.heal(Done::Retried, &[item], &[]).await,
                     None => Ok(Ended { code: failed(NOT_PARKED), result: json!({}) }),
                 }
             }
             None => {
                 let retried = mails::retry_all(&self.mails).await?;
-                self.heal(&self.events.list().await?, &retried).await
+                self.heal(Done::Retried, &self.events.list().await?, &retried).await
             }
         }
     }
@@ -158,11 +158,11 @@ impl Parked {
         progress(&format!(
             "the event at position {position} of {stream} is gone for good; `roster verify` names the gap it leaves"
         ));
-        self.heal(&[item], &[]).await
+        self.heal(Done::Dropped, &[item], &[]).await
     }
 
     /// Lets the projectors read again what is parked, and waits until they have let it go.
-    async fn heal(&self, wished: &[Item], mails: &[Uuid]) -> anyhow::Result<Ended> {
+    async fn heal(&self, done: Done, wished: &[Item], mails: &[Uuid]) -> anyhow::Result<Ended> {
         let mut still = wished.to_vec();
         let deadline = Instant::now() + HEAL_MAX;
         while !still.is_empty() && Instant::now() < deadline {
@@ -177,15 +177,17 @@ impl Parked {
             }
         }
         let is_still = |item: &&Item| still.iter().any(|one| item.is_of(one));
-        let healed = wished.iter().filter(|item| !is_still(item)).map(Item::id);
-        let retried: Vec<String> = mails.iter().map(Uuid::to_string).chain(healed).collect();
+        // A dropped event is gone also where its user waits behind another one.
+        let is_done = |item: &&Item| matches!(done, Done::Dropped) || !is_still(item);
+        let healed = wished.iter().filter(is_done).map(Item::id);
+        let ids: Vec<String> = mails.iter().map(Uuid::to_string).chain(healed).collect();
         let left: Vec<String> = still.iter().map(Item::id).collect();
         if self.as_json {
             let told: Vec<Value> = still.iter().map(|one| one.told().json).collect();
-            say(&json!({ "retried": retried, "still_parked": told }).to_string());
+            say(&json!({ done.name(): ids, "still_parked": told }).to_string());
         } else {
-            for id in &retried {
-                say(&format!("retried {id}"));
+            for id in &ids {
+                say(&format!("{} {id}", done.name()));
             }
             if wished.is_empty() && mails.is_empty() {
                 say("nothing is parked");
@@ -201,7 +203,23 @@ impl Parked {
                 "it cannot be read, or no projector runs: start a version that knows it, or drop it",
             ),
         };
-        Ok(Ended { code, result: json!({ "retried": retried, "still_parked": left }) })
+        Ok(Ended { code, result: json!({ done.name(): ids, "still_parked": left }) })
+    }
+}
+
+/// What a command does about an event.
+#[derive(Clone, Copy)]
+enum Done {
+    Retried,
+    Dropped,
+}
+
+impl Done {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Retried => "retried",
+            Self::Dropped => "dropped",
+        }
     }
 }
 

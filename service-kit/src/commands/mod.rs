@@ -87,6 +87,9 @@ pub enum Failure {
     /// The log does not answer or is full; nothing was done.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// A record in the log that decides cannot be read; nothing was done.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
     /// Nobody can say.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
@@ -99,7 +102,7 @@ impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
         match &error {
             LogError::Unavailable(_) => Self::Unavailable(crate::problem::chain(&error)),
-            LogError::Damaged { .. } => Self::Internal(error.to_string()),
+            LogError::Damaged { .. } => Self::Unreadable(error.to_string()),
         }
     }
 }
@@ -115,6 +118,12 @@ impl From<Failure> for Problem {
             Failure::Unavailable(why) => {
                 Self::new(Code::Unavailable).detail("nothing was done; try again").because(why)
             }
+            Failure::Unreadable(why) => Self::new(Code::UnreadableRecord)
+                .detail(
+                    "nothing was done, and trying again does not help: an operator has to look at \
+                     `roster parked list`",
+                )
+                .because(why),
             Failure::OutcomeUnknown => Self::new(Code::OutcomeUnknown).detail(
                 "the command may have been done; repeat it with the same Idempotency-Key to learn",
             ),

@@ -164,13 +164,20 @@ pub fn truth(name: &str, value: &str) -> Result<bool, Problem> {
     value.parse().map_err(|_| refused(name, "must be true or false"))
 }
 
-/// A time.
+/// A time, as a bound that what is found comes after.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`].
 pub fn time(name: &str, value: &str) -> Result<Timestamp, Problem> {
-    Timestamp::try_from(value.to_owned())
-        .map_err(|_| refused(name, "must be a time as in RFC 3339"))
+    Timestamp::parse(value).map_err(|why| refused(name, &why.to_string()))
+}
+
+/// A time, as a bound that what is found comes before: it may be finer than what is stored.
+///
+/// # Errors
+/// [`Code::InvalidParameter`].
+pub fn time_before(name: &str, value: &str) -> Result<Timestamp, Problem> {
+    Timestamp::parse_rounded_up(value).map_err(|why| refused(name, &why.to_string()))
 }
 
 /// Parameters as they stand in an address.

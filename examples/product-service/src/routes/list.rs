@@ -122,10 +122,9 @@ impl List {
     pub fn find(&self) -> Find {
         let mut filter = self.filter.clone();
         // What was deleted has none.
-        filter.insert("created_at", doc! {"$gte": DateTime::from_millis(0)});
+        filter.insert("created_at", doc! {"$gte": DateTime::MIN});
         if let Some(place) = &self.place {
-            let first =
-                (self.sort == Sort::CreatedAt).then(|| doc! {"$gte": DateTime::from_millis(0)});
+            let first = (self.sort == Sort::CreatedAt).then(|| doc! {"$gte": DateTime::MIN});
             if first.is_some() {
                 filter.remove("created_at");
             }
@@ -144,7 +143,7 @@ impl List {
     /// All products of the list, whatever the page.
     pub fn count(&self) -> Count {
         let mut filter = self.filter.clone();
-        filter.insert("created_at", doc! {"$gte": DateTime::from_millis(0)});
+        filter.insert("created_at", doc! {"$gte": DateTime::MIN});
         Count { filter, index: None }
     }
 
