@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool, AtomicUsize};
 
 use e2e::{Client, Logged, PASSWORD, System, list_all, rename, wait_for};
-use events::{EmailAddress, Position, Snapshot, User, UserId, case_folded};
+use events::{EmailAddress, Position, Snapshot, User, UserId, search_folded, words};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -55,11 +55,15 @@ fn fits(user: &Value, name: &str, value: &str) -> bool {
     match name {
         "email" => canonical(email) == canonical(value),
         "q" => {
-            let mut words = vec![canonical(email), case_folded(email)];
-            let name = user["full_name"].as_str().unwrap_or_default();
-            words.extend(name.split_whitespace().map(case_folded));
-            let begins = |part: &str| words.iter().any(|word| word.starts_with(&case_folded(part)));
-            value.split_whitespace().all(begins)
+            let addresses = [search_folded(&canonical(email)), search_folded(email)];
+            let name = search_folded(user["full_name"].as_str().unwrap_or_default());
+            let begins = |part: &str| {
+                addresses.iter().any(|address| address.starts_with(part))
+                    || words(&name).any(|word| word.starts_with(part))
+            };
+            search_folded(value).split_whitespace().all(|term| {
+                begins(term) || (words(term).next().is_some() && words(term).all(begins))
+            })
         }
         "role" => user["roles"].as_array().unwrap().iter().any(|role| role == value),
         "status" => user["status"] == value,
@@ -76,7 +80,7 @@ fn by(member: &str, one: &Value, other: &Value) -> Ordering {
         let text = user[member].as_str();
         match member {
             "email" => text.map(canonical),
-            "full_name" => text.map(case_folded),
+            "full_name" => text.map(search_folded),
             _ => text.map(str::to_owned),
         }
     };
@@ -320,7 +324,7 @@ fn sort_key(user: &User, sort: &str) -> String {
     match sort.trim_start_matches('-') {
         "created_at" => user.created_at.to_string(),
         "email" => canonical(&user.email),
-        "full_name" => user.full_name.as_deref().map(case_folded).unwrap_or_default(),
+        "full_name" => user.full_name.as_deref().map(search_folded).unwrap_or_default(),
         other => panic!("the log does not know {other}"),
     }
 }

@@ -46,7 +46,7 @@ pub fn sessions_collection(generation: u32) -> String {
 /// Counts up when the documents of the user views get more members, or further documents are written
 /// from the same events. It stands in the name of the checkpoint: a database with an older layout has no
 /// such checkpoint, so that the projector begins with the first event and writes every document again.
-pub const USERS_LAYOUT: u32 = 3;
+pub const USERS_LAYOUT: u32 = 4;
 
 /// The checkpoint of the user views.
 #[must_use]

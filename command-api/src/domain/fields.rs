@@ -1,6 +1,6 @@
 //! Values that are checked once, at the edge, and trusted from there on.
 
-use events::{Metadata, is_role};
+use events::{Metadata, is_invisible, is_role};
 use serde_json::{Number, Value};
 
 /// A broken rule: a stable code and the rule in words.
@@ -15,16 +15,20 @@ const METADATA_BYTES_MAX: usize = 4096;
 /// Deepest metadata, in levels.
 const METADATA_DEPTH_MAX: usize = 16;
 
-/// A name to show: 1..=200 code points, kept verbatim, without control characters.
+/// A name to show: 1..=200 code points, one of which is seen, without control characters. Blanks at its ends are cut
+/// off; the rest is kept verbatim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullName(String);
 
 impl FullName {
     /// Checks a name.
     pub fn parse(text: String) -> Result<Self, Broken> {
-        if text.trim().is_empty() {
+        let is_blank = |c: char| c.is_whitespace() || is_invisible(c);
+        if text.chars().all(is_blank) {
             return Err(("blank", "must not be blank; null removes it".to_owned()));
         }
+        // Not what is invisible: a joiner at the end of a word shapes it.
+        let text = text.trim().to_owned();
         if text.chars().count() > FULL_NAME_CHARS_MAX {
             return Err(("too-long", format!("has more than {FULL_NAME_CHARS_MAX} characters")));
         }
@@ -159,12 +163,20 @@ mod tests {
         for (text, code) in [
             (String::new(), "blank"),
             ("  ".to_owned(), "blank"),
+            ("\u{200b}".to_owned(), "blank"),
+            ("\u{3164}\u{2800} \u{feff}".to_owned(), "blank"),
             ("a\0b".to_owned(), "control-character"),
             ("a\nb".to_owned(), "control-character"),
             ("日".repeat(201), "too-long"),
         ] {
             assert_eq!(FullName::parse(text).unwrap_err().0, code);
         }
+    }
+
+    #[test]
+    fn blanks_at_the_ends_of_a_name_are_cut_off() {
+        let name = FullName::parse(" \u{2003}Ada  Lovelace ".to_owned()).unwrap();
+        assert_eq!(name.as_str(), "Ada  Lovelace");
     }
 
     #[test]

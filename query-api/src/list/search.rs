@@ -1,20 +1,35 @@
-//! `q`: the beginning of the address or of a word of the name.
+//! `q`: the beginning of the address or of a word of the name, without case and accents.
 
-use events::case_folded;
+use events::search_folded;
 use mongodb::bson::{Document, doc};
 
 /// Most words in one search.
 const WORDS_MAX: usize = 8;
 
-/// What a search means for the database: a range of one index for each word, whatever signs it has in it.
+/// What a search means for the database: ranges of one index, whatever characters it has in it. What stands between
+/// white space is the beginning of an address, or its words each begin a word of the name.
 pub fn words(text: &str) -> Result<Vec<Document>, &'static str> {
-    let folded = case_folded(text);
-    let words: Vec<&str> = folded.split_whitespace().collect();
-    match words.len() {
-        0 => Err("must not be empty"),
-        1..=WORDS_MAX => Ok(words.into_iter().map(beginning_with).collect()),
-        _ => Err("has more than 8 words"),
+    let folded = search_folded(text);
+    let mut terms = Vec::new();
+    let mut count = 0;
+    for term in folded.split_whitespace() {
+        let words: Vec<&str> = events::words(term).collect();
+        count += words.len().max(1);
+        if count > WORDS_MAX {
+            return Err("has more than 8 words");
+        }
+        let whole = beginning_with(term);
+        terms.push(match words.as_slice() {
+            [] => whole,
+            [word] if *word == term => whole,
+            [word] => doc! {"$or": [whole, beginning_with(word)]},
+            words => {
+                let each: Vec<Document> = words.iter().map(|word| beginning_with(word)).collect();
+                doc! {"$or": [whole, {"$and": each}]}
+            }
+        });
     }
+    if terms.is_empty() { Err("must not be empty") } else { Ok(terms) }
 }
 
 /// Some word of the user begins with this one. `$elemMatch` because both bounds are about the same word.
@@ -62,7 +77,17 @@ mod tests {
         assert_eq!(words(" ADA ").unwrap(), std::slice::from_ref(&ada));
         let l = doc! {"search": {"$elemMatch": {"$gte": "l", "$lt": "m"}}};
         assert_eq!(words("ada L").unwrap(), [ada, l]);
+        let elodie = doc! {"search": {"$elemMatch": {"$gte": "elodie", "$lt": "elodif"}}};
+        assert_eq!(words("ÉLODIE").unwrap(), [elodie]);
+        let range =
+            |from: &str, to: &str| doc! {"search": {"$elemMatch": {"$gte": from, "$lt": to}}};
+        let each = vec![range("holt", "holu"), range("r", "s")];
+        let holt = doc! {"$or": [range("holt-r", "holt-s"), {"$and": each}]};
+        assert_eq!(words("Holt-R").unwrap(), [holt]);
+        let smith = doc! {"$or": [range("smith,", "smith-"), range("smith", "smiti")]};
+        assert_eq!(words("smith,").unwrap(), [smith]);
         assert!(words("a b c d e f g h i").is_err());
+        assert!(words("a-b-c-d e-f-g-h-i").is_err());
         assert!(words("\u{2003}").is_err());
     }
 

@@ -77,12 +77,14 @@ pub struct ListParameters {
     /// `next_cursor` of the page before; with the same filters and sort.
     #[param(nullable = false)]
     cursor: Option<String>,
-    #[param(inline, nullable = false)]
+    /// By default the newest first.
+    #[param(inline, nullable = false, default = "-created_at")]
     sort: Option<Sort>,
     /// Whether to count what fits, as far as that is cheap.
     #[param(nullable = false)]
     include_total: Option<bool>,
-    /// The beginning of the address or of a word of the name, in any case.
+    /// The beginning of the address or of a word of the name, whatever the case and the accents. Words end at anything
+    /// that is neither a letter nor a digit nor an apostrophe inside a word.
     #[param(nullable = false, min_length = 1)]
     q: Option<String>,
     /// Exactly this address, in any case.
@@ -94,8 +96,10 @@ pub struct ListParameters {
     status: Option<StatusFilter>,
     #[param(nullable = false)]
     email_verified: Option<bool>,
+    /// Users made later than this; one made at exactly this time is left out.
     #[param(nullable = false, format = DateTime)]
     created_after: Option<String>,
+    /// Users made earlier than this; one made at exactly this time is left out.
     #[param(nullable = false, format = DateTime)]
     created_before: Option<String>,
     /// Position that the answer must reflect.
