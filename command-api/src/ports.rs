@@ -80,6 +80,12 @@ pub struct UsedLink {
 }
 
 impl Change {
+    /// Whether it can wait until there is room in the log: whatever neither ends access nor voids a link.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        self.revocation.is_none() && !self.events.is_empty()
+    }
+
     /// A change of nothing yet.
     #[must_use]
     pub const fn of(user: UserId, guard: Guard) -> Self {
@@ -102,6 +108,9 @@ impl Change {
 /// The log of users.
 #[async_trait]
 pub trait UserLog: Send + Sync {
+    /// Whether there is room for what can wait. Without it such changes are refused as
+    /// [`Appended::Full`]: ask before costly work.
+    fn has_headroom(&self) -> bool;
     /// The state of a user.
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
     /// Who holds an address.
@@ -137,6 +146,8 @@ pub trait UserLog: Send + Sync {
 /// The log of sessions.
 #[async_trait]
 pub trait SessionLog: Send + Sync {
+    /// Whether there is room for what can wait: whatever does not end a session.
+    fn has_headroom(&self) -> bool;
     /// The state of a session of a user.
     async fn load(
         &self,
@@ -152,6 +163,8 @@ pub trait SessionLog: Send + Sync {
 /// Where mails are asked for.
 #[async_trait]
 pub trait MailDesk: Send + Sync {
+    /// Whether there is room for mails that can wait.
+    fn has_headroom(&self) -> bool;
     /// Asks for a mail, which is sent later and more than once if need be.
     async fn order(&self, mail: Mail) -> Appended;
 }

@@ -27,6 +27,7 @@ mod failures;
 mod feeding;
 mod feeding_operator;
 mod going_back;
+mod headroom;
 mod history;
 mod idempotency;
 mod importing;

@@ -14,15 +14,22 @@
 //! Attempts of one process on one key take turns at a lock, so that they do not spoil each other's
 //! guard; between processes the guard decides, and whoever lost reads again after a short random pause.
 //!
+//! # What users do rightly
+//! Writes, refreshes and logins of one user are limited too, and would cost a write to the bucket each. So every
+//! process lets a tenth of the limit through from memory ([`local`]), and only whoever is busier is counted in the
+//! bucket: with n processes a user gets at most 1 + n/10 times the limit.
+//!
 //! # A full bucket
 //! It drops its oldest records. That opens what they had closed, after about a million other keys were
 //! tried, which the limit per client address makes slow.
+
+mod local;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{CommandId, Timestamp};
+use events::{CommandId, Timestamp, UserId};
 use futures::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,9 +43,13 @@ use service_kit::metrics::{Metrics, ThrottleMetrics};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::domain::{Attempts, Begin, Policy, Verdict, Window};
+use crate::domain::{
+    Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
+};
+use local::LocalQuotas;
+
 use crate::ports::throttle::{
-    Admission, Counted, Place, Refusal, Throttle, ThrottleError, Ticket, Watched,
+    Admission, Counted, Deed, Place, Refusal, Throttle, ThrottleError, Ticket, Watched,
 };
 
 /// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
@@ -56,8 +67,18 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Attempts of this process that may wait for others; further ones are refused at once.
 const WAITING_MAX: usize = 512;
 /// The names of the limits, as a refusal tells them.
-const POLICIES: [&str; 6] =
-    ["account", "address", "mails", "registrations", "resets", "password-sets"];
+const POLICIES: [&str; 10] = [
+    "account",
+    "address",
+    "mails",
+    "registrations",
+    "resets",
+    "password-sets",
+    "writes",
+    "refreshes",
+    "logins",
+    "password-checks",
+];
 /// How long a place is kept for an attempt that does not tell.
 const RESERVATION: Duration = Duration::from_secs(10);
 /// When an attempt that waited in vain may come again.
@@ -70,6 +91,7 @@ pub struct NatsThrottle {
     settings: config::Throttle,
     locks: Vec<Mutex<()>>,
     waiting: Semaphore,
+    quotas: LocalQuotas,
     metrics: Option<ThrottleMetrics>,
 }
 
@@ -82,6 +104,7 @@ impl NatsThrottle {
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             waiting: Semaphore::new(WAITING_MAX),
+            quotas: LocalQuotas::default(),
             metrics: None,
         }
     }
@@ -102,8 +125,9 @@ impl NatsThrottle {
                 let subject = self.subject("account", email.canonical().as_bytes());
                 Place { subject, of_account: true }
             }
-            Watched::Caller(user) => {
-                let subject = self.subject("caller", user.as_uuid().as_bytes());
+            Watched::Caller(user, session) => {
+                let ids = [*user.as_uuid().as_bytes(), *session.as_uuid().as_bytes()];
+                let subject = self.subject("caller", ids.as_flattened());
                 Place { subject, of_account: true }
             }
             Watched::Address(address) => {
@@ -154,6 +178,66 @@ impl NatsThrottle {
             metrics.refused(refusal.policy);
         }
         refusal
+    }
+
+    /// The name and the numbers of the limit on what a user does rightly.
+    fn quota(&self, deed: Deed) -> (&'static str, QuotaPolicy) {
+        let settings = &self.settings;
+        let (policy, per_minute_max, per_day_max) = match deed {
+            Deed::Write => ("writes", settings.writes_per_minute_max, settings.writes_per_day_max),
+            Deed::Refresh => {
+                ("refreshes", settings.refreshes_per_minute_max, settings.refreshes_per_day_max)
+            }
+            Deed::Login => ("logins", settings.logins_per_minute_max, settings.logins_per_day_max),
+            Deed::PasswordCheck => (
+                "password-checks",
+                settings.password_checks_per_minute_max,
+                settings.password_checks_per_day_max,
+            ),
+        };
+        (policy, QuotaPolicy { per_minute_max, per_day_max })
+    }
+
+    /// Counts what a user does rightly: here, as long as it is seldom, and in the bucket from then on.
+    async fn allow_deed(
+        &self,
+        user: UserId,
+        deed: Deed,
+        start: Start,
+    ) -> Result<Result<(), Refusal>, ThrottleError> {
+        let (policy, quota) = self.quota(deed);
+        if self.quotas.let_in(user, deed, quota, start.now_ms()) {
+            return Ok(Ok(()));
+        }
+        let subject = self.subject(policy, user.as_uuid().as_bytes());
+        let _turn = self.turn(&subject).await;
+        let counted = self
+            .change(&subject, |record: &mut Quota| match record.count(start.now_ms(), quota) {
+                Ok(()) => (Ok(()), Some(DAY_MS)),
+                Err(exhausted) => (Err(exhausted), None),
+            })
+            .await?;
+        Ok(counted.map_err(|Exhausted { max, window_ms, retry_after_ms }| {
+            self.refused(Refusal {
+                policy,
+                quota: max,
+                window: Duration::from_millis(window_ms),
+                retry_after: Duration::from_millis(retry_after_ms),
+            })
+        }))
+    }
+
+    /// Empties a record.
+    async fn forget<R>(&self, subject: &str) -> Result<(), ThrottleError>
+    where
+        R: Default + Serialize + DeserializeOwned,
+    {
+        let _turn = self.turn(subject).await;
+        self.change(subject, |record: &mut R| {
+            *record = R::default();
+            ((), Some(1))
+        })
+        .await
     }
 
     /// A place at one record; waits while only attempts under way are in the way.
@@ -301,17 +385,19 @@ impl Throttle for NatsThrottle {
         join_all(finished).await.into_iter().collect()
     }
 
-    async fn clear(&self, account: &events::EmailAddress) -> Result<(), ThrottleError> {
+    async fn clear(
+        &self,
+        account: &events::EmailAddress,
+        user: UserId,
+    ) -> Result<(), ThrottleError> {
         if !self.settings.enabled {
             return Ok(());
         }
-        let place = self.place(&Watched::Account(account));
-        let _turn = self.turn(&place.subject).await;
-        self.change(&place.subject, |record: &mut Attempts| {
-            *record = Attempts::default();
-            ((), Some(1))
-        })
-        .await
+        let account = self.place(&Watched::Account(account)).subject;
+        self.forget::<Attempts>(&account).await?;
+        self.quotas.forget(user, Deed::PasswordCheck);
+        let (policy, _) = self.quota(Deed::PasswordCheck);
+        self.forget::<Quota>(&self.subject(policy, user.as_uuid().as_bytes())).await
     }
 
     async fn allow(
@@ -330,6 +416,7 @@ impl Throttle for NatsThrottle {
             Counted::RegistrationFrom(address) => ("registrations", network(address), requests),
             Counted::ResetRequestFrom(address) => ("resets", network(address), requests),
             Counted::PasswordSetFrom(address) => ("password-sets", network(address), requests),
+            Counted::By(user, deed) => return self.allow_deed(user, deed, Start::new(now)).await,
         };
         let start = Start::new(now);
         let window_ms = window_s.saturating_mul(1_000);

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::sessions::Proved;
 use super::{CommandError, Granted, Users};
 use crate::domain::{Device, Password};
-use crate::ports::throttle::Watched;
 
 impl Users {
     /// Checks e-mail and password against the log and starts a session. `None` for a string that is

@@ -267,8 +267,17 @@ impl Users {
         self.parts.hasher.check_foreign(hash)
     }
 
-    /// Asks for a mail.
+    /// Refuses what can wait while the log has no room for it.
+    fn require_room(&self) -> Result<(), CommandError> {
+        if self.log().has_headroom() { Ok(()) } else { Err(Failure::LogFull.into()) }
+    }
+
+    /// Asks for a mail. A link to a new password goes in as long as anything does: it is the owner's way in.
     async fn mail(&self, mail: Mail) -> Result<(), CommandError> {
+        let opens = matches!(mail, Mail::ResetPassword { .. } | Mail::SetPassword { .. });
+        if !opens && !self.parts.desk.has_headroom() {
+            return Err(Failure::LogFull.into());
+        }
         // An order has an id of its own: nothing can be in its way.
         Ok(settled(self.parts.desk.order(mail).await).map(drop)?)
     }

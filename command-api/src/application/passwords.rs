@@ -12,7 +12,7 @@ use service_kit::tokens::Caller;
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
-use crate::ports::throttle::{Counted, Watched};
+use crate::ports::throttle::{Counted, Deed, Watched};
 use crate::ports::{self, CredentialChange, PasswordHash, UsedLink};
 
 /// A link that is good, and what has to be there still when it is used.
@@ -40,11 +40,11 @@ impl Users {
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
                     // The password before is gone; the one that the request has set proves it.
-                    let watched = [Watched::Caller(user)];
+                    let watched = [Watched::Caller(user, caller.session)];
                     let new = Password::given(&new).ok_or(CommandError::InvalidCredentials)?;
                     return users.attempt(&watched, users.same_password(done, Some(new))).await;
                 }
-                let credential = users.check_password(user, current.clone()).await?;
+                let credential = users.check_password(&caller, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
@@ -74,19 +74,23 @@ impl Users {
     /// That the caller knows the password; the credential it was compared with.
     pub(super) async fn check_password(
         &self,
-        user: UserId,
+        caller: &Caller,
         password: Option<Password>,
     ) -> Result<Loaded<Option<PasswordHash>>, CommandError> {
         let Some(password) = password else { return Err(CommandError::WrongPassword) };
-        self.attempt(&[Watched::Caller(user)], async {
+        let user = caller.user;
+        let watched = [Watched::Caller(user, caller.session)];
+        let proving = self.attempt(&watched, async {
             let credential = self.log().credential(user).await?;
             if self.parts.hasher.verify(password, credential.value.clone()).await?.matches {
                 Ok(credential)
             } else {
                 Err(CommandError::WrongPassword)
             }
-        })
-        .await
+        });
+        let credential = proving.await?;
+        self.count(Counted::By(user, Deed::PasswordCheck)).await?;
+        Ok(credential)
     }
 
     /// Asks for a link to a new password. Whether anybody has the address is for the mailer to find out:
@@ -155,7 +159,7 @@ impl Users {
                 if let Some(position) = settled(users.log().append(&change).await)? {
                     // Whoever has the mailbox is the owner, whatever others have tried meanwhile.
                     let email = stored_address(&followed.user)?;
-                    if let Err(error) = users.parts.throttle.clear(&email).await {
+                    if let Err(error) = users.parts.throttle.clear(&email, user).await {
                         tracing::warn!(%error, "failed logins are still counted after a reset");
                     }
                     return done(&state, position);

@@ -10,6 +10,7 @@ use service_kit::ambient;
 use service_kit::commands::{Failure, Loaded};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
+use service_kit::tokens::Caller;
 use tokio::time::Instant;
 
 use super::rights::Rights;
@@ -19,7 +20,7 @@ use crate::domain::{
     Admins, Change as ChangeUser, Command, Device, Password, Register, Rejection, decide,
     revocation,
 };
-use crate::ports::throttle::{Counted, Watched};
+use crate::ports::throttle::{Counted, Deed, Watched};
 use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
 
 /// What came of a registration.
@@ -130,7 +131,13 @@ impl Users {
             // The owner has been told often enough, and the answer stays the same.
             Err(CommandError::TooMany(_)) => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await,
+            Ok(()) => {
+                match self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await {
+                    // A free address needs no room for a mail, and the answer stays the same.
+                    Err(CommandError::Failed(Failure::LogFull)) => Ok(()),
+                    told => told,
+                }
+            }
         }
     }
 
@@ -179,6 +186,7 @@ impl Users {
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
         self.to_the_end(|users| async move {
+            users.count(Counted::By(user, Deed::Write)).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
         .await
@@ -202,13 +210,14 @@ impl Users {
     /// Deletes the caller for ever, who has to know the password.
     pub async fn delete_self(
         &self,
-        user: UserId,
+        caller: Caller,
         password: Option<Password>,
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Delete(None);
         self.to_the_end(|users| async move {
-            users.check_password(user, password).await?;
+            let user = caller.user;
+            users.check_password(&caller, password).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
         .await
@@ -236,6 +245,7 @@ impl Users {
         password: Option<Password>,
         request: &Request,
     ) -> Result<Registered, CommandError> {
+        self.require_room()?;
         let _running = self.in_flight.start(request.key.as_ref())?;
         let user = UserId::from_uuid(ambient::new_uuid());
         let origin = request.origin();

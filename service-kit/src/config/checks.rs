@@ -75,6 +75,20 @@ impl Checked for Settings {
         bound("throttle.mails_window_s", throttle.mails_window_s, 1, 86_400);
         bound("throttle.requests_max", throttle.requests_max.into(), 1, 100_000);
         bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
+        for (kind, per_minute, per_day) in [
+            ("writes", throttle.writes_per_minute_max, throttle.writes_per_day_max),
+            ("refreshes", throttle.refreshes_per_minute_max, throttle.refreshes_per_day_max),
+            ("logins", throttle.logins_per_minute_max, throttle.logins_per_day_max),
+            (
+                "password_checks",
+                throttle.password_checks_per_minute_max,
+                throttle.password_checks_per_day_max,
+            ),
+        ] {
+            bound(&format!("throttle.{kind}_per_minute_max"), per_minute.into(), 1, 100_000);
+            bound(&format!("throttle.{kind}_per_day_max"), per_day.into(), 1, 10_000_000);
+        }
+        bound("log.reserve_percent", self.log.reserve_percent.into(), 0, 50);
         bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
         bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);

@@ -68,6 +68,10 @@ fn email(name: &str) -> EmailAddress {
     EmailAddress::parse(&format!("{name}@example.com")).unwrap()
 }
 
+fn user() -> UserId {
+    UserId::from_uuid(ambient::new_uuid())
+}
+
 /// Seconds after some day.
 fn at(seconds: u64) -> Timestamp {
     let day = Timestamp::try_from("2026-01-31T12:00:00Z".to_owned()).unwrap();
@@ -181,7 +185,7 @@ async fn delays_grow_until_a_reset_opens_the_account() {
     // 2^7 s less the 30, give or take what the calls took.
     assert!((68..=128).contains(&wait), "{wait}");
     assert!(fail(&throttle, "ada", at(now + 64)).await.is_err());
-    throttle.clear(&email("ada")).await.unwrap();
+    throttle.clear(&email("ada"), user()).await.unwrap();
     for _ in 0..5 {
         fail(&throttle, "ada", at(now + 64)).await.unwrap();
     }
@@ -200,7 +204,7 @@ async fn the_hundredth_failure_closes_the_password_until_a_reset() {
     }
     let refusal = fail(&throttle, "ada", at(86_400)).await.unwrap_err();
     assert!(refusal.retry_after > Duration::from_hours(28 * 24), "{refusal:?}");
-    throttle.clear(&email("ada")).await.unwrap();
+    throttle.clear(&email("ada"), user()).await.unwrap();
     fail(&throttle, "ada", at(86_400)).await.unwrap();
 }
 
@@ -284,6 +288,48 @@ async fn mails_and_requests_are_counted() {
     assert!(one.allow(Counted::ResetRequestFrom(address), at(0)).await.unwrap().is_err());
 }
 
+#[tokio::test]
+async fn what_a_user_does_rightly_is_limited_over_all_processes() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle {
+        // Too few for a part that is let through from memory.
+        writes_per_day_max: 5,
+        refreshes_per_day_max: 40,
+        ..shared.settings
+    };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    let (ada, eve) = (user(), user());
+    let count = async |user, deed, tries: usize| {
+        let tries = (0..tries).map(|n| throttles[n % 2].allow(Counted::By(user, deed), at(0)));
+        join_all(tries).await.into_iter().filter(|counted| *counted == Ok(Ok(()))).count()
+    };
+    assert_eq!(count(ada, Deed::Write, 20).await, 5);
+    let refusal = one.allow(Counted::By(ada, Deed::Write), at(60)).await.unwrap().unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("writes", 5));
+    assert_eq!(refusal.window, Duration::from_hours(24));
+    assert_eq!(count(eve, Deed::Write, 1).await, 1, "another user is another matter");
+    // Each of two processes lets a tenth through beside the 40.
+    assert_eq!(count(ada, Deed::Refresh, 60).await, 40 + 2 * 4);
+    assert_eq!(other.allow(Counted::By(ada, Deed::Write), at(86_400)).await, Ok(Ok(())));
+}
+
+#[tokio::test]
+async fn a_reset_forgets_repeated_passwords() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { password_checks_per_day_max: 2, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let (throttle, ada) = (shared.process().await, user());
+    let check = Counted::By(ada, Deed::PasswordCheck);
+    for _ in 0..2 {
+        assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
+    }
+    assert!(throttle.allow(check, at(0)).await.unwrap().is_err());
+    throttle.clear(&email("ada"), ada).await.unwrap();
+    assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
+}
+
 /// A user who logs in without failures leaves nothing behind, and is let in again.
 #[tokio::test]
 async fn a_record_that_says_nothing_goes() {
@@ -344,7 +390,7 @@ async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
     let watched = [Watched::Account(&ada)];
     assert!(throttle.begin(&watched, at(0)).await.is_err());
     assert!(throttle.allow(Counted::MailTo(&ada), at(0)).await.is_err());
-    assert!(throttle.clear(&ada).await.is_err());
+    assert!(throttle.clear(&ada, user()).await.is_err());
     let settings = config::Throttle { enabled: false, ..shared.settings };
     let open = Shared { settings, ..shared }.process().await;
     for _ in 0..200 {
