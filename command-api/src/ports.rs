@@ -2,6 +2,8 @@
 
 pub mod throttle;
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use async_trait::async_trait;
 use events::{
     Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
@@ -180,6 +182,29 @@ pub enum HashError {
     Failed(String),
 }
 
+/// For whom passwords are hashed. Clients take turns, and none can hold the whole queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HashClient {
+    /// Whoever comes from this network: an IPv4 address, or the /48 of an IPv6 address, which is one site's.
+    Network(IpAddr),
+    /// Somebody who is logged in.
+    User(UserId),
+    /// The operator.
+    Operator,
+}
+
+impl HashClient {
+    /// The client at an address.
+    pub fn network(address: IpAddr) -> Self {
+        Self::Network(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
 /// What a comparison of a password with a hash told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
@@ -194,12 +219,18 @@ pub struct Verified {
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
     /// Estimates whether a new password is easy to guess.
-    async fn rate(&self, candidate: Candidate) -> Result<Result<Password, Broken>, HashError>;
+    async fn rate(
+        &self,
+        client: HashClient,
+        candidate: Candidate,
+    ) -> Result<Result<Password, Broken>, HashError>;
     /// Hashes a new password.
-    async fn hash(&self, password: Password) -> Result<PasswordHash, HashError>;
+    async fn hash(&self, client: HashClient, password: Password)
+    -> Result<PasswordHash, HashError>;
     /// Compares; with `None` it takes the same time and never matches.
     async fn verify(
         &self,
+        client: HashClient,
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, HashError>;

@@ -229,6 +229,8 @@ section! {
         threads: usize,
         /// Hashes that may wait.
         queue_max: usize,
+        /// Comparisons with larger hashes of other systems that may wait.
+        large_queue_max: usize,
         /// Whole steps after which a refusal is answered, in milliseconds.
         refusal_step_ms: u64,
     }

@@ -315,8 +315,8 @@ async fn what_a_user_does_rightly_is_limited_and_nobody_else_notices() {
         let next = format!("another password for tests {n}");
         let body = json!({"current_password": password, "new_password": next});
         // The session that changes the password lives on, and its access token is over.
-        let answer = here.with_token(&inside.access).post("/api/v1/auth/change-password", &body);
-        let answer = answer.await;
+        let me = here.with_token(&inside.access);
+        let answer = me.post("/api/v1/auth/change-password", &body).await;
         assert_eq!(answer.status, if n < 2 { 204 } else { 429 }, "{answer:?}");
         if n < 2 {
             password = next;

@@ -21,7 +21,7 @@ use crate::domain::{
     revocation,
 };
 use crate::ports::throttle::{Counted, Deed, Watched};
-use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
+use crate::ports::{self, ClaimChange, CredentialChange, HashClient, PasswordHash};
 
 /// What came of a registration.
 enum Registered {
@@ -42,7 +42,8 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            match users.register_now(&register, Some(password.clone()), &request).await? {
+            let client = HashClient::network(from);
+            match users.register_now(client, &register, Some(password.clone()), &request).await? {
                 Registered::Now(done) => Ok(done),
                 Registered::Before(done) => {
                     let email = &register.email;
@@ -62,8 +63,9 @@ impl Users {
         request: Request,
     ) -> Result<(Done, Granted), CommandError> {
         self.to_the_end(|users| async move {
+            let client = HashClient::network(device.ip);
             let registered =
-                users.register_now(&register, Some(password.clone()), &request).await?;
+                users.register_now(client, &register, Some(password.clone()), &request).await?;
             let (done, proved) = match registered {
                 Registered::Now(done) => {
                     let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
@@ -101,8 +103,12 @@ impl Users {
         let began = Instant::now();
         let told = self
             .to_the_end(|users| async move {
+                let client = HashClient::network(from);
                 let proving = async {
-                    match users.register_now(&register, Some(password.clone()), &request).await? {
+                    match users
+                        .register_now(client, &register, Some(password.clone()), &request)
+                        .await?
+                    {
                         Registered::Now(done) => Ok(done),
                         Registered::Before(done) => {
                             let email = &register.email;
@@ -154,9 +160,10 @@ impl Users {
             if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
                 return Err(CommandError::Forbidden);
             }
-            match users.register_now(&register, password.clone(), &request).await? {
+            let client = hash_client(request.actor);
+            match users.register_now(client, &register, password.clone(), &request).await? {
                 Registered::Now(done) => Ok(done),
-                Registered::Before(done) => users.same_password(done, password).await,
+                Registered::Before(done) => users.same_password(client, done, password).await,
             }
         })
         .await
@@ -241,6 +248,7 @@ impl Users {
 
     async fn register_now(
         &self,
+        client: HashClient,
         register: &Register,
         password: Option<Password>,
         request: &Request,
@@ -253,7 +261,7 @@ impl Users {
         // Concealed, every address costs a hash before anything is looked up: a full queue of hashes refuses
         // all of them alike.
         if self.conceals_existing() && request.actor == Actor::Anonymous {
-            hash = self.hashed(password.as_ref()).await?;
+            hash = self.hashed(client, password.as_ref()).await?;
         }
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
@@ -265,7 +273,7 @@ impl Users {
             }
             // Hashed once, and not at all for an address that is taken.
             if hash.is_none() {
-                hash = self.hashed(password.as_ref()).await?;
+                hash = self.hashed(client, password.as_ref()).await?;
             }
             let command = Command::Register(register.clone());
             let (events, state) = decided(user, &UserState::Absent, &command, &origin)?;
@@ -285,10 +293,11 @@ impl Users {
 
     async fn hashed(
         &self,
+        client: HashClient,
         password: Option<&Password>,
     ) -> Result<Option<PasswordHash>, CommandError> {
         let Some(password) = password else { return Ok(None) };
-        Ok(Some(self.parts.hasher.hash(password.clone()).await?))
+        Ok(Some(self.parts.hasher.hash(client, password.clone()).await?))
     }
 
     /// A repeated registration proves itself by its password, which no fingerprint keeps. It tells whether the
@@ -301,19 +310,21 @@ impl Users {
         from: IpAddr,
     ) -> Result<Done, CommandError> {
         let watched = [Watched::Address(from), Watched::Account(email)];
-        self.attempt(&watched, self.same_password(done, Some(password))).await
+        let client = HashClient::network(from);
+        self.attempt(&watched, self.same_password(client, done, Some(password))).await
     }
 
     /// That it is the user's password; nothing for a request that brings none.
     pub(super) async fn same_password(
         &self,
+        client: HashClient,
         done: Done,
         password: Option<Password>,
     ) -> Result<Done, CommandError> {
         let Some(password) = password else { return Ok(done) };
         let Some(user) = &done.user else { return Err(Rejection::NoSuchUser.into()) };
         let credential = self.log().credential(user.id).await?;
-        if self.parts.hasher.verify(password, credential.value).await?.matches {
+        if self.parts.hasher.verify(client, password, credential.value).await?.matches {
             Ok(done)
         } else {
             Err(CommandError::InvalidCredentials)
@@ -441,6 +452,14 @@ impl Users {
         } else {
             Err(CommandError::Forbidden)
         }
+    }
+}
+
+/// For whom passwords are hashed that somebody gives others.
+pub(super) const fn hash_client(actor: Actor) -> HashClient {
+    match actor {
+        Actor::User(user) => HashClient::User(user),
+        Actor::System | Actor::Anonymous => HashClient::Operator,
     }
 }
 

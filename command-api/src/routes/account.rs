@@ -60,7 +60,7 @@ pub async fn password_reset_confirm(
     let (token, password) = body.finish(|| Some((token?, password?)))?;
     let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
-    let done = state.users.reset_password(token, password, request).await?;
+    let done = state.users.reset_password(token, password, from, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 

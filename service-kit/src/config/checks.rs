@@ -57,6 +57,7 @@ impl Checked for Settings {
         bound("passwords.passes", self.passwords.passes.into(), 2, 100);
         bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
         bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
+        bound("passwords.large_queue_max", self.passwords.large_queue_max as u64, 1, 1_000);
         bound("passwords.refusal_step_ms", self.passwords.refusal_step_ms, 50, 5_000);
         let throttle = &self.throttle;
         bound(
