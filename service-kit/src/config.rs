@@ -262,6 +262,12 @@ section! {
         requests_max: u32,
         /// In seconds.
         requests_window_s: u64,
+        /// Times the allowance of a /64 of IPv6 that its /56 has.
+        ipv6_56_factor: u32,
+        /// Its /48.
+        ipv6_48_factor: u32,
+        /// Its /32.
+        ipv6_32_factor: u32,
         /// Changes that one user makes to the own account within a minute.
         writes_per_minute_max: u32,
         /// Within a day.

@@ -49,7 +49,7 @@ use crate::domain::{
 use local::LocalQuotas;
 
 use crate::ports::throttle::{
-    Admission, Counted, Deed, Place, Refusal, Throttle, ThrottleError, Ticket, Watched,
+    Admission, Counted, Deed, Place, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
 };
 
 /// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
@@ -119,28 +119,57 @@ impl NatsThrottle {
         format!("{THROTTLE_SUBJECT_PREFIX}{kind}.{mac}")
     }
 
-    fn place(&self, watched: &Watched<'_>) -> Place {
+    /// The records of what is watched, the narrowest first.
+    fn places(&self, watched: &Watched<'_>) -> Vec<Place> {
+        let account = |subject| vec![Place { subject, kind: PlaceKind::Account }];
         match watched {
             Watched::Account(email) => {
-                let subject = self.subject("account", email.canonical().as_bytes());
-                Place { subject, of_account: true }
+                account(self.subject("account", email.canonical().as_bytes()))
             }
             Watched::Caller(user, session) => {
                 let ids = [*user.as_uuid().as_bytes(), *session.as_uuid().as_bytes()];
-                let subject = self.subject("caller", ids.as_flattened());
-                Place { subject, of_account: true }
+                account(self.subject("caller", ids.as_flattened()))
             }
-            Watched::Address(address) => {
-                let subject = self.subject("address", &network(*address));
-                Place { subject, of_account: false }
-            }
+            Watched::Address(address) => self
+                .networks(*address)
+                .into_iter()
+                .map(|(key, factor)| Place {
+                    subject: self.subject("address", &key),
+                    kind: factor.map_or(PlaceKind::Network, PlaceKind::Around),
+                })
+                .collect(),
         }
+    }
+
+    /// What an address is counted for: an IPv4 address, or the /64 of an IPv6 address; and what that is in, with how
+    /// many times as much it may do. Whoever has a larger network is no other client with each part of it.
+    fn networks(&self, address: IpAddr) -> Vec<(Vec<u8>, Option<u32>)> {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => return vec![(address.octets().to_vec(), None)],
+            IpAddr::V6(address) => address,
+        };
+        let prefix = |bits: u32| {
+            let kept = u128::MAX << (u128::BITS - bits);
+            Ipv6Addr::from_bits(address.to_bits() & kept).octets().to_vec()
+        };
+        let mut networks = vec![(prefix(64), None)];
+        for (bits, factor) in [
+            (56_u8, self.settings.ipv6_56_factor),
+            (48, self.settings.ipv6_48_factor),
+            (32, self.settings.ipv6_32_factor),
+        ] {
+            // Its length tells it from a smaller network that begins with the same zeros.
+            let mut key = prefix(bits.into());
+            key.push(bits);
+            networks.push((key, Some(factor)));
+        }
+        networks
     }
 
     fn policy(&self, place: &Place) -> Policy {
         let settings = &self.settings;
         let (reservation_ms, memory_ms) = (millis(RESERVATION), millis(THROTTLE_RECORD_LIFE));
-        if place.of_account {
+        if place.kind == PlaceKind::Account {
             Policy {
                 free_failures: settings.account_failures_free,
                 delay_max_ms: settings.account_delay_max_s.saturating_mul(1_000),
@@ -152,7 +181,7 @@ impl NatsThrottle {
             }
         } else {
             Policy {
-                free_failures: settings.address_failures_free,
+                free_failures: settings.address_failures_free.saturating_mul(place.kind.factor()),
                 delay_max_ms: settings.address_delay_max_s.saturating_mul(1_000),
                 failures_max: None,
                 halving_ms: Some(settings.address_halving_s.saturating_mul(1_000)),
@@ -165,10 +194,11 @@ impl NatsThrottle {
 
     fn refusal(&self, place: &Place, retry_after: Duration) -> Refusal {
         let settings = &self.settings;
-        let (policy, quota, window_s) = if place.of_account {
+        let (policy, quota, window_s) = if place.kind == PlaceKind::Account {
             ("account", settings.account_failures_free, settings.account_delay_max_s)
         } else {
-            ("address", settings.address_failures_free, settings.address_halving_s)
+            let quota = settings.address_failures_free.saturating_mul(place.kind.factor());
+            ("address", quota, settings.address_halving_s)
         };
         self.refused(Refusal { policy, quota, window: Duration::from_secs(window_s), retry_after })
     }
@@ -227,6 +257,35 @@ impl NatsThrottle {
         }))
     }
 
+    /// Counts one more in a window, or only looks whether it may.
+    async fn count_window(
+        &self,
+        policy: &'static str,
+        subject: &str,
+        (max, window_s): (u32, u64),
+        start: Start,
+        counts: bool,
+    ) -> Result<Result<(), Refusal>, ThrottleError> {
+        let window_ms = window_s.saturating_mul(1_000);
+        let _turn = self.turn(subject).await;
+        let counted = self
+            .change(subject, |record: &mut Window| {
+                match record.count(start.now_ms(), max, window_ms) {
+                    Ok(()) => (Ok(()), counts.then_some(window_ms)),
+                    Err(retry_after_ms) => (Err(retry_after_ms), None),
+                }
+            })
+            .await?;
+        Ok(counted.map_err(|retry_after_ms| {
+            self.refused(Refusal {
+                policy,
+                quota: max,
+                window: Duration::from_secs(window_s),
+                retry_after: Duration::from_millis(retry_after_ms),
+            })
+        }))
+    }
+
     /// Empties a record.
     async fn forget<R>(&self, subject: &str) -> Result<(), ThrottleError>
     where
@@ -252,7 +311,10 @@ impl NatsThrottle {
                 .change(&place.subject, |record: &mut Attempts| {
                     let now_ms = start.now_ms();
                     match record.begin(id, now_ms, &policy) {
-                        Begin::Go => (Begin::Go, Some(record.life_ms(now_ms, &policy))),
+                        Begin::Go => {
+                            let keeps = !matches!(place.kind, PlaceKind::Around(_));
+                            (Begin::Go, keeps.then(|| record.life_ms(now_ms, &policy)))
+                        }
                         other @ (Begin::Wait | Begin::Refused { .. }) => (other, None),
                     }
                 })
@@ -279,6 +341,9 @@ impl NatsThrottle {
         verdict: Verdict,
         start: Start,
     ) -> Result<(), ThrottleError> {
+        if matches!(place.kind, PlaceKind::Around(_)) && verdict != Verdict::Wrong {
+            return Ok(());
+        }
         let policy = self.policy(place);
         let _turn = self.turn(&place.subject).await;
         self.change(&place.subject, |record: &mut Attempts| {
@@ -356,8 +421,7 @@ impl Throttle for NatsThrottle {
             return Ok(Admission::Go(ticket));
         }
         let start = Start::new(now);
-        for watched in watched {
-            let place = self.place(watched);
+        for place in watched.iter().flat_map(|watched| self.places(watched)) {
             let retry_after = match self.begin_at(id, &place, start).await? {
                 Begin::Go => {
                     ticket.places.push(place);
@@ -393,8 +457,9 @@ impl Throttle for NatsThrottle {
         if !self.settings.enabled {
             return Ok(());
         }
-        let account = self.place(&Watched::Account(account)).subject;
-        self.forget::<Attempts>(&account).await?;
+        for account in self.places(&Watched::Account(account)) {
+            self.forget::<Attempts>(&account.subject).await?;
+        }
         self.quotas.forget(user, Deed::PasswordCheck);
         let (policy, _) = self.quota(Deed::PasswordCheck);
         self.forget::<Quota>(&self.subject(policy, user.as_uuid().as_bytes())).await
@@ -409,35 +474,34 @@ impl Throttle for NatsThrottle {
             return Ok(Ok(()));
         }
         let settings = &self.settings;
-        let mails = (settings.mails_max, settings.mails_window_s);
-        let requests = (settings.requests_max, settings.requests_window_s);
-        let (policy, key, (max, window_s)) = match counted {
-            Counted::MailTo(email) => ("mails", email.canonical().as_bytes().to_vec(), mails),
-            Counted::RegistrationFrom(address) => ("registrations", network(address), requests),
-            Counted::ResetRequestFrom(address) => ("resets", network(address), requests),
-            Counted::PasswordSetFrom(address) => ("password-sets", network(address), requests),
-            Counted::By(user, deed) => return self.allow_deed(user, deed, Start::new(now)).await,
-        };
         let start = Start::new(now);
-        let window_ms = window_s.saturating_mul(1_000);
-        let subject = self.subject(policy, &key);
-        let _turn = self.turn(&subject).await;
-        let counted = self
-            .change(&subject, |record: &mut Window| {
-                match record.count(start.now_ms(), max, window_ms) {
-                    Ok(()) => (Ok(()), Some(window_ms)),
-                    Err(retry_after_ms) => (Err(retry_after_ms), None),
+        let (policy, from) = match counted {
+            Counted::By(user, deed) => return self.allow_deed(user, deed, start).await,
+            Counted::MailTo(email) => {
+                let subject = self.subject("mails", email.canonical().as_bytes());
+                let limit = (settings.mails_max, settings.mails_window_s);
+                return self.count_window("mails", &subject, limit, start, true).await;
+            }
+            Counted::RegistrationFrom(address) => ("registrations", address),
+            Counted::ResetRequestFrom(address) => ("resets", address),
+            Counted::PasswordSetFrom(address) => ("password-sets", address),
+        };
+        let windows = self.networks(from).into_iter().map(|(key, factor)| {
+            let max = settings.requests_max.saturating_mul(factor.unwrap_or(1));
+            (self.subject(policy, &key), (max, settings.requests_window_s))
+        });
+        let windows: Vec<_> = windows.collect();
+        // Looked at before any is counted, or one client that is refused would use up what its neighbours have.
+        let looks = [false, true];
+        for counts in looks.iter().skip(usize::from(windows.len() == 1)) {
+            for (subject, limit) in &windows {
+                let counted = self.count_window(policy, subject, *limit, start, *counts).await?;
+                if counted.is_err() {
+                    return Ok(counted);
                 }
-            })
-            .await?;
-        Ok(counted.map_err(|retry_after_ms| {
-            self.refused(Refusal {
-                policy,
-                quota: max,
-                window: Duration::from_secs(window_s),
-                retry_after: Duration::from_millis(retry_after_ms),
-            })
-        }))
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
@@ -467,17 +531,6 @@ fn millis(duration: Duration) -> u64 {
 fn between(low: u64, high: u64) -> u64 {
     let drawn = random().map(u64::from_be_bytes).unwrap_or(0);
     low + drawn % (high - low + 1)
-}
-
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
-fn network(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() & !u128::from(u64::MAX);
-            Ipv6Addr::from_bits(prefix).octets().to_vec()
-        }
-    }
 }
 
 fn failed(error: impl ToString) -> ThrottleError {

@@ -18,7 +18,8 @@ pub enum Watched<'a> {
     /// this way to an owner from outside, and by session, so that nobody with one of them can close it to the
     /// owner in another one. What is counted ends with the session.
     Caller(UserId, SessionId),
-    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's.
+    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's, and with larger
+    /// allowances from what that is a part of.
     Address(IpAddr),
 }
 
@@ -65,7 +66,29 @@ pub struct Ticket {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) subject: String,
-    pub(crate) of_account: bool,
+    pub(crate) kind: PlaceKind,
+}
+
+/// What a place is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlaceKind {
+    /// An account, or a caller.
+    Account,
+    /// The smallest network of a client.
+    Network,
+    /// A larger one that it is in, with as many times the allowance. Places under way are not kept here: those of
+    /// the smaller network bound them.
+    Around(u32),
+}
+
+impl PlaceKind {
+    /// How many times the allowance it has.
+    pub(crate) const fn factor(self) -> u32 {
+        match self {
+            Self::Account | Self::Network => 1,
+            Self::Around(factor) => factor,
+        }
+    }
 }
 
 /// Whether an attempt may start.

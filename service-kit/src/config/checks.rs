@@ -76,6 +76,13 @@ impl Checked for Settings {
         bound("throttle.mails_window_s", throttle.mails_window_s, 1, 86_400);
         bound("throttle.requests_max", throttle.requests_max.into(), 1, 100_000);
         bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
+        for (key, factor) in [
+            ("throttle.ipv6_56_factor", throttle.ipv6_56_factor),
+            ("throttle.ipv6_48_factor", throttle.ipv6_48_factor),
+            ("throttle.ipv6_32_factor", throttle.ipv6_32_factor),
+        ] {
+            bound(key, factor.into(), 1, 1_000_000);
+        }
         for (kind, per_minute, per_day) in [
             ("writes", throttle.writes_per_minute_max, throttle.writes_per_day_max),
             ("refreshes", throttle.refreshes_per_minute_max, throttle.refreshes_per_day_max),

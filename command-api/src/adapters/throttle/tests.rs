@@ -261,6 +261,43 @@ async fn an_address_is_limited_over_all_accounts() {
     throttle.finish(ticket, Verdict::Undecided, at(60)).await.unwrap();
 }
 
+/// Whoever has a whole site has not as many clients as it has parts.
+#[tokio::test]
+async fn a_larger_network_is_limited_over_all_its_parts() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle {
+        address_failures_free: 1,
+        requests_max: 1,
+        ipv6_56_factor: 2,
+        ipv6_48_factor: 3,
+        ..shared.settings
+    };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    // Each from a /64 of its own; four /56 in two /48, all of one /32.
+    let from = |n: usize| format!("2001:db8:{}:{:x}::1", n / 8, (n % 8) / 2 * 256 + n % 2);
+    let mut let_in = (0, 0);
+    for n in 0..16 {
+        let (throttle, address) = (throttles[n % 2], from(n).parse().unwrap());
+        let registered = throttle.allow(Counted::RegistrationFrom(address), at(0)).await;
+        let_in.0 += usize::from(registered == Ok(Ok(())));
+        let watched = [Watched::Address(address)];
+        // Looked at from before the failures, so that no delay can pass while a test waits for its turn.
+        if let Admission::Go(ticket) = throttle.begin(&watched, at(0)).await.unwrap() {
+            throttle.finish(ticket, Verdict::Wrong, at(600)).await.unwrap();
+            let_in.1 += 1;
+        }
+    }
+    // Three of each /48, of which at most two of a /56; one from each /64 would be sixteen.
+    assert_eq!(let_in, (6, 6));
+    let same = from(0).parse().unwrap();
+    let refusal = one.allow(Counted::RegistrationFrom(same), at(0)).await.unwrap().unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("registrations", 1));
+    let elsewhere = "2001:db9::1".parse().unwrap();
+    assert_eq!(one.allow(Counted::RegistrationFrom(elsewhere), at(0)).await, Ok(Ok(())));
+}
+
 #[tokio::test]
 async fn mails_and_requests_are_counted() {
     let shared = Shared::new().await;
@@ -335,7 +372,7 @@ async fn a_reset_forgets_repeated_passwords() {
 async fn a_record_that_says_nothing_goes() {
     let shared = Shared::new().await;
     let throttle = shared.process().await;
-    let place = throttle.place(&Watched::Account(&email("ada")));
+    let place = throttle.places(&Watched::Account(&email("ada"))).remove(0);
     for _ in 0..2 {
         let Admission::Go(ticket) = begin(&throttle, "ada", at(0)).await else {
             panic!("nothing has failed")
@@ -373,10 +410,10 @@ async fn nobody_is_named_in_the_bucket() {
     // What they are under tells nothing without the key.
     let stranger =
         NatsThrottle::new(throttle.log.clone(), &SecretKey::generate().unwrap(), &shared.settings);
-    for place in watched.map(|watched| stranger.place(&watched)) {
+    for place in watched.iter().flat_map(|watched| stranger.places(watched)) {
         assert!(throttle.log.last(&place.subject).await.unwrap().is_none());
     }
-    for place in watched.map(|watched| throttle.place(&watched)) {
+    for place in watched.iter().flat_map(|watched| throttle.places(watched)) {
         assert!(throttle.log.last(&place.subject).await.unwrap().is_some());
         assert!(!place.subject.contains("ada") && !place.subject.contains("192.0"));
     }
