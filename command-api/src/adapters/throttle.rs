@@ -14,6 +14,9 @@
 //! Attempts of one process on one key take turns at a lock, so that they do not spoil each other's
 //! guard; between processes the guard decides, and whoever lost reads again after a short random pause.
 //!
+//! Not all of them: [`pending`] bounds how many, and how many of one network, so that a flood is refused at once and
+//! the owner of the account does not stand behind it.
+//!
 //! # What users do rightly
 //! Writes, refreshes and logins of one user are limited too, and would cost a write to the bucket each. So every
 //! process lets a tenth of the limit through from memory ([`local`]), and only whoever is busier is counted in the
@@ -24,6 +27,7 @@
 //! tried, which the limit per client address makes slow.
 
 mod local;
+mod pending;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -47,6 +51,7 @@ use crate::domain::{
     Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
 };
 use local::LocalQuotas;
+use pending::Pending;
 
 use crate::ports::throttle::{
     Admission, Counted, Deed, Place, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
@@ -91,6 +96,7 @@ pub struct NatsThrottle {
     settings: config::Throttle,
     locks: Vec<Mutex<()>>,
     waiting: Semaphore,
+    pending: Pending,
     quotas: LocalQuotas,
     metrics: Option<ThrottleMetrics>,
 }
@@ -104,6 +110,7 @@ impl NatsThrottle {
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             waiting: Semaphore::new(WAITING_MAX),
+            pending: Pending::default(),
             quotas: LocalQuotas::default(),
             metrics: None,
         }
@@ -421,8 +428,19 @@ impl Throttle for NatsThrottle {
             return Ok(Admission::Go(ticket));
         }
         let start = Start::new(now);
-        for place in watched.iter().flat_map(|watched| self.places(watched)) {
-            let retry_after = match self.begin_at(id, &place, start).await? {
+        let places: Vec<_> = watched.iter().flat_map(|watched| self.places(watched)).collect();
+        let network = places.iter().find(|place| place.kind == PlaceKind::Network);
+        let network = network.map(|place| place.subject.clone());
+        for place in places {
+            let begun = if place.kind == PlaceKind::Account {
+                match self.pending.enter(&place.subject, network.as_deref()) {
+                    Some(_entered) => self.begin_at(id, &place, start).await?,
+                    None => Begin::Wait,
+                }
+            } else {
+                self.begin_at(id, &place, start).await?
+            };
+            let retry_after = match begun {
                 Begin::Go => {
                     ticket.places.push(place);
                     continue;

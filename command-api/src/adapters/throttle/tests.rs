@@ -367,6 +367,50 @@ async fn a_reset_forgets_repeated_passwords() {
     assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
 }
 
+/// One attempt at Ada's account from an address.
+async fn attempt(throttle: &NatsThrottle, from: &str, verdict: Verdict) {
+    let (ada, from) = (email("ada"), from.parse().unwrap());
+    let watched = [Watched::Address(from), Watched::Account(&ada)];
+    match throttle.begin(&watched, at(0)).await.unwrap() {
+        Admission::Go(ticket) => throttle.finish(ticket, verdict, at(0)).await.unwrap(),
+        Admission::Refused(_) => {}
+    }
+}
+
+/// Attempts from many networks, as many at once as they can, and as fast: the owner of the account, who comes from
+/// elsewhere, is told soon whether there is a place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_on_an_account_does_not_keep_its_owner_waiting() {
+    let shared = Shared::new().await;
+    // The flood is never refused for its failures: what is looked at is the wait for a turn.
+    let settings =
+        config::Throttle { wait_max_ms: 2_000, account_failures_free: 99, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let throttle = std::sync::Arc::new(shared.process().await);
+    let flood: Vec<_> = (0..400)
+        .map(|n| {
+            let throttle = std::sync::Arc::clone(&throttle);
+            let from = format!("203.0.113.{}", n % 40);
+            tokio::spawn(async move {
+                loop {
+                    attempt(&throttle, &from, Verdict::Undecided).await;
+                }
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        let before = Instant::now();
+        attempt(&throttle, "198.51.100.7", Verdict::Right).await;
+        waits.push(before.elapsed());
+    }
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    // The first ones may have been before the flood.
+    waits.sort_unstable();
+    println!("the owner waits {:?}, at most {:?}", waits[10], waits[19]);
+    assert!(waits[10] < Duration::from_millis(500), "{waits:?}");
+}
+
 /// A user who logs in without failures leaves nothing behind, and is let in again.
 #[tokio::test]
 async fn a_record_that_says_nothing_goes() {
