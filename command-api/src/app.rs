@@ -5,12 +5,14 @@ pub(crate) mod administrators;
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::feed::FEED_STREAM;
 use events::{SessionSeed, subjects};
 use service_kit::access::Access;
 use service_kit::commands::{IdempotencyKeys, Request};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, StreamSpec, mails_stream, sessions_stream, throttle_stream, users_stream,
+    EventLog, Limits, ProvisionError, StreamSpec, mails_stream, sessions_stream, throttle_stream,
+    users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::http::TrustedProxies;
@@ -47,7 +49,7 @@ pub enum StartError {
     Connect(#[from] nats::ConnectError),
     /// The event log is not as it must be.
     #[error(transparent)]
-    Log(#[from] service_kit::event_log::ProvisionError),
+    Log(#[from] ProvisionError),
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
@@ -100,9 +102,24 @@ impl App {
             let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
             log.verify(&spec).await.map(|()| log.watched(metrics))
         };
-        let users_log = open(users_stream(&settings.log)).await?;
-        let sessions_log = open(sessions_stream(&settings.log, &settings.sessions)).await?;
-        let mails = open(mails_stream(&settings.log)).await?;
+        let reserving = async |spec: StreamSpec| {
+            let log = open(spec).await?.reserving(settings.log.reserve_percent, &stop).await;
+            log.map_err(ProvisionError::from).map_err(StartError::from)
+        };
+        let users_log = reserving(users_stream(&settings.log)).await?;
+        let sessions_log = reserving(sessions_stream(&settings.log, &settings.sessions)).await?;
+        let mails = reserving(mails_stream(&settings.log)).await?;
+        let feed = EventLog::new(client.clone(), FEED_STREAM, Limits::of(settings));
+        let feed = match feed.reserving(settings.log.reserve_percent, &stop).await {
+            Ok(feed) => Some(feed),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "cannot read how full the feed is; going on without: does the NATS user have its new rights?"
+                );
+                None
+            }
+        };
         let bucket = open(throttle_stream(&settings.log)).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
@@ -117,7 +134,7 @@ impl App {
             }
         });
         let tasks = TaskTracker::new();
-        let logs = Logs { users: users_log, sessions: sessions_log, mails, bucket };
+        let logs = Logs { users: users_log, sessions: sessions_log, mails, bucket, feed };
         let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
@@ -178,6 +195,8 @@ pub(crate) struct Logs {
     pub(crate) sessions: EventLog,
     pub(crate) mails: EventLog,
     pub(crate) bucket: EventLog,
+    /// Only its room is looked at, if it may be.
+    pub(crate) feed: Option<EventLog>,
 }
 
 /// Puts the commands together.
@@ -192,13 +211,14 @@ pub(crate) fn users(
     let throttle =
         NatsThrottle::new(logs.bucket, application_key, &settings.throttle).watched(metrics);
     let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
-    let user_log = NatsUserLog::new(logs.users, application_key).map_err(StartError::Crypto)?;
+    let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), application_key)
+        .map_err(StartError::Crypto)?;
     let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
         .map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
     Ok(Users::new(Parts {
         log: Arc::new(user_log),
-        sessions: Arc::new(NatsSessionLog::new(logs.sessions)),
+        sessions: Arc::new(NatsSessionLog::new(logs.sessions, logs.feed)),
         throttle: Arc::new(throttle),
         desk: Arc::new(NatsMailDesk::new(logs.mails, orders)),
         hasher: Arc::new(hasher),

@@ -2,6 +2,8 @@
 
 pub mod throttle;
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use async_trait::async_trait;
 use events::{
     Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
@@ -80,6 +82,12 @@ pub struct UsedLink {
 }
 
 impl Change {
+    /// Whether it can wait until there is room in the log: whatever neither ends access nor voids a link.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        self.revocation.is_none() && !self.events.is_empty()
+    }
+
     /// A change of nothing yet.
     #[must_use]
     pub const fn of(user: UserId, guard: Guard) -> Self {
@@ -102,6 +110,9 @@ impl Change {
 /// The log of users.
 #[async_trait]
 pub trait UserLog: Send + Sync {
+    /// Whether there is room for what can wait. Without it such changes are refused as
+    /// [`Appended::Full`]: ask before costly work.
+    fn has_headroom(&self) -> bool;
     /// The state of a user.
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
     /// What can be known of a user although an event cannot be read: enough for a deletion, and for nothing else.
@@ -139,6 +150,8 @@ pub trait UserLog: Send + Sync {
 /// The log of sessions.
 #[async_trait]
 pub trait SessionLog: Send + Sync {
+    /// Whether there is room for what can wait: whatever does not end a session.
+    fn has_headroom(&self) -> bool;
     /// The state of a session of a user.
     async fn load(
         &self,
@@ -154,6 +167,8 @@ pub trait SessionLog: Send + Sync {
 /// Where mails are asked for.
 #[async_trait]
 pub trait MailDesk: Send + Sync {
+    /// Whether there is room for mails that can wait.
+    fn has_headroom(&self) -> bool;
     /// Asks for a mail, which is sent later and more than once if need be.
     async fn order(&self, mail: Mail) -> Appended;
 }
@@ -167,6 +182,29 @@ pub enum HashError {
     /// The library or the system failed.
     #[error("password hashing failed: {0}")]
     Failed(String),
+}
+
+/// For whom passwords are hashed. Clients take turns, and none can hold the whole queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HashClient {
+    /// Whoever comes from this network: an IPv4 address, or the /48 of an IPv6 address, which is one site's.
+    Network(IpAddr),
+    /// Somebody who is logged in.
+    User(UserId),
+    /// The operator.
+    Operator,
+}
+
+impl HashClient {
+    /// The client at an address.
+    pub fn network(address: IpAddr) -> Self {
+        Self::Network(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
 }
 
 /// What a comparison of a password with a hash told.
@@ -183,12 +221,18 @@ pub struct Verified {
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
     /// Estimates whether a new password is easy to guess.
-    async fn rate(&self, candidate: Candidate) -> Result<Result<Password, Broken>, HashError>;
+    async fn rate(
+        &self,
+        client: HashClient,
+        candidate: Candidate,
+    ) -> Result<Result<Password, Broken>, HashError>;
     /// Hashes a new password.
-    async fn hash(&self, password: Password) -> Result<PasswordHash, HashError>;
+    async fn hash(&self, client: HashClient, password: Password)
+    -> Result<PasswordHash, HashError>;
     /// Compares; with `None` it takes the same time and never matches.
     async fn verify(
         &self,
+        client: HashClient,
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, HashError>;

@@ -48,6 +48,7 @@ impl Restorer {
             sessions: log(subjects::SESSIONS_STREAM),
             mails: log(subjects::MAILS_STREAM),
             bucket: log(THROTTLE_STREAM),
+            feed: None,
         };
         let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());
         Ok(Self { users: users(settings, &key, access, logs, &metrics, tasks)? })

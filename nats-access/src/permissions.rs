@@ -154,6 +154,7 @@ const TABLE: &[Permission] = &[
     row(&[Projector], Publish, "users.v1.*.*", "tells other services what happened to users"),
     row(&[Projector], Publish, "sessions.v1.*.*", "tells other services what happened to sessions"),
     row(&[Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses what can wait before the feed is full"),
     row(&[Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USER_EVENTS", "finds out what is told already, and what is to be erased"),
 
     // Erasure. Nobody else deletes a message, and the reactor never one that guards the next write.

@@ -19,9 +19,10 @@ use service_kit::nats;
 use service_kit::sealing::SealingError;
 use service_kit::trace::{Scope, TraceContext, Tracer};
 use service_kit::watch::Watch;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::eraser::Eraser;
+use crate::eraser::{ERASED_AT_ONCE_MAX, Eraser};
 use crate::letters::Letters;
 use crate::mailer::{Mailer, Memory, age};
 use crate::orders::{OrderedBy, orders};
@@ -113,6 +114,7 @@ impl App {
                 feed::FEED_STREAM,
                 feed::SNAPSHOTS_STREAM,
             ]),
+            turns: Semaphore::new(ERASED_AT_ONCE_MAX),
             waiting: Mutex::default(),
         };
         users.verify_consumer(&eraser.causes).await?;

@@ -18,6 +18,7 @@ use service_kit::event_log::{
     Append, ConsumerSpec, EVENT_TYPE_HEADER, EventLog, Guard, Outcome, ReadError, Task, Write,
 };
 use service_kit::metrics::ErasureMetrics;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::mailer::age;
@@ -30,6 +31,10 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(60);
 /// would give it to somebody else.
 const STILL_AT_IT: Duration = Duration::from_secs(5);
 
+/// Messages that are erased at once, of all users together. For each the server rewrites a block of up to 8 MB, and
+/// appends to the stream wait meanwhile: more at once would take no less time (tried), and hold commands up for longer.
+pub(crate) const ERASED_AT_ONCE_MAX: usize = 2;
+
 /// Erases.
 pub(crate) struct Eraser {
     pub users: EventLog,
@@ -41,6 +46,8 @@ pub(crate) struct Eraser {
     /// How long after a deletion its user is looked for once more.
     pub second_look: Duration,
     pub metrics: ErasureMetrics,
+    /// [`ERASED_AT_ONCE_MAX`]. In order: one user with very many messages keeps no other one waiting.
+    pub turns: Semaphore,
     /// Why what was put off waits, for whoever asks about readiness. Losing it costs nothing but the reason.
     pub waiting: Mutex<BTreeMap<Position, String>>,
 }
@@ -259,7 +266,11 @@ impl Eraser {
         position: Position,
         sweep: &mut Sweep<'_>,
     ) -> Result<(), Failure> {
-        if log.erase(position).await? {
+        // It is never closed; without a turn it would only be less polite.
+        let turn = self.turns.acquire().await;
+        let erased = log.erase(position).await?;
+        drop(turn);
+        if erased {
             sweep.erased += 1;
             self.metrics.message_erased(log.stream());
         }

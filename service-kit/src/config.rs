@@ -121,6 +121,8 @@ section! {
         sessions_bytes_max: u64,
         /// Bound of the stream of mails.
         mails_bytes_max: u64,
+        /// Part of each stream that is reserved for what ends access, in percent.
+        reserve_percent: u8,
         /// Bound of the bucket with the counts of attempts.
         throttle_bytes_max: u64,
         /// An append with its retries, in milliseconds.
@@ -227,6 +229,8 @@ section! {
         threads: usize,
         /// Hashes that may wait.
         queue_max: usize,
+        /// Comparisons with larger hashes of other systems that may wait.
+        large_queue_max: usize,
         /// Whole steps after which a refusal is answered, in milliseconds.
         refusal_step_ms: u64,
     }
@@ -258,6 +262,28 @@ section! {
         requests_max: u32,
         /// In seconds.
         requests_window_s: u64,
+        /// Times the allowance of a /64 of IPv6 that its /56 has.
+        ipv6_56_factor: u32,
+        /// Its /48.
+        ipv6_48_factor: u32,
+        /// Its /32.
+        ipv6_32_factor: u32,
+        /// Changes that one user makes to the own account within a minute.
+        writes_per_minute_max: u32,
+        /// Within a day.
+        writes_per_day_max: u32,
+        /// Refreshes of one user's tokens within a minute.
+        refreshes_per_minute_max: u32,
+        /// Within a day.
+        refreshes_per_day_max: u32,
+        /// Logins of one user within a minute.
+        logins_per_minute_max: u32,
+        /// Within a day.
+        logins_per_day_max: u32,
+        /// Right passwords that one user repeats while logged in, within a minute.
+        password_checks_per_minute_max: u32,
+        /// Within a day.
+        password_checks_per_day_max: u32,
     }
 }
 section! {

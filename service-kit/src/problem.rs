@@ -105,6 +105,8 @@ codes! {
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much to do right now";
     /// Something Roster depends on does not answer; nothing was done.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
+    /// The log has no room left for what can wait; nothing was done.
+    LogFull = "log-full", SERVICE_UNAVAILABLE, "There is no room in the log";
     /// Nobody can say whether the command was stored.
     OutcomeUnknown = "outcome-unknown", SERVICE_UNAVAILABLE, "The outcome is unknown";
     /// The views have not reached the position asked for.
@@ -177,6 +179,13 @@ impl Problem {
         let seconds = limit.retry_after_s();
         Self { rate_limit: Some(Box::new(limit)), ..Self::new(Code::TooManyRequests) }
             .detail(format!("try again in {seconds} s"))
+    }
+
+    /// Says when to come back, in seconds.
+    #[must_use]
+    pub const fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
     }
 
     /// Adds public text about this occurrence.

@@ -28,6 +28,7 @@ mod feeding;
 mod feeding_operator;
 mod going_back;
 mod hard_values;
+mod headroom;
 mod history;
 mod idempotency;
 mod importing;

@@ -269,3 +269,111 @@ async fn new_passwords_by_a_link_are_limited_by_address() {
     let refused = commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(429);
     assert!(refused.header("ratelimit-policy").unwrap().starts_with("\"password-sets\";q=2;"));
 }
+
+/// A user's own writes, logins, refreshes and repeated passwords have limits of their own, over all processes, and
+/// nobody else has less because of them.
+#[tokio::test]
+async fn what_a_user_does_rightly_is_limited_and_nobody_else_notices() {
+    let system = System::shared_with(&[
+        ("ROSTER_THROTTLE_ENABLED", "true"),
+        ("ROSTER_THROTTLE_WRITES_PER_DAY_MAX", "5"),
+        ("ROSTER_THROTTLE_REFRESHES_PER_DAY_MAX", "5"),
+        ("ROSTER_THROTTLE_LOGINS_PER_DAY_MAX", "5"),
+        ("ROSTER_THROTTLE_PASSWORD_CHECKS_PER_DAY_MAX", "2"),
+    ])
+    .await;
+    let other = system.another("command-api");
+    let (here, there) = (system.commands(), Client::new(&other.value("url")));
+    for email in [ADA, "eve@example.com"] {
+        here.register(email).await.expect(201);
+    }
+    let mut inside = here.log_in(ADA, PASSWORD).await;
+    let clients = [&here, &there];
+    let limit = |answer: &Answer| answer.header("ratelimit-policy").unwrap().to_owned();
+
+    for n in 0..6 {
+        let me = clients[n % 2].with_token(&inside.access);
+        let answer = me.patch("/api/v1/auth/me", &json!({"full_name": format!("Ada {n}")})).await;
+        assert_eq!(answer.status, if n < 5 { 200 } else { 429 }, "{answer:?}");
+        if n == 5 {
+            assert_eq!(limit(&answer), "\"writes\";q=5;w=86400");
+            assert!(answer.header("retry-after").is_some() && answer.header("ratelimit").is_some());
+        }
+    }
+    for n in 0..6 {
+        let answer = clients[n % 2].refresh(&inside.refresh).await;
+        assert_eq!(answer.status, if n < 5 { 200 } else { 429 }, "{answer:?}");
+        if n < 5 {
+            let token = |name: &str| answer.body[name].as_str().unwrap().to_owned();
+            (inside.access, inside.refresh) = (token("access_token"), token("refresh_token"));
+        } else {
+            assert_eq!(limit(&answer), "\"refreshes\";q=5;w=86400");
+        }
+    }
+    let mut password = PASSWORD.to_owned();
+    for n in 0..3 {
+        let next = format!("another password for tests {n}");
+        let body = json!({"current_password": password, "new_password": next});
+        // The session that changes the password lives on, and its access token is over.
+        let me = here.with_token(&inside.access);
+        let answer = me.post("/api/v1/auth/change-password", &body).await;
+        assert_eq!(answer.status, if n < 2 { 204 } else { 429 }, "{answer:?}");
+        if n < 2 {
+            password = next;
+            inside = here.log_in(ADA, &password).await;
+        } else {
+            assert_eq!(limit(&answer), "\"password-checks\";q=2;w=86400");
+        }
+    }
+    // One login at the start, two after the changes.
+    for n in 3..6 {
+        let answer = login(clients[n % 2], ADA, &password).await;
+        assert_eq!(answer.status, if n < 5 { 200 } else { 429 }, "{answer:?}");
+        if n == 5 {
+            assert_eq!(limit(&answer), "\"logins\";q=5;w=86400");
+        }
+    }
+    // Only whoever knows the password hears of that limit.
+    login(&here, ADA, "a wrong password").await.expect(401);
+
+    // Leaving is never limited, and eve has not noticed anything.
+    here.with_token(&inside.access).send("POST", "/api/v1/auth/logout", None).await.expect(204);
+    let eve = here.log_in("eve@example.com", PASSWORD).await;
+    let me = here.with_token(&eve.access);
+    me.patch("/api/v1/auth/me", &json!({"full_name": "Eve"})).await.expect(200);
+    here.refresh(&eve.refresh).await.expect(200);
+}
+
+/// Guesses of somebody with a stolen session close the way for that session alone, and end with it.
+#[tokio::test]
+async fn guesses_with_a_session_do_not_outlive_it() {
+    let system = limited().await;
+    let commands = system.commands();
+    commands.register(ADA).await.expect(201);
+    let (stolen, own) =
+        (commands.log_in(ADA, PASSWORD).await, commands.log_in(ADA, PASSWORD).await);
+    let change = async |access: &str, current: &str| {
+        let body =
+            json!({"current_password": current, "new_password": "another password for tests"});
+        commands.with_token(access).post("/api/v1/auth/change-password", &body).await
+    };
+    wait_for("the way to be closed", || async {
+        let answer = change(&stolen.access, "a wrong password").await;
+        answer.header("retry-after").is_some_and(|wait| wait.parse::<u64>().unwrap() > 900)
+    })
+    .await;
+    change(&stolen.access, PASSWORD).await.expect(429);
+    let body = json!({"current_password": PASSWORD, "new_password": "a second password here"});
+    let owner = commands.with_token(&own.access);
+    owner.post("/api/v1/auth/change-password", &body).await.expect(204);
+
+    commands.post("/api/v1/auth/password-reset-request", &json!({"email": ADA})).await.expect(202);
+    let is_reset =
+        |mail: &e2e::Mail| mail.link.as_ref().is_some_and(|link| link.purpose == "reset-password");
+    wait_for("the reset mail", || async { system.mails_to(ADA).iter().any(is_reset) }).await;
+    let reset = system.mails_to(ADA).into_iter().find(is_reset).unwrap();
+    let body = json!({"token": reset.token(), "new_password": "a third password here"});
+    commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(204);
+    let after = commands.log_in(ADA, "a third password here").await;
+    change(&after.access, "a third password here").await.expect(204);
+}

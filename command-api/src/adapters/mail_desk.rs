@@ -23,6 +23,10 @@ impl NatsMailDesk {
 
 #[async_trait]
 impl MailDesk for NatsMailDesk {
+    fn has_headroom(&self) -> bool {
+        self.mails.has_headroom()
+    }
+
     async fn order(&self, mail: Mail) -> Appended {
         let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
         self.orders.place(&self.mails, &order).await.into()

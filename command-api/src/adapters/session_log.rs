@@ -10,12 +10,14 @@ use crate::ports::SessionLog;
 /// The real log.
 pub struct NatsSessionLog {
     log: EventLog,
+    /// Where events of sessions are published next, if its room is known.
+    feed: Option<EventLog>,
 }
 
 impl NatsSessionLog {
     /// Uses a verified stream.
-    pub const fn new(log: EventLog) -> Self {
-        Self { log }
+    pub const fn new(log: EventLog, feed: Option<EventLog>) -> Self {
+        Self { log, feed }
     }
 
     /// One append of the ends of several sessions, each of which is told to everyone for the first time.
@@ -52,6 +54,10 @@ impl NatsSessionLog {
 
 #[async_trait]
 impl SessionLog for NatsSessionLog {
+    fn has_headroom(&self) -> bool {
+        self.log.has_headroom() && self.feed.as_ref().is_none_or(EventLog::has_headroom)
+    }
+
     async fn load(
         &self,
         user: UserId,

@@ -14,15 +14,26 @@
 //! Attempts of one process on one key take turns at a lock, so that they do not spoil each other's
 //! guard; between processes the guard decides, and whoever lost reads again after a short random pause.
 //!
+//! Not all of them: [`pending`] bounds how many, and how many of one network, so that a flood is refused at once and
+//! the owner of the account does not stand behind it.
+//!
+//! # What users do rightly
+//! Writes, refreshes and logins of one user are limited too, and would cost a write to the bucket each. So every
+//! process lets a tenth of the limit through from memory ([`local`]), and only whoever is busier is counted in the
+//! bucket: with n processes a user gets at most 1 + n/10 times the limit.
+//!
 //! # A full bucket
 //! It drops its oldest records. That opens what they had closed, after about a million other keys were
 //! tried, which the limit per client address makes slow.
+
+mod local;
+mod pending;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{CommandId, Timestamp};
+use events::{CommandId, Timestamp, UserId};
 use futures::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,9 +47,14 @@ use service_kit::metrics::{Metrics, ThrottleMetrics};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::domain::{Attempts, Begin, Policy, Verdict, Window};
+use crate::domain::{
+    Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
+};
+use local::LocalQuotas;
+use pending::Pending;
+
 use crate::ports::throttle::{
-    Admission, Counted, Place, Refusal, Throttle, ThrottleError, Ticket, Watched,
+    Admission, Counted, Deed, Place, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
 };
 
 /// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
@@ -56,8 +72,18 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Attempts of this process that may wait for others; further ones are refused at once.
 const WAITING_MAX: usize = 512;
 /// The names of the limits, as a refusal tells them.
-const POLICIES: [&str; 6] =
-    ["account", "address", "mails", "registrations", "resets", "password-sets"];
+const POLICIES: [&str; 10] = [
+    "account",
+    "address",
+    "mails",
+    "registrations",
+    "resets",
+    "password-sets",
+    "writes",
+    "refreshes",
+    "logins",
+    "password-checks",
+];
 /// How long a place is kept for an attempt that does not tell.
 const RESERVATION: Duration = Duration::from_secs(10);
 /// When an attempt that waited in vain may come again.
@@ -70,6 +96,8 @@ pub struct NatsThrottle {
     settings: config::Throttle,
     locks: Vec<Mutex<()>>,
     waiting: Semaphore,
+    pending: Pending,
+    quotas: LocalQuotas,
     metrics: Option<ThrottleMetrics>,
 }
 
@@ -82,6 +110,8 @@ impl NatsThrottle {
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             waiting: Semaphore::new(WAITING_MAX),
+            pending: Pending::default(),
+            quotas: LocalQuotas::default(),
             metrics: None,
         }
     }
@@ -96,27 +126,57 @@ impl NatsThrottle {
         format!("{THROTTLE_SUBJECT_PREFIX}{kind}.{mac}")
     }
 
-    fn place(&self, watched: &Watched<'_>) -> Place {
+    /// The records of what is watched, the narrowest first.
+    fn places(&self, watched: &Watched<'_>) -> Vec<Place> {
+        let account = |subject| vec![Place { subject, kind: PlaceKind::Account }];
         match watched {
             Watched::Account(email) => {
-                let subject = self.subject("account", email.canonical().as_bytes());
-                Place { subject, of_account: true }
+                account(self.subject("account", email.canonical().as_bytes()))
             }
-            Watched::Caller(user) => {
-                let subject = self.subject("caller", user.as_uuid().as_bytes());
-                Place { subject, of_account: true }
+            Watched::Caller(user, session) => {
+                let ids = [*user.as_uuid().as_bytes(), *session.as_uuid().as_bytes()];
+                account(self.subject("caller", ids.as_flattened()))
             }
-            Watched::Address(address) => {
-                let subject = self.subject("address", &network(*address));
-                Place { subject, of_account: false }
-            }
+            Watched::Address(address) => self
+                .networks(*address)
+                .into_iter()
+                .map(|(key, factor)| Place {
+                    subject: self.subject("address", &key),
+                    kind: factor.map_or(PlaceKind::Network, PlaceKind::Around),
+                })
+                .collect(),
         }
+    }
+
+    /// What an address is counted for: an IPv4 address, or the /64 of an IPv6 address; and what that is in, with how
+    /// many times as much it may do. Whoever has a larger network is no other client with each part of it.
+    fn networks(&self, address: IpAddr) -> Vec<(Vec<u8>, Option<u32>)> {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => return vec![(address.octets().to_vec(), None)],
+            IpAddr::V6(address) => address,
+        };
+        let prefix = |bits: u32| {
+            let kept = u128::MAX << (u128::BITS - bits);
+            Ipv6Addr::from_bits(address.to_bits() & kept).octets().to_vec()
+        };
+        let mut networks = vec![(prefix(64), None)];
+        for (bits, factor) in [
+            (56_u8, self.settings.ipv6_56_factor),
+            (48, self.settings.ipv6_48_factor),
+            (32, self.settings.ipv6_32_factor),
+        ] {
+            // Its length tells it from a smaller network that begins with the same zeros.
+            let mut key = prefix(bits.into());
+            key.push(bits);
+            networks.push((key, Some(factor)));
+        }
+        networks
     }
 
     fn policy(&self, place: &Place) -> Policy {
         let settings = &self.settings;
         let (reservation_ms, memory_ms) = (millis(RESERVATION), millis(THROTTLE_RECORD_LIFE));
-        if place.of_account {
+        if place.kind == PlaceKind::Account {
             Policy {
                 free_failures: settings.account_failures_free,
                 delay_max_ms: settings.account_delay_max_s.saturating_mul(1_000),
@@ -128,7 +188,7 @@ impl NatsThrottle {
             }
         } else {
             Policy {
-                free_failures: settings.address_failures_free,
+                free_failures: settings.address_failures_free.saturating_mul(place.kind.factor()),
                 delay_max_ms: settings.address_delay_max_s.saturating_mul(1_000),
                 failures_max: None,
                 halving_ms: Some(settings.address_halving_s.saturating_mul(1_000)),
@@ -141,10 +201,11 @@ impl NatsThrottle {
 
     fn refusal(&self, place: &Place, retry_after: Duration) -> Refusal {
         let settings = &self.settings;
-        let (policy, quota, window_s) = if place.of_account {
+        let (policy, quota, window_s) = if place.kind == PlaceKind::Account {
             ("account", settings.account_failures_free, settings.account_delay_max_s)
         } else {
-            ("address", settings.address_failures_free, settings.address_halving_s)
+            let quota = settings.address_failures_free.saturating_mul(place.kind.factor());
+            ("address", quota, settings.address_halving_s)
         };
         self.refused(Refusal { policy, quota, window: Duration::from_secs(window_s), retry_after })
     }
@@ -154,6 +215,95 @@ impl NatsThrottle {
             metrics.refused(refusal.policy);
         }
         refusal
+    }
+
+    /// The name and the numbers of the limit on what a user does rightly.
+    fn quota(&self, deed: Deed) -> (&'static str, QuotaPolicy) {
+        let settings = &self.settings;
+        let (policy, per_minute_max, per_day_max) = match deed {
+            Deed::Write => ("writes", settings.writes_per_minute_max, settings.writes_per_day_max),
+            Deed::Refresh => {
+                ("refreshes", settings.refreshes_per_minute_max, settings.refreshes_per_day_max)
+            }
+            Deed::Login => ("logins", settings.logins_per_minute_max, settings.logins_per_day_max),
+            Deed::PasswordCheck => (
+                "password-checks",
+                settings.password_checks_per_minute_max,
+                settings.password_checks_per_day_max,
+            ),
+        };
+        (policy, QuotaPolicy { per_minute_max, per_day_max })
+    }
+
+    /// Counts what a user does rightly: here, as long as it is seldom, and in the bucket from then on.
+    async fn allow_deed(
+        &self,
+        user: UserId,
+        deed: Deed,
+        start: Start,
+    ) -> Result<Result<(), Refusal>, ThrottleError> {
+        let (policy, quota) = self.quota(deed);
+        if self.quotas.let_in(user, deed, quota, start.now_ms()) {
+            return Ok(Ok(()));
+        }
+        let subject = self.subject(policy, user.as_uuid().as_bytes());
+        let _turn = self.turn(&subject).await;
+        let counted = self
+            .change(&subject, |record: &mut Quota| match record.count(start.now_ms(), quota) {
+                Ok(()) => (Ok(()), Some(DAY_MS)),
+                Err(exhausted) => (Err(exhausted), None),
+            })
+            .await?;
+        Ok(counted.map_err(|Exhausted { max, window_ms, retry_after_ms }| {
+            self.refused(Refusal {
+                policy,
+                quota: max,
+                window: Duration::from_millis(window_ms),
+                retry_after: Duration::from_millis(retry_after_ms),
+            })
+        }))
+    }
+
+    /// Counts one more in a window, or only looks whether it may.
+    async fn count_window(
+        &self,
+        policy: &'static str,
+        subject: &str,
+        (max, window_s): (u32, u64),
+        start: Start,
+        counts: bool,
+    ) -> Result<Result<(), Refusal>, ThrottleError> {
+        let window_ms = window_s.saturating_mul(1_000);
+        let _turn = self.turn(subject).await;
+        let counted = self
+            .change(subject, |record: &mut Window| {
+                match record.count(start.now_ms(), max, window_ms) {
+                    Ok(()) => (Ok(()), counts.then_some(window_ms)),
+                    Err(retry_after_ms) => (Err(retry_after_ms), None),
+                }
+            })
+            .await?;
+        Ok(counted.map_err(|retry_after_ms| {
+            self.refused(Refusal {
+                policy,
+                quota: max,
+                window: Duration::from_secs(window_s),
+                retry_after: Duration::from_millis(retry_after_ms),
+            })
+        }))
+    }
+
+    /// Empties a record.
+    async fn forget<R>(&self, subject: &str) -> Result<(), ThrottleError>
+    where
+        R: Default + Serialize + DeserializeOwned,
+    {
+        let _turn = self.turn(subject).await;
+        self.change(subject, |record: &mut R| {
+            *record = R::default();
+            ((), Some(1))
+        })
+        .await
     }
 
     /// A place at one record; waits while only attempts under way are in the way.
@@ -168,7 +318,10 @@ impl NatsThrottle {
                 .change(&place.subject, |record: &mut Attempts| {
                     let now_ms = start.now_ms();
                     match record.begin(id, now_ms, &policy) {
-                        Begin::Go => (Begin::Go, Some(record.life_ms(now_ms, &policy))),
+                        Begin::Go => {
+                            let keeps = !matches!(place.kind, PlaceKind::Around(_));
+                            (Begin::Go, keeps.then(|| record.life_ms(now_ms, &policy)))
+                        }
                         other @ (Begin::Wait | Begin::Refused { .. }) => (other, None),
                     }
                 })
@@ -195,6 +348,9 @@ impl NatsThrottle {
         verdict: Verdict,
         start: Start,
     ) -> Result<(), ThrottleError> {
+        if matches!(place.kind, PlaceKind::Around(_)) && verdict != Verdict::Wrong {
+            return Ok(());
+        }
         let policy = self.policy(place);
         let _turn = self.turn(&place.subject).await;
         self.change(&place.subject, |record: &mut Attempts| {
@@ -272,9 +428,19 @@ impl Throttle for NatsThrottle {
             return Ok(Admission::Go(ticket));
         }
         let start = Start::new(now);
-        for watched in watched {
-            let place = self.place(watched);
-            let retry_after = match self.begin_at(id, &place, start).await? {
+        let places: Vec<_> = watched.iter().flat_map(|watched| self.places(watched)).collect();
+        let network = places.iter().find(|place| place.kind == PlaceKind::Network);
+        let network = network.map(|place| place.subject.clone());
+        for place in places {
+            let begun = if place.kind == PlaceKind::Account {
+                match self.pending.enter(&place.subject, network.as_deref()) {
+                    Some(_entered) => self.begin_at(id, &place, start).await?,
+                    None => Begin::Wait,
+                }
+            } else {
+                self.begin_at(id, &place, start).await?
+            };
+            let retry_after = match begun {
                 Begin::Go => {
                     ticket.places.push(place);
                     continue;
@@ -301,17 +467,20 @@ impl Throttle for NatsThrottle {
         join_all(finished).await.into_iter().collect()
     }
 
-    async fn clear(&self, account: &events::EmailAddress) -> Result<(), ThrottleError> {
+    async fn clear(
+        &self,
+        account: &events::EmailAddress,
+        user: UserId,
+    ) -> Result<(), ThrottleError> {
         if !self.settings.enabled {
             return Ok(());
         }
-        let place = self.place(&Watched::Account(account));
-        let _turn = self.turn(&place.subject).await;
-        self.change(&place.subject, |record: &mut Attempts| {
-            *record = Attempts::default();
-            ((), Some(1))
-        })
-        .await
+        for account in self.places(&Watched::Account(account)) {
+            self.forget::<Attempts>(&account.subject).await?;
+        }
+        self.quotas.forget(user, Deed::PasswordCheck);
+        let (policy, _) = self.quota(Deed::PasswordCheck);
+        self.forget::<Quota>(&self.subject(policy, user.as_uuid().as_bytes())).await
     }
 
     async fn allow(
@@ -323,34 +492,34 @@ impl Throttle for NatsThrottle {
             return Ok(Ok(()));
         }
         let settings = &self.settings;
-        let mails = (settings.mails_max, settings.mails_window_s);
-        let requests = (settings.requests_max, settings.requests_window_s);
-        let (policy, key, (max, window_s)) = match counted {
-            Counted::MailTo(email) => ("mails", email.canonical().as_bytes().to_vec(), mails),
-            Counted::RegistrationFrom(address) => ("registrations", network(address), requests),
-            Counted::ResetRequestFrom(address) => ("resets", network(address), requests),
-            Counted::PasswordSetFrom(address) => ("password-sets", network(address), requests),
-        };
         let start = Start::new(now);
-        let window_ms = window_s.saturating_mul(1_000);
-        let subject = self.subject(policy, &key);
-        let _turn = self.turn(&subject).await;
-        let counted = self
-            .change(&subject, |record: &mut Window| {
-                match record.count(start.now_ms(), max, window_ms) {
-                    Ok(()) => (Ok(()), Some(window_ms)),
-                    Err(retry_after_ms) => (Err(retry_after_ms), None),
+        let (policy, from) = match counted {
+            Counted::By(user, deed) => return self.allow_deed(user, deed, start).await,
+            Counted::MailTo(email) => {
+                let subject = self.subject("mails", email.canonical().as_bytes());
+                let limit = (settings.mails_max, settings.mails_window_s);
+                return self.count_window("mails", &subject, limit, start, true).await;
+            }
+            Counted::RegistrationFrom(address) => ("registrations", address),
+            Counted::ResetRequestFrom(address) => ("resets", address),
+            Counted::PasswordSetFrom(address) => ("password-sets", address),
+        };
+        let windows = self.networks(from).into_iter().map(|(key, factor)| {
+            let max = settings.requests_max.saturating_mul(factor.unwrap_or(1));
+            (self.subject(policy, &key), (max, settings.requests_window_s))
+        });
+        let windows: Vec<_> = windows.collect();
+        // Looked at before any is counted, or one client that is refused would use up what its neighbours have.
+        let looks = [false, true];
+        for counts in looks.iter().skip(usize::from(windows.len() == 1)) {
+            for (subject, limit) in &windows {
+                let counted = self.count_window(policy, subject, *limit, start, *counts).await?;
+                if counted.is_err() {
+                    return Ok(counted);
                 }
-            })
-            .await?;
-        Ok(counted.map_err(|retry_after_ms| {
-            self.refused(Refusal {
-                policy,
-                quota: max,
-                window: Duration::from_secs(window_s),
-                retry_after: Duration::from_millis(retry_after_ms),
-            })
-        }))
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
@@ -380,17 +549,6 @@ fn millis(duration: Duration) -> u64 {
 fn between(low: u64, high: u64) -> u64 {
     let drawn = random().map(u64::from_be_bytes).unwrap_or(0);
     low + drawn % (high - low + 1)
-}
-
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address.
-fn network(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => {
-            let prefix = address.to_bits() & !u128::from(u64::MAX);
-            Ipv6Addr::from_bits(prefix).octets().to_vec()
-        }
-    }
 }
 
 fn failed(error: impl ToString) -> ThrottleError {

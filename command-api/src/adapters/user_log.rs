@@ -44,15 +44,22 @@ pub fn email_claim_key(application_key: &SecretKey) -> SecretKey {
 /// The real log.
 pub struct NatsUserLog {
     log: EventLog,
+    /// Where events of users are published next, if its room is known.
+    feed: Option<EventLog>,
     sealer: CredentialSealer,
     claim_key: SecretKey,
 }
 
 impl NatsUserLog {
     /// Uses a verified stream; each purpose has its own key derived from the application's.
-    pub fn new(log: EventLog, application_key: &SecretKey) -> Result<Self, String> {
+    pub fn new(
+        log: EventLog,
+        feed: Option<EventLog>,
+        application_key: &SecretKey,
+    ) -> Result<Self, String> {
         Ok(Self {
             log,
+            feed,
             sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
                 .map_err(|error| error.to_string())?,
             claim_key: email_claim_key(application_key),
@@ -156,6 +163,10 @@ impl NatsUserLog {
 
 #[async_trait]
 impl UserLog for NatsUserLog {
+    fn has_headroom(&self) -> bool {
+        self.log.has_headroom() && self.feed.as_ref().is_none_or(EventLog::has_headroom)
+    }
+
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
         let subject = subjects::user_events(user);
         let loaded = self
@@ -259,6 +270,9 @@ impl UserLog for NatsUserLog {
     }
 
     async fn append(&self, change: &Change) -> Appended {
+        if change.can_wait() && !self.has_headroom() {
+            return Appended::Full;
+        }
         match self.append_of(change) {
             Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
@@ -266,6 +280,9 @@ impl UserLog for NatsUserLog {
     }
 
     async fn append_all(&self, changes: &[Change]) -> Appended {
+        if changes.iter().any(Change::can_wait) && !self.has_headroom() {
+            return Appended::Full;
+        }
         match self.append_of_all(changes) {
             Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
@@ -273,6 +290,9 @@ impl UserLog for NatsUserLog {
     }
 
     async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended {
+        if !self.has_headroom() {
+            return Appended::Full;
+        }
         match self.credential_write(user, Some(hash), guard) {
             Ok(write) => {
                 let command = CommandId::from_uuid(ambient::new_uuid());

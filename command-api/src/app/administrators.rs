@@ -6,6 +6,7 @@ use service_kit::commands::Request;
 use super::App;
 use crate::application::{CommandError, Users};
 use crate::domain::{Admins, Broken, Change, FullName, Password, PasswordContext, Register, Roles};
+use crate::ports::HashClient;
 
 /// An administrator who is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +113,11 @@ async fn validated(
 ) -> Result<Password, String> {
     let refused = |(_, why): Broken| format!("the password {why}");
     let candidate = users.check_password_rules(text, context).map_err(refused)?;
-    users.rate_password(candidate).await.map_err(|error| error.to_string())?.map_err(refused)
+    users
+        .rate_password(HashClient::Operator, candidate)
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(refused)
 }
 
 /// Who has an address, and what the log says of them.

@@ -70,11 +70,12 @@ impl Users {
     /// is decided when it is confirmed.
     pub async fn request_email_change(
         &self,
-        user: UserId,
+        caller: Caller,
         new_email: EmailAddress,
         password: Option<Password>,
     ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
+            let user = caller.user;
             let UserState::Present(state) = users.log().load(user).await?.value else {
                 return Err(Rejection::NoSuchUser.into());
             };
@@ -83,7 +84,7 @@ impl Users {
             }
             // Before the password: whatever ends access from here on calls the change off.
             let epoch = Some(users.log().cutoff(user).await?.value.position);
-            users.check_password(user, password).await?;
+            users.check_password(&caller, password).await?;
             // Both addresses get a mail.
             users.count(Counted::MailTo(&stored_address(&state)?)).await?;
             users.count(Counted::MailTo(&new_email)).await?;

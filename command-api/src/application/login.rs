@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::sessions::Proved;
 use super::{CommandError, Granted, Users};
 use crate::domain::{Device, Password};
+use crate::ports::HashClient;
 use crate::ports::throttle::Watched;
 
 impl Users {
@@ -46,11 +47,13 @@ impl Users {
         from: IpAddr,
     ) -> Result<Proved, CommandError> {
         let watched = [Watched::Address(from), Watched::Account(email)];
-        self.attempt(&watched, self.authenticate(email, password)).await
+        let client = HashClient::network(from);
+        self.attempt(&watched, self.authenticate(client, email, password)).await
     }
 
     async fn authenticate(
         &self,
+        client: HashClient,
         email: &EmailAddress,
         password: Password,
     ) -> Result<Proved, CommandError> {
@@ -61,7 +64,7 @@ impl Users {
         let cutoff = self.log().cutoff(id).await?.value;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
-        let verified = self.parts.hasher.verify(password.clone(), credential.value).await?;
+        let verified = self.parts.hasher.verify(client, password.clone(), credential.value).await?;
         let proved = Proved::by_secret(cutoff, state.value);
         let Some(user) = proved.user() else { return Err(CommandError::InvalidCredentials) };
         // Where a registration tells nothing, a login with the password that was just registered must not
@@ -73,7 +76,7 @@ impl Users {
             return Err(CommandError::InvalidCredentials);
         }
         if verified.outdated {
-            let hash = self.parts.hasher.hash(password).await?;
+            let hash = self.parts.hasher.hash(client, password).await?;
             // Whoever lost this race will be upgraded at the next login.
             let _ = self.log().rehash(id, &hash, credential.guard).await;
         }

@@ -32,7 +32,9 @@ use crate::domain::{
 use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
-use crate::ports::{HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog};
+use crate::ports::{
+    HashClient, HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
+};
 pub use import::{Fate, Newcomer};
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
@@ -237,12 +239,17 @@ impl Users {
     }
 
     /// Validates a new password of a user.
-    async fn validate_password(&self, text: &str, user: &User) -> Result<Password, CommandError> {
+    async fn validate_password(
+        &self,
+        client: HashClient,
+        text: &str,
+        user: &User,
+    ) -> Result<Password, CommandError> {
         let email = users::stored_address(user)?;
         let context = PasswordContext { email: Some(&email), full_name: user.full_name.as_deref() };
         let refused = |(code, why)| Rejection::Invalid("new_password", code, why).into();
         let candidate = self.check_password_rules(text, &context).map_err(refused)?;
-        self.rate_password(candidate).await?.map_err(refused)
+        self.rate_password(client, candidate).await?.map_err(refused)
     }
 
     /// The rules for a new password that are cheap to check, of somebody who may not be a user yet.
@@ -257,9 +264,10 @@ impl Users {
     /// The last rule: whether it is easy to guess. Waits in the queue of the hashing threads.
     pub async fn rate_password(
         &self,
+        client: HashClient,
         candidate: Candidate,
     ) -> Result<Result<Password, Broken>, CommandError> {
-        Ok(self.parts.hasher.rate(candidate).await?)
+        Ok(self.parts.hasher.rate(client, candidate).await?)
     }
 
     /// Whether a hash that another system made can be stored and will verify.
@@ -267,8 +275,17 @@ impl Users {
         self.parts.hasher.check_foreign(hash)
     }
 
-    /// Asks for a mail.
+    /// Refuses what can wait while the log has no room for it.
+    fn require_room(&self) -> Result<(), CommandError> {
+        if self.log().has_headroom() { Ok(()) } else { Err(Failure::LogFull.into()) }
+    }
+
+    /// Asks for a mail. A link to a new password goes in as long as anything does: it is the owner's way in.
     async fn mail(&self, mail: Mail) -> Result<(), CommandError> {
+        let opens = matches!(mail, Mail::ResetPassword { .. } | Mail::SetPassword { .. });
+        if !opens && !self.parts.desk.has_headroom() {
+            return Err(Failure::LogFull.into());
+        }
         // An order has an id of its own: nothing can be in its way.
         Ok(settled(self.parts.desk.order(mail).await).map(drop)?)
     }

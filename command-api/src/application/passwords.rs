@@ -12,8 +12,8 @@ use service_kit::tokens::Caller;
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
-use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, CredentialChange, PasswordHash, UsedLink};
+use crate::ports::throttle::{Counted, Deed, Watched};
+use crate::ports::{self, CredentialChange, HashClient, PasswordHash, UsedLink};
 
 /// A link that is good, and what has to be there still when it is used.
 pub(super) struct Followed {
@@ -36,23 +36,26 @@ impl Users {
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
             let user = caller.user;
+            let client = HashClient::User(user);
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
                     // The password before is gone; the one that the request has set proves it.
-                    let watched = [Watched::Caller(user)];
+                    let watched = [Watched::Caller(user, caller.session)];
                     let new = Password::given(&new).ok_or(CommandError::InvalidCredentials)?;
-                    return users.attempt(&watched, users.same_password(done, Some(new))).await;
+                    return users
+                        .attempt(&watched, users.same_password(client, done, Some(new)))
+                        .await;
                 }
-                let credential = users.check_password(user, current.clone()).await?;
+                let credential = users.check_password(&caller, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
                 };
-                let new = users.validate_password(&new, state).await?;
+                let new = users.validate_password(client, &new, state).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
+                    None => hash.insert(users.parts.hasher.hash(client, new).await?).clone(),
                 };
                 let cutoff = users.log().cutoff(user).await?;
                 let command = Command::ChangePassword { by_link: false };
@@ -74,19 +77,29 @@ impl Users {
     /// That the caller knows the password; the credential it was compared with.
     pub(super) async fn check_password(
         &self,
-        user: UserId,
+        caller: &Caller,
         password: Option<Password>,
     ) -> Result<Loaded<Option<PasswordHash>>, CommandError> {
         let Some(password) = password else { return Err(CommandError::WrongPassword) };
-        self.attempt(&[Watched::Caller(user)], async {
+        let user = caller.user;
+        let watched = [Watched::Caller(user, caller.session)];
+        let proving = self.attempt(&watched, async {
             let credential = self.log().credential(user).await?;
-            if self.parts.hasher.verify(password, credential.value.clone()).await?.matches {
+            if self
+                .parts
+                .hasher
+                .verify(HashClient::User(user), password, credential.value.clone())
+                .await?
+                .matches
+            {
                 Ok(credential)
             } else {
                 Err(CommandError::WrongPassword)
             }
-        })
-        .await
+        });
+        let credential = proving.await?;
+        self.count(Counted::By(user, Deed::PasswordCheck)).await?;
+        Ok(credential)
     }
 
     /// Asks for a link to a new password. Whether anybody has the address is for the mailer to find out:
@@ -125,20 +138,22 @@ impl Users {
         &self,
         token: String,
         new: String,
+        from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
+            let client = HashClient::network(from);
             let kinds = [LinkKind::ResetPassword, LinkKind::SetPassword];
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return users.prove_reset(done, &new).await;
+                    return users.prove_reset(client, done, &new).await;
                 }
                 let followed = users.follow_link(&token, &kinds).await?;
-                let new = users.validate_password(&new, &followed.user).await?;
+                let new = users.validate_password(client, &new, &followed.user).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(new).await?).clone(),
+                    None => hash.insert(users.parts.hasher.hash(client, new).await?).clone(),
                 };
                 let user = followed.user.id;
                 let cutoff = followed.cutoff;
@@ -155,7 +170,7 @@ impl Users {
                 if let Some(position) = settled(users.log().append(&change).await)? {
                     // Whoever has the mailbox is the owner, whatever others have tried meanwhile.
                     let email = stored_address(&followed.user)?;
-                    if let Err(error) = users.parts.throttle.clear(&email).await {
+                    if let Err(error) = users.parts.throttle.clear(&email, user).await {
                         tracing::warn!(%error, "failed logins are still counted after a reset");
                     }
                     return done(&state, position);
@@ -168,12 +183,17 @@ impl Users {
 
     /// A repeated reset proves itself by the password that it has set. It tells whether that is right, so it counts
     /// as a login does.
-    async fn prove_reset(&self, done: Done, new: &str) -> Result<Done, CommandError> {
+    async fn prove_reset(
+        &self,
+        client: HashClient,
+        done: Done,
+        new: &str,
+    ) -> Result<Done, CommandError> {
         let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
         let new = Password::given(new).ok_or(CommandError::InvalidCredentials)?;
         let email = stored_address(&user)?;
         let watched = [Watched::Account(&email)];
-        self.attempt(&watched, self.same_password(done, Some(new))).await
+        self.attempt(&watched, self.same_password(client, done, Some(new))).await
     }
 
     /// Whose link a token is, if it is good: what the page behind it shows.

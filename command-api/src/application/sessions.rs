@@ -6,13 +6,14 @@ use events::{
     Actor, Cutoff, EndReason, Position, RevocationCause, RevocationReason, Session, SessionFact,
     SessionId, SessionSeed, User, UserId, UserState, record,
 };
-use service_kit::commands::Loaded;
+use service_kit::commands::{Failure, Loaded};
 use service_kit::{ambient, trace};
 
 use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Request, Users, settled};
 use crate::domain::{self, Device, Refresh, Rejection};
 use crate::ports;
+use crate::ports::throttle::{Counted, Deed};
 
 /// Where seeds of sessions come from. They are data, as ids are.
 pub type Seeds = Arc<dyn Fn() -> Result<SessionSeed, String> + Send + Sync>;
@@ -72,6 +73,9 @@ impl Users {
         let rules = self.parts.session_rules;
         let started = rules.start(&state, cutoff.position, seed, device, ambient::now());
         let (fact, user) = started.ok_or(CommandError::InvalidCredentials)?;
+        self.require_room_for_session(&user)?;
+        // Only whoever knows the password learns of this limit, or it would tell who has an account.
+        self.count(Counted::By(user.id, Deed::Login)).await?;
         let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
             Some((session, position)) => Ok(self.granted(user, session, &cutoff, position)),
@@ -100,6 +104,8 @@ impl Users {
             let generation = presented.generation;
             match rules.refresh(session, generation, &state, &cutoff, ambient::now()) {
                 Refresh::Rotated(fact, user) => {
+                    self.require_room_for_session(&user)?;
+                    self.count(Counted::By(user.id, Deed::Refresh)).await?;
                     let appended = self.append_session(user.id, id, &loaded, fact).await?;
                     if let Some((session, position)) = appended {
                         return Ok(self.granted(user, session, &cutoff, position));
@@ -119,6 +125,16 @@ impl Users {
             }
         }
         Err(CommandError::overloaded())
+    }
+
+    /// Refuses to begin or prolong a session while there is no room for it, which the ends of sessions need.
+    /// Whoever may act on others gets in all the same: somebody has to stop who filled it.
+    fn require_room_for_session(&self, user: &User) -> Result<(), CommandError> {
+        let may_wait = !self.parts.access.is_privileged(&user.roles);
+        if may_wait && !self.parts.sessions.has_headroom() {
+            return Err(Failure::LogFull.into());
+        }
+        Ok(())
     }
 
     /// Ends the session of a refresh token, whichever of its tokens it is.

@@ -10,6 +10,7 @@ use service_kit::ambient;
 use service_kit::commands::{Failure, Loaded, LogError};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
+use service_kit::tokens::Caller;
 use tokio::time::Instant;
 
 use super::rights::Rights;
@@ -19,8 +20,8 @@ use crate::domain::{
     Admins, Change as ChangeUser, Command, Device, Password, Register, Rejection, decide,
     revocation,
 };
-use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
+use crate::ports::throttle::{Counted, Deed, Watched};
+use crate::ports::{self, ClaimChange, CredentialChange, HashClient, PasswordHash};
 
 /// What came of a registration.
 enum Registered {
@@ -41,7 +42,8 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            match users.register_now(&register, Some(password.clone()), &request).await? {
+            let client = HashClient::network(from);
+            match users.register_now(client, &register, Some(password.clone()), &request).await? {
                 Registered::Now(done) => Ok(done),
                 Registered::Before(done) => {
                     let email = &register.email;
@@ -61,8 +63,9 @@ impl Users {
         request: Request,
     ) -> Result<(Done, Granted), CommandError> {
         self.to_the_end(|users| async move {
+            let client = HashClient::network(device.ip);
             let registered =
-                users.register_now(&register, Some(password.clone()), &request).await?;
+                users.register_now(client, &register, Some(password.clone()), &request).await?;
             let (done, proved) = match registered {
                 Registered::Now(done) => {
                     let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
@@ -100,8 +103,12 @@ impl Users {
         let began = Instant::now();
         let told = self
             .to_the_end(|users| async move {
+                let client = HashClient::network(from);
                 let proving = async {
-                    match users.register_now(&register, Some(password.clone()), &request).await? {
+                    match users
+                        .register_now(client, &register, Some(password.clone()), &request)
+                        .await?
+                    {
                         Registered::Now(done) => Ok(done),
                         Registered::Before(done) => {
                             let email = &register.email;
@@ -130,7 +137,13 @@ impl Users {
             // The owner has been told often enough, and the answer stays the same.
             Err(CommandError::TooMany(_)) => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await,
+            Ok(()) => {
+                match self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await {
+                    // A free address needs no room for a mail, and the answer stays the same.
+                    Err(CommandError::Failed(Failure::LogFull)) => Ok(()),
+                    told => told,
+                }
+            }
         }
     }
 
@@ -147,9 +160,10 @@ impl Users {
             if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
                 return Err(CommandError::Forbidden);
             }
-            match users.register_now(&register, password.clone(), &request).await? {
+            let client = hash_client(request.actor);
+            match users.register_now(client, &register, password.clone(), &request).await? {
                 Registered::Now(done) => Ok(done),
-                Registered::Before(done) => users.same_password(done, password).await,
+                Registered::Before(done) => users.same_password(client, done, password).await,
             }
         })
         .await
@@ -179,6 +193,7 @@ impl Users {
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
         self.to_the_end(|users| async move {
+            users.count(Counted::By(user, Deed::Write)).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
         .await
@@ -202,13 +217,14 @@ impl Users {
     /// Deletes the caller for ever, who has to know the password.
     pub async fn delete_self(
         &self,
-        user: UserId,
+        caller: Caller,
         password: Option<Password>,
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Delete(None);
         self.to_the_end(|users| async move {
-            users.check_password(user, password).await?;
+            let user = caller.user;
+            users.check_password(&caller, password).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
         .await
@@ -232,10 +248,12 @@ impl Users {
 
     async fn register_now(
         &self,
+        client: HashClient,
         register: &Register,
         password: Option<Password>,
         request: &Request,
     ) -> Result<Registered, CommandError> {
+        self.require_room()?;
         let _running = self.in_flight.start(request.key.as_ref())?;
         let user = UserId::from_uuid(ambient::new_uuid());
         let origin = request.origin();
@@ -243,7 +261,7 @@ impl Users {
         // Concealed, every address costs a hash before anything is looked up: a full queue of hashes refuses
         // all of them alike.
         if self.conceals_existing() && request.actor == Actor::Anonymous {
-            hash = self.hashed(password.as_ref()).await?;
+            hash = self.hashed(client, password.as_ref()).await?;
         }
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.earlier(request.key.as_ref()).await? {
@@ -255,7 +273,7 @@ impl Users {
             }
             // Hashed once, and not at all for an address that is taken.
             if hash.is_none() {
-                hash = self.hashed(password.as_ref()).await?;
+                hash = self.hashed(client, password.as_ref()).await?;
             }
             let command = Command::Register(register.clone());
             let (events, state) = decided(user, &UserState::Absent, &command, &origin)?;
@@ -275,10 +293,11 @@ impl Users {
 
     async fn hashed(
         &self,
+        client: HashClient,
         password: Option<&Password>,
     ) -> Result<Option<PasswordHash>, CommandError> {
         let Some(password) = password else { return Ok(None) };
-        Ok(Some(self.parts.hasher.hash(password.clone()).await?))
+        Ok(Some(self.parts.hasher.hash(client, password.clone()).await?))
     }
 
     /// A repeated registration proves itself by its password, which no fingerprint keeps. It tells whether the
@@ -291,19 +310,21 @@ impl Users {
         from: IpAddr,
     ) -> Result<Done, CommandError> {
         let watched = [Watched::Address(from), Watched::Account(email)];
-        self.attempt(&watched, self.same_password(done, Some(password))).await
+        let client = HashClient::network(from);
+        self.attempt(&watched, self.same_password(client, done, Some(password))).await
     }
 
     /// That it is the user's password; nothing for a request that brings none.
     pub(super) async fn same_password(
         &self,
+        client: HashClient,
         done: Done,
         password: Option<Password>,
     ) -> Result<Done, CommandError> {
         let Some(password) = password else { return Ok(done) };
         let Some(user) = &done.user else { return Err(Rejection::NoSuchUser.into()) };
         let credential = self.log().credential(user.id).await?;
-        if self.parts.hasher.verify(password, credential.value).await?.matches {
+        if self.parts.hasher.verify(client, password, credential.value).await?.matches {
             Ok(done)
         } else {
             Err(CommandError::InvalidCredentials)
@@ -484,6 +505,14 @@ impl Users {
         } else {
             Err(CommandError::Forbidden)
         }
+    }
+}
+
+/// For whom passwords are hashed that somebody gives others.
+pub(super) const fn hash_client(actor: Actor) -> HashClient {
+    match actor {
+        Actor::User(user) => HashClient::User(user),
+        Actor::System | Actor::Anonymous => HashClient::Operator,
     }
 }
 

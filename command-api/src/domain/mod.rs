@@ -11,5 +11,7 @@ pub use admins::Admins;
 pub use fields::{Broken, FullName, Roles, metadata};
 pub use password::{Candidate, Password, PasswordContext, PasswordRules};
 pub use session::{Device, Refresh, SessionRules, end};
-pub use throttle::{Attempts, Begin, Policy, Verdict, Window};
+pub use throttle::{
+    Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
+};
 pub use user::{Change, Command, NewMetadata, Register, Rejection, decide, revocation};

@@ -179,6 +179,62 @@ impl Window {
     }
 }
 
+/// A minute, in milliseconds.
+const MINUTE_MS: u64 = 60_000;
+/// A day, in milliseconds.
+pub const DAY_MS: u64 = 86_400_000;
+
+/// How many of a kind there may be within a minute and within a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaPolicy {
+    /// Within a minute.
+    pub per_minute_max: u32,
+    /// Within a day.
+    pub per_day_max: u32,
+}
+
+/// How many of a kind one user had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quota {
+    minute: Window,
+    day: Window,
+}
+
+/// The window that lets no more in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted {
+    /// How many it lets in.
+    pub max: u32,
+    /// How long it is, in milliseconds.
+    pub window_ms: u64,
+    /// When it ends, in milliseconds.
+    pub retry_after_ms: u64,
+}
+
+impl Quota {
+    /// Counts one more, in both windows or in none.
+    pub fn count(&mut self, now_ms: u64, policy: QuotaPolicy) -> Result<(), Exhausted> {
+        let mut after = *self;
+        for (window, max, window_ms) in [
+            (&mut after.minute, policy.per_minute_max, MINUTE_MS),
+            (&mut after.day, policy.per_day_max, DAY_MS),
+        ] {
+            window.count(now_ms, max, window_ms).map_err(|retry_after_ms| Exhausted {
+                max,
+                window_ms,
+                retry_after_ms,
+            })?;
+        }
+        *self = after;
+        Ok(())
+    }
+
+    /// Whether it says nothing any more.
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        now_ms >= self.day.started_at_ms.saturating_add(DAY_MS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +389,24 @@ mod tests {
         assert_eq!(attempts.life_ms(DAY, &address()), 600 * S);
         fail(&mut attempts, 2, DAY, &address());
         assert_eq!(attempts.life_ms(DAY, &address()), 1_200 * S);
+    }
+
+    #[test]
+    fn a_quota_holds_within_a_minute_and_within_a_day() {
+        let policy = QuotaPolicy { per_minute_max: 2, per_day_max: 5 };
+        let mut quota = Quota::default();
+        let minute = |retry_after_ms| Exhausted { max: 2, window_ms: 60 * S, retry_after_ms };
+        for start in [DAY, DAY + 60 * S] {
+            assert_eq!(quota.count(start, policy), Ok(()));
+            assert_eq!(quota.count(start + S, policy), Ok(()));
+            assert_eq!(quota.count(start + 2 * S, policy), Err(minute(58 * S)));
+        }
+        // What a minute refused is not in the count of the day.
+        assert_eq!(quota.count(DAY + 120 * S, policy), Ok(()));
+        let day = Exhausted { max: 5, window_ms: DAY, retry_after_ms: DAY - 180 * S };
+        assert_eq!(quota.count(DAY + 180 * S, policy), Err(day));
+        assert!(!quota.is_over(2 * DAY - 1) && quota.is_over(2 * DAY));
+        assert_eq!(quota.count(2 * DAY, policy), Ok(()));
     }
 
     #[test]

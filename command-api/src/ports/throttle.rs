@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{EmailAddress, Timestamp, UserId};
+use events::{EmailAddress, SessionId, Timestamp, UserId};
 use service_kit::http::RateLimit;
 
 pub use crate::domain::Verdict;
@@ -15,9 +15,11 @@ pub enum Watched<'a> {
     /// The account with this address, whether there is one or not: the two are told apart nowhere.
     Account(&'a EmailAddress),
     /// What somebody who is logged in has to repeat. Counted apart from logins, so that nobody can close
-    /// this way to an owner from outside.
-    Caller(UserId),
-    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's.
+    /// this way to an owner from outside, and by session, so that nobody with one of them can close it to the
+    /// owner in another one. What is counted ends with the session.
+    Caller(UserId, SessionId),
+    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's, and with larger
+    /// allowances from what that is a part of.
     Address(IpAddr),
 }
 
@@ -32,6 +34,21 @@ pub enum Counted<'a> {
     ResetRequestFrom(IpAddr),
     /// A new password by a link from this address, refused or not.
     PasswordSetFrom(IpAddr),
+    /// Something that a user does rightly, and not too often.
+    By(UserId, Deed),
+}
+
+/// What a user may do so often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// A change of the own account.
+    Write,
+    /// A refresh of tokens.
+    Refresh,
+    /// A login with the right password.
+    Login,
+    /// The right password once more, by who is logged in.
+    PasswordCheck,
 }
 
 /// The places of an attempt under way. To be given back with [`Throttle::finish`]; one that is lost is
@@ -49,7 +66,29 @@ pub struct Ticket {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) subject: String,
-    pub(crate) of_account: bool,
+    pub(crate) kind: PlaceKind,
+}
+
+/// What a place is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlaceKind {
+    /// An account, or a caller.
+    Account,
+    /// The smallest network of a client.
+    Network,
+    /// A larger one that it is in, with as many times the allowance. Places under way are not kept here: those of
+    /// the smaller network bound them.
+    Around(u32),
+}
+
+impl PlaceKind {
+    /// How many times the allowance it has.
+    pub(crate) const fn factor(self) -> u32 {
+        match self {
+            Self::Account | Self::Network => 1,
+            Self::Around(factor) => factor,
+        }
+    }
 }
 
 /// Whether an attempt may start.
@@ -107,8 +146,9 @@ pub trait Throttle: Send + Sync {
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<(), ThrottleError>;
-    /// Forgets the failures of an account, as after a completed reset.
-    async fn clear(&self, account: &EmailAddress) -> Result<(), ThrottleError>;
+    /// Forgets what stands against the passwords of a user, as after a completed reset: the failures of the
+    /// account, and how often the password was repeated.
+    async fn clear(&self, account: &EmailAddress, user: UserId) -> Result<(), ThrottleError>;
     /// Counts one of a kind; the limit when there were enough.
     async fn allow(
         &self,

@@ -60,7 +60,7 @@ pub async fn password_reset_confirm(
     let (token, password) = body.finish(|| Some((token?, password?)))?;
     let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
-    let done = state.users.reset_password(token, password, request).await?;
+    let done = state.users.reset_password(token, password, from, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
@@ -148,7 +148,7 @@ pub async fn change_email(
     let current = body.required("current_password", string);
     let (new_email, current) = body.finish(|| Some((new_email?, current?)))?;
     let current = Password::given(&current);
-    state.users.request_email_change(caller.user, new_email, current).await?;
+    state.users.request_email_change(caller, new_email, current).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -249,6 +249,6 @@ pub async fn delete_me(
     let scope = caller.user.to_string();
     let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
     let current = Password::given(&current);
-    let done = state.users.delete_self(caller.user, current, request).await?;
+    let done = state.users.delete_self(caller, current, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }

@@ -19,6 +19,7 @@ use super::bodies::{Credentials, RefreshToken, UserCreate};
 use super::request::From;
 use crate::application::Granted;
 use crate::domain::{Candidate, FullName, Password, PasswordContext, Register, metadata};
+use crate::ports::HashClient;
 
 /// The tokens of a session. Times are in seconds.
 #[derive(Serialize, ToSchema)]
@@ -74,7 +75,7 @@ pub async fn register(
         let context = PasswordContext { email: email.as_ref(), full_name };
         state.users.check_password_rules(&string(value)?, &context)
     });
-    let password = rated(&state, &mut body, candidate).await?;
+    let password = rated(&state, HashClient::network(device.ip), &mut body, candidate).await?;
     let metadata = body.optional("metadata", metadata);
     let (register, password) = body.finish(|| {
         let register = Register {
@@ -209,11 +210,12 @@ fn with_token(query: Option<&str>) -> Result<bool, Problem> {
 /// The password of a body, when nothing is wrong with it.
 pub async fn rated(
     state: &AppState,
+    client: HashClient,
     body: &mut Object,
     candidate: Option<Candidate>,
 ) -> Result<Option<Password>, Problem> {
     let Some(candidate) = candidate else { return Ok(None) };
-    Ok(match state.users.rate_password(candidate).await? {
+    Ok(match state.users.rate_password(client, candidate).await? {
         Ok(password) => Some(password),
         Err(broken) => {
             body.refuse("password", broken);

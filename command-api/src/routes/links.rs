@@ -90,7 +90,7 @@ pub async fn follow(
         LinkKind::ResetPassword | LinkKind::SetPassword => {
             state.users.count_password_set(from).await?;
             let text = field(&body, "new_password").unwrap_or_default();
-            match state.users.reset_password(token.clone(), text, request).await {
+            match state.users.reset_password(token.clone(), text, from, request).await {
                 Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {
                     return again(&state, kind, token, &why).await;
                 }

@@ -15,6 +15,7 @@ use super::AppState;
 use super::auth::{email, full_name, rated, without_secrets};
 use super::bodies::{UserChange, UserMake, UserReplacement};
 use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
+use crate::ports::HashClient;
 
 #[utoipa::path(
     post,
@@ -43,7 +44,7 @@ pub async fn create(
     };
     let candidate = body
         .optional("password", |value| state.users.check_password_rules(&string(value)?, &context));
-    let password = rated(&state, &mut body, candidate).await?;
+    let password = rated(&state, HashClient::User(caller.user), &mut body, candidate).await?;
     let roles = body.optional("roles", roles);
     let metadata = body.optional("metadata", metadata);
     let email_verified = body.optional("email_verified", boolean);

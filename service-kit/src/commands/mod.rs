@@ -27,6 +27,9 @@ pub const ATTEMPTS_MAX: usize = 100;
 /// How long the outcome of a key is kept.
 pub const IDEMPOTENCY_RECORD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// When a client may ask again that was refused because the log is full, in seconds: room does not come by itself.
+const LOG_FULL_RETRY_AFTER_S: u64 = 60;
+
 /// Who asks, and how the request is known.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -84,7 +87,10 @@ pub enum Failure {
     /// Too much to do; nothing was done.
     #[error("overloaded")]
     Overloaded,
-    /// The log does not answer or is full; nothing was done.
+    /// The log has no room for what can wait; nothing was done.
+    #[error("the log is full")]
+    LogFull,
+    /// The log does not answer; nothing was done.
     #[error("unavailable: {0}")]
     Unavailable(String),
     /// A record in the log that decides cannot be read; nothing was done.
@@ -115,6 +121,9 @@ impl From<Failure> for Problem {
             Failure::Overloaded => {
                 Self::new(Code::Overloaded).detail("nothing was done; try again")
             }
+            Failure::LogFull => Self::new(Code::LogFull)
+                .retry_after_s(LOG_FULL_RETRY_AFTER_S)
+                .detail("nothing was done; the operator has to make room"),
             Failure::Unavailable(why) => {
                 Self::new(Code::Unavailable).detail("nothing was done; try again").because(why)
             }
@@ -142,7 +151,7 @@ pub fn settled(appended: Appended) -> Result<Option<Position>, Failure> {
         Appended::Conflict => Ok(None),
         Appended::Unknown => Err(Failure::OutcomeUnknown),
         Appended::Unavailable => Err(Failure::Unavailable("the log does not answer".to_owned())),
-        Appended::Full => Err(Failure::Unavailable("the log is full".to_owned())),
+        Appended::Full => Err(Failure::LogFull),
         Appended::Refused(why) => Err(Failure::Internal(why)),
     }
 }

@@ -57,6 +57,7 @@ impl Checked for Settings {
         bound("passwords.passes", self.passwords.passes.into(), 2, 100);
         bound("passwords.threads", self.passwords.threads as u64, 0, 1_024);
         bound("passwords.queue_max", self.passwords.queue_max as u64, 1, 10_000);
+        bound("passwords.large_queue_max", self.passwords.large_queue_max as u64, 1, 1_000);
         bound("passwords.refusal_step_ms", self.passwords.refusal_step_ms, 50, 5_000);
         let throttle = &self.throttle;
         bound(
@@ -75,6 +76,27 @@ impl Checked for Settings {
         bound("throttle.mails_window_s", throttle.mails_window_s, 1, 86_400);
         bound("throttle.requests_max", throttle.requests_max.into(), 1, 100_000);
         bound("throttle.requests_window_s", throttle.requests_window_s, 1, 86_400);
+        for (key, factor) in [
+            ("throttle.ipv6_56_factor", throttle.ipv6_56_factor),
+            ("throttle.ipv6_48_factor", throttle.ipv6_48_factor),
+            ("throttle.ipv6_32_factor", throttle.ipv6_32_factor),
+        ] {
+            bound(key, factor.into(), 1, 1_000_000);
+        }
+        for (kind, per_minute, per_day) in [
+            ("writes", throttle.writes_per_minute_max, throttle.writes_per_day_max),
+            ("refreshes", throttle.refreshes_per_minute_max, throttle.refreshes_per_day_max),
+            ("logins", throttle.logins_per_minute_max, throttle.logins_per_day_max),
+            (
+                "password_checks",
+                throttle.password_checks_per_minute_max,
+                throttle.password_checks_per_day_max,
+            ),
+        ] {
+            bound(&format!("throttle.{kind}_per_minute_max"), per_minute.into(), 1, 100_000);
+            bound(&format!("throttle.{kind}_per_day_max"), per_day.into(), 1, 10_000_000);
+        }
+        bound("log.reserve_percent", self.log.reserve_percent.into(), 0, 50);
         bound("views.command_wait_ms", self.views.command_wait_ms, 0, 10_000);
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
         bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);

@@ -141,6 +141,11 @@ impl Append {
         self.before.len() + 1 + self.more.len()
     }
 
+    fn payload_bytes(&self) -> usize {
+        let guarded = self.before.iter().chain([&self.last]).map(|write| write.payload.len());
+        guarded.chain(self.more.iter().map(|more| more.payload.len())).sum()
+    }
+
     /// Never: an append has at least its last message.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -229,6 +234,9 @@ impl EventLog {
         let outcome = self.append_within(append, started + self.limits.append_deadline).await;
         if let Some(metrics) = &self.metrics {
             metrics.appended(&outcome, started.elapsed());
+        }
+        if let Some(headroom) = &self.headroom {
+            headroom.appended(append.len(), append.payload_bytes(), &outcome);
         }
         outcome
     }

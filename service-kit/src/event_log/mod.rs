@@ -110,6 +110,7 @@ pub struct EventLog {
     open_batches: Arc<Semaphore>,
     limits: Limits,
     metrics: Option<LogMetrics>,
+    headroom: Option<room::Headroom>,
 }
 
 impl EventLog {
@@ -122,6 +123,7 @@ impl EventLog {
             open_batches: Arc::new(Semaphore::new(OPEN_BATCHES_MAX)),
             limits,
             metrics: None,
+            headroom: None,
         }
     }
 

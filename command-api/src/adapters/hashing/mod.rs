@@ -7,10 +7,10 @@
 //! New hashes are Argon2id with the configured numbers. Stored ones may be of other kinds and numbers
 //! ([`stored`]); they count as outdated, and the next login replaces them.
 
+mod queue;
 mod stored;
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -23,7 +23,8 @@ use service_kit::metrics::{HashMetrics, Metrics};
 use tokio::sync::oneshot;
 
 use crate::domain::{Broken, Candidate, Password};
-use crate::ports::{HashError, PasswordHash, PasswordHasher, Verified};
+use crate::ports::{HashClient, HashError, PasswordHash, PasswordHasher, Verified};
+use queue::{FairQueue, Pushed};
 pub use stored::check_foreign_hash;
 use stored::{Kind, Stored, bcrypt_output, pbkdf2_output};
 
@@ -38,9 +39,25 @@ enum Work {
     Verify(Password, PasswordHash, oneshot::Sender<Result<Verified, HashError>>),
 }
 
+impl Work {
+    /// Tells whoever waits for it that it was turned away.
+    fn turn_away(self) {
+        match self {
+            Self::Rate(_, tell) => drop(tell.send(Err(HashError::Overloaded))),
+            Self::Hash(_, tell) => drop(tell.send(Err(HashError::Overloaded))),
+            Self::Verify(_, _, tell) => drop(tell.send(Err(HashError::Overloaded))),
+        }
+    }
+}
+
 /// The pool. Its threads end when it is dropped.
 pub struct HashPool {
-    queue: SyncSender<Work>,
+    queue: Arc<FairQueue<Work>>,
+    /// Comparisons with hashes that need more memory than ours: one at a time in the process, so that hashes from
+    /// elsewhere can neither take all memory together nor keep the other threads from their work.
+    large: Arc<FairQueue<Work>>,
+    /// Memory of one of our hashes.
+    memory_kib: u64,
     /// What the password of nobody is compared with.
     nobody: PasswordHash,
     metrics: HashMetrics,
@@ -56,64 +73,92 @@ impl HashPool {
             0 => thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let (queue, work) = sync_channel(settings.queue_max);
-        let work = Arc::new(Mutex::new(work));
-        let large = Arc::new(Mutex::new(()));
-        for n in 0..threads {
-            let work = Arc::clone(&work);
-            let hasher = Hasher::new(&params, &large);
-            let metrics = metrics.clone();
-            thread::Builder::new()
-                .name(format!("argon2-{n}"))
-                .spawn(move || hash_until_closed(&work, hasher, &metrics))
-                .map_err(failed)?;
-        }
         let noise = random::<32>().map_err(failed)?;
-        let nobody = Hasher::new(&params, &large).hash(&noise)?;
-        Ok(Self { queue, nobody, metrics })
+        let pool = Self {
+            queue: Arc::new(FairQueue::new(settings.queue_max)),
+            large: Arc::new(FairQueue::new(settings.large_queue_max)),
+            memory_kib: u64::from(settings.memory_kib),
+            nobody: Hasher::new(&params).hash(&noise)?,
+            metrics: metrics.clone(),
+        };
+        let spawn = |name: String, queue: &Arc<FairQueue<Work>>| {
+            let (queue, hasher, metrics) =
+                (Arc::clone(queue), Hasher::new(&params), metrics.clone());
+            let work = move || hash_until_closed(&queue, hasher, &metrics);
+            thread::Builder::new().name(name).spawn(work).map(drop).map_err(failed)
+        };
+        for n in 0..threads {
+            spawn(format!("argon2-{n}"), &pool.queue)?;
+        }
+        spawn("argon2-large".to_owned(), &pool.large)?;
+        Ok(pool)
+    }
+
+    /// The queue that a comparison waits in.
+    fn queue_for(&self, hash: &PasswordHash) -> &FairQueue<Work> {
+        let is_large =
+            Stored::parse(&hash.0).is_ok_and(|stored| stored.memory_kib() > self.memory_kib);
+        if is_large { &self.large } else { &self.queue }
     }
 
     async fn ask<T>(
         &self,
+        queue: &FairQueue<Work>,
+        client: HashClient,
         work: Work,
         answer: oneshot::Receiver<Result<T, HashError>>,
     ) -> Result<T, HashError> {
         self.metrics.queued();
-        let Err(error) = self.queue.try_send(work) else {
-            return answer.await.unwrap_or_else(|_| Err(failed("a hashing thread ended")));
-        };
-        self.metrics.taken();
-        match error {
-            TrySendError::Full(_) => {
-                self.metrics.shed();
-                Err(HashError::Overloaded)
-            }
-            TrySendError::Disconnected(_) => Err(failed("the hashing threads ended")),
+        if let Pushed::InsteadOf(turned_away) | Pushed::Refused(turned_away) =
+            queue.push(client, work)
+        {
+            self.metrics.taken();
+            self.metrics.shed();
+            turned_away.turn_away();
         }
+        answer.await.unwrap_or_else(|_| Err(failed("a hashing thread ended")))
+    }
+}
+
+impl Drop for HashPool {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.large.close();
     }
 }
 
 #[async_trait]
 impl PasswordHasher for HashPool {
-    async fn rate(&self, candidate: Candidate) -> Result<Result<Password, Broken>, HashError> {
+    async fn rate(
+        &self,
+        client: HashClient,
+        candidate: Candidate,
+    ) -> Result<Result<Password, Broken>, HashError> {
         let (tell, answer) = oneshot::channel();
-        self.ask(Work::Rate(candidate, tell), answer).await
+        self.ask(&self.queue, client, Work::Rate(candidate, tell), answer).await
     }
 
-    async fn hash(&self, password: Password) -> Result<PasswordHash, HashError> {
+    async fn hash(
+        &self,
+        client: HashClient,
+        password: Password,
+    ) -> Result<PasswordHash, HashError> {
         let (tell, answer) = oneshot::channel();
-        self.ask(Work::Hash(password, tell), answer).await
+        self.ask(&self.queue, client, Work::Hash(password, tell), answer).await
     }
 
     async fn verify(
         &self,
+        client: HashClient,
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, HashError> {
         let known = hash.is_some();
         let (tell, answer) = oneshot::channel();
         let hash = hash.unwrap_or_else(|| self.nobody.clone());
-        let verified = self.ask(Work::Verify(password, hash, tell), answer).await?;
+        let queue = self.queue_for(&hash);
+        let work = Work::Verify(password, hash, tell);
+        let verified = self.ask(queue, client, work, answer).await?;
         Ok(Verified { matches: verified.matches && known, outdated: verified.outdated && known })
     }
 
@@ -122,30 +167,26 @@ impl PasswordHasher for HashPool {
     }
 }
 
-fn hash_until_closed(work: &Mutex<Receiver<Work>>, mut hasher: Hasher, metrics: &HashMetrics) {
-    loop {
-        let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        if next.is_ok() {
-            metrics.taken();
-        }
+fn hash_until_closed(queue: &FairQueue<Work>, mut hasher: Hasher, metrics: &HashMetrics) {
+    while let Some(work) = queue.pop() {
+        metrics.taken();
         let started = Instant::now();
         // A caller that went away while it waited is not worth 16 ms.
-        match next {
-            Ok(Work::Rate(candidate, tell)) if !tell.is_closed() => {
+        match work {
+            Work::Rate(candidate, tell) if !tell.is_closed() => {
                 let _ = tell.send(Ok(candidate.rate()));
             }
-            Ok(Work::Hash(password, tell)) if !tell.is_closed() => {
+            Work::Hash(password, tell) if !tell.is_closed() => {
                 let hashed = hasher.hash(password.as_bytes());
                 metrics.hashed(started.elapsed());
                 let _ = tell.send(hashed);
             }
-            Ok(Work::Verify(password, hash, tell)) if !tell.is_closed() => {
+            Work::Verify(password, hash, tell) if !tell.is_closed() => {
                 let verified = hasher.verify(password.as_bytes(), &hash);
                 metrics.verified(started.elapsed());
                 let _ = tell.send(verified);
             }
-            Ok(_) => {}
-            Err(_) => return,
+            Work::Rate(..) | Work::Hash(..) | Work::Verify(..) => {}
         }
     }
 }
@@ -154,14 +195,11 @@ fn hash_until_closed(work: &Mutex<Receiver<Work>>, mut hasher: Hasher, metrics: 
 struct Hasher {
     params: Params,
     memory: Vec<Block>,
-    /// Held while a hash is compared that takes more memory than ours: one at a time in the process, so
-    /// that hashes from elsewhere cannot take all memory together.
-    large: Arc<Mutex<()>>,
 }
 
 impl Hasher {
-    fn new(params: &Params, large: &Arc<Mutex<()>>) -> Self {
-        Self { params: params.clone(), memory: Vec::new(), large: Arc::clone(large) }
+    fn new(params: &Params) -> Self {
+        Self { params: params.clone(), memory: Vec::new() }
     }
 
     fn raw(
@@ -201,13 +239,11 @@ impl Hasher {
     fn verify(&mut self, password: &[u8], hash: &PasswordHash) -> Result<Verified, HashError> {
         let stored = Stored::parse(&hash.0).map_err(refused)?;
         let outdated = !stored.is_made_with(&self.params, OUTPUT_BYTES);
-        if outdated {
-            stored.check_cost().map_err(refused)?;
+        if outdated && let Err((_, why)) = stored.check_cost() {
+            // Stored when more was allowed. Nobody logs in with it: its owner has to reset the password.
+            tracing::warn!(why, "a stored hash is not compared");
+            return Ok(Verified { matches: false, outdated });
         }
-        let large = Arc::clone(&self.large);
-        let ours = u64::from(self.params.m_cost());
-        let _alone = (stored.memory_kib() > ours)
-            .then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
         let output = self.output(password, &stored)?;
         // What another system's hash took beyond our own need is given back.
         let blocks = self.params.block_count();
@@ -248,6 +284,8 @@ fn failed(error: impl ToString) -> HashError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn settings(queue_max: usize) -> Passwords {
@@ -259,6 +297,8 @@ mod tests {
         HashPool::start(settings, &Metrics::new("test")).unwrap()
     }
 
+    const ME: HashClient = HashClient::Operator;
+
     fn password(text: &str) -> Password {
         Password::given(text).unwrap()
     }
@@ -266,16 +306,16 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_known_again_and_no_other() {
         let pool = started(&settings(8));
-        let hash = pool.hash(password("correct horse")).await.unwrap();
+        let hash = pool.hash(ME, password("correct horse")).await.unwrap();
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
-        let verify = |text: &str, hash: Option<PasswordHash>| pool.verify(password(text), hash);
+        let verify = |text: &str, hash: Option<PasswordHash>| pool.verify(ME, password(text), hash);
         let good = verify("correct horse", Some(hash.clone())).await.unwrap();
         assert_eq!(good, Verified { matches: true, outdated: false });
         for wrong in ["Correct horse", "correct horse ", ""] {
             assert!(!verify(wrong, Some(hash.clone())).await.unwrap().matches);
         }
         assert!(!verify("correct horse", None).await.unwrap().matches);
-        assert_ne!(hash, pool.hash(password("correct horse")).await.unwrap(), "own salt each");
+        assert_ne!(hash, pool.hash(ME, password("correct horse")).await.unwrap(), "own salt each");
     }
 
     /// Made by the reference implementation (argon2-cffi), OpenSSL (hashlib of Python), passlib and
@@ -295,7 +335,7 @@ mod tests {
     ];
 
     async fn verify(pool: &HashPool, text: &str, hash: &str) -> Verified {
-        pool.verify(password(text), Some(PasswordHash(hash.to_owned()))).await.unwrap()
+        pool.verify(ME, password(text), Some(PasswordHash(hash.to_owned()))).await.unwrap()
     }
 
     #[tokio::test]
@@ -310,7 +350,7 @@ mod tests {
             }
         }
         // Its own hash is still its own, whatever was hashed in between.
-        let own = pool.hash(password("correct horse")).await.unwrap();
+        let own = pool.hash(ME, password("correct horse")).await.unwrap();
         let good = verify(&pool, "correct horse", &own.0).await;
         assert_eq!(good, Verified { matches: true, outdated: false });
     }
@@ -319,7 +359,7 @@ mod tests {
     async fn other_numbers_than_todays_are_outdated() {
         let today = started(&settings(8));
         let tomorrow = started(&Passwords { passes: 3, ..settings(8) });
-        let hash = today.hash(password("correct horse")).await.unwrap();
+        let hash = today.hash(ME, password("correct horse")).await.unwrap();
         let verified = verify(&tomorrow, "correct horse", &hash.0).await;
         assert_eq!(verified, Verified { matches: true, outdated: true });
     }
@@ -384,8 +424,13 @@ mod tests {
         ] {
             let refusal = check_foreign_hash(&text).unwrap_err();
             assert_eq!(refusal.0, code, "{text:.80}: {}", refusal.1);
-            let verified = pool.verify(password("x"), Some(PasswordHash(text))).await;
-            assert!(matches!(verified, Err(HashError::Failed(_))), "{verified:?}");
+            let verified = pool.verify(ME, password("x"), Some(PasswordHash(text))).await;
+            // One that was stored when more was allowed lets nobody in, and is no fault.
+            let is_refused = match code {
+                "hash-too-costly" => verified == Ok(Verified { matches: false, outdated: true }),
+                _ => matches!(verified, Err(HashError::Failed(_))),
+            };
+            assert!(is_refused, "{code}: {verified:?}");
         }
     }
 
@@ -393,9 +438,65 @@ mod tests {
     async fn a_full_queue_sheds() {
         let pool = started(&settings(1));
         let results =
-            futures::future::join_all((0..20).map(|_| pool.hash(password("correct horse")))).await;
+            futures::future::join_all((0..20).map(|_| pool.hash(ME, password("correct horse"))))
+                .await;
         let shed = results.iter().filter(|r| **r == Err(HashError::Overloaded)).count();
         let done = results.iter().filter(|r| r.is_ok()).count();
         assert!(shed > 0 && done > 0 && shed + done == 20, "{done} done, {shed} shed");
+    }
+
+    /// A client that sends without end waits behind its own work, and not in front of others.
+    #[tokio::test]
+    async fn one_client_keeps_no_other_one_waiting() {
+        let pool = started(&settings(8));
+        let network = |n: u8| HashClient::network(std::net::IpAddr::from([192, 0, 2, n]));
+        let hashed = AtomicUsize::new(0);
+        let flood = (0..40).map(async |_| {
+            let hash = pool.hash(network(1), password("correct horse")).await;
+            hashed.fetch_add(usize::from(hash.is_ok()), Ordering::Relaxed);
+            hash.is_err()
+        });
+        let flood = futures::future::join_all(flood);
+        let other = async {
+            // After the flood, which has filled the queue by then.
+            tokio::task::yield_now().await;
+            let hash = pool.hash(network(2), password("correct horse")).await;
+            hash.map(|_| hashed.load(Ordering::Relaxed))
+        };
+        let (flood, before) = futures::join!(flood, other);
+        let before = before.expect("there is room for another client");
+        let shed = flood.iter().filter(|is_shed| **is_shed).count();
+        assert!(shed >= 28, "{shed} of 40 shed");
+        assert!(before + shed < 39, "{before} hashes of the flood came first, all but {shed}");
+    }
+
+    /// Hashes from elsewhere that need much memory have a thread of their own.
+    #[tokio::test]
+    async fn large_hashes_keep_nobody_waiting() {
+        let pool = started(&settings(8));
+        let large = "$argon2id$v=19$m=131072,t=3,p=1$c2FsdHNhbHRzYWx0c2FsdA$\
+                     or7UQIfreo80CHrs2AmlBnx8rS7V6PjKEY176PKL2cc";
+        assert_eq!(check_foreign_hash(large), Ok(()));
+        let slow = (0..4).map(|_| verify(&pool, "correct horse", large));
+        let slow = std::pin::pin!(futures::future::join_all(slow));
+        let own = std::pin::pin!(pool.hash(ME, password("correct horse")));
+        match futures::future::select(slow, own).await {
+            futures::future::Either::Left(_) => panic!("the large ones came first"),
+            futures::future::Either::Right((own, slow)) => {
+                own.unwrap();
+                assert!(slow.await.iter().all(|verified| !verified.matches));
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_memory_is_bounded() {
+        for (memory_kib, fine) in [(262_144, true), (262_145, false)] {
+            let hash = format!(
+                "$argon2id$v=19$m={memory_kib},t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$\
+                 or7UQIfreo80CHrs2AmlBnx8rS7V6PjKEY176PKL2cc"
+            );
+            assert_eq!(check_foreign_hash(&hash).is_ok(), fine, "{memory_kib}");
+        }
     }
 }

@@ -31,7 +31,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::domain::Broken;
 
 /// Most memory in KiB that Argon2 or scrypt may take.
-const MEMORY_KIB_MAX: u64 = 1024 * 1024;
+const MEMORY_KIB_MAX: u64 = 256 * 1024;
 /// Most memory of Argon2 times its passes, in KiB.
 const ARGON2_WORK_KIB_MAX: u64 = 4 * 1024 * 1024;
 /// Most memory of scrypt times its `p`, in KiB.

@@ -68,6 +68,10 @@ fn email(name: &str) -> EmailAddress {
     EmailAddress::parse(&format!("{name}@example.com")).unwrap()
 }
 
+fn user() -> UserId {
+    UserId::from_uuid(ambient::new_uuid())
+}
+
 /// Seconds after some day.
 fn at(seconds: u64) -> Timestamp {
     let day = Timestamp::try_from("2026-01-31T12:00:00Z".to_owned()).unwrap();
@@ -181,7 +185,7 @@ async fn delays_grow_until_a_reset_opens_the_account() {
     // 2^7 s less the 30, give or take what the calls took.
     assert!((68..=128).contains(&wait), "{wait}");
     assert!(fail(&throttle, "ada", at(now + 64)).await.is_err());
-    throttle.clear(&email("ada")).await.unwrap();
+    throttle.clear(&email("ada"), user()).await.unwrap();
     for _ in 0..5 {
         fail(&throttle, "ada", at(now + 64)).await.unwrap();
     }
@@ -200,7 +204,7 @@ async fn the_hundredth_failure_closes_the_password_until_a_reset() {
     }
     let refusal = fail(&throttle, "ada", at(86_400)).await.unwrap_err();
     assert!(refusal.retry_after > Duration::from_hours(28 * 24), "{refusal:?}");
-    throttle.clear(&email("ada")).await.unwrap();
+    throttle.clear(&email("ada"), user()).await.unwrap();
     fail(&throttle, "ada", at(86_400)).await.unwrap();
 }
 
@@ -257,6 +261,43 @@ async fn an_address_is_limited_over_all_accounts() {
     throttle.finish(ticket, Verdict::Undecided, at(60)).await.unwrap();
 }
 
+/// Whoever has a whole site has not as many clients as it has parts.
+#[tokio::test]
+async fn a_larger_network_is_limited_over_all_its_parts() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle {
+        address_failures_free: 1,
+        requests_max: 1,
+        ipv6_56_factor: 2,
+        ipv6_48_factor: 3,
+        ..shared.settings
+    };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    // Each from a /64 of its own; four /56 in two /48, all of one /32.
+    let from = |n: usize| format!("2001:db8:{}:{:x}::1", n / 8, (n % 8) / 2 * 256 + n % 2);
+    let mut let_in = (0, 0);
+    for n in 0..16 {
+        let (throttle, address) = (throttles[n % 2], from(n).parse().unwrap());
+        let registered = throttle.allow(Counted::RegistrationFrom(address), at(0)).await;
+        let_in.0 += usize::from(registered == Ok(Ok(())));
+        let watched = [Watched::Address(address)];
+        // Looked at from before the failures, so that no delay can pass while a test waits for its turn.
+        if let Admission::Go(ticket) = throttle.begin(&watched, at(0)).await.unwrap() {
+            throttle.finish(ticket, Verdict::Wrong, at(600)).await.unwrap();
+            let_in.1 += 1;
+        }
+    }
+    // Three of each /48, of which at most two of a /56; one from each /64 would be sixteen.
+    assert_eq!(let_in, (6, 6));
+    let same = from(0).parse().unwrap();
+    let refusal = one.allow(Counted::RegistrationFrom(same), at(0)).await.unwrap().unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("registrations", 1));
+    let elsewhere = "2001:db9::1".parse().unwrap();
+    assert_eq!(one.allow(Counted::RegistrationFrom(elsewhere), at(0)).await, Ok(Ok(())));
+}
+
 #[tokio::test]
 async fn mails_and_requests_are_counted() {
     let shared = Shared::new().await;
@@ -284,12 +325,92 @@ async fn mails_and_requests_are_counted() {
     assert!(one.allow(Counted::ResetRequestFrom(address), at(0)).await.unwrap().is_err());
 }
 
+#[tokio::test]
+async fn what_a_user_does_rightly_is_limited_over_all_processes() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle {
+        // Too few for a part that is let through from memory.
+        writes_per_day_max: 5,
+        refreshes_per_day_max: 40,
+        ..shared.settings
+    };
+    let shared = Shared { settings, ..shared };
+    let (one, other) = (shared.process().await, shared.process().await);
+    let throttles = [&one, &other];
+    let (ada, eve) = (user(), user());
+    let count = async |user, deed, tries: usize| {
+        let tries = (0..tries).map(|n| throttles[n % 2].allow(Counted::By(user, deed), at(0)));
+        join_all(tries).await.into_iter().filter(|counted| *counted == Ok(Ok(()))).count()
+    };
+    assert_eq!(count(ada, Deed::Write, 20).await, 5);
+    let refusal = one.allow(Counted::By(ada, Deed::Write), at(60)).await.unwrap().unwrap_err();
+    assert_eq!((refusal.policy, refusal.quota), ("writes", 5));
+    assert_eq!(refusal.window, Duration::from_hours(24));
+    assert_eq!(count(eve, Deed::Write, 1).await, 1, "another user is another matter");
+    // Each of two processes lets a tenth through beside the 40.
+    assert_eq!(count(ada, Deed::Refresh, 60).await, 40 + 2 * 4);
+    assert_eq!(other.allow(Counted::By(ada, Deed::Write), at(86_400)).await, Ok(Ok(())));
+}
+
+#[tokio::test]
+async fn a_reset_forgets_repeated_passwords() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { password_checks_per_day_max: 2, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let (throttle, ada) = (shared.process().await, user());
+    let check = Counted::By(ada, Deed::PasswordCheck);
+    for _ in 0..2 {
+        assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
+    }
+    assert!(throttle.allow(check, at(0)).await.unwrap().is_err());
+    throttle.clear(&email("ada"), ada).await.unwrap();
+    assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
+}
+
+/// One attempt at Ada's account from an address; whether it was let in.
+async fn attempt(throttle: &NatsThrottle, from: &str, verdict: Verdict) -> bool {
+    let (ada, from) = (email("ada"), from.parse().unwrap());
+    let watched = [Watched::Address(from), Watched::Account(&ada)];
+    match throttle.begin(&watched, at(0)).await.unwrap() {
+        Admission::Go(ticket) => {
+            throttle.finish(ticket, verdict, at(0)).await.map(|()| true).unwrap()
+        }
+        Admission::Refused(_) => false,
+    }
+}
+
+/// Attempts from one network, as many at once as it can, and as fast: the owner of the account, who comes from
+/// elsewhere, gets a place all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_on_an_account_does_not_keep_its_owner_out() {
+    let shared = Shared::new().await;
+    // The flood is never refused for its failures: what is looked at is the wait for a turn.
+    let settings =
+        config::Throttle { wait_max_ms: 2_000, account_failures_free: 99, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let throttle = std::sync::Arc::new(shared.process().await);
+    let mut flood = tokio::task::JoinSet::new();
+    for _ in 0..400 {
+        let throttle = std::sync::Arc::clone(&throttle);
+        flood.spawn(async move {
+            loop {
+                attempt(&throttle, "203.0.113.1", Verdict::Undecided).await;
+            }
+        });
+    }
+    for n in 0..20 {
+        let admitted = attempt(&throttle, "198.51.100.7", Verdict::Right).await;
+        assert!(admitted, "attempt {n} of the owner was refused");
+    }
+    flood.shutdown().await;
+}
+
 /// A user who logs in without failures leaves nothing behind, and is let in again.
 #[tokio::test]
 async fn a_record_that_says_nothing_goes() {
     let shared = Shared::new().await;
     let throttle = shared.process().await;
-    let place = throttle.place(&Watched::Account(&email("ada")));
+    let place = throttle.places(&Watched::Account(&email("ada"))).remove(0);
     for _ in 0..2 {
         let Admission::Go(ticket) = begin(&throttle, "ada", at(0)).await else {
             panic!("nothing has failed")
@@ -327,10 +448,10 @@ async fn nobody_is_named_in_the_bucket() {
     // What they are under tells nothing without the key.
     let stranger =
         NatsThrottle::new(throttle.log.clone(), &SecretKey::generate().unwrap(), &shared.settings);
-    for place in watched.map(|watched| stranger.place(&watched)) {
+    for place in watched.iter().flat_map(|watched| stranger.places(watched)) {
         assert!(throttle.log.last(&place.subject).await.unwrap().is_none());
     }
-    for place in watched.map(|watched| throttle.place(&watched)) {
+    for place in watched.iter().flat_map(|watched| throttle.places(watched)) {
         assert!(throttle.log.last(&place.subject).await.unwrap().is_some());
         assert!(!place.subject.contains("ada") && !place.subject.contains("192.0"));
     }
@@ -344,7 +465,7 @@ async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
     let watched = [Watched::Account(&ada)];
     assert!(throttle.begin(&watched, at(0)).await.is_err());
     assert!(throttle.allow(Counted::MailTo(&ada), at(0)).await.is_err());
-    assert!(throttle.clear(&ada).await.is_err());
+    assert!(throttle.clear(&ada, user()).await.is_err());
     let settings = config::Throttle { enabled: false, ..shared.settings };
     let open = Shared { settings, ..shared }.process().await;
     for _ in 0..200 {
