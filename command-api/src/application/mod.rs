@@ -33,7 +33,9 @@ use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
 };
 use crate::ports::{HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog};
+pub use addresses::AccountProof;
 pub use import::{Fate, Newcomer};
+pub use passwords::LinkOwner;
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
 
@@ -129,6 +131,9 @@ pub enum CommandError {
     /// The password that a caller had to repeat is wrong.
     #[error("wrong password")]
     WrongPassword,
+    /// Verifying this address takes the password of the account, or a new one.
+    #[error("password required")]
+    PasswordRequired,
     /// The caller may not.
     #[error("not allowed")]
     Forbidden,

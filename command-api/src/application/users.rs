@@ -111,11 +111,13 @@ impl Users {
                 };
                 match proving.await {
                     Ok(_) => Ok(()),
-                    // That a key was used before also tells that its registration went through.
+                    // That a key was used before also tells that its registration went through, and so does a
+                    // limit on proving its password.
                     Err(
                         CommandError::EmailTaken
                         | CommandError::Failed(Failure::KeyReused)
-                        | CommandError::InvalidCredentials,
+                        | CommandError::InvalidCredentials
+                        | CommandError::TooMany(_),
                     ) => users.tell_owner(&register.email).await,
                     Err(error) => Err(error),
                 }

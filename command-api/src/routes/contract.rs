@@ -89,7 +89,16 @@ pub const EXTRAS: &[Extras] = &[
     ),
     extras(
         "verify_email_confirm",
-        &[Code::InvalidToken, REUSED, Code::OutcomeUnknown],
+        &[
+            Code::InvalidToken,
+            Code::InvalidCredentials,
+            Code::PasswordRequired,
+            Code::WrongPassword,
+            REUSED,
+            Code::TooManyRequests,
+            Code::Overloaded,
+            Code::OutcomeUnknown,
+        ],
         WRITE,
         REFLECTED,
     ),
