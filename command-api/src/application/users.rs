@@ -88,6 +88,11 @@ impl Users {
         self.parts.discretion.conceal_existing
     }
 
+    /// Whether users may log in before they have shown the address to be theirs.
+    pub fn login_unverified(&self) -> bool {
+        self.parts.session_rules.login_unverified
+    }
+
     /// Makes a user, or tells the owner of the address by mail that somebody has tried to: alike in answer
     /// and time.
     pub async fn register_concealed(

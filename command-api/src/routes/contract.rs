@@ -45,7 +45,13 @@ pub const EXTRAS: &[Extras] = &[
     ),
     extras(
         "login",
-        &[Code::InvalidCredentials, Code::TooManyRequests, Code::Overloaded, Code::OutcomeUnknown],
+        &[
+            Code::InvalidCredentials,
+            Code::EmailNotVerified,
+            Code::TooManyRequests,
+            Code::Overloaded,
+            Code::OutcomeUnknown,
+        ],
         &[Prefer],
         IN_SESSIONS,
     ),
