@@ -409,7 +409,28 @@ impl Users {
             return Ok(None);
         }
         let admins = self.log().admins().await?;
-        Ok(Some((admins.value.after(user, after)?, admins.guard)))
+        let holders = admins.value.after(user, after)?;
+        if Admins::counts(before)
+            && self.has_way_in(user).await?
+            && !self.any_way_in(&holders).await?
+        {
+            return Err(Rejection::LastAdmin.into());
+        }
+        Ok(Some((holders, admins.guard)))
+    }
+
+    /// Whether a user has a password to log in with. Who has none yet is no help to anybody.
+    async fn has_way_in(&self, user: UserId) -> Result<bool, CommandError> {
+        Ok(self.log().credential(user).await?.value.is_some())
+    }
+
+    async fn any_way_in(&self, admins: &Admins) -> Result<bool, CommandError> {
+        for admin in &admins.0 {
+            if self.has_way_in(*admin).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the caller may do to others. A token may be older than the last change of its owner: what may
