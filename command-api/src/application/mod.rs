@@ -34,7 +34,7 @@ use crate::ports::throttle::{
 };
 use crate::ports::{HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog};
 pub use addresses::AccountProof;
-pub use import::{Fate, Newcomer};
+pub use import::{Fate, HashGiven, Newcomer};
 pub use passwords::LinkOwner;
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
