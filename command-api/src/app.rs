@@ -231,6 +231,8 @@ pub(crate) fn users(
             idle_s: settings.sessions.idle_s,
             absolute_s: settings.sessions.absolute_s,
             reuse_window_s: settings.sessions.reuse_window_s,
+            login_unverified: settings.registration.login_unverified
+                && !settings.registration.conceal_existing,
         },
         refresh_tokens: RefreshTokens::new(application_key.derive("refresh token v1")),
         links: Links::new(application_key.derive(LINK_KEY_PURPOSE)),

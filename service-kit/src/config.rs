@@ -210,6 +210,8 @@ section! {
     Registration {
         /// Whether a registration tells nobody that an address has an account.
         conceal_existing: bool,
+        /// Whether users may log in before the address is verified.
+        login_unverified: bool,
     }
 }
 section! {

@@ -65,6 +65,8 @@ codes! {
     Forbidden = "forbidden", FORBIDDEN, "Not allowed";
     /// The password that the caller has to repeat is wrong.
     WrongPassword = "wrong-password", FORBIDDEN, "The password is wrong";
+    /// Verifying an address takes the password of the account, or a new one.
+    PasswordRequired = "password-required", FORBIDDEN, "The password of the account is needed";
     /// The caller must verify the address first.
     EmailNotVerified = "email-not-verified", FORBIDDEN, "The e-mail address is not verified";
     /// Absent, or not visible to the caller.

@@ -47,6 +47,9 @@ struct Claims {
     /// The user's last revocation that was known when the token was made. A private claim.
     epoch: Position,
     roles: Vec<String>,
+    /// Absent in tokens of older versions, which then show nothing.
+    #[serde(default)]
+    email_verified: bool,
 }
 
 impl Claims {
@@ -89,29 +92,24 @@ impl TokenIssuer {
         self.settings.access_lifetime_s
     }
 
-    /// A token for a user in a session, from now on. `epoch` is the position of the user's last
-    /// revocation, read before anything else was.
+    /// A token that says this of its caller, from now on. The epoch is the position of the user's last revocation,
+    /// read before anything else was.
     ///
     /// # Errors
     /// [`SignError`]: a fault of the key.
-    pub fn issue(
-        &self,
-        user: UserId,
-        session: SessionId,
-        epoch: Position,
-        roles: &[String],
-    ) -> Result<String, SignError> {
+    pub fn issue(&self, caller: &Caller) -> Result<String, SignError> {
         let now = unix_seconds();
         let claims = Claims {
             iss: self.settings.issuer.clone(),
             aud: self.settings.audience.clone(),
-            sub: user,
+            sub: caller.user,
             exp: now + u64::from(self.settings.access_lifetime_s),
             iat: now,
             jti: ambient::new_uuid(),
-            sid: session,
-            epoch,
-            roles: roles.to_vec(),
+            sid: caller.session,
+            epoch: caller.epoch,
+            roles: caller.roles.clone(),
+            email_verified: caller.email_verified,
         };
         let key = self.keys.signing().ok_or(SignError::NoKey)?;
         let mut header = Header::new(SigningKey::ALGORITHM);
@@ -141,6 +139,8 @@ pub struct Caller {
     pub epoch: Position,
     /// The user's roles when the token was made.
     pub roles: Vec<String>,
+    /// Whether the user had shown the address to be theirs. Without it the address in the feed may be anybody's.
+    pub email_verified: bool,
 }
 
 impl Caller {
@@ -249,8 +249,8 @@ impl TokenVerifier {
         if !claims.are_of(unix_seconds()) {
             return Err(refused());
         }
-        let Claims { sub: user, sid: session, epoch, roles, .. } = claims;
-        Ok(Caller { user, session, epoch, roles })
+        let Claims { sub: user, sid: session, epoch, roles, email_verified, .. } = claims;
+        Ok(Caller { user, session, epoch, roles, email_verified })
     }
 }
 
@@ -335,9 +335,19 @@ mod tests {
         let user = UserId::from_uuid(ambient::new_uuid());
         let (session, epoch) = (SessionId::from_uuid(ambient::new_uuid()), Position(7));
         let issuer = TokenIssuer::new(keys, settings());
-        let token = issuer.issue(user, session, epoch, &["admin".to_owned()]).unwrap();
-        let caller = verifier.verify(&token).unwrap();
-        assert_eq!(caller, Caller { user, session, epoch, roles: vec!["admin".to_owned()] });
+        for email_verified in [true, false] {
+            let roles = vec!["admin".to_owned()];
+            let caller = Caller { user, session, epoch, roles, email_verified };
+            assert_eq!(verifier.verify(&issuer.issue(&caller).unwrap()).unwrap(), caller);
+        }
+    }
+
+    #[test]
+    fn a_token_that_says_nothing_of_the_address_shows_nothing_of_it() {
+        let key = key();
+        let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": key.id});
+        let token = sign(&key, &header, &claims());
+        assert!(!verifier(&KeyRing::of(key).unwrap()).verify(&token).unwrap().email_verified);
     }
 
     #[test]

@@ -103,3 +103,28 @@ async fn administrators_are_made_with_a_password_by_mail_or_of_a_user() {
     assert!(text.contains(made["user_id"].as_str().unwrap()));
     assert!(!text.contains("example.com") && !text.contains(chosen));
 }
+
+#[tokio::test]
+async fn an_administrator_who_cannot_get_in_does_not_count() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let ada = "ada@example.com";
+    let body = json!({"email": ada, "roles": ["admin", "user"]});
+    let made = admin.post("/api/v1/users", &body).await.expect(201);
+    let own = json!({"current_password": e2e::ADMIN_PASSWORD}).to_string().into_bytes();
+    let leave = async || {
+        let body = Some(("application/json", own.clone()));
+        admin.send("DELETE", "/api/v1/auth/me", body).await
+    };
+    // Ada has no password yet: nobody could get in any more.
+    assert_eq!(leave().await.expect(409).code(), "last-admin");
+    // Who cannot get in may go.
+    admin.delete(made.header("location").unwrap()).await.expect(204);
+    admin.post("/api/v1/users", &body).await.expect(201);
+    let newest = || system.mails_to(ada).into_iter().filter(|mail| mail.link.is_some()).nth(1);
+    e2e::wait_for("the second invitation", || async { newest().is_some() }).await;
+    let set = json!({"token": newest().unwrap().token(), "new_password": "grace chose this one"});
+    system.commands().post("/api/v1/auth/password-reset-confirm", &set).await.expect(204);
+    leave().await.expect(204);
+    assert!(is_administrator(&system, ada, "grace chose this one").await);
+}

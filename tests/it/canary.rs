@@ -78,7 +78,7 @@ async fn no_secret_is_left_anywhere() {
     keep(&mut secrets, &pair);
     let verify = system.wait_for_mails_to("ada@example.com", 1).await.remove(0);
     secrets.push(verify.token().to_owned());
-    let confirm = json!({"token": verify.token()});
+    let confirm = json!({"token": verify.token(), "password": FIRST});
     commands.post("/api/v1/auth/verify-email-confirm", &confirm).await.expect(204);
     let pair = commands.log_in("ada@example.com", FIRST).await;
     keep(&mut secrets, &pair);

@@ -69,7 +69,7 @@ async fn nobody_logs_in_before_the_address_is_verified() {
     assert_eq!(unverified.told(), unknown.told());
 
     let mails = system.wait_for_mails_to(ADA, 1).await;
-    let body = json!({"token": mails[0].token()});
+    let body = json!({"token": mails[0].token(), "password": PASSWORD});
     commands.post("/api/v1/auth/verify-email-confirm", &body).await.expect(204);
     login(&commands, ADA, PASSWORD).await.expect(200);
 }

@@ -21,7 +21,7 @@ async fn a_life(system: &System, admin: &Client) -> String {
     let path = format!("/api/v1/users/{id}");
     commands.login("ada@example.com", PASSWORD).await;
     let mail = system.wait_for_mails_to("ada@example.com", 1).await.remove(0);
-    let token = json!({ "token": mail.link.unwrap().token });
+    let token = json!({ "token": mail.link.unwrap().token, "password": PASSWORD });
     commands.post("/api/v1/auth/verify-email-confirm", &token).await.expect(204);
     let ada = commands.with_token(&commands.login("ada@example.com", PASSWORD).await);
     admin.patch(&path, &rename("Ada")).await.expect(200);

@@ -257,3 +257,37 @@ async fn an_import_has_its_bounds() {
     import(&system.commands().with_token(&plain), line).await.expect(403);
     assert_eq!(system.events().await.len(), 2, "the administrator and Bob");
 }
+
+#[tokio::test]
+async fn an_import_says_what_became_of_a_hash_that_it_did_not_take() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let line = |email: &str, hash: Option<&str>| match hash {
+        Some(hash) => json!({"email": email, "password_hash": hash}).to_string(),
+        None => json!({"email": email}).to_string(),
+    };
+    let (ada, bob) = ("ada@example.com", "bob@example.com");
+    let first = [line(ada, Some(FOREIGN[0].1)), line(bob, None)].join("\n");
+    assert_eq!(statuses(&imported(&admin, &first).await), [(1, "created"), (2, "created")]);
+
+    let again = [
+        line(ada, Some(FOREIGN[0].1)),
+        line(ada, Some(FOREIGN[1].1)),
+        line(ada, None),
+        line(bob, Some(FOREIGN[0].1)),
+    ];
+    let answers = imported(&admin, &again.join("\n")).await;
+    let told: Vec<_> = answers.iter().map(|a| (&a["status"], &a["password"])).collect();
+    let unchanged = json!("unchanged");
+    let (kept, missing) = (json!("kept"), json!("missing"));
+    let expected = [&Value::Null, &kept, &Value::Null, &missing].map(|word| (&unchanged, word));
+    assert_eq!(told, expected);
+    system.commands().log_in(ada, "correct horse").await;
+
+    let weak = line(
+        "eve@example.com",
+        Some("$2b$04$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"),
+    );
+    let refused = imported(&admin, &weak).await;
+    assert_eq!(refused[0]["error"]["errors"][0]["code"], "hash-too-weak");
+}

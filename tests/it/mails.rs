@@ -30,7 +30,8 @@ async fn mail(system: &System, to: &str, purpose: &str, number: usize) -> Mail {
 async fn verified(system: &System) -> Pair {
     system.commands().register(ADA).await.expect(201);
     let token = mail(system, ADA, "verify-email", 1).await.token().to_owned();
-    confirm(system, "verify-email-confirm", json!({"token": token})).await.expect(204);
+    let proof = json!({"token": token, "password": PASSWORD});
+    confirm(system, "verify-email-confirm", proof).await.expect(204);
     system.commands().log_in(ADA, PASSWORD).await
 }
 
@@ -59,7 +60,7 @@ async fn an_address_is_verified_by_the_mailed_link_alone_and_once() {
     let bearer = commands.with_token(&before.access);
     bearer.send("POST", "/api/v1/auth/verify-email-request", None).await.expect(202);
     let second = mail(&system, "Ada@Example.com", "verify-email", 2).await;
-    let token = |mail: &Mail| json!({"token": mail.token()});
+    let token = |mail: &Mail| json!({"token": mail.token(), "password": PASSWORD});
     confirm(&system, "verify-email-confirm", token(&first)).await.expect(400);
     confirm(&system, "verify-email-confirm", token(&second)).await.expect(204);
     confirm(&system, "verify-email-confirm", token(&second)).await.expect(400);
@@ -207,7 +208,8 @@ async fn an_address_changes_when_it_is_confirmed() {
     let refused = commands.with_token(&unverified.access).post(path, &wish(PASSWORD)).await;
     assert_eq!(refused.expect(403).code(), "email-not-verified");
     let token = mail(&system, ADA, "verify-email", 1).await.token().to_owned();
-    confirm(&system, "verify-email-confirm", json!({"token": token})).await.expect(204);
+    let proof = json!({"token": token, "password": PASSWORD});
+    confirm(&system, "verify-email-confirm", proof).await.expect(204);
     let pair = commands.log_in(ADA, PASSWORD).await;
     let bearer = commands.with_token(&pair.access);
     assert_eq!(bearer.post(path, &wish("wrong")).await.expect(403).code(), "wrong-password");
@@ -290,8 +292,12 @@ async fn the_pages_ask_before_they_do_anything() {
     let form = |fields: String| ("application/x-www-form-urlencoded", fields.into_bytes());
     let post =
         async |path: &str, fields: String| commands.send("POST", path, Some(form(fields))).await;
-    post("/links/verify-email", format!("token={}", link.token())).await.expect(200);
-    post("/links/verify-email", format!("token={}", link.token())).await.expect(400);
+    // The account may be a stranger's: the token alone confirms nothing.
+    post("/links/verify-email", format!("token={}", link.token())).await.expect(403);
+    let with = |password: &str| format!("token={}&password={password}", link.token());
+    post("/links/verify-email", with("wrong")).await.expect(403);
+    post("/links/verify-email", with("a+password+for+tests")).await.expect(200);
+    post("/links/verify-email", with("a+password+for+tests")).await.expect(400);
     commands.get(&page).await.expect(400);
     commands.get("/links/unknown?token=x").await.expect(404);
     commands.get("/links/reset-password").await.expect(400);

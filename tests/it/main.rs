@@ -51,6 +51,7 @@ mod sessions;
 mod subscribing;
 mod throttling;
 mod tracing;
+mod unverified;
 mod users;
 mod verifying;
 mod verifying_tokens;

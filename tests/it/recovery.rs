@@ -1,4 +1,4 @@
-//! What an owner's recovery ends: everything that was pending on the account.
+//! What an owner's recovery ends: everything that was pending on the account, and whoever was inside.
 
 use e2e::{Client, Mail, PASSWORD, Pair, System, wait_for};
 use serde_json::{Value, json};
@@ -122,4 +122,92 @@ async fn a_confirmed_change_of_address_ends_every_session_but_its_own() {
         commands.refresh(&own.refresh).await.expect(if from_within { 200 } else { 401 });
         commands.log_in(&new, PASSWORD).await;
     }
+}
+
+const VERIFY: &str = "/api/v1/auth/verify-email-confirm";
+
+/// Registers an address, and waits for the link that verifies it.
+async fn registered(system: &System, email: &str) -> Mail {
+    system.commands().register(email).await.expect(201);
+    mailed(system, email, "verify-email").await
+}
+
+#[tokio::test]
+async fn following_the_link_to_an_address_leaves_no_stranger_inside() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let (squatter, victim) = (PASSWORD, NEW_PASSWORD);
+    let email = "victim@example.com";
+    let link = registered(&system, email).await;
+    let inside = commands.log_in(email, squatter).await;
+
+    // One click of habit changes nothing and uses nothing up; nor does the token of another user.
+    let only = token(&link);
+    assert_eq!(commands.post(VERIFY, &only).await.expect(403).code(), "password-required");
+    commands.register("eve@example.com").await.expect(201);
+    let eve = commands.log_in("eve@example.com", PASSWORD).await;
+    commands.with_token(&eve.access).post(VERIFY, &only).await.expect(403);
+    let with = |member: &str, text: &str| json!({"token": link.token(), member: text});
+    let wrong = commands.post(VERIFY, &with("password", "a guess")).await.expect(403);
+    assert_eq!(wrong.code(), "wrong-password");
+    let weak = commands.post(VERIFY, &with("new_password", "short")).await.expect(422);
+    assert_eq!(weak.body["errors"][0]["pointer"], "/new_password");
+    let both = json!({"token": link.token(), "password": squatter, "new_password": victim});
+    commands.post(VERIFY, &both).await.expect(422);
+
+    let taken = commands.with_header("idempotency-key", "mine");
+    taken.post(VERIFY, &with("new_password", victim)).await.expect(204);
+    taken.post(VERIFY, &with("new_password", victim)).await.expect(204);
+    taken.post(VERIFY, &with("new_password", "a third password here")).await.expect(401);
+    taken.post(VERIFY, &only).await.expect(422);
+    let login = json!({"email": email, "password": squatter});
+    commands.post("/api/v1/auth/login", &login).await.expect(401);
+    commands.refresh(&inside.refresh).await.expect(401);
+    let pair = commands.log_in(email, victim).await;
+    let me = system.queries().with_token(&pair.access).get("/api/v1/auth/me").await.expect(200);
+    assert_eq!(me.body["email_verified"], true);
+}
+
+#[tokio::test]
+async fn an_honest_user_verifies_with_a_password_or_from_within() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let (by_password, from_within) = ("ada@example.com", "bob@example.com");
+    let link = registered(&system, by_password).await;
+    let before = commands.log_in(by_password, PASSWORD).await;
+    let body = json!({"token": link.token(), "password": PASSWORD});
+    let keyed = commands.with_header("idempotency-key", "proof");
+    keyed.post(VERIFY, &body).await.expect(204);
+    keyed.post(VERIFY, &body).await.expect(204);
+    let other = json!({"token": link.token(), "password": "a guess"});
+    keyed.post(VERIFY, &other).await.expect(401);
+    commands.post(VERIFY, &body).await.expect(400);
+    commands.refresh(&before.refresh).await.expect(401);
+    commands.log_in(by_password, PASSWORD).await;
+
+    // Who is logged in needs no password, and stays inside; other sessions end.
+    let link = registered(&system, from_within).await;
+    let other = commands.log_in(from_within, PASSWORD).await;
+    let own = commands.log_in(from_within, PASSWORD).await;
+    commands.with_token(&own.access).post(VERIFY, &token(&link)).await.expect(204);
+    commands.refresh(&other.refresh).await.expect(401);
+    let own = Pair::of(&commands.refresh(&own.refresh).await.expect(200).body);
+    let me = system.queries().with_token(&own.access).get("/api/v1/auth/me").await.expect(200);
+    assert_eq!(me.body["email_verified"], true);
+}
+
+#[tokio::test]
+async fn the_page_of_a_verification_takes_a_new_password() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let email = "victim@example.com";
+    let link = registered(&system, email).await;
+    let (_, page) = commands.get_text(&format!("/links/verify-email?token={}", link.token())).await;
+    for field in ["name=\"password\"", "name=\"new_password\""] {
+        assert!(page.contains(field), "{page}");
+    }
+    let fields = format!("token={}&new_password=another+password+for+tests", link.token());
+    let form = Some(("application/x-www-form-urlencoded", fields.into_bytes()));
+    commands.send("POST", "/links/verify-email", form).await.expect(200);
+    commands.log_in(email, NEW_PASSWORD).await;
 }

@@ -1,15 +1,32 @@
 //! Addresses: shown to be one's own, and changed.
 
+use std::net::IpAddr;
+
 use events::{Actor, Cutoff, EmailAddress, UserId, UserRevocation, UserState};
 use service_kit::links::LinkKind;
 use service_kit::mail_orders::Mail;
 use service_kit::tokens::Caller;
 
+use super::passwords::Followed;
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
-use crate::ports::throttle::Counted;
-use crate::ports::{self, ClaimChange};
+use crate::ports::throttle::{Counted, Watched};
+use crate::ports::{self, ClaimChange, HashClient};
+
+/// How whoever follows a verification link shows that the account is theirs, and not that of somebody who registered
+/// with their address.
+#[derive(Debug, Clone)]
+pub enum AccountProof {
+    /// By an access token that came with the request; of another user it shows nothing.
+    Session(Caller),
+    /// By the password; `None` for one that is longer than any.
+    Password(Option<Password>),
+    /// Not at all: with a new password, the account is theirs from now on.
+    NewPassword(String),
+    /// Not at all.
+    Nothing,
+}
 
 impl Users {
     /// Asks for a link to verify the caller's address; nothing when it is verified.
@@ -27,21 +44,42 @@ impl Users {
         .await
     }
 
-    /// Takes the address as verified. Sessions from before end: whoever registered with an address that
-    /// is not theirs must not stay inside when its owner confirms it.
+    /// Takes the address as verified. Whoever registered with an address that is not theirs must not stay inside when
+    /// its owner confirms it: sessions from before end, and the password stays only if who follows the link shows
+    /// that it is theirs.
     pub async fn verify_email(
         &self,
         token: String,
+        proof: AccountProof,
+        from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
+        let kinds = &[LinkKind::VerifyEmail];
+        let caller = match &proof {
+            AccountProof::NewPassword(new) => {
+                return self.set_password_by_link(token, kinds, new.clone(), from, request).await;
+            }
+            AccountProof::Session(caller) => Some(caller.clone()),
+            AccountProof::Password(_) | AccountProof::Nothing => None,
+        };
+        let client = HashClient::network(from);
         self.to_the_end(|users| async move {
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return Ok(done);
+                    return match proof {
+                        AccountProof::Password(password) => {
+                            users.prove_answer(client, done, password).await
+                        }
+                        AccountProof::Session(_)
+                        | AccountProof::NewPassword(_)
+                        | AccountProof::Nothing => Ok(done),
+                    };
                 }
-                let followed = users.follow_link(&token, &[LinkKind::VerifyEmail]).await?;
+                let followed = users.follow_link(&token, kinds).await?;
+                if followed.asks_password() {
+                    users.prove_account(client, &followed, &proof).await?;
+                }
                 let user = followed.user.id;
-                let cutoff = followed.cutoff;
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let state = &followed.state;
                 let (events, after) =
@@ -54,7 +92,8 @@ impl Users {
                 if unchanged {
                     change.unchanged = Some((after.revision(), state.position));
                 } else {
-                    change.revocation = Some((cutoff.value.all(), cutoff.guard));
+                    let ended = ended_by_link(&followed.cutoff.value, user, caller.as_ref());
+                    change.revocation = Some((ended, followed.cutoff.guard));
                 }
                 change.events = events;
                 if let Some(position) = settled(users.log().append(&change).await)? {
@@ -64,6 +103,31 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+
+    /// That the account is theirs who follow the link to its address.
+    async fn prove_account(
+        &self,
+        client: HashClient,
+        followed: &Followed,
+        proof: &AccountProof,
+    ) -> Result<(), CommandError> {
+        match proof {
+            AccountProof::Session(caller) if caller.user == followed.user.id => Ok(()),
+            AccountProof::Password(password) => {
+                let password = password.clone().ok_or(CommandError::WrongPassword)?;
+                let email = stored_address(&followed.user)?;
+                self.attempt(&[Watched::Account(&email)], async {
+                    let hash = followed.credential.value.clone();
+                    let verified = self.parts.hasher.verify(client, password, hash).await?;
+                    verified.matches.then_some(()).ok_or(CommandError::WrongPassword)
+                })
+                .await
+            }
+            AccountProof::Session(_) | AccountProof::NewPassword(_) | AccountProof::Nothing => {
+                Err(CommandError::PasswordRequired)
+            }
+        }
     }
 
     /// Asks for the links of a change of address. Nothing changes yet, and whether the address is free

@@ -44,10 +44,22 @@ pub struct Newcomer {
 pub enum Fate {
     /// A user was made.
     Created(UserId),
-    /// The user is there already, just so.
-    Unchanged(UserId),
+    /// The user is there already, just so; with what became of the password hash of the line.
+    Unchanged(UserId, HashGiven),
     /// Nothing was made, or nobody can say.
     Refused(CommandError),
+}
+
+/// How the password hash of a line stands to that of a user who was there already. It is never taken over: the user
+/// may have another password since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashGiven {
+    /// The line has none, or the user has just this one.
+    Same,
+    /// The user has another one, and keeps it.
+    Kept,
+    /// The user has none, and still has none: nobody can log in.
+    Missing,
 }
 
 /// What became of all, in their order, and the position that the views must have to show it.
@@ -128,9 +140,9 @@ impl Users {
                     waiting.push((change.user, fate));
                     changes.push(*change);
                 }
-                Ok(Decision::Unchanged(user, at)) => {
+                Ok(Decision::Unchanged(user, at, hash)) => {
                     *position = at.max(*position);
-                    *fate = Some(Fate::Unchanged(user));
+                    *fate = Some(Fate::Unchanged(user, hash));
                 }
                 Err(error) => *fate = Some(Fate::Refused(error)),
             }
@@ -163,7 +175,15 @@ impl Users {
             let loaded = self.log().load(holder).await?;
             return match &loaded.value {
                 UserState::Present(user) if newcomer.is(user) => {
-                    Ok(Decision::Unchanged(holder, loaded.position))
+                    let hash = match &newcomer.password_hash {
+                        None => HashGiven::Same,
+                        Some(given) => match self.log().credential(holder).await?.value {
+                            Some(stored) if stored == *given => HashGiven::Same,
+                            Some(_) => HashGiven::Kept,
+                            None => HashGiven::Missing,
+                        },
+                    };
+                    Ok(Decision::Unchanged(holder, loaded.position, hash))
                 }
                 UserState::Present(_) | UserState::Absent | UserState::Deleted(_) => {
                     Err(CommandError::EmailTaken)
@@ -185,7 +205,7 @@ impl Users {
 
 enum Decision {
     Create(Box<ports::Change>),
-    Unchanged(UserId, Position),
+    Unchanged(UserId, Position, HashGiven),
 }
 
 impl Newcomer {
@@ -210,8 +230,8 @@ impl Newcomer {
         }
     }
 
-    /// Whether a user is as the newcomer would be, in everything that was said. The password is not looked
-    /// at: its hash is replaced at the first login.
+    /// Whether a user is as the newcomer would be, in everything that was said but the password: its hash is replaced
+    /// at the first login.
     fn is(&self, user: &User) -> bool {
         let name = self.full_name.as_ref().map(|name| name.as_ref().map(FullName::as_str));
         // Versions before stored an address as it was typed, composed or not.

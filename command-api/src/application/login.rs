@@ -67,13 +67,20 @@ impl Users {
         let verified = self.parts.hasher.verify(client, password.clone(), credential.value).await?;
         let proved = Proved::by_secret(cutoff, state.value);
         let Some(user) = proved.user() else { return Err(CommandError::InvalidCredentials) };
-        // Where a registration tells nothing, a login with the password that was just registered must not
-        // tell that the address was free.
-        let concealed = self.parts.discretion.conceal_existing && !user.email_verified;
-        // A disabled user is refused by the session, too; here the refusal counts as a wrong password does.
-        let welcome = user.status == Status::Active && holder == Some(user.id) && !concealed;
+        // Whether a session starts is decided where it does; here a refusal counts as a wrong password does.
+        let welcome = user.status == Status::Active && holder == Some(user.id);
         if !verified.matches || !welcome {
             return Err(CommandError::InvalidCredentials);
+        }
+        if !self.parts.session_rules.admits(user) {
+            // Where a registration tells nothing, a login with the password that was just registered must not
+            // tell that the address was free.
+            let concealed = self.parts.discretion.conceal_existing;
+            return Err(if concealed {
+                CommandError::InvalidCredentials
+            } else {
+                CommandError::Unverified
+            });
         }
         if verified.outdated {
             let hash = self.parts.hasher.hash(client, password).await?;

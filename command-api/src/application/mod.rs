@@ -35,7 +35,9 @@ use crate::ports::throttle::{
 use crate::ports::{
     HashClient, HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
 };
-pub use import::{Fate, Newcomer};
+pub use addresses::AccountProof;
+pub use import::{Fate, HashGiven, Newcomer};
+pub use passwords::LinkOwner;
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
 
@@ -131,6 +133,9 @@ pub enum CommandError {
     /// The password that a caller had to repeat is wrong.
     #[error("wrong password")]
     WrongPassword,
+    /// Verifying this address takes the password of the account, or a new one.
+    #[error("password required")]
+    PasswordRequired,
     /// The caller may not.
     #[error("not allowed")]
     Forbidden,

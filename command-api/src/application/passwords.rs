@@ -25,6 +25,22 @@ pub(super) struct Followed {
     pub used: UsedLink,
 }
 
+impl Followed {
+    /// Whether somebody could be inside with a password that nobody has shown to be the owner's.
+    pub(super) const fn asks_password(&self) -> bool {
+        !self.user.email_verified && self.credential.value.is_some()
+    }
+}
+
+/// Whose link a token is.
+#[derive(Debug, Clone)]
+pub struct LinkOwner {
+    /// The user.
+    pub user: User,
+    /// Whether verifying the address takes the password too, or a new one.
+    pub asks_password: bool,
+}
+
 impl Users {
     /// Replaces the caller's password. The caller's session goes on, every other one ends.
     pub async fn change_password(
@@ -141,15 +157,27 @@ impl Users {
         from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
+        let kinds = &[LinkKind::ResetPassword, LinkKind::SetPassword];
+        self.set_password_by_link(token, kinds, new, from, request).await
+    }
+
+    /// The same by a link of any of these kinds. Whoever follows it has the mailbox: the address is verified.
+    pub(super) async fn set_password_by_link(
+        &self,
+        token: String,
+        kinds: &'static [LinkKind],
+        new: String,
+        from: IpAddr,
+        request: Request,
+    ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
             let client = HashClient::network(from);
-            let kinds = [LinkKind::ResetPassword, LinkKind::SetPassword];
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return users.prove_reset(client, done, &new).await;
+                    return users.prove_answer(client, done, Password::given(&new)).await;
                 }
-                let followed = users.follow_link(&token, &kinds).await?;
+                let followed = users.follow_link(&token, kinds).await?;
                 let new = users.validate_password(client, &new, &followed.user).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),
@@ -181,25 +209,31 @@ impl Users {
         .await
     }
 
-    /// A repeated reset proves itself by the password that it has set. It tells whether that is right, so it counts
-    /// as a login does.
-    async fn prove_reset(
+    /// A repeated request with a password proves itself by it before anything is answered: a reset by the one that
+    /// it has set. The answer tells whether it is right, so it counts as a login does.
+    pub(super) async fn prove_answer(
         &self,
         client: HashClient,
         done: Done,
-        new: &str,
+        password: Option<Password>,
     ) -> Result<Done, CommandError> {
         let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
-        let new = Password::given(new).ok_or(CommandError::InvalidCredentials)?;
+        let password = password.ok_or(CommandError::InvalidCredentials)?;
         let email = stored_address(&user)?;
         let watched = [Watched::Account(&email)];
-        self.attempt(&watched, self.same_password(client, done, Some(new))).await
+        self.attempt(&watched, self.same_password(client, done, Some(password))).await
     }
 
     /// Whose link a token is, if it is good: what the page behind it shows.
-    pub async fn link_owner(&self, token: String, kind: LinkKind) -> Result<User, CommandError> {
+    pub async fn link_owner(
+        &self,
+        token: String,
+        kind: LinkKind,
+    ) -> Result<LinkOwner, CommandError> {
         self.to_the_end(|users| async move {
-            users.follow_link(&token, &[kind]).await.map(|followed| followed.user)
+            let followed = users.follow_link(&token, &[kind]).await?;
+            let asks_password = kind == LinkKind::VerifyEmail && followed.asks_password();
+            Ok(LinkOwner { user: followed.user, asks_password })
         })
         .await
     }

@@ -91,6 +91,11 @@ impl Users {
         self.parts.discretion.conceal_existing
     }
 
+    /// Whether users may log in before they have shown the address to be theirs.
+    pub fn login_unverified(&self) -> bool {
+        self.parts.session_rules.login_unverified
+    }
+
     /// Makes a user, or tells the owner of the address by mail that somebody has tried to: alike in answer
     /// and time.
     pub async fn register_concealed(
@@ -118,11 +123,13 @@ impl Users {
                 };
                 match proving.await {
                     Ok(_) => Ok(()),
-                    // That a key was used before also tells that its registration went through.
+                    // That a key was used before also tells that its registration went through, and so does a
+                    // limit on proving its password.
                     Err(
                         CommandError::EmailTaken
                         | CommandError::Failed(Failure::KeyReused)
-                        | CommandError::InvalidCredentials,
+                        | CommandError::InvalidCredentials
+                        | CommandError::TooMany(_),
                     ) => users.tell_owner(&register.email).await,
                     Err(error) => Err(error),
                 }
@@ -476,7 +483,28 @@ impl Users {
             return Ok(None);
         }
         let admins = self.log().admins().await?;
-        Ok(Some((admins.value.after(user, after)?, admins.guard)))
+        let holders = admins.value.after(user, after)?;
+        if Admins::counts(before)
+            && self.has_way_in(user).await?
+            && !self.any_way_in(&holders).await?
+        {
+            return Err(Rejection::LastAdmin.into());
+        }
+        Ok(Some((holders, admins.guard)))
+    }
+
+    /// Whether a user has a password to log in with. Who has none yet is no help to anybody.
+    async fn has_way_in(&self, user: UserId) -> Result<bool, CommandError> {
+        Ok(self.log().credential(user).await?.value.is_some())
+    }
+
+    async fn any_way_in(&self, admins: &Admins) -> Result<bool, CommandError> {
+        for admin in &admins.0 {
+            if self.has_way_in(*admin).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the caller may do to others. A token may be older than the last change of its owner: what may

@@ -16,6 +16,8 @@ pub struct SessionRules {
     pub absolute_s: u64,
     /// How long a replaced refresh token gets the same successor, in seconds.
     pub reuse_window_s: u64,
+    /// Whether users may be inside before they have shown the address to be theirs.
+    pub login_unverified: bool,
 }
 
 /// Where a client is and what it calls itself, as shown to the owner of the session.
@@ -28,6 +30,12 @@ pub struct Device {
 }
 
 impl SessionRules {
+    /// Whether a user may be inside at all.
+    #[must_use]
+    pub fn admits(&self, user: &User) -> bool {
+        user.status == Status::Active && (user.email_verified || self.login_unverified)
+    }
+
     /// A new session of a user who may log in; `None` for anybody else.
     #[must_use]
     pub fn start(
@@ -39,7 +47,7 @@ impl SessionRules {
         now: Timestamp,
     ) -> Option<(SessionFact, User)> {
         let UserState::Present(user) = user else { return None };
-        if user.status != Status::Active {
+        if !self.admits(user) {
             return None;
         }
         let ends_at = now.plus_seconds(self.absolute_s);
@@ -65,7 +73,7 @@ impl SessionRules {
         cutoff: &Cutoff,
         now: Timestamp,
     ) -> Refresh {
-        let Some(user) = is_alive(session, user, cutoff, now) else { return Refresh::Refused };
+        let Some(user) = self.alive(session, user, cutoff, now) else { return Refresh::Refused };
         if generation == session.generation {
             let expires_at = now.plus_seconds(self.idle_s).min(session.ends_at);
             let fact = SessionFact::Refreshed { epoch: cutoff.position, expires_at };
@@ -79,6 +87,23 @@ impl SessionRules {
             return Refresh::Repeated(user.clone());
         }
         Refresh::Stolen(SessionFact::TheftDetected)
+    }
+
+    /// The user of a session that is alive.
+    fn alive<'a>(
+        &self,
+        session: &Session,
+        user: &'a UserState,
+        cutoff: &Cutoff,
+        now: Timestamp,
+    ) -> Option<&'a User> {
+        let UserState::Present(user) = user else { return None };
+        let alive = session.ended.is_none()
+            && now < session.expires_at
+            && now < session.ends_at
+            && self.admits(user)
+            && cutoff.spares(session.id, session.epoch);
+        alive.then_some(user)
     }
 }
 
@@ -95,22 +120,6 @@ pub enum Refresh {
     Refused,
 }
 
-/// The user of a session that is alive.
-fn is_alive<'a>(
-    session: &Session,
-    user: &'a UserState,
-    cutoff: &Cutoff,
-    now: Timestamp,
-) -> Option<&'a User> {
-    let UserState::Present(user) = user else { return None };
-    let alive = session.ended.is_none()
-        && now < session.expires_at
-        && now < session.ends_at
-        && user.status == Status::Active
-        && cutoff.spares(session.id, session.epoch);
-    alive.then_some(user)
-}
-
 /// Ends a session; nothing when it has ended.
 #[must_use]
 pub fn end(session: &Session, reason: EndReason) -> Option<SessionFact> {
@@ -122,7 +131,8 @@ mod tests {
     use super::*;
     use events::{Metadata, SessionId, UserFact, UserId, UserRevocation, evolve_session};
 
-    const RULES: SessionRules = SessionRules { idle_s: 100, absolute_s: 250, reuse_window_s: 10 };
+    const RULES: SessionRules =
+        SessionRules { idle_s: 100, absolute_s: 250, reuse_window_s: 10, login_unverified: true };
 
     fn user_id() -> UserId {
         "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()
@@ -230,6 +240,19 @@ mod tests {
         assert!(start(&user(&[UserFact::Disabled, UserFact::Enabled])).is_some());
         for gone in [UserState::Absent, user(&[UserFact::Disabled]), user(&[UserFact::Deleted])] {
             assert_eq!(start(&gone), None);
+        }
+    }
+
+    #[test]
+    fn whoever_must_verify_first_has_no_session() {
+        let rules = SessionRules { login_unverified: false, ..RULES };
+        let refreshed = |user: &UserState| {
+            rules.refresh(&session(&[]), 1, user, &Cutoff::default(), at(1)) != Refresh::Refused
+        };
+        for (facts, admitted) in [(vec![], false), (vec![UserFact::EmailVerified], true)] {
+            let UserState::Present(now) = user(&facts) else { panic!("a living user") };
+            assert_eq!(rules.admits(&now), admitted);
+            assert_eq!(refreshed(&user(&facts)), admitted);
         }
     }
 

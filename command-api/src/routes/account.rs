@@ -13,9 +13,11 @@ use service_kit::user_read::UserRead;
 use super::AppState;
 use super::auth::{email, full_name, without_secrets};
 use super::bodies::{
-    CurrentPassword, EmailChange, LinkToken, NewPassword, OwnChange, PasswordChange, ResetRequest,
+    CurrentPassword, EmailChange, EmailProof, LinkToken, NewPassword, OwnChange, PasswordChange,
+    ResetRequest,
 };
 use super::users::metadata_patch;
+use crate::application::AccountProof;
 use crate::domain::{Change, Password};
 
 /// The same answer for every address: 202, and nothing more.
@@ -114,18 +116,36 @@ pub async fn verify_email_request(
     tag = "auth",
     operation_id = "verify_email_confirm",
     summary = "Verify an address by a link",
-    request_body = LinkToken,
-    responses((status = 204, description = "The address is verified"))
+    request_body = EmailProof,
+    responses((status = 204, description = "The address is verified. Every session has ended, but that of an access token that came with it"))
 )]
 pub async fn verify_email_confirm(
     State(state): State<AppState>,
+    Presented(caller): Presented,
+    ClientAddress(from): ClientAddress,
     context: Asked,
-    JsonObject(body): JsonObject,
+    JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
-    let token = only_token(body)?;
+    let token = body.required("token", string);
+    let password = body.optional("password", string);
+    let new_password = body.optional("new_password", |value| match password {
+        None => string(value),
+        Some(_) => Err(("conflict", "must not be given together with password".to_owned())),
+    });
+    let token = body.finish(|| token)?;
+    // No secret is in it, but which of them there is.
+    let (proof, fingerprint) = match (new_password, password, caller) {
+        (Some(new), _, _) => {
+            state.users.count_password_set(from).await?;
+            (AccountProof::NewPassword(new), "new_password")
+        }
+        (None, Some(text), _) => (AccountProof::Password(Password::given(&text)), "password"),
+        (None, None, Some(caller)) => (AccountProof::Session(caller), ""),
+        (None, None, None) => (AccountProof::Nothing, ""),
+    };
     let respond_async = context.respond_async;
-    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
-    let done = state.users.verify_email(token, request).await?;
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, fingerprint);
+    let done = state.users.verify_email(token, proof, from, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use service_kit::ambient;
 use service_kit::http::{Asked, Fault, JsonObject, Object, etag, nullable_string, string};
 use service_kit::problem::{Code, Problem};
+use service_kit::tokens::Caller;
 use service_kit::user_read::UserRead;
 use utoipa::ToSchema;
 
@@ -92,13 +93,12 @@ pub async fn register(
     let caller = register.email.canonical().to_owned();
     let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &caller, &fingerprint);
+    // New users are unverified: none of them may log in then.
+    if with_token && !state.users.login_unverified() {
+        return Err(Problem::new(Code::InvalidParameter)
+            .detail("with_token=true is not possible here: the address has to be verified first"));
+    }
     if state.users.conceals_existing() {
-        // A token would tell that the address was free.
-        if with_token {
-            return Err(Problem::new(Code::InvalidParameter).detail(
-                "with_token=true is not possible here: the address has to be verified first",
-            ));
-        }
         state.users.register_concealed(register, password, device.ip, request).await?;
         return Ok(StatusCode::ACCEPTED.into_response());
     }
@@ -182,10 +182,14 @@ async fn answer(state: &AppState, granted: &Granted, context: &Asked) -> Result<
 
 fn token(state: &AppState, granted: &Granted) -> Result<Token, Problem> {
     let (user, session) = (&granted.user, &granted.session);
-    let access_token = state
-        .issuer
-        .issue(user.id, session.id, granted.epoch, &user.roles)
-        .map_err(|error| Problem::internal(&error))?;
+    let caller = Caller {
+        user: user.id,
+        session: session.id,
+        epoch: granted.epoch,
+        roles: user.roles.clone(),
+        email_verified: user.email_verified,
+    };
+    let access_token = state.issuer.issue(&caller).map_err(|error| Problem::internal(&error))?;
     let left = session.expires_at.as_datetime() - ambient::now().as_datetime();
     // Begun seconds count: a moment after the login it is still the whole time.
     let left_s = left.num_milliseconds().max(0).unsigned_abs().div_ceil(1_000);

@@ -76,6 +76,21 @@ pub struct LinkToken {
     token: String,
 }
 
+/// An access token of the account with the request does for either password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "AgP7…", "password": "a long enough password"}))]
+pub struct EmailProof {
+    /// Out of the link in the mail.
+    token: String,
+    /// The one of the account, which its reader registered with.
+    #[schema(format = Password)]
+    password: Option<String>,
+    /// Another one, of a reader who did not register or forgot it. Not together with `password`.
+    #[schema(format = Password, min_length = 8, max_length = 256)]
+    new_password: Option<String>,
+}
+
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({

@@ -45,7 +45,13 @@ pub const EXTRAS: &[Extras] = &[
     ),
     extras(
         "login",
-        &[Code::InvalidCredentials, Code::TooManyRequests, Code::Overloaded, Code::OutcomeUnknown],
+        &[
+            Code::InvalidCredentials,
+            Code::EmailNotVerified,
+            Code::TooManyRequests,
+            Code::Overloaded,
+            Code::OutcomeUnknown,
+        ],
         &[Prefer],
         IN_SESSIONS,
     ),
@@ -89,7 +95,16 @@ pub const EXTRAS: &[Extras] = &[
     ),
     extras(
         "verify_email_confirm",
-        &[Code::InvalidToken, REUSED, Code::OutcomeUnknown],
+        &[
+            Code::InvalidToken,
+            Code::InvalidCredentials,
+            Code::PasswordRequired,
+            Code::WrongPassword,
+            REUSED,
+            Code::TooManyRequests,
+            Code::Overloaded,
+            Code::OutcomeUnknown,
+        ],
         WRITE,
         REFLECTED,
     ),

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::auth::{email, full_name};
 use super::users::{boolean, roles};
-use crate::application::{CommandError, Fate, Newcomer, Users};
+use crate::application::{CommandError, Fate, HashGiven, Newcomer, Users};
 use crate::domain::metadata;
 use crate::ports::PasswordHash;
 
@@ -36,6 +36,11 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<String>, format = "uuid")]
     id: Option<UserId>,
+    /// Of an `unchanged` user whose line has a `password_hash`: `kept` where the user has another one and keeps it,
+    /// `missing` where the user has none and still has none. Absent where it is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>)]
+    password: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Object>)]
     error: Option<Problem>,
@@ -113,10 +118,12 @@ pub async fn import_lines(
             Err(problem) => Err(problem),
         };
         let answer = match fate {
-            Ok((status, id)) => Line { line, status, id: Some(id), error: None },
+            Ok((status, id, password)) => {
+                Line { line, status, id: Some(id), password, error: None }
+            }
             Err(problem) => {
                 report.undecided += usize::from(problem.code().status().is_server_error());
-                Line { line, status: "rejected", id: None, error: Some(problem) }
+                Line { line, status: "rejected", id: None, password: None, error: Some(problem) }
             }
         };
         // Strings and numbers alone: this cannot fail to be JSON.
@@ -126,10 +133,18 @@ pub async fn import_lines(
     Ok(report)
 }
 
-fn told(fate: Fate) -> Result<(&'static str, UserId), Problem> {
+fn told(fate: Fate) -> Result<(&'static str, UserId, Option<&'static str>), Problem> {
     match fate {
-        Fate::Created(user) => Ok(("created", user)),
-        Fate::Unchanged(user) => Ok(("unchanged", user)),
+        Fate::Created(user) => Ok(("created", user, None)),
+        Fate::Unchanged(user, hash) => Ok((
+            "unchanged",
+            user,
+            match hash {
+                HashGiven::Same => None,
+                HashGiven::Kept => Some("kept"),
+                HashGiven::Missing => Some("missing"),
+            },
+        )),
         Fate::Refused(CommandError::EmailTaken) => Err(Problem::new(Code::EmailTaken)
             .detail("a user has the address and is not as this line says")),
         Fate::Refused(CommandError::Failed(Failure::OutcomeUnknown)) => {

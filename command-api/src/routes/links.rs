@@ -8,7 +8,6 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::User;
 use service_kit::commands::Request;
 use service_kit::http::{ClientAddress, Form};
 use service_kit::links::LinkKind;
@@ -16,8 +15,8 @@ use service_kit::problem::{Code, Problem};
 use service_kit::trace;
 
 use super::AppState;
-use crate::application::CommandError;
-use crate::domain::Rejection;
+use crate::application::{AccountProof, CommandError, LinkOwner};
+use crate::domain::{Password, Rejection};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -69,11 +68,7 @@ pub async fn page(
 ) -> Result<Response, Problem> {
     let kind = kind_of(&path)?;
     let token = field(query.unwrap_or_default().as_bytes(), "token").unwrap_or_default();
-    match state.users.link_owner(token.clone(), kind).await {
-        Ok(user) => Ok(html(StatusCode::OK, kind, &form(kind, &token, &user, None))),
-        Err(CommandError::InvalidLink) => Ok(over(kind)),
-        Err(error) => Err(error.into()),
-    }
+    asking(&state, kind, &token, StatusCode::OK, None).await
 }
 
 /// Does what the link is for.
@@ -86,23 +81,31 @@ pub async fn follow(
     let kind = kind_of(&path)?;
     let token = field(&body, "token").unwrap_or_default();
     let request = Request::of(trace::current());
+    // A field that was left empty is none.
+    let given = |name: &str| field(&body, name).filter(|text| !text.is_empty());
     let result = match kind {
         LinkKind::ResetPassword | LinkKind::SetPassword => {
             state.users.count_password_set(from).await?;
-            let text = field(&body, "new_password").unwrap_or_default();
-            match state.users.reset_password(token.clone(), text, from, request).await {
-                Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {
-                    return again(&state, kind, token, &why).await;
+            let text = given("new_password").unwrap_or_default();
+            state.users.reset_password(token.clone(), text, from, request).await.map(drop)
+        }
+        LinkKind::VerifyEmail => {
+            let proof = match (given("new_password"), given("password")) {
+                (Some(new), _) => {
+                    state.users.count_password_set(from).await?;
+                    AccountProof::NewPassword(new)
                 }
-                result => result.map(drop),
-            }
+                (None, Some(text)) => AccountProof::Password(Password::given(&text)),
+                (None, None) => AccountProof::Nothing,
+            };
+            state.users.verify_email(token.clone(), proof, from, request).await.map(drop)
         }
-        LinkKind::VerifyEmail => state.users.verify_email(token, request).await.map(drop),
         LinkKind::ConfirmEmail => {
-            state.users.confirm_email_change(token, None, request).await.map(drop)
+            state.users.confirm_email_change(token.clone(), None, request).await.map(drop)
         }
-        LinkKind::AbortEmail => state.users.abort_email_change(token).await,
+        LinkKind::AbortEmail => state.users.abort_email_change(token.clone()).await,
     };
+    let again = async |status, alert: &str| asking(&state, kind, &token, status, Some(alert)).await;
     match result {
         Ok(()) => Ok(html(StatusCode::OK, kind, &format!("<p>{}</p>", words(kind).done))),
         Err(CommandError::InvalidLink) => Ok(over(kind)),
@@ -110,21 +113,29 @@ pub async fn follow(
             let text = "<p>Somebody else uses this address by now. Nothing was changed.</p>";
             Ok(html(StatusCode::CONFLICT, kind, text))
         }
+        Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {
+            again(StatusCode::UNPROCESSABLE_ENTITY, &format!("The password {why}.")).await
+        }
+        Err(CommandError::WrongPassword) => {
+            again(StatusCode::FORBIDDEN, "That is not the password of this account.").await
+        }
+        Err(CommandError::PasswordRequired) => {
+            again(StatusCode::FORBIDDEN, "The password of this account is needed.").await
+        }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn again(
+/// The page that asks, with what was wrong the last time.
+async fn asking(
     state: &AppState,
     kind: LinkKind,
-    token: String,
-    why: &str,
+    token: &str,
+    status: StatusCode,
+    alert: Option<&str>,
 ) -> Result<Response, Problem> {
-    match state.users.link_owner(token.clone(), kind).await {
-        Ok(user) => {
-            let form = form(kind, &token, &user, Some(why));
-            Ok(html(StatusCode::UNPROCESSABLE_ENTITY, kind, &form))
-        }
+    match state.users.link_owner(token.to_owned(), kind).await {
+        Ok(owner) => Ok(html(status, kind, &form(kind, token, &owner, alert))),
         Err(CommandError::InvalidLink) => Ok(over(kind)),
         Err(error) => Err(error.into()),
     }
@@ -147,36 +158,37 @@ fn over(kind: LinkKind) -> Response {
     html(StatusCode::BAD_REQUEST, kind, text)
 }
 
-fn form(kind: LinkKind, token: &str, user: &User, fault: Option<&str>) -> String {
-    let words = words(kind);
-    let since = user.created_at.as_datetime().format("%Y-%m-%d");
-    let fault = fault.map_or_else(String::new, |why| {
-        format!("<p role=\"alert\">The password {}.</p>", escaped(why))
-    });
-    let password = match kind {
-        LinkKind::ResetPassword | LinkKind::SetPassword => {
-            "<label>New password <input type=\"password\" name=\"new_password\" \
-             autocomplete=\"new-password\" required></label>"
-        }
-        LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => "",
+const PASSWORD: &str = "<label>Your password <input type=\"password\" name=\"password\" \
+     autocomplete=\"current-password\" required></label>";
+const NEW_PASSWORD: &str = "<label>New password <input type=\"password\" name=\"new_password\" \
+     autocomplete=\"new-password\" required></label>";
+
+fn form(kind: LinkKind, token: &str, owner: &LinkOwner, alert: Option<&str>) -> String {
+    let since = owner.user.created_at.as_datetime().format("%Y-%m-%d");
+    let email = escaped(&owner.user.email);
+    let alert =
+        alert.map_or_else(String::new, |why| format!("<p role=\"alert\">{}</p>", escaped(why)));
+    let posted = |fields: &str, button: &str| {
+        let token = escaped(token);
+        format!(
+            "<form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{fields}\
+             <button>{button}</button></form>"
+        )
     };
-    let advice = match kind {
-        LinkKind::VerifyEmail => {
-            "<p>If you did not register, somebody else did with your address. Do not confirm; ask for a \
-             new password instead, and the account is yours alone.</p>"
-        }
-        LinkKind::ResetPassword
-        | LinkKind::SetPassword
-        | LinkKind::ConfirmEmail
-        | LinkKind::AbortEmail => "",
+    let button = words(kind).button;
+    let forms = match kind {
+        LinkKind::ResetPassword | LinkKind::SetPassword => posted(NEW_PASSWORD, button),
+        LinkKind::VerifyEmail if owner.asks_password => format!(
+            "<p>Enter the password that you registered with.</p>{}\
+             <p>If you did not register, somebody else did with your address. Choose a password of your own, and \
+             the account is yours alone. Do the same if you forgot yours.</p>{}",
+            posted(PASSWORD, button),
+            posted(NEW_PASSWORD, "Set a new password"),
+        ),
+        LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => posted("", button),
     };
     format!(
-        "<p>This is about the account of <strong>{email}</strong>, registered on {since}.</p>{fault}{advice}\
-         <form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{password}\
-         <button>{button}</button></form>",
-        email = escaped(&user.email),
-        token = escaped(token),
-        button = words.button,
+        "<p>This is about the account of <strong>{email}</strong>, registered on {since}.</p>{alert}{forms}"
     )
 }
 

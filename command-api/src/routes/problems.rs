@@ -14,6 +14,9 @@ impl From<CommandError> for Problem {
             CommandError::InvalidRefreshToken => Self::new(Code::InvalidRefreshToken),
             CommandError::InvalidLink => Self::new(Code::InvalidToken),
             CommandError::WrongPassword => Self::new(Code::WrongPassword),
+            CommandError::PasswordRequired => Self::new(Code::PasswordRequired).detail(
+                "send `password` with it, or `new_password` if you did not register or forgot it",
+            ),
             CommandError::Unverified => Self::new(Code::EmailNotVerified),
             CommandError::Forbidden => Self::new(Code::Forbidden),
             CommandError::TooMany(refusal) => Self::too_many_requests(refusal.into()),

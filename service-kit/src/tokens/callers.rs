@@ -223,8 +223,10 @@ mod tests {
         let tokens = TokenIssuer::new(keys, Tokens { issuer, audience, access_lifetime_s: 60 });
         let session = SessionId::from_uuid(ambient::new_uuid());
         let user = UserId::from_uuid(ambient::new_uuid());
-        let token =
-            |role: &str| tokens.issue(user, session, Position(0), &[role.to_owned()]).unwrap();
+        let token = |role: &str| {
+            let (epoch, roles) = (Position(0), vec![role.to_owned()]);
+            tokens.issue(&Caller { user, session, epoch, roles, email_verified: true }).unwrap()
+        };
         let (editor, admin) = (token("editor"), token("admin"));
 
         let guarded = verifier.protect(Router::new().route("/caller", get(caller)));

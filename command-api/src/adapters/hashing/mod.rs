@@ -5,7 +5,7 @@
 //! each with memory it uses again and again (a third faster than fresh memory), and a queue with an end.
 //!
 //! New hashes are Argon2id with the configured numbers. Stored ones may be of other kinds and numbers
-//! ([`stored`]); they count as outdated, and the next login replaces them.
+//! ([`stored`]); they count as outdated, and the next login replaces them where it knows the whole password.
 
 mod queue;
 mod stored;
@@ -254,7 +254,8 @@ impl Hasher {
         let matches = output.is_some_and(|output| {
             aws_lc_rs::constant_time::verify_slices_are_equal(&output, &stored.expected).is_ok()
         });
-        Ok(Verified { matches, outdated })
+        // What would be made of an ambiguous password is the hash of another one.
+        Ok(Verified { matches, outdated: outdated && !stored.is_ambiguous(password) })
     }
 
     /// What the stored hash would be if it were of this password; `None` when it cannot be.
@@ -383,7 +384,28 @@ mod tests {
             ("\0".to_owned(), of_none, false),
             ("pässwörd 日本".to_owned(), of_unicode, true),
         ] {
-            assert_eq!(verify(&pool, &text, hash).await.matches, matches, "{text:?} {hash}");
+            let verified = verify(&pool, &text, hash).await;
+            assert_eq!(verified.matches, matches, "{text:?} {hash}");
+            // A tail that bcrypt does not see must not become the password.
+            assert_eq!(verified.outdated, text.len() < 72, "{text:?} {hash}");
+        }
+    }
+
+    #[test]
+    fn hashes_that_protect_nothing_are_not_taken_over() {
+        let (salt, hash) =
+            ("MDEyMzQ1Njc4OWFiY2RlZg", "uHVoxjLD1v3uqpdY8ehNPGUYMiKj8ROQSRwMSE033NY");
+        for (weak, fine) in [
+            (
+                "$2b$04$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2".to_owned(),
+                FOREIGN[10],
+            ),
+            (format!("$pbkdf2-sha256$i=999${salt}${hash}"), FOREIGN[8]),
+            (format!("$scrypt$ln=9,r=8,p=1${salt}${hash}"), FOREIGN[6]),
+            (format!("$argon2id$v=19$m=32,t=3,p=1${salt}${hash}"), FOREIGN[4]),
+        ] {
+            assert_eq!(check_foreign_hash(&weak).unwrap_err().0, "hash-too-weak", "{weak}");
+            assert_eq!(check_foreign_hash(fine), Ok(()));
         }
     }
 

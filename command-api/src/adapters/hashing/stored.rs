@@ -7,8 +7,8 @@
 //!
 //! # bcrypt
 //! bcrypt sees the first 72 bytes of a password. The others that made these hashes cut it there, so it
-//! is cut here as well, for the comparison alone: the Argon2id hash that replaces it after a login is
-//! made of the whole password. A password with NUL in it never matches: bcrypt cannot tell "a" from
+//! is cut here as well. Which tail of a longer one is the owner's cannot be told, so such a hash stays what it is:
+//! an Argon2id hash of whatever was typed first would shut the owner out. A password with NUL in it never matches: bcrypt cannot tell "a" from
 //! "a\0a", and those who read C strings stop at the NUL.
 //!
 //! # Normalisation
@@ -17,7 +17,8 @@
 //!
 //! # Cost
 //! The numbers in a hash say how much memory and time a login takes. They come from outside, so each is
-//! bounded here, by about two seconds of one core.
+//! bounded here, by about two seconds of one core. Numbers so low that whoever has the hash has the password are not
+//! taken over either; what is stored already is compared all the same.
 
 use std::num::NonZeroU32;
 
@@ -42,6 +43,14 @@ const PBKDF2_ITERATIONS_MAX: u64 = 10_000_000;
 const BCRYPT_COST_MAX: u32 = 15;
 /// Lowest cost of bcrypt that there is.
 const BCRYPT_COST_MIN: u32 = 4;
+/// Lowest cost of bcrypt that is taken over: libraries use 4 in tests alone.
+const BCRYPT_FOREIGN_COST_MIN: u32 = 5;
+/// Fewest iterations of PBKDF2 that are taken over (RFC 8018 4.2).
+const PBKDF2_FOREIGN_ITERATIONS_MIN: u32 = 1_000;
+/// Least memory in KiB of a scrypt hash that is taken over: N = 1,024 with r = 8.
+const SCRYPT_FOREIGN_KIB_MIN: u64 = 1_024;
+/// Least memory in KiB of an Argon2 hash that is taken over.
+const ARGON2_FOREIGN_KIB_MIN: u64 = 64;
 /// What bcrypt sees of a password, in bytes.
 const BCRYPT_PASSWORD_BYTES: usize = 72;
 /// Bytes of a bcrypt hash that are stored; the 24th never is.
@@ -93,9 +102,11 @@ pub struct ScryptCost {
 /// a login may.
 ///
 /// # Errors
-/// `hash-unknown`, `hash-malformed` or `hash-too-costly`, with the reason in words.
+/// `hash-unknown`, `hash-malformed`, `hash-too-costly` or `hash-too-weak`, with the reason in words.
 pub fn check_foreign_hash(text: &str) -> Result<(), Broken> {
-    Stored::parse(text)?.check_cost()
+    let stored = Stored::parse(text)?;
+    stored.check_cost()?;
+    stored.check_strength()
 }
 
 impl Stored {
@@ -133,6 +144,27 @@ impl Stored {
             return Ok(());
         }
         Err(("hash-too-costly", "takes more memory or time than a login may".to_owned()))
+    }
+
+    /// Refuses what takes next to no work.
+    fn check_strength(&self) -> Result<(), Broken> {
+        let fine = match &self.kind {
+            Kind::Argon2(..) => self.memory_kib() >= ARGON2_FOREIGN_KIB_MIN,
+            Kind::Scrypt(_) => self.memory_kib() >= SCRYPT_FOREIGN_KIB_MIN,
+            Kind::Pbkdf2(_, iterations) => iterations.get() >= PBKDF2_FOREIGN_ITERATIONS_MIN,
+            Kind::Bcrypt(cost) => *cost >= BCRYPT_FOREIGN_COST_MIN,
+        };
+        if fine {
+            return Ok(());
+        }
+        let why =
+            "takes so little work that it protects nothing: let its user choose a new password";
+        Err(("hash-too-weak", why.to_owned()))
+    }
+
+    /// Whether other passwords than this one have the same hash.
+    pub fn is_ambiguous(&self, password: &[u8]) -> bool {
+        matches!(self.kind, Kind::Bcrypt(_)) && password.len() >= BCRYPT_PASSWORD_BYTES
     }
 
     /// Memory that the comparison takes, in KiB.
