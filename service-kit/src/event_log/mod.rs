@@ -26,6 +26,7 @@
 
 mod append;
 mod follow;
+mod foreign;
 mod provision;
 mod read;
 mod repack;
@@ -49,6 +50,7 @@ use crate::metrics::{LogMetrics, Metrics};
 
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
+pub use foreign::Top;
 pub use provision::{
     OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE,
     THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX, feed_stream, mails_stream, operations_stream,
@@ -110,6 +112,7 @@ pub struct EventLog {
     open_batches: Arc<Semaphore>,
     limits: Limits,
     metrics: Option<LogMetrics>,
+    foreign: foreign::Report,
 }
 
 impl EventLog {
@@ -122,13 +125,21 @@ impl EventLog {
             open_batches: Arc::new(Semaphore::new(OPEN_BATCHES_MAX)),
             limits,
             metrics: None,
+            foreign: foreign::Report::default(),
         }
     }
 
     /// The same, with its appends counted.
     #[must_use]
     pub fn watched(self, metrics: &Metrics) -> Self {
-        Self { metrics: Some(metrics.log(&self.stream)), ..self }
+        Self { metrics: Some(metrics.log(&self.stream)), ..self }.reporting(metrics)
+    }
+
+    /// The same, with the foreign messages counted that are passed over.
+    #[must_use]
+    pub fn reporting(mut self, metrics: &Metrics) -> Self {
+        self.foreign.metrics = Some(metrics.foreign(&self.stream));
+        self
     }
 
     /// The name of the stream.
