@@ -85,7 +85,8 @@ impl App {
         let (users, sessions) =
             (users_stream(&settings.log), sessions_stream(&settings.log, &settings.sessions));
         let open = async |view: View, spec| {
-            let log = EventLog::new(client.clone(), view.stream(), Limits::of(settings));
+            let log = EventLog::new(client.clone(), view.stream(), Limits::of(settings))
+                .reporting(&watch.metrics);
             log.verify(spec).await?;
             log.watch_room(&watch.metrics);
             let metrics = watch.metrics.projector(view.stream());

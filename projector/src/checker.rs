@@ -135,6 +135,9 @@ impl Checker {
         };
         *behind = next.position;
         let user = subjects::aggregate(&next.subject).parse().ok();
+        if next.is_foreign() {
+            return Ok(None);
+        }
         let is_last = self.users.last(&next.subject).await?;
         Ok(user.filter(|_| is_last.is_some_and(|last| last.position == next.position)))
     }

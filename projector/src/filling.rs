@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use events::Position;
 use futures::StreamExt;
-use service_kit::event_log::Start;
+use service_kit::event_log::{Followed, Start, Stored};
 use tokio::time::{Instant, timeout};
 use view_kit::store::checkpoint;
 use view_kit::{Projection, RunError, Target};
@@ -72,6 +72,7 @@ async fn write_states<F: IntoView>(
                 continue;
             }
             // What cannot be read is met again in its place, and parked there.
+            let Some(message) = of_a_writer(projection, message).await? else { continue };
             let _ = states.add(&message);
         }
         let began = Instant::now();
@@ -84,4 +85,22 @@ async fn write_states<F: IntoView>(
         projection.rest(began.elapsed()).await;
     }
     Ok(true)
+}
+
+/// The message, or what is beneath it when no writer of the log wrote it.
+async fn of_a_writer<F: IntoView>(
+    projection: &Projection<InGeneration<F>>,
+    message: Followed,
+) -> Result<Option<Followed>, RunError> {
+    if !message.is_foreign {
+        return Ok(Some(message));
+    }
+    let beneath = projection.log.last(&message.subject).await?;
+    Ok(beneath.map(|Stored { position, stored_at, payload, .. }| Followed {
+        position,
+        stored_at,
+        payload,
+        is_foreign: false,
+        ..message
+    }))
 }

@@ -15,7 +15,7 @@ use events::{
 };
 use service_kit::ambient;
 use service_kit::event_log::{
-    Append, ConsumerSpec, EVENT_TYPE_HEADER, EventLog, Guard, Outcome, ReadError, Task, Write,
+    Append, ConsumerSpec, EVENT_TYPE_HEADER, EventLog, Outcome, ReadError, Task, Write,
 };
 use service_kit::metrics::ErasureMetrics;
 use tokio::sync::Semaphore;
@@ -245,8 +245,7 @@ impl Eraser {
     /// Writes something behind the last session, which may go then.
     async fn record(&self, user: UserId) -> Result<(), Failure> {
         let subject = subjects::session_erasure(user);
-        let last = self.sessions.last(&subject).await?;
-        let guard = last.map_or(Guard::absent(), |stored| stored.guard());
+        let guard = self.sessions.top(&subject).await?.guard;
         let record = serde_json::to_vec(&SessionErasure { erased_at: ambient::now() })?;
         let command = CommandId::from_uuid(ambient::new_uuid());
         let write = Write::new(subject, guard, record);

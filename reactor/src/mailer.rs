@@ -12,7 +12,7 @@ use lettre::Message;
 use serde_json::from_slice;
 use service_kit::ambient;
 use service_kit::config;
-use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Write};
+use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Top, Write};
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
 use service_kit::metrics::MailMetrics;
@@ -316,8 +316,8 @@ impl Mailer {
         let subject = subjects::link(kind.purpose(), user);
         let mut outcome = Outcome::Conflict;
         for _ in 0..RECORD_TRIES_MAX {
-            let stored = self.users.last(&subject).await?;
-            let record = stored.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
+            let Top { last, guard } = self.users.top(&subject).await?;
+            let record = last.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
             let record = record.transpose().map_err(|_| Failure::Unreadable)?;
             match LinkRecord::standing(record, serial(order), order.ordered_at) {
                 LinkStanding::Good => return Ok(true),
@@ -327,7 +327,6 @@ impl Mailer {
                 }
                 LinkStanding::Newest => {}
             }
-            let guard = stored.map_or(Guard::absent(), |stored| stored.guard());
             let record = LinkRecord { serial: Some(serial(order)), ordered_at: order.ordered_at };
             let record = serde_json::to_vec(&record).map_err(|_| Failure::Unreadable)?;
             // A command of its own: an order that failed behind its record is not in doubt about it.

@@ -226,7 +226,9 @@ impl Follower {
         }
         while let Some(message) = following.messages.next().await {
             let message = message?;
-            self.take(&message);
+            if !message.is_foreign {
+                self.take(&message);
+            }
             // By time and not by position: a log that was restored meanwhile counts from elsewhere, and
             // whoever waits behind an end that it has not would hear nothing.
             *start = Start::Since(message.stored_at.minus_seconds(CLOCKS_MARGIN_S));

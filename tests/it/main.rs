@@ -26,6 +26,7 @@ mod erasing;
 mod failures;
 mod feeding;
 mod feeding_operator;
+mod foreign;
 mod going_back;
 mod hard_values;
 mod headroom;

@@ -55,6 +55,13 @@ async fn write(damage: &Damage, user: UserId, event: &Value) -> u64 {
     damage.write(&format!("ev.user.{user}"), headers, payload).await
 }
 
+/// The header by which an event is told from what no service wrote.
+fn of_a_writer() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Roster-Event-Type", "user.profile_changed.v1");
+    headers
+}
+
 /// Five kinds of what cannot be read.
 async fn poison(damage: &Damage, kind: &str, user: UserId) -> u64 {
     let mut event = next_event(damage, user, 3, Change::Name("Never")).await;
@@ -62,7 +69,7 @@ async fn poison(damage: &Damage, kind: &str, user: UserId) -> u64 {
         "bad JSON" => {
             let subject = format!("ev.user.{user}");
             return damage
-                .write(&subject, HeaderMap::new(), b"{\"specversion\":\"1.0\"".to_vec())
+                .write(&subject, of_a_writer(), b"{\"specversion\":\"1.0\"".to_vec())
                 .await;
         }
         "unknown type" => event["type"] = "user.beamed_up.v1".into(),
@@ -271,7 +278,7 @@ async fn a_session_is_parked_alone() {
     let commands = system.commands();
     let pair = commands.log_in("user0@example.com", PASSWORD).await;
     let session = damage.messages("SESSIONS", &format!("ev.session.{user}.*")).await.remove(0);
-    let at = damage.write(&session.subject, HeaderMap::new(), b"no event".to_vec()).await;
+    let at = damage.write(&session.subject, of_a_writer(), b"no event".to_vec()).await;
     not_ready(&system, "1 parked").await;
     let other = commands.log_in("user0@example.com", PASSWORD).await;
     commands.refresh(&other.refresh).await.expect(200);

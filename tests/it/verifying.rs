@@ -56,6 +56,13 @@ pub async fn some_users(system: &System, count: usize) -> Vec<UserId> {
     users
 }
 
+/// The header by which a record is told from what no command wrote.
+fn of_a_command() -> async_nats::HeaderMap {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Roster-Command-Id", "01890a5d-ac96-774b-bcce-b302099a8057");
+    headers
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_damage_is_found_and_named() {
     let system = System::shared().await;
@@ -110,16 +117,16 @@ async fn every_kind_of_damage_is_found_and_named() {
     expect("claim", "the user does not hold the claim on the address", users[8]);
     let claim = damage.claim_of(users[9]).await;
     let stolen = json!({"user_id": users[10], "state": "held"}).to_string();
-    damage.write(&claim.subject, async_nats::HeaderMap::new(), stolen.into()).await;
+    damage.write(&claim.subject, of_a_command(), stolen.into()).await;
     expect("claim", "somebody else holds the claim on the address", users[9]);
     let free = format!("uq.email.{}", "5".repeat(64));
     let held = json!({"user_id": users[11], "state": "held"}).to_string();
-    damage.write(&free, async_nats::HeaderMap::new(), held.into()).await;
+    damage.write(&free, of_a_command(), held.into()).await;
     expect("claim", "a claim is held by a user who has not that address", users[11]);
     let record = damage.messages("USERS", "uq.role.admin").await.pop().unwrap();
     let mut holders = record.json();
     holders["holders"].as_array_mut().unwrap().push(json!(users[12]));
-    damage.write(&record.subject, async_nats::HeaderMap::new(), holders.to_string().into()).await;
+    damage.write(&record.subject, of_a_command(), holders.to_string().into()).await;
     expect("admins", "somebody is named who is no active administrator", users[12]);
 
     // The feed: an event of a user and one of a session are gone, one is told differently.

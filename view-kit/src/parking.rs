@@ -26,7 +26,7 @@ impl<T: Target> Projection<T> {
     ) -> Result<Batch<T::Fold>, RunError> {
         let mut batch = Batch::<T::Fold>::of(Causes::wanted(self.tracer.is_on()));
         let mut waiting = HashMap::new();
-        for message in &chunk.messages {
+        for message in chunk.messages.iter().filter(|message| !message.is_foreign) {
             let aggregate = T::Fold::aggregate(&message.subject);
             if parked.holds(aggregate) {
                 waiting.insert(aggregate.to_owned(), message.position);
@@ -34,6 +34,10 @@ impl<T: Target> Projection<T> {
         }
         self.asked(parked.wait(waiting)).await?;
         for message in &chunk.messages {
+            if message.is_foreign {
+                batch.passes(message);
+                continue;
+            }
             let aggregate = T::Fold::aggregate(&message.subject);
             let is_parked = parked.holds(aggregate);
             if is_parked && !T::Fold::ends(message) {
@@ -94,6 +98,8 @@ impl<T: Target> Projection<T> {
             let Some(last) = messages.last().map(|last| last.position) else {
                 return self.asked(parked.release(aggregate, position)).await;
             };
+            let messages: Vec<_> =
+                messages.into_iter().filter(|message| !message.is_foreign).collect();
             let counts_from = messages.iter().rposition(T::Fold::ends).unwrap_or(0);
             let mut batch = Batch::<T::Fold>::of(Causes::wanted(false));
             let mut stuck = None;

@@ -199,7 +199,7 @@ impl<F: Published> Teller<F> {
             let Some(last) = batch.last() else { return Ok(()) };
             let told = last.position;
             let mut messages = Vec::with_capacity(batch.len());
-            for message in &batch {
+            for message in batch.iter().filter(|message| !message.is_foreign) {
                 messages.extend(self.sequel(message)?);
             }
             if messages.is_empty() {

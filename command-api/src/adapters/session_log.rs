@@ -20,18 +20,23 @@ impl NatsSessionLog {
         Self { log, feed }
     }
 
-    /// One append of the ends of several sessions, each of which is told to everyone for the first time.
-    fn append_of_all(ends: &[(SessionEvent, Guard)]) -> Result<Append, String> {
+    /// One append of the ends of several sessions.
+    async fn append_of_all(&self, ends: &[(SessionEvent, Guard)]) -> Result<Append, Appended> {
+        let refused = |why: &str| Appended::Refused(why.to_owned());
         let mut writes = Vec::new();
         for (event, guard) in ends {
             let (user, session) = (event.after.user_id, event.after.id);
-            let payload = event.to_json().map_err(|error| error.to_string())?;
-            writes.push(Write::new(subjects::session_revocation(session), Guard::absent(), "{}"));
+            let payload = event.to_json().map_err(|error| refused(&error.to_string()))?;
+            let subject = subjects::session_revocation(session);
+            // Nobody was told of the end before, but the subject need not be empty: `foreign.rs` of the log.
+            let top = self.log.top(&subject).await.map_err(|_| Appended::Unavailable)?;
+            writes.push(Write::new(subject, top.guard, "{}"));
             let write = Write::new(subjects::session_events(user, session), *guard, payload);
             writes.push(write.event(event.id, event.fact.wire_type()));
         }
-        let last = writes.pop().ok_or("no session to end")?;
-        let command = ends.first().ok_or("no session to end")?.0.command_id;
+        let last = writes.pop().ok_or_else(|| refused("no session to end"))?;
+        let first = ends.first().ok_or_else(|| refused("no session to end"))?;
+        let command = first.0.command_id;
         Ok(writes.into_iter().fold(Append::new(command, last), Append::with))
     }
 
@@ -46,8 +51,7 @@ impl NatsSessionLog {
             return Ok(append);
         }
         let subject = subjects::session_revocation(session);
-        let last = self.log.last(&subject).await.map_err(|_| Appended::Unavailable)?;
-        let guard = last.map_or(Guard::absent(), |stored| stored.guard());
+        let guard = self.log.top(&subject).await.map_err(|_| Appended::Unavailable)?.guard;
         Ok(append.with(Write::new(subject, guard, "{}")))
     }
 }
@@ -68,8 +72,7 @@ impl SessionLog for NatsSessionLog {
             let event = SessionEvent::from_json(&stored.payload).map_err(|e| e.to_string())?;
             Ok(Some(event.after))
         };
-        let loaded = self.log.loaded(&subject, read).await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
+        self.log.loaded_or(&subject, None, read).await
     }
 
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended {
@@ -80,9 +83,9 @@ impl SessionLog for NatsSessionLog {
     }
 
     async fn append_ends(&self, ends: &[(SessionEvent, Guard)]) -> Appended {
-        match Self::append_of_all(ends) {
+        match self.append_of_all(ends).await {
             Ok(append) => self.log.append(&append).await.into(),
-            Err(why) => Appended::Refused(why),
+            Err(appended) => appended,
         }
     }
 }

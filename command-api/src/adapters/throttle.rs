@@ -40,7 +40,7 @@ use serde::de::DeserializeOwned;
 use service_kit::ambient;
 use service_kit::config;
 use service_kit::event_log::{
-    Append, EventLog, Guard, Outcome, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Write,
+    Append, EventLog, Outcome, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Top, Write,
 };
 use service_kit::keys::{SecretKey, random};
 use service_kit::metrics::{Metrics, ThrottleMetrics};
@@ -372,14 +372,11 @@ impl NatsThrottle {
         R: Default + Serialize + DeserializeOwned,
     {
         for _ in 0..CHANGES_MAX {
-            let stored = self.log.last(subject).await.map_err(failed)?;
-            let (mut record, guard) = match &stored {
-                None => (R::default(), Guard::absent()),
-                Some(stored) => {
-                    let record = serde_json::from_slice(&stored.payload)
-                        .map_err(|error| failed(format!("{subject} cannot be read: {error}")))?;
-                    (record, stored.guard())
-                }
+            let Top { last, guard } = self.log.top(subject).await.map_err(failed)?;
+            let mut record = match &last {
+                None => R::default(),
+                Some(stored) => serde_json::from_slice(&stored.payload)
+                    .map_err(|error| failed(format!("{subject} cannot be read: {error}")))?,
             };
             let (told, life_ms) = decide(&mut record);
             let Some(life_ms) = life_ms else { return Ok(told) };

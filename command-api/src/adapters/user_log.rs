@@ -169,14 +169,12 @@ impl UserLog for NatsUserLog {
 
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
         let subject = subjects::user_events(user);
-        let loaded = self
-            .log
-            .loaded(&subject, |stored| {
+        self.log
+            .loaded_or(&subject, UserState::Absent, |stored| {
                 let event = Event::from_json(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(UserState::from(event.after))
             })
-            .await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(UserState::Absent)))
+            .await
     }
 
     async fn salvage(&self, user: UserId) -> Result<Loaded<UserState>, LogError> {
@@ -203,47 +201,39 @@ impl UserLog for NatsUserLog {
 
     async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError> {
         let subject = self.claim_subject(email);
-        let loaded = self
-            .log
-            .loaded(&subject, |stored| {
+        self.log
+            .loaded_or(&subject, None, |stored| {
                 let claim: EmailClaim =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(claim.holder())
             })
-            .await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
+            .await
     }
 
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError> {
         let subject = subjects::user_credential(user);
-        let loaded =
-            self.log.loaded(&subject, |stored| self.sealer.open(user, &stored.payload)).await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
+        self.log.loaded_or(&subject, None, |stored| self.sealer.open(user, &stored.payload)).await
     }
 
     async fn admins(&self) -> Result<Loaded<Admins>, LogError> {
         let subject = subjects::role_holders(ROLE_ADMIN);
-        let loaded = self
-            .log
-            .loaded(&subject, |stored| {
+        self.log
+            .loaded_or(&subject, Admins::default(), |stored| {
                 let holders: Holders =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(Admins(holders.holders))
             })
-            .await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(Admins::default())))
+            .await
     }
 
     async fn cutoff(&self, user: UserId) -> Result<Loaded<Cutoff>, LogError> {
-        let loaded = self
-            .log
-            .loaded(&subjects::user_revocation(user), |stored| {
+        self.log
+            .loaded_or(&subjects::user_revocation(user), Cutoff::default(), |stored| {
                 let revocation =
                     serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
                 Ok(Cutoff::of(revocation, stored.position))
             })
-            .await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(Cutoff::default())))
+            .await
     }
 
     async fn link(
@@ -251,13 +241,11 @@ impl UserLog for NatsUserLog {
         purpose: LinkPurpose,
         user: UserId,
     ) -> Result<Loaded<Option<LinkRecord>>, LogError> {
-        let loaded = self
-            .log
-            .loaded(&subjects::link(purpose, user), |stored| {
+        self.log
+            .loaded_or(&subjects::link(purpose, user), None, |stored| {
                 serde_json::from_slice(&stored.payload).map(Some).map_err(|e| e.to_string())
             })
-            .await?;
-        Ok(loaded.unwrap_or_else(|| Loaded::empty(None)))
+            .await
     }
 
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {

@@ -52,6 +52,10 @@ impl Feed {
             let is_parked = parked.holds(from, aggregate);
             let mut after = told;
             after.and(message);
+            if message.followed.is_foreign {
+                told = after;
+                continue;
+            }
             match event_of(&message.followed) {
                 Ok(event) if is_parked => {
                     if let Some(event) = event.filter(is_deletion) {
@@ -96,8 +100,8 @@ impl Feed {
         let (behind, through) = (Position(position.0.saturating_sub(1)), place.told.of(from));
         let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;
         let is_whole = messages.len() < WRITE_MESSAGES_MAX;
-        let messages: Vec<Read> =
-            messages.into_iter().map(|followed| Read { from, followed }).collect();
+        let messages = messages.into_iter().filter(|message| !message.is_foreign);
+        let messages: Vec<Read> = messages.map(|followed| Read { from, followed }).collect();
         let read: Vec<_> = messages.iter().map(|message| event_of(&message.followed)).collect();
         let is_end = |event: &Result<Option<FeedEvent>, DecodeError>| {
             event.as_ref().is_ok_and(|event| event.as_ref().is_some_and(is_deletion))

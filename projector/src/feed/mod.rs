@@ -109,7 +109,9 @@ impl Feed {
         watch: &Watch,
         retries: Retries,
     ) -> Result<Self, StartError> {
-        let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
+        let log = |stream| {
+            EventLog::new(client.clone(), stream, Limits::of(settings)).reporting(&watch.metrics)
+        };
         let feed = log(FEED_STREAM).watched(&watch.metrics);
         feed.verify(&feed_stream(&settings.log, &settings.feed)).await?;
         feed.watch_room(&watch.metrics);

@@ -111,7 +111,8 @@ impl Verifier {
         let Some(stored) = log.at(at).await? else { return Ok(()) };
         let (subject, position, stored_at) = (stored.subject, stored.position, stored.stored_at);
         let payload = stored.payload;
-        let logged = Followed { subject, position, stored_at, pending: 0, payload };
+        let (pending, is_foreign) = (0, false);
+        let logged = Followed { subject, position, stored_at, pending, payload, is_foreign };
         let expected = event_of(&logged).ok().flatten();
         self.compare_told(user, expected.as_ref(), Some(&message), at)
     }

@@ -121,8 +121,7 @@ impl<A: Aggregate> Commands<A> {
     /// [`LogError`]: decide nothing.
     pub async fn load(&self, id: Id<A>) -> Result<Loaded<Option<After<A>>>, LogError> {
         let read = |stored: &crate::event_log::Stored| read::<A>(&stored.payload).map(Some);
-        let loaded = self.log.loaded(&self.names.events(id), read).await?;
-        let loaded = loaded.unwrap_or_else(|| Loaded::empty(None));
+        let loaded = self.log.loaded_or(&self.names.events(id), None, read).await?;
         let Loaded { value, guard, position } = loaded;
         Ok(Loaded { value: value.map(|event| event.after), guard, position })
     }

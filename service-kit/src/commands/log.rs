@@ -2,7 +2,7 @@
 
 use events::Position;
 
-use crate::event_log::{EventLog, Guard, Outcome, ReadError, Stored};
+use crate::event_log::{EventLog, Guard, Outcome, ReadError, Stored, Top};
 
 /// Something with the guard that a later write on it needs.
 #[derive(Debug, Clone)]
@@ -71,6 +71,23 @@ impl From<Outcome> for Appended {
 }
 
 impl EventLog {
+    /// What the last message on a literal subject says; `empty` when there is none.
+    ///
+    /// # Errors
+    /// [`LogError`]: decide nothing.
+    pub async fn loaded_or<T>(
+        &self,
+        subject: &str,
+        empty: T,
+        read: impl FnOnce(&Stored) -> Result<T, String>,
+    ) -> Result<Loaded<T>, LogError> {
+        let Top { last, guard } = self.top(subject).await.map_err(LogError::Unavailable)?;
+        let Some(stored) = last else { return Ok(Loaded { guard, ..Loaded::empty(empty) }) };
+        let value = read(&stored)
+            .map_err(|reason| LogError::Damaged { subject: subject.to_owned(), reason })?;
+        Ok(Loaded { value, guard, position: stored.position })
+    }
+
     /// What the last message on a literal subject says; `None` when there is none.
     ///
     /// # Errors
@@ -80,12 +97,9 @@ impl EventLog {
         subject: &str,
         read: impl FnOnce(&Stored) -> Result<T, String>,
     ) -> Result<Option<Loaded<T>>, LogError> {
-        let Some(stored) = self.last(subject).await.map_err(LogError::Unavailable)? else {
-            return Ok(None);
-        };
-        let value = read(&stored)
-            .map_err(|reason| LogError::Damaged { subject: subject.to_owned(), reason })?;
-        Ok(Some(Loaded { value, guard: stored.guard(), position: stored.position }))
+        let some = self.loaded_or(subject, None, |stored| read(stored).map(Some)).await?;
+        let Loaded { value, guard, position } = some;
+        Ok(value.map(|value| Loaded { value, guard, position }))
     }
 
     /// What the message at a position says; `None` when it was erased.

@@ -295,7 +295,8 @@ impl EventLog {
             known @ (Search::Found(_) | Search::Overtaken) => return Some(known),
         }
         for write in &append.before {
-            let now = self.last(&write.subject).await.ok()?.map_or(Guard::absent(), |m| m.guard());
+            let now = self.newest_on(&write.subject).await.ok()?;
+            let now = now.map_or(Guard::absent(), |message| message.guard());
             if now != write.guard {
                 // Someone moved another subject of the batch, or our own batch landed just now.
                 return match self.find_append(append).await? {

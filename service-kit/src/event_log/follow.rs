@@ -15,6 +15,7 @@ use events::{Position, Timestamp};
 use futures::stream::BoxStream;
 use futures::{StreamExt, future, stream};
 
+use super::foreign::is_foreign;
 use super::{EventLog, Guard};
 use crate::ambient;
 
@@ -60,6 +61,8 @@ pub struct Followed {
     pub pending: u64,
     /// What was written.
     pub payload: Bytes,
+    /// No writer of the log wrote it: whoever follows passes it over.
+    pub is_foreign: bool,
 }
 
 impl Followed {
@@ -98,8 +101,9 @@ impl EventLog {
     /// # Errors
     /// [`FollowError::Disturbed`] when the server makes no consumer.
     pub async fn follow(&self, filters: &[&str], start: Start) -> Result<Following, FollowError> {
-        let log = jetstream::new(self.client.clone());
-        let log = log.get_stream_no_info(&*self.stream).await.map_err(FollowError::disturbed)?;
+        let context = jetstream::new(self.client.clone());
+        let stream = context.get_stream_no_info(&*self.stream);
+        let stream = stream.await.map_err(FollowError::disturbed)?;
         let deliver_policy = match start {
             Start::Behind(position) => {
                 DeliverPolicy::ByStartSequence { start_sequence: position.0.saturating_add(1) }
@@ -112,7 +116,7 @@ impl EventLog {
             [one] => ((*one).to_owned(), Vec::new()),
             many => (String::new(), many.iter().map(|filter| (*filter).to_owned()).collect()),
         };
-        let consumer = log
+        let consumer = stream
             .create_consumer(Config {
                 name: Some(format!("follow-{}", ambient::new_uuid().simple())),
                 filter_subject,
@@ -136,6 +140,7 @@ impl EventLog {
             .await
             .map_err(FollowError::disturbed)?;
 
+        let log = self.clone();
         let mut expected = 0;
         let checked = messages.map(move |message| {
             let message = message.map_err(FollowError::disturbed)?;
@@ -148,7 +153,14 @@ impl EventLog {
             let stored_at = Timestamp::from_datetime(info.published);
             let message = message.message;
             let subject = message.subject.to_string();
-            Ok(Followed { subject, position, stored_at, pending, payload: message.payload })
+            let headers = message.headers.as_ref();
+            let has = |name: &str| headers.is_some_and(|headers| headers.get(name).is_some());
+            let is_foreign = is_foreign(&subject, has);
+            if is_foreign {
+                log.passes_over(&subject, position);
+            }
+            let payload = message.payload;
+            Ok(Followed { subject, position, stored_at, pending, payload, is_foreign })
         });
         let ended = stream::once(future::ready(Err(FollowError::disturbed("the server ended it"))));
         let messages = checked.chain(ended).scan(false, |over, next| {

@@ -26,6 +26,7 @@
 
 mod append;
 mod follow;
+mod foreign;
 mod provision;
 mod read;
 mod repack;
@@ -49,6 +50,7 @@ use crate::metrics::{LogMetrics, Metrics};
 
 pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
+pub use foreign::Top;
 pub use provision::{
     OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, StreamSpec, THROTTLE_RECORD_LIFE,
     THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX, feed_stream, mails_stream, operations_stream,
@@ -111,6 +113,7 @@ pub struct EventLog {
     limits: Limits,
     metrics: Option<LogMetrics>,
     headroom: Option<room::Headroom>,
+    foreign: foreign::Report,
 }
 
 impl EventLog {
@@ -124,13 +127,21 @@ impl EventLog {
             limits,
             metrics: None,
             headroom: None,
+            foreign: foreign::Report::default(),
         }
     }
 
     /// The same, with its appends counted.
     #[must_use]
     pub fn watched(self, metrics: &Metrics) -> Self {
-        Self { metrics: Some(metrics.log(&self.stream)), ..self }
+        Self { metrics: Some(metrics.log(&self.stream)), ..self }.reporting(metrics)
+    }
+
+    /// The same, with the foreign messages counted that are passed over.
+    #[must_use]
+    pub fn reporting(mut self, metrics: &Metrics) -> Self {
+        self.foreign.metrics = Some(metrics.foreign(&self.stream));
+        self
     }
 
     /// The name of the stream.

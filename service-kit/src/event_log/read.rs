@@ -10,6 +10,7 @@ use events::{CommandId, Position, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::foreign::is_foreign;
 use super::{COMMAND_ID_HEADER, EventLog, Followed, Guard};
 
 /// Code of "no message found".
@@ -52,6 +53,12 @@ impl Stored {
         Guard::behind(self.position)
     }
 
+    /// Whether no writer of the log wrote it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        is_foreign(&self.subject, |name| self.header(name).is_some())
+    }
+
     /// The value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<String> {
@@ -76,12 +83,18 @@ struct RawMessage {
 }
 
 impl EventLog {
-    /// The last message on one literal subject.
+    /// The last message of a writer on one literal subject. Whoever writes behind it takes the guard of
+    /// [`EventLog::top`].
     ///
     /// # Errors
-    /// [`ReadError`]: decide nothing.
+    /// As for [`EventLog::top`].
     pub async fn last(&self, subject: &str) -> Result<Option<Stored>, ReadError> {
-        self.get(&json!({ "last_by_subj": subject })).await
+        Ok(self.top(subject).await?.last)
+    }
+
+    /// The last message that fits a filter, whoever wrote it.
+    pub(super) async fn newest_on(&self, filter: &str) -> Result<Option<Stored>, ReadError> {
+        self.get(&json!({ "last_by_subj": filter })).await
     }
 
     /// The message at a position; `None` when it was erased or never was.
@@ -124,10 +137,13 @@ impl EventLog {
                 .filter(|(_, head)| head.as_ref().is_some_and(|head| head.position <= through))
                 .min_by_key(|(_, head)| head.as_ref().map(|head| head.position));
             let Some((subject, head)) = found else { break };
-            let Some(Stored { position, stored_at, payload, .. }) = head.take() else { break };
+            let Some(message) = head.take() else { break };
+            let is_foreign = message.is_foreign();
+            let Stored { position, stored_at, payload, .. } = message;
             *head = self.next(subject, position).await?;
             let subject = subject.to_owned();
-            messages.push(Followed { subject, position, stored_at, pending: 0, payload });
+            let pending = 0;
+            messages.push(Followed { subject, position, stored_at, pending, payload, is_foreign });
         }
         Ok(messages)
     }

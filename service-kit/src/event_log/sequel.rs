@@ -59,10 +59,10 @@ impl EventLog {
     /// stream alone and finds nothing when that message is gone (2.15.1, tried); under any other filter it
     /// searches.
     async fn newest(&self, subjects: &[&str]) -> Result<Option<Stored>, ReadError> {
-        let mut newest = self.last(">").await?;
+        let mut newest = self.newest_on(">").await?;
         if newest.is_none() {
             for subject in subjects {
-                let last = self.last(subject).await?;
+                let last = self.newest_on(subject).await?;
                 let position = |of: &Option<Stored>| of.as_ref().map(|stored| stored.position);
                 if position(&last) > position(&newest) {
                     newest = last;

@@ -15,6 +15,7 @@ use events::{Position, Timestamp, subjects};
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
+use super::foreign::is_foreign;
 use super::provision::{MADE_BY_ROSTER, STREAM_NOT_FOUND};
 use super::read::refusal;
 use super::{EventLog, ProvisionError, ReadError};
@@ -214,6 +215,12 @@ impl Task {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// Whether no writer of the stream wrote it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        is_foreign(self.subject(), |name| self.header(name).is_some())
     }
 
     /// What it holds.

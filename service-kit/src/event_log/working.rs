@@ -59,7 +59,12 @@ impl EventLog {
             .take_until(stop.cancelled())
             .map(|task| {
                 async move {
-                    work(task?).await;
+                    let task = task?;
+                    if task.is_foreign() {
+                        self.passes_over(task.subject(), task.position);
+                        return task.done().await;
+                    }
+                    work(task).await;
                     Ok(())
                 }
                 .boxed()

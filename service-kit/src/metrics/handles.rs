@@ -78,6 +78,13 @@ impl Metrics {
         }
     }
 
+    /// Watches the foreign messages of one stream.
+    #[must_use]
+    pub fn foreign(&self, stream: &str) -> ForeignMetrics {
+        let stream: Value = stream.to_owned().into();
+        ForeignMetrics { messages: self.table().foreign.with([self.service(), stream]) }
+    }
+
     /// Watches the waits for one kind of views.
     #[must_use]
     pub fn views(&self, views: &'static str) -> ViewsMetrics {
@@ -242,6 +249,19 @@ impl LogMetrics {
     /// An append is sent again.
     pub fn sent_again(&self) {
         self.retries.inc();
+    }
+}
+
+/// Of the messages in one stream that none of its writers wrote.
+#[derive(Clone)]
+pub struct ForeignMetrics {
+    messages: Counter,
+}
+
+impl ForeignMetrics {
+    /// One is passed over.
+    pub fn passed_over(&self) {
+        self.messages.inc();
     }
 }
 

@@ -36,8 +36,9 @@ use tokio::time::timeout;
 use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
-    CheckMetrics, ErasureMetrics, GenerationMetrics, HashMetrics, InFlight, LogMetrics,
-    MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics, ViewsMetrics,
+    CheckMetrics, ErasureMetrics, ForeignMetrics, GenerationMetrics, HashMetrics, InFlight,
+    LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics,
+    ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -139,6 +140,8 @@ table! {
     append_duration: Seconds = "roster_log_append_duration_seconds" ["service", "stream"];
     /// Appends that were sent again, for want of an answer or of a place for a batch.
     append_retries: Count = "roster_log_append_retries_total" ["service", "stream"];
+    /// Messages that no writer of the stream wrote, passed over.
+    foreign: Count = "roster_log_foreign_messages_total" ["service", "stream"];
     /// Bytes that a stream holds.
     stream_bytes: Gauged = "roster_stream_bytes" ["service", "stream"];
     /// Bytes that a stream has room for.

@@ -12,6 +12,7 @@
 mod erasure;
 mod event_log;
 mod follow;
+mod foreign;
 mod provision;
 mod remote_keys;
 mod revocations;
