@@ -316,7 +316,7 @@ impl Throttle for NatsThrottle {
 
     async fn allow(
         &self,
-        counted: Counted<'_>,
+        counted: Counted,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ThrottleError> {
         if !self.settings.enabled {
@@ -326,7 +326,7 @@ impl Throttle for NatsThrottle {
         let mails = (settings.mails_max, settings.mails_window_s);
         let requests = (settings.requests_max, settings.requests_window_s);
         let (policy, key, (max, window_s)) = match counted {
-            Counted::MailTo(email) => ("mails", email.canonical().as_bytes().to_vec(), mails),
+            Counted::MailAskedBy(user) => ("mails", user.as_uuid().as_bytes().to_vec(), mails),
             Counted::RegistrationFrom(address) => ("registrations", network(address), requests),
             Counted::ResetRequestFrom(address) => ("resets", network(address), requests),
             Counted::PasswordSetFrom(address) => ("password-sets", network(address), requests),

@@ -182,6 +182,7 @@ impl Metrics {
             put_off: mails("put_off"),
             parked: mails("parked"),
             failed: mails("failed"),
+            capped: mails("capped"),
         }
     }
 
@@ -402,6 +403,7 @@ pub struct MailMetrics {
     put_off: Counter,
     parked: Counter,
     failed: Counter,
+    capped: Counter,
 }
 
 impl MailMetrics {
@@ -423,6 +425,11 @@ impl MailMetrics {
     /// An order could not even be put aside, and is tried again later.
     pub fn failed(&self) {
         self.failed.inc();
+    }
+
+    /// A mail is not sent, since its address got enough of its kind.
+    pub fn capped(&self) {
+        self.capped.inc();
     }
 }
 
