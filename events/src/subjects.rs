@@ -20,10 +20,13 @@ pub const SESSIONS_STREAM_SUBJECTS: [&str; 3] = ["ev.session.*.*", "rv.session.*
 pub const MAILS_STREAM: &str = "MAILS";
 
 /// The subjects [`MAILS_STREAM`] takes in.
-pub const MAILS_STREAM_SUBJECTS: [&str; 2] = ["mail.order.*", "mail.parked.*"];
+pub const MAILS_STREAM_SUBJECTS: [&str; 3] = ["mail.order.*", "mail.notice.*", "mail.parked.*"];
 
-/// Mails that are still to be sent.
+/// Mails that are still to be sent, except notices. Notices of before there was a queue for them are among these.
 pub const MAIL_ORDERS_FILTER: &str = "mail.order.*";
+
+/// Notices that are still to be sent.
+pub const MAIL_NOTICES_FILTER: &str = "mail.notice.*";
 
 /// Mails that could not be sent.
 pub const PARKED_MAILS_FILTER: &str = "mail.parked.*";
@@ -123,6 +126,12 @@ pub fn session_erasure(user: UserId) -> String {
 #[must_use]
 pub fn mail_order(id: uuid::Uuid) -> String {
     format!("mail.order.{}", id.hyphenated())
+}
+
+/// A notice that is to be sent: a mail that nobody waits for. `id` is that of the order.
+#[must_use]
+pub fn mail_notice(id: uuid::Uuid) -> String {
+    format!("mail.notice.{}", id.hyphenated())
 }
 
 /// A mail that could not be sent.

@@ -124,6 +124,7 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "ev.session.*.*", "appends the facts about a session"),
     row(&[CommandApi], Publish, "rv.session.*", "tells that a session ended"),
     row(&[CommandApi, Reactor], Publish, "mail.order.*", "asks for a mail"),
+    row(&[CommandApi, Reactor], Publish, "mail.notice.*", "asks for a notice"),
     row(&[Reactor], Publish, "mail.parked.*", "puts a mail aside that cannot be sent"),
 
     row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USERS", "refuses to run on a stream that is configured wrongly"),
@@ -133,8 +134,9 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "the same for sessions"),
     row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
     row(&[CommandApi], Publish, "$KV.THROTTLE.>", "counts attempts, so that passwords cannot be guessed"),
-    row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
-    row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the attempts from the leader"),
+    row(&[Reactor], Publish, "$KV.THROTTLE.sent.*", "counts mails by address, and touches no count of attempts"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the counts from the leader"),
 
     // Always under a name in the subject, which the server holds the payload to. The other subject,
     // without one, takes a name out of the payload: it could make the mailer's consumer anew (tried).
@@ -183,6 +185,10 @@ const TABLE: &[Permission] = &[
     row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.mailer", "learns how much is left to send"),
     row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer", "pulls the orders"),
     row(&[Reactor], Publish, "$JS.ACK.MAILS.mailer.>", "says that a mail is sent"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.notices", "learns how many notices are left to send"),
+    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.notices", "pulls the notices"),
+    row(&[Reactor], Publish, "$JS.ACK.MAILS.notices.>", "says that a notice is sent"),
+    row(&[Reactor], Publish, "$JS.ACK.*.*.MAILS.notices.>", "says that a notice is sent"),
     // The form that a server uses once `js_ack_fc_v2` is on: domain and account come first.
     row(&[Reactor], Publish, "$JS.ACK.*.*.USERS.mailer.>", "says that a fact is worked on"),
     row(&[Reactor], Publish, "$JS.ACK.*.*.MAILS.mailer.>", "says that a mail is sent"),

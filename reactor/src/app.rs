@@ -1,4 +1,4 @@
-//! Building and running: three loops until it is told to stop.
+//! Building and running: four loops until it is told to stop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use events::{Event, Fact, Position, Timestamp, feed, subjects};
 use service_kit::config::Settings;
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
-    feed_stream, mailer_events, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
-    users_stream,
+    feed_stream, mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream,
+    snapshots_stream, throttle_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::eraser::{ERASED_AT_ONCE_MAX, Eraser};
+use crate::gate::Gate;
 use crate::letters::Letters;
 use crate::mailer::{Mailer, Memory, age};
 use crate::orders::{OrderedBy, orders};
@@ -30,9 +31,11 @@ use crate::transport::{SetupError, Transport, sender};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "reactor";
-/// Messages worked on at once, by each of the two loops of the mails.
+/// Messages worked on at once, by the loop of the events and by that of the mails that somebody waits for.
 const AT_ONCE_MAX: usize = 8;
-/// The same by the third. Nearly all of the log leads to no erasure and is passed at once.
+/// The same by the loop of the notices: fewer, so that a slow mail server has room for the others.
+const NOTICES_AT_ONCE_MAX: usize = 4;
+/// The same by the loop of the erasures. Nearly all of the log leads to no erasure and is passed at once.
 const ERASURES_AT_ONCE_MAX: usize = 64;
 /// Pause before an event is worked on again whose orders could not be placed.
 const EVENT_PUT_OFF: Duration = Duration::from_secs(2);
@@ -71,6 +74,7 @@ struct Work {
     mailer: Mailer,
     events: ConsumerSpec,
     orders: ConsumerSpec,
+    notices: ConsumerSpec,
     eraser: Arc<Eraser>,
     /// The event that cannot be read, if there is one.
     unreadable: Mutex<Option<(Position, String)>>,
@@ -88,7 +92,8 @@ impl App {
         let transport = Transport::open(&settings.mail)?;
         let key = |file| SecretKey::read(&settings.secrets.dir.join(file));
         let links = Links::new(key(LINK_KEY_FILE)?);
-        let orders = MailOrders::new(&key(MAIL_KEY_FILE)?)?;
+        let mail_key = key(MAIL_KEY_FILE)?;
+        let orders = MailOrders::new(&mail_key)?;
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let open = async |spec: &StreamSpec| {
@@ -99,6 +104,7 @@ impl App {
         let users = open(&users_stream(log)).await?.watched(metrics);
         let mails = open(&mails_stream(log)).await?.watched(metrics);
         mails.watch_room(metrics);
+        let gate = Gate::new(open(&throttle_stream(log)).await?, &mail_key, settings);
         let snapshots = open(&snapshots_stream(log, &settings.feed)).await?;
         snapshots.watch_room(metrics);
         let eraser = Eraser {
@@ -127,6 +133,7 @@ impl App {
                 orders,
                 links,
                 letters: Letters::new(from, &mail.link_base),
+                gate,
                 transport,
                 settings: mail.clone(),
                 memory: Mutex::new(Memory::default()),
@@ -134,12 +141,14 @@ impl App {
             },
             events: mailer_events(),
             orders: mailer_orders(),
+            notices: mailer_notices(),
             eraser,
             unreadable: Mutex::new(None),
             tracer: tracer.clone(),
         };
         work.mailer.users.verify_consumer(&work.events).await?;
         work.mailer.mails.verify_consumer(&work.orders).await?;
+        work.mailer.mails.verify_consumer(&work.notices).await?;
         Ok(Self { work: Arc::new(work) })
     }
 
@@ -160,13 +169,17 @@ impl App {
 
     /// Runs until `stop`, then brings what was begun to its end.
     pub async fn run(self, stop: CancellationToken) {
-        let Work { mailer, events, orders, eraser, .. } = &*self.work;
+        let Work { mailer, events, orders, notices, eraser, .. } = &*self.work;
         tracing::info!("the reactor follows events and orders");
         tokio::join!(
             // Events become orders.
             mailer.users.work_off(events, AT_ONCE_MAX, &stop, |task| self.work.order(task)),
             // Orders become mails.
             mailer.mails.work_off(orders, AT_ONCE_MAX, &stop, |task| mailer.carry_out(task)),
+            // Those of notices in a queue of their own.
+            mailer
+                .mails
+                .work_off(notices, NOTICES_AT_ONCE_MAX, &stop, |task| { mailer.carry_out(task) }),
             // Deletions become erasures.
             eraser.users.work_off(&eraser.causes, ERASURES_AT_ONCE_MAX, &stop, |task| {
                 eraser.carry_out(task)
@@ -275,6 +288,7 @@ impl Work {
         for (log, consumer, filter) in [
             (&self.mailer.users, &self.events, subjects::USER_EVENTS_FILTER),
             (&self.mailer.mails, &self.orders, subjects::MAIL_ORDERS_FILTER),
+            (&self.mailer.mails, &self.notices, subjects::MAIL_NOTICES_FILTER),
         ] {
             let backlog = log.verify_consumer(consumer).await.map_err(|e| e.to_string())?;
             if backlog.pending == 0 {

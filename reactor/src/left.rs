@@ -150,6 +150,7 @@ impl Streams {
     async fn find_mails(&self, user: UserId, left: &mut Vec<LeftMessage>) -> Result<(), LeftError> {
         for (filter, what) in [
             (subjects::MAIL_ORDERS_FILTER, "a mail that waits; it goes by itself"),
+            (subjects::MAIL_NOTICES_FILTER, "a notice that waits; it goes by itself"),
             (subjects::PARKED_MAILS_FILTER, "a parked mail; see `roster parked`"),
         ] {
             let mut behind = Position::default();

@@ -1,10 +1,14 @@
 //! The reactor: sends the mails, and erases who is deleted.
 //!
-//! # Three loops
-//! The third one erases (`eraser.rs`, ADR 15). Of the two of the mails the first reads the events of users and turns them into orders for mails; the second carries out the
-//! orders, those of the first and those that the command side places. An order waits in the work queue
-//! `MAILS` until its mail was taken by the mail server, so that a mail server that is down loses nothing
-//! and holds up no command.
+//! # Four loops
+//! The last one erases (`eraser.rs`, ADR 15). Of the three of the mails the first reads the events of users and turns
+//! them into orders for mails; the second carries out the orders of mails that somebody waits for, the third those of
+//! notices, so that a reset never waits behind them. Orders come from the first loop and from the command side. An
+//! order waits in the work queue `MAILS` until its mail was taken by the mail server, so that a mail server that is
+//! down loses nothing and holds up no command.
+//!
+//! # How many mails go out
+//! Every mail passes one gate, which counts by address and kind (`gate.rs`, `quota.rs`, ADR 26).
 //!
 //! # How often a mail goes out
 //! At least once, and nearly always exactly once. A mail goes out twice when the reactor dies, or loses
@@ -24,11 +28,13 @@
 
 mod app;
 mod eraser;
+mod gate;
 mod left;
 mod letters;
 mod mailer;
 mod orders;
 mod parked;
+mod quota;
 mod transport;
 
 pub use app::{App, SERVICE, StartError};

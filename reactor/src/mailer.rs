@@ -8,7 +8,6 @@ use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkRecord, LinkStanding,
     Position, Snapshot, Status, Timestamp, User, UserId, UserRevocation, subjects,
 };
-use lettre::Message;
 use serde_json::from_slice;
 use service_kit::ambient;
 use service_kit::config;
@@ -18,7 +17,9 @@ use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
 use service_kit::metrics::MailMetrics;
 use uuid::Uuid;
 
+use crate::gate::{Admission, Gate, GateError, MailKind, millis};
 use crate::letters::{Letter, LetterError, Letters, Way};
+use crate::quota::{Candidate, ResetState};
 use crate::transport::{MailName, SendError, Transport};
 
 /// First pause before an order is tried again; doubled each time.
@@ -37,6 +38,7 @@ pub(crate) struct Mailer {
     pub orders: MailOrders,
     pub links: Links,
     pub letters: Letters,
+    pub gate: Gate,
     pub transport: Transport,
     pub settings: config::Mail,
     pub memory: Mutex<Memory>,
@@ -66,6 +68,10 @@ enum Failure {
     Letter(#[from] LetterError),
     #[error(transparent)]
     Send(#[from] SendError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error("it waits for its turn")]
+    Early(Duration),
     #[error("the order cannot be opened")]
     Sealed,
     #[error("it waited too long")]
@@ -78,6 +84,8 @@ impl Failure {
         match self {
             Self::Log(_)
             | Self::Record(_)
+            | Self::Gate(_)
+            | Self::Early(_)
             | Self::Send(SendError::NotNow(_) | SendError::Trouble(_)) => true,
             Self::Unreadable
             | Self::Letter(_)
@@ -98,6 +106,26 @@ struct Recipient {
     cutoff: Cutoff,
 }
 
+/// One mail of an order, before anybody knows whether it may go.
+struct Draft {
+    kind: MailKind,
+    to: EmailAddress,
+    /// The link in it, and how long it lives, in seconds.
+    link: Option<(LinkKind, u64)>,
+    /// The new address, in a link to confirm it.
+    new_email: Option<String>,
+}
+
+impl Draft {
+    fn notice(kind: MailKind, to: &EmailAddress) -> Self {
+        Self { kind, to: to.clone(), link: None, new_email: None }
+    }
+
+    fn link(kind: MailKind, to: &EmailAddress, link: LinkKind, life_s: u64) -> Self {
+        Self { link: Some((link, life_s)), ..Self::notice(kind, to) }
+    }
+}
+
 impl Mailer {
     /// Takes one order to its end for now.
     pub(crate) async fn carry_out(&self, task: Task) {
@@ -108,6 +136,11 @@ impl Mailer {
         let failure = match self.attempt(id, &task).await {
             Ok(()) => {
                 self.acknowledge(task.done().await, position);
+                return;
+            }
+            Err(Failure::Early(pause)) => {
+                tracing::debug!(order = %id, pause_s = pause.as_secs(), "a notice waits for its turn");
+                self.acknowledge(task.put_off(pause).await, position);
                 return;
             }
             Err(failure) => failure,
@@ -160,12 +193,11 @@ impl Mailer {
         if age(task.stored_at) >= Duration::from_secs(self.settings.give_up_s) {
             return Err(Failure::TooOld);
         }
-        let now = ambient::now();
-        let mails = Box::pin(self.compose(&order, now)).await?;
-        if mails.is_empty() {
+        let Some(recipient) = self.recipient_of(&order.mail).await? else {
             tracing::debug!(order = %id, kind = order.mail.kind(), "there is nobody to write to");
-        }
-        for (number, message) in (1..).zip(mails) {
+            return Ok(());
+        };
+        for (number, draft) in (1..).zip(self.drafts(&order, &recipient)?) {
             let name = MailName { order: id, number };
             if self.memory().handed_over.contains(&name) {
                 continue;
@@ -174,13 +206,69 @@ impl Mailer {
             if task.still_at_it().await.is_err() {
                 return Err(ReadError::Unavailable("the bus is gone".to_owned()).into());
             }
-            let sent = self.transport.send(name, message, now).await;
-            self.remember(name, &sent);
-            sent?;
-            tracing::info!(order = %id, kind = order.mail.kind(), number, "a mail is sent");
-            self.metrics.sent();
+            // What comes after a mail that is not sent is not sent either.
+            if !Box::pin(self.dispatch(&order, name, &draft, &recipient)).await? {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Takes one mail through the gate and hands it over; `false` when it is not to be sent.
+    async fn dispatch(
+        &self,
+        order: &MailOrder,
+        name: MailName,
+        draft: &Draft,
+        recipient: &Recipient,
+    ) -> Result<bool, Failure> {
+        let now = ambient::now();
+        let mut reset = None;
+        if let Some((link, life_s)) = draft.link {
+            // A cap must not be used up by what leads to no mail.
+            let record = self.link_record(link, recipient.user.id).await?.0;
+            if LinkRecord::standing(record, order.id, order.ordered_at) == LinkStanding::Void {
+                tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
+                return Ok(false);
+            }
+            reset = (link == LinkKind::ResetPassword).then(|| ResetState {
+                serial: record.and_then(|record| record.serial),
+                bound_to: recipient.credential.max(recipient.cutoff.position),
+                life_ms: life_s.saturating_mul(1_000),
+            });
+        }
+        let candidate =
+            Candidate { order: order.id, ordered_at_ms: millis(order.ordered_at), reset };
+        let permit = match self.gate.admit(draft.kind, &draft.to, &candidate, now).await? {
+            Admission::Go(permit) => permit,
+            Admission::Later(pause) => return Err(Failure::Early(pause)),
+            Admission::Never => {
+                let kind = order.mail.kind();
+                tracing::info!(order = %order.id, kind, "an address got enough mails of a kind: no mail");
+                self.metrics.capped();
+                return Ok(false);
+            }
+        };
+        let way = match draft.link {
+            None => None,
+            Some((kind, life_s)) => {
+                let serial = permit.repeat().unwrap_or(order.id);
+                if !self.link_stands(order, kind, recipient.user.id, serial).await? {
+                    return Ok(false);
+                }
+                let expires_at = now.plus_seconds(life_s);
+                Some(self.way(kind, serial, recipient, expires_at, draft.new_email.as_deref()))
+            }
+        };
+        let letter = letter(draft.kind, way).ok_or(LetterError::Build)?;
+        let message = self.letters.write(&letter, permit.to(), order.id, name.number, now)?;
+        let sent = self.transport.send(permit, name, message, now).await;
+        self.remember(name, &sent);
+        sent?;
+        let (kind, number) = (order.mail.kind(), name.number);
+        tracing::info!(order = %order.id, kind, number, "a mail is sent");
+        self.metrics.sent();
+        Ok(true)
     }
 
     fn remember(&self, name: MailName, sent: &Result<(), SendError>) {
@@ -205,9 +293,9 @@ impl Mailer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The mails of an order, none when there is nobody to write to.
-    async fn compose(&self, order: &MailOrder, now: Timestamp) -> Result<Vec<Message>, Failure> {
-        let user = match &order.mail {
+    /// Whom the mails of an order go to, if there is anybody.
+    async fn recipient_of(&self, mail: &Mail) -> Result<Option<Recipient>, Failure> {
+        let user = match mail {
             Mail::ResetPassword { claim } | Mail::AddressTaken { claim } => {
                 self.holder(claim).await?
             }
@@ -216,62 +304,57 @@ impl Mailer {
             | Mail::EmailChange { user, .. }
             | Mail::PasswordChanged { user } => Some(*user),
         };
-        let Some(user) = user else { return Ok(Vec::new()) };
-        let Some(to) = self.recipient(user).await? else { return Ok(Vec::new()) };
-        let active = to.user.status == Status::Active;
-        let life = &self.settings;
-        let letter = |letter: &Letter, address: &EmailAddress, number| {
-            self.letters.write(letter, address, order.id, number, now)
-        };
-        let stands = async |kind: LinkKind| self.link_stands(order, kind, to.user.id).await;
-        let way = |kind, life_s, new_email: Option<&str>| {
-            self.way(order, kind, &to, now.plus_seconds(life_s), new_email)
-        };
-        match &order.mail {
+        match user {
+            Some(user) => self.recipient(user).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The mails of an order in the order in which they go out; none when nobody is to be written to.
+    fn drafts(&self, order: &MailOrder, to: &Recipient) -> Result<Vec<Draft>, Failure> {
+        let is_active = to.user.status == Status::Active;
+        let (address, life) = (&to.address, &self.settings);
+        let drafts = match &order.mail {
             Mail::ResetPassword { .. } => {
-                let kind = LinkKind::ResetPassword;
-                if !active || !stands(kind).await? {
-                    return Ok(Vec::new());
-                }
-                let mail = Letter::ResetPassword(way(kind, life.reset_link_s, None));
-                Ok(vec![letter(&mail, &to.address, 1)?])
+                let link = (LinkKind::ResetPassword, life.reset_link_s);
+                vec![Draft::link(MailKind::ResetPassword, address, link.0, link.1)]
             }
             Mail::SetPassword { .. } => {
-                let kind = LinkKind::SetPassword;
-                if !active || !stands(kind).await? {
-                    return Ok(Vec::new());
-                }
-                let mail = Letter::SetPassword(way(kind, life.set_password_link_s, None));
-                Ok(vec![letter(&mail, &to.address, 1)?])
+                let link = (LinkKind::SetPassword, life.set_password_link_s);
+                vec![Draft::link(MailKind::SetPassword, address, link.0, link.1)]
             }
+            Mail::VerifyEmail { .. } if to.user.email_verified => Vec::new(),
             Mail::VerifyEmail { .. } => {
-                let kind = LinkKind::VerifyEmail;
-                if !active || to.user.email_verified || !stands(kind).await? {
-                    return Ok(Vec::new());
-                }
-                let mail = Letter::VerifyEmail(way(kind, life.verify_link_s, None));
-                Ok(vec![letter(&mail, &to.address, 1)?])
+                let link = (LinkKind::VerifyEmail, life.verify_link_s);
+                vec![Draft::link(MailKind::VerifyEmail, address, link.0, link.1)]
             }
-            Mail::EmailChange { new_email, epoch, .. } => {
+            Mail::EmailChange { epoch: Some(epoch), .. } if *epoch != to.cutoff.position => {
                 // A mail server that was slow, or made to be, must not bring a change over its owner's recovery.
-                let recovered = epoch.is_some_and(|epoch| epoch != to.cutoff.position);
-                if !active || recovered || !stands(LinkKind::ConfirmEmail).await? {
-                    return Ok(Vec::new());
-                }
+                Vec::new()
+            }
+            Mail::EmailChange { new_email, .. } => {
                 let new = EmailAddress::parse(new_email).map_err(|_| LetterError::Address)?;
                 let life_s = life.email_link_s;
                 let confirm =
-                    Letter::ConfirmEmail(way(LinkKind::ConfirmEmail, life_s, Some(new_email)));
-                let notice = Letter::EmailWillChange(way(LinkKind::AbortEmail, life_s, None));
+                    Draft::link(MailKind::ConfirmEmail, &new, LinkKind::ConfirmEmail, life_s);
+                let notice =
+                    Draft::link(MailKind::EmailWillChange, address, LinkKind::AbortEmail, life_s);
                 // The address that nobody has written to yet comes first. When it takes no mail, the
                 // change cannot happen, and there is nothing to tell.
-                Ok(vec![letter(&confirm, &new, 1)?, letter(&notice, &to.address, 2)?])
+                vec![Draft { new_email: Some(new_email.clone()), ..confirm }, notice]
             }
             Mail::PasswordChanged { .. } => {
-                Ok(vec![letter(&Letter::PasswordChanged, &to.address, 1)?])
+                vec![Draft::notice(MailKind::PasswordChanged, address)]
             }
-            Mail::AddressTaken { .. } => Ok(vec![letter(&Letter::AddressTaken, &to.address, 1)?]),
-        }
+            Mail::AddressTaken { .. } => vec![Draft::notice(MailKind::AddressTaken, address)],
+        };
+        // Nobody follows the link of a disabled user, and a notice to an address that nobody has proven is a mail to
+        // a stranger.
+        let may_go = |draft: &Draft| {
+            (is_active || draft.link.is_none())
+                && (to.user.email_verified || !draft.kind.is_notice())
+        };
+        Ok(drafts.into_iter().filter(may_go).collect())
     }
 
     /// Who has the address of a claim.
@@ -306,28 +389,41 @@ impl Mailer {
         Ok(Cutoff::of(revocation, last.position))
     }
 
-    /// Makes the link of an order the good one, unless it is void.
+    /// The record of the good link of a kind, with the guard on it.
+    async fn link_record(
+        &self,
+        kind: LinkKind,
+        user: UserId,
+    ) -> Result<(Option<LinkRecord>, Guard), Failure> {
+        let Top { last, guard } = self.users.top(&subjects::link(kind.purpose(), user)).await?;
+        let record = last.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
+        Ok((record.transpose().map_err(|_| Failure::Unreadable)?, guard))
+    }
+
+    /// Makes the link of an order the good one, unless it is void. The serial is the order's, so that the same order
+    /// carried out twice makes the same link, or that of the good link, which is mailed once more.
     async fn link_stands(
         &self,
         order: &MailOrder,
         kind: LinkKind,
         user: UserId,
+        serial: Uuid,
     ) -> Result<bool, Failure> {
         let subject = subjects::link(kind.purpose(), user);
         let mut outcome = Outcome::Conflict;
         for _ in 0..RECORD_TRIES_MAX {
-            let Top { last, guard } = self.users.top(&subject).await?;
-            let record = last.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
-            let record = record.transpose().map_err(|_| Failure::Unreadable)?;
-            match LinkRecord::standing(record, serial(order), order.ordered_at) {
-                LinkStanding::Good => return Ok(true),
-                LinkStanding::Void => {
-                    tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
-                    return Ok(false);
-                }
-                LinkStanding::Newest => {}
+            let (record, guard) = self.link_record(kind, user).await?;
+            if record.is_some_and(|record| record.serial == Some(serial)) {
+                return Ok(true);
             }
-            let record = LinkRecord { serial: Some(serial(order)), ordered_at: order.ordered_at };
+            let is_repeated = serial != order.id;
+            if is_repeated
+                || LinkRecord::standing(record, serial, order.ordered_at) == LinkStanding::Void
+            {
+                tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
+                return Ok(false);
+            }
+            let record = LinkRecord { serial: Some(serial), ordered_at: order.ordered_at };
             let record = serde_json::to_vec(&record).map_err(|_| Failure::Unreadable)?;
             // A command of its own: an order that failed behind its record is not in doubt about it.
             let command = CommandId::from_uuid(ambient::new_uuid());
@@ -348,8 +444,8 @@ impl Mailer {
 
     fn way(
         &self,
-        order: &MailOrder,
         kind: LinkKind,
+        serial: Uuid,
         to: &Recipient,
         expires_at: Timestamp,
         new_email: Option<&str>,
@@ -357,7 +453,7 @@ impl Mailer {
         let link = Link {
             kind,
             user: to.user.id,
-            serial: serial(order),
+            serial,
             expires_at,
             new_email: new_email.map(str::to_owned),
         };
@@ -367,9 +463,17 @@ impl Mailer {
     }
 }
 
-/// The serial of the link of an order: the same order carried out twice makes the same link.
-const fn serial(order: &MailOrder) -> Uuid {
-    order.id
+/// The letter of a kind; `None` where a link is missing.
+fn letter(kind: MailKind, way: Option<Way>) -> Option<Letter> {
+    Some(match kind {
+        MailKind::ResetPassword => Letter::ResetPassword(way?),
+        MailKind::SetPassword => Letter::SetPassword(way?),
+        MailKind::VerifyEmail => Letter::VerifyEmail(way?),
+        MailKind::ConfirmEmail => Letter::ConfirmEmail(way?),
+        MailKind::EmailWillChange => Letter::EmailWillChange(way?),
+        MailKind::PasswordChanged => Letter::PasswordChanged,
+        MailKind::AddressTaken => Letter::AddressTaken,
+    })
 }
 
 /// How long ago something was.

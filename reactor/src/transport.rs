@@ -13,6 +13,8 @@ use tokio::time::timeout;
 use url::{Host, Url};
 use uuid::Uuid;
 
+use crate::gate::Permit;
+
 /// One step of the conversation with the mail server.
 const STEP_MAX: Duration = Duration::from_secs(10);
 /// The whole of it. Less than the time in which an order must be acknowledged.
@@ -101,9 +103,10 @@ impl Transport {
         }
     }
 
-    /// Hands a mail over. `Ok`: somebody else answers for it now.
+    /// Hands a mail over that has a permit. `Ok`: somebody else answers for it now.
     pub(crate) async fn send(
         &self,
+        _permit: Permit,
         name: MailName,
         message: Message,
         now: Timestamp,

@@ -10,7 +10,8 @@ use serde_json::json;
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    ConsumerSpec, EventLog, Limits, ProvisionError, Start, erasures, mailer_events, mailer_orders,
+    ConsumerSpec, EventLog, Limits, ProvisionError, Start, erasures, mailer_events, mailer_notices,
+    mailer_orders,
 };
 use service_kit::nats;
 use views::{Generations, Views};
@@ -54,6 +55,7 @@ pub async fn run(settings: Settings, args: LagArgs) -> anyhow::Result<ExitCode> 
     for (name, spec) in [
         ("reactor: events for mails", mailer_events()),
         ("reactor: mails", mailer_orders()),
+        ("reactor: notices", mailer_notices()),
         ("reactor: erasures", erasures()),
     ] {
         followers.push(of_consumer(name, &spec, &log(spec.stream())).await?);

@@ -9,7 +9,7 @@ use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
-    mailer_events, mailer_orders, mails_stream, operations_stream, sessions_stream,
+    mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, sessions_stream,
     snapshots_stream, throttle_stream, users_stream,
 };
 use service_kit::metrics::Metrics;
@@ -103,8 +103,8 @@ fn streams(settings: &Settings) -> [StreamSpec; 7] {
 }
 
 /// Every consumer that a service is given.
-fn consumers() -> [ConsumerSpec; 3] {
-    [mailer_events(), mailer_orders(), erasures()]
+fn consumers() -> [ConsumerSpec; 4] {
+    [mailer_events(), mailer_orders(), mailer_notices(), erasures()]
 }
 
 /// Makes the streams, and the consumers that services are given.

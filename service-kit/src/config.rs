@@ -256,7 +256,7 @@ section! {
         address_halving_s: u64,
         /// How long an attempt waits for others under way, in milliseconds.
         wait_max_ms: u64,
-        /// Mails to one account within `mails_window_s`.
+        /// Mails with a link of one kind to one address at once, and within `mails_window_s` after that.
         mails_max: u32,
         /// In seconds.
         mails_window_s: u64,
@@ -335,6 +335,8 @@ section! {
         verify_link_s: u64,
         /// Life of the links of a change of address, in seconds.
         email_link_s: u64,
+        /// Time in which one notice of a kind stands for all, in seconds.
+        notice_interval_s: u64,
         /// Age at which an order is parked, in seconds.
         give_up_s: u64,
     }

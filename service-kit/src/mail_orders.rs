@@ -83,6 +83,19 @@ impl Mail {
             Self::AddressTaken { .. } => "address_taken",
         }
     }
+
+    /// Whether nobody waits for it: it only says that something happened.
+    #[must_use]
+    pub const fn is_notice(&self) -> bool {
+        match self {
+            Self::PasswordChanged { .. } => true,
+            Self::ResetPassword { .. }
+            | Self::SetPassword { .. }
+            | Self::VerifyEmail { .. }
+            | Self::EmailChange { .. }
+            | Self::AddressTaken { .. } => false,
+        }
+    }
 }
 
 /// The id of the order that a cause leads to: the same each time, and as good as random otherwise.
@@ -139,7 +152,12 @@ impl MailOrders {
             Ok(message) => message,
             Err(error) => return Outcome::Refused(0, error.to_string()),
         };
-        let write = Write::new(subjects::mail_order(order.id), Guard::absent(), message);
+        let subject = if order.mail.is_notice() {
+            subjects::mail_notice(order.id)
+        } else {
+            subjects::mail_order(order.id)
+        };
+        let write = Write::new(subject, Guard::absent(), message);
         mails.append(&Append::new(CommandId::from_uuid(order.id), write)).await
     }
 }

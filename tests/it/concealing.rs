@@ -104,6 +104,7 @@ async fn the_owner_is_told_so_often_and_not_more() {
         ("ROSTER_REGISTRATION_CONCEAL_EXISTING", "true"),
         ("ROSTER_THROTTLE_ENABLED", "true"),
         ("ROSTER_THROTTLE_MAILS_MAX", "1"),
+        ("ROSTER_THROTTLE_MAILS_WINDOW_S", "900"),
     ])
     .await;
     let commands = system.commands();

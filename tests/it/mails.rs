@@ -130,6 +130,7 @@ async fn a_reset_is_done_once_and_ends_everything_before_it() {
     assert_eq!(void.code(), "invalid-token", "a newer link was sent");
     // A refused password uses nothing up.
     for (password, code) in [
+        (PASSWORD, "same-password"),
         ("short", "too-short"),
         ("password123", "common-password"),
         ("ada@example.com", "contains-context"),
@@ -165,6 +166,24 @@ async fn a_reset_is_done_once_and_ends_everything_before_it() {
         system.mails_to(ADA).iter().any(|mail| mail.link.is_none())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_password_is_not_replaced_by_itself() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    commands.register(ADA).await.expect(201);
+    let pair = commands.log_in(ADA, PASSWORD).await;
+    let bearer = commands.with_token(&pair.access);
+    let change = |current: &str| json!({"current_password": current, "new_password": PASSWORD});
+    let refused = bearer.post("/api/v1/auth/change-password", &change(PASSWORD)).await.expect(422);
+    assert_eq!(refused.body["errors"][0]["pointer"], "/new_password");
+    assert_eq!(refused.body["errors"][0]["code"], "same-password", "{refused:?}");
+    // Whoever does not know the present one learns nothing about it.
+    let wrong = bearer.post("/api/v1/auth/change-password", &change("wrong")).await.expect(403);
+    assert_eq!(wrong.code(), "wrong-password");
+    // Nothing has ended.
+    commands.refresh(&pair.refresh).await.expect(200);
 }
 
 /// Another password, another address, a disabled user: each voids what was sent before.
@@ -352,6 +371,7 @@ async fn bad_passwords_are_refused_and_good_ones_are_not() {
     };
     let long = "x".repeat(257);
     for (password, code) in [
+        (PASSWORD, "same-password"),
         ("short", "too-short"),
         (long.as_str(), "too-long"),
         ("Password123", "common-password"),

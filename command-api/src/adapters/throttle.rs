@@ -482,7 +482,7 @@ impl Throttle for NatsThrottle {
 
     async fn allow(
         &self,
-        counted: Counted<'_>,
+        counted: Counted,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ThrottleError> {
         if !self.settings.enabled {
@@ -492,8 +492,8 @@ impl Throttle for NatsThrottle {
         let start = Start::new(now);
         let (policy, from) = match counted {
             Counted::By(user, deed) => return self.allow_deed(user, deed, start).await,
-            Counted::MailTo(email) => {
-                let subject = self.subject("mails", email.canonical().as_bytes());
+            Counted::MailAskedBy(user) => {
+                let subject = self.subject("mails", user.as_uuid().as_bytes());
                 let limit = (settings.mails_max, settings.mails_window_s);
                 return self.count_window("mails", &subject, limit, start, true).await;
             }

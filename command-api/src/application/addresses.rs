@@ -34,8 +34,8 @@ impl Users {
         self.to_the_end(|users| async move {
             match users.log().load(user).await?.value {
                 UserState::Present(state) if state.email_verified => Ok(()),
-                UserState::Present(state) => {
-                    users.count(Counted::MailTo(&stored_address(&state)?)).await?;
+                UserState::Present(_) => {
+                    users.count(Counted::MailAskedBy(user)).await?;
                     users.mail(Mail::VerifyEmail { user }).await
                 }
                 UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
@@ -149,9 +149,7 @@ impl Users {
             // Before the password: whatever ends access from here on calls the change off.
             let epoch = Some(users.log().cutoff(user).await?.value.position);
             users.check_password(&caller, password).await?;
-            // Both addresses get a mail.
-            users.count(Counted::MailTo(&stored_address(&state)?)).await?;
-            users.count(Counted::MailTo(&new_email)).await?;
+            users.count(Counted::MailAskedBy(user)).await?;
             let new_email = new_email.as_given().to_owned();
             users.mail(Mail::EmailChange { user, new_email, epoch }).await
         })

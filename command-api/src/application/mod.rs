@@ -227,7 +227,7 @@ impl Users {
     }
 
     /// Counts what is limited by number alone.
-    async fn count(&self, counted: Counted<'_>) -> Result<(), CommandError> {
+    async fn count(&self, counted: Counted) -> Result<(), CommandError> {
         self.parts.throttle.allow(counted, ambient::now()).await?.map_err(CommandError::TooMany)
     }
 

@@ -25,9 +25,10 @@ pub enum Watched<'a> {
 
 /// What is counted without a verdict.
 #[derive(Debug, Clone, Copy)]
-pub enum Counted<'a> {
-    /// A mail to this account.
-    MailTo(&'a EmailAddress),
+pub enum Counted {
+    /// A mail that this user asks for. How many an address gets is counted by the reactor: a count here, where
+    /// anybody may ask, would let strangers use up what its owner needs.
+    MailAskedBy(UserId),
     /// A registration from this address, refused or not.
     RegistrationFrom(IpAddr),
     /// A request for a reset or for another mail from this address.
@@ -152,7 +153,7 @@ pub trait Throttle: Send + Sync {
     /// Counts one of a kind; the limit when there were enough.
     async fn allow(
         &self,
-        counted: Counted<'_>,
+        counted: Counted,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ThrottleError>;
 }

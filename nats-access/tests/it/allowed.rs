@@ -9,7 +9,7 @@ use nats_access::{Role, TestTrust};
 use tokio::time::timeout;
 
 use crate::support::{
-    MAILER, MAILS, Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, headers, make_streams,
+    MAILER, MAILS, NOTICES, Of, Peer, SESSIONS, STREAM, WAIT_MAX, account, headers, make_streams,
     operator_with_stream, text,
 };
 
@@ -176,14 +176,22 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
     let account = account(Of::Reactor);
     let operator = operator_with_stream(account).await;
     let mut reactor = Peer::connect(account, Role::Reactor).await;
-    for stream in [STREAM, MAILS] {
+    let bucket = r#"{"name":"KV_THROTTLE","subjects":["$KV.THROTTLE.>"],"max_msgs_per_subject":1}"#;
+    operator.request("$JS.API.STREAM.CREATE.KV_THROTTLE", headers(&[]), bucket).await;
+    for stream in [STREAM, MAILS, "KV_THROTTLE"] {
         let info = format!("$JS.API.STREAM.INFO.{stream}");
         let info = reactor.request(&info, headers(&[]), "").await;
         assert!(text(&info).contains(r#""config""#), "{}", text(&info));
     }
     operator.request("ev.user.one", headers(&[]), "fact").await;
     let guard = headers(&[("Nats-Expected-Last-Subject-Sequence", "0")]);
-    for subject in ["mail.order.one", "lk.verify.one", "mail.parked.other"] {
+    for subject in [
+        "mail.order.one",
+        "lk.verify.one",
+        "mail.parked.other",
+        "mail.notice.one",
+        "$KV.THROTTLE.sent.one",
+    ] {
         let stored = reactor.request(subject, guard.clone(), "order").await;
         assert!(text(&stored).contains(r#""seq""#), "{}", text(&stored));
     }
@@ -210,6 +218,13 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
         let info = consumer.info().await.unwrap();
         assert_eq!((info.num_pending, info.num_ack_pending), (0, 0));
     }
+    let notices: PullConsumer = context.get_consumer_from_stream(NOTICES, MAILS).await.unwrap();
+    let notice = pull(&notices).await;
+    assert_eq!(notice.subject.as_str(), "mail.notice.one");
+    notice.double_ack().await.unwrap();
+    let count = r#"{"last_by_subj":"$KV.THROTTLE.sent.one"}"#;
+    let count = reactor.request("$JS.API.STREAM.MSG.GET.KV_THROTTLE", headers(&[]), count).await;
+    assert!(text(&count).contains("$KV.THROTTLE.sent.one"), "{}", text(&count));
     let mails = jetstream::new(operator.client.clone()).get_stream(MAILS).await.unwrap();
     let state = mails.get_info().await.unwrap().state;
     assert_eq!(state.messages, 1, "what is done is gone, what is parked stays");

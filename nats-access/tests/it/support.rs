@@ -159,6 +159,9 @@ impl Peer {
     }
 }
 
+/// Name of the consumer of notices.
+pub const NOTICES: &str = "notices";
+
 /// The operator of an account, who has made the streams and the consumers of the mailer.
 pub async fn operator_with_stream(account: &Account) -> Peer {
     let operator = Peer::connect(account, Role::Operator).await;
@@ -176,7 +179,7 @@ pub async fn make_streams(operator: &Peer) {
         (SESSIONS, &["ev.session.*.*", "rv.session.*", "er.session.*"]),
         (FEED, &["users.v1.*.*", "sessions.v1.*.*"]),
         (SNAPSHOTS, &["snapshot.v1.*.*"]),
-        (MAILS, &["mail.order.*", "mail.parked.*"]),
+        (MAILS, &["mail.order.*", "mail.notice.*", "mail.parked.*"]),
     ] {
         let config = Config {
             name: name.to_owned(),
@@ -195,9 +198,13 @@ pub async fn make_streams(operator: &Peer) {
         };
         context.create_stream(config).await.unwrap();
     }
-    for (stream, filter) in [(STREAM, "ev.user.*"), (MAILS, "mail.order.*")] {
+    for (stream, name, filter) in [
+        (STREAM, MAILER, "ev.user.*"),
+        (MAILS, MAILER, "mail.order.*"),
+        (MAILS, NOTICES, "mail.notice.*"),
+    ] {
         let config = pull::Config {
-            durable_name: Some(MAILER.to_owned()),
+            durable_name: Some(name.to_owned()),
             filter_subject: filter.to_owned(),
             ..pull::Config::default()
         };

@@ -47,6 +47,8 @@ async fn whom_an_administrator_made_chooses_a_password_and_every_change_is_told(
     assert_eq!(system.verified(mail).await.kind, LinkKind::SetPassword);
 
     system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
+    // The link proves the address: a notice goes to no other.
+    system.happens(user, Actor::User(user), UserFact::EmailVerified).await;
     system.happens(user, Actor::User(user), UserFact::PasswordChanged).await;
     system.settled().await;
     reactor.end().await;

@@ -8,6 +8,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod caps;
 mod erasing;
 mod events_to_mails;
 mod links;

@@ -26,7 +26,7 @@ struct Told {
     over: usize,
 }
 
-struct MailServer {
+pub struct MailServer {
     address: SocketAddr,
     told: Arc<Mutex<Told>>,
 }
@@ -51,7 +51,7 @@ impl MailServer {
         server
     }
 
-    fn mails(&self) -> Vec<Received> {
+    pub fn mails(&self) -> Vec<Received> {
         self.told.lock().unwrap().mails.clone()
     }
 
@@ -95,7 +95,7 @@ async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> 
     }
 }
 
-async fn with_server(answers: &[&'static str], query: &str) -> (System, MailServer) {
+pub async fn with_server(answers: &[&'static str], query: &str) -> (System, MailServer) {
     let mut system = System::start().await;
     let server = MailServer::start(answers).await;
     system.settings.mail.transport = MailTransport::Smtp;

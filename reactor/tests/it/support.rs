@@ -9,7 +9,7 @@ use std::time::Duration;
 use events::{
     Actor, ClaimState, CommandId, Cutoff, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
     Position, Snapshot, Timestamp, UserFact, UserId, UserRevocation, UserState, feed, subjects,
-    subjects::MAIL_ORDERS_FILTER,
+    subjects::{MAIL_NOTICES_FILTER, MAIL_ORDERS_FILTER},
 };
 use local_stack::testing::{TempDir, temp_dir};
 use nats_access::{Account, Role, TestTrust};
@@ -17,8 +17,9 @@ use reactor::{App, ParkedMails, Streams};
 use service_kit::ambient;
 use service_kit::config::{MailTransport, Settings};
 use service_kit::event_log::{
-    Append, EventLog, Guard, Limits, Outcome, Write, erasures, feed_stream, mailer_events,
-    mailer_orders, mails_stream, sessions_stream, snapshots_stream, users_stream,
+    Append, EventLog, Guard, Limits, Outcome, THROTTLE_STREAM, Write, erasures, feed_stream,
+    mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
+    throttle_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -41,7 +42,7 @@ pub const ADA: &str = "Ada@example.com";
 
 fn trust() -> &'static TestTrust {
     static TRUST: OnceLock<TestTrust> = OnceLock::new();
-    TRUST.get_or_init(|| TestTrust::with_accounts(32))
+    TRUST.get_or_init(|| TestTrust::with_accounts(64))
 }
 
 /// Waits for a state; fails with the reason when it does not come.
@@ -112,6 +113,7 @@ impl System {
         settings.log.bytes_max = BYTES_MAX;
         settings.log.mails_bytes_max = BYTES_MAX;
         settings.log.sessions_bytes_max = BYTES_MAX;
+        settings.log.throttle_bytes_max = BYTES_MAX;
         settings.feed.bytes_max = BYTES_MAX;
         settings.feed.snapshots_bytes_max = BYTES_MAX;
         settings.erasure.second_look_s = 1;
@@ -134,6 +136,8 @@ impl System {
             (log(&operator, subjects::USERS_STREAM), log(&operator, subjects::MAILS_STREAM));
         users.provision(&users_stream(&settings.log)).await.unwrap();
         mails.provision(&mails_stream(&settings.log)).await.unwrap();
+        let bucket = log(&operator, THROTTLE_STREAM);
+        bucket.provision(&throttle_stream(&settings.log)).await.unwrap();
         let sessions = log(&operator, subjects::SESSIONS_STREAM);
         let feed = log(&operator, feed::FEED_STREAM);
         let snapshots = log(&operator, feed::SNAPSHOTS_STREAM);
@@ -143,6 +147,7 @@ impl System {
         users.provision_consumer(&mailer_events()).await.unwrap();
         users.provision_consumer(&erasures()).await.unwrap();
         mails.provision_consumer(&mailer_orders()).await.unwrap();
+        mails.provision_consumer(&mailer_notices()).await.unwrap();
         let commands = connect(account, Role::CommandApi).await;
         Self {
             users: log(&commands, subjects::USERS_STREAM),
@@ -181,14 +186,26 @@ impl System {
         wait_for("all work to be done", || async {
             // Events first: they lead to orders. What the consumer counts as pending runs a little
             // behind the stream, so the stream is asked.
-            let events = self.users_left().await;
-            events.is_none() && self.mails.next(MAIL_ORDERS_FILTER, START).await.unwrap().is_none()
+            self.users_left().await.is_none() && self.mails_left().await == 0
         })
         .await;
     }
 
+    /// How many mails are still to be sent, those that wait for their turn among them.
+    pub async fn mails_left(&self) -> usize {
+        let mut left = 0;
+        for filter in [MAIL_ORDERS_FILTER, MAIL_NOTICES_FILTER] {
+            let mut behind = START;
+            while let Some(next) = self.mails.next(filter, behind).await.unwrap() {
+                behind = next.position;
+                left += 1;
+            }
+        }
+        left
+    }
+
     /// An event that was not worked on yet.
-    async fn users_left(&self) -> Option<Position> {
+    pub async fn users_left(&self) -> Option<Position> {
         let backlog = self.operator.verify_consumer(&mailer_events()).await.unwrap();
         if backlog.under_way > 0 {
             return Some(backlog.delivered);
@@ -297,7 +314,8 @@ impl System {
     }
 
     pub async fn is_waiting(&self, order: &MailOrder) -> bool {
-        self.mails.last(&subjects::mail_order(order.id)).await.unwrap().is_some()
+        let waits = async |subject: String| self.mails.last(&subject).await.unwrap().is_some();
+        waits(subjects::mail_order(order.id)).await || waits(subjects::mail_notice(order.id)).await
     }
 
     pub async fn record(&self, purpose: LinkPurpose, user: UserId) -> Option<LinkRecord> {

@@ -47,6 +47,9 @@ impl Checked for Settings {
             bound(key, seconds, 300, 604_800);
         }
         bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
+        // A notice that waits for its turn must not be given up meanwhile.
+        let interval_max_s = self.mail.give_up_s.saturating_sub(1).clamp(1, 86_400);
+        bound("mail.notice_interval_s", self.mail.notice_interval_s, 1, interval_max_s);
         bound("erasure.second_look_s", self.erasure.second_look_s, 1, 3_600);
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
         let life_max_s = ACCESS_LIFETIME_MAX_S;
@@ -113,6 +116,7 @@ impl Checked for Settings {
         );
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         check_replicas(self.log.replicas, faults);
+        self.check_mail_caps(faults);
         self.http.check(faults);
         if let Err(why) = self.access.roles.parse::<Access>() {
             faults.push(format!("access.roles: {why}"));
@@ -132,6 +136,25 @@ impl Checked for Settings {
         }
         self.telemetry.check(faults);
         self.mongodb.check(faults);
+    }
+}
+
+impl Settings {
+    /// A cap on reset mails must leave everybody a good link: whoever is refused another mail got one that lasts.
+    fn check_mail_caps(&self, faults: &mut Vec<String>) {
+        let (window_s, link_s) = (self.throttle.mails_window_s, self.mail.reset_link_s);
+        if window_s > link_s {
+            faults.push(format!(
+                "throttle.mails_window_s is {window_s} and must not be longer than mail.reset_link_s ({link_s})"
+            ));
+        }
+        let mails_max = u64::from(self.throttle.mails_max);
+        if window_s.saturating_mul(2) > link_s.saturating_mul(mails_max) {
+            faults.push(format!(
+                "throttle.mails_window_s divided by throttle.mails_max must not be longer than half of \
+                 mail.reset_link_s ({link_s})"
+            ));
+        }
     }
 }
 
@@ -191,6 +214,27 @@ fn is_plain_base(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cap_on_mails_that_would_keep_an_owner_out_is_refused() {
+        for (max, window_s, link_s, is_fine) in [
+            (3, 1_800, 1_800, true),
+            (3, 1_801, 1_800, false),
+            (3, 3_600, 3_600, true),
+            (1, 900, 1_800, true),
+            (1, 901, 1_800, false),
+            (2, 1_800, 1_800, true),
+        ] {
+            let file = format!(
+                "[throttle]\nmails_max = {max}\nmails_window_s = {window_s}\n[mail]\nreset_link_s = {link_s}\n"
+            );
+            let merged = Settings::merge(&file, []);
+            assert_eq!(merged.is_ok(), is_fine, "{file}: {merged:?}");
+        }
+        let long = "[mail]\ngive_up_s = 600\nnotice_interval_s = 600\n";
+        let text = Settings::merge(long, []).unwrap_err().to_string();
+        assert!(text.contains("mail.notice_interval_s is 600 and must be in 1..599"), "{text}");
+    }
 
     #[test]
     fn spans_go_to_a_plain_address() {

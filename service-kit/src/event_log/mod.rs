@@ -63,7 +63,9 @@ pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
 pub use service::{service_feed_stream, service_log_stream, service_reaction};
 pub use snapshot::{Restoring, Snapshot, SnapshotHead, Standing};
 pub use subscribers::{Beginning, NewSubscriber, Subscriber};
-pub use work::{Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_orders};
+pub use work::{
+    Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_notices, mailer_orders,
+};
 
 /// Header that names the command on everything it wrote.
 pub const COMMAND_ID_HEADER: &str = "Roster-Command-Id";

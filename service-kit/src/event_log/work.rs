@@ -33,6 +33,10 @@ const EVENTS_UNDER_WAY_MAX: u32 = 64;
 /// Orders that are being worked on or put off. Large, because a recipient whose server says "later" must
 /// not hold up everybody else's mail.
 const ORDERS_UNDER_WAY_MAX: u32 = 5_000;
+/// Name of the consumer of notices.
+const NOTICES: &str = "notices";
+/// Notices that are being worked on or put off. Larger still: a notice that stands for several waits for its turn.
+const NOTICES_UNDER_WAY_MAX: u32 = 20_000;
 /// Name of the consumer of what leads to erasures.
 const ERASER: &str = "eraser";
 /// Erasures that are being worked on or put off. Large, because each is put off once for a minute.
@@ -138,11 +142,18 @@ pub fn mailer_events() -> ConsumerSpec {
     ConsumerSpec::new(subjects::USERS_STREAM, MAILER, filter, "new", EVENTS_UNDER_WAY_MAX)
 }
 
-/// The orders for mails. A work queue is read from its start, whatever is in it.
+/// The orders for mails that somebody waits for. A work queue is read from its start, whatever is in it.
 #[must_use]
 pub fn mailer_orders() -> ConsumerSpec {
     let filter = subjects::MAIL_ORDERS_FILTER;
     ConsumerSpec::new(subjects::MAILS_STREAM, MAILER, filter, "all", ORDERS_UNDER_WAY_MAX)
+}
+
+/// The orders for notices, which have a queue of their own so that no other mail waits behind them.
+#[must_use]
+pub fn mailer_notices() -> ConsumerSpec {
+    let filter = subjects::MAIL_NOTICES_FILTER;
+    ConsumerSpec::new(subjects::MAILS_STREAM, NOTICES, filter, "all", NOTICES_UNDER_WAY_MAX)
 }
 
 /// What leads to erasures: deletions, and passwords that were replaced. From the start of the log, so that

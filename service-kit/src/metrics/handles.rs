@@ -189,6 +189,7 @@ impl Metrics {
             put_off: mails("put_off"),
             parked: mails("parked"),
             failed: mails("failed"),
+            capped: mails("capped"),
         }
     }
 
@@ -422,6 +423,7 @@ pub struct MailMetrics {
     put_off: Counter,
     parked: Counter,
     failed: Counter,
+    capped: Counter,
 }
 
 impl MailMetrics {
@@ -443,6 +445,11 @@ impl MailMetrics {
     /// An order could not even be put aside, and is tried again later.
     pub fn failed(&self) {
         self.failed.inc();
+    }
+
+    /// A mail is not sent, since its address got enough of its kind.
+    pub fn capped(&self) {
+        self.capped.inc();
     }
 }
 

@@ -17,10 +17,9 @@ const ANSWER: &str = r#"{"type":"io.nats.jetstream.api.v1.consumer_create_respon
 
 async fn write(log: &EventLog, subject: &str, guard: Guard, payload: &'static str) -> Position {
     let write = Write::new(subject.to_owned(), guard, payload);
-    match log.append(&Append::new(command(), write)).await {
-        Outcome::Stored(position) => position,
-        other => panic!("{subject}: {other:?}"),
-    }
+    let outcome = log.append(&Append::new(command(), write)).await;
+    let Outcome::Stored(position) = outcome else { panic!("{subject}: {outcome:?}") };
+    position
 }
 
 /// A message by hand, without a guard and without the headers of an append.

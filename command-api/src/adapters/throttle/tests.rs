@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use events::EmailAddress;
+use events::{EmailAddress, UserId};
 use nats_access::{Account, Role, TestTrust};
 use service_kit::config::Settings;
 use service_kit::event_log::{Limits, THROTTLE_STREAM, throttle_stream};
@@ -304,17 +304,18 @@ async fn mails_and_requests_are_counted() {
     let settings = config::Throttle { requests_max: 2, ..shared.settings };
     let shared = Shared { settings, ..shared };
     let (one, other) = (shared.process().await, shared.process().await);
-    let (ada, grace) = (email("ada"), email("grace"));
+    let (ada, grace) = (user(), user());
     let mails =
-        join_all((0..10).map(|n| [&one, &other][n % 2].allow(Counted::MailTo(&ada), at(0)))).await;
+        join_all((0..10).map(|n| [&one, &other][n % 2].allow(Counted::MailAskedBy(ada), at(0))))
+            .await;
     assert_eq!(mails.iter().filter(|mail| **mail == Ok(Ok(()))).count(), 3);
-    let refusal = one.allow(Counted::MailTo(&ada), at(1_800)).await.unwrap().unwrap_err();
+    let refusal = one.allow(Counted::MailAskedBy(ada), at(900)).await.unwrap().unwrap_err();
     assert_eq!((refusal.policy, refusal.quota), ("mails", 3));
     // Half of the window is left, give or take what the calls took.
     let wait = refusal.retry_after.as_secs();
-    assert!((1_740..=1_860).contains(&wait), "{wait}");
-    assert_eq!(one.allow(Counted::MailTo(&grace), at(60)).await, Ok(Ok(())));
-    assert_eq!(one.allow(Counted::MailTo(&ada), at(4_000)).await, Ok(Ok(())));
+    assert!((840..=960).contains(&wait), "{wait}");
+    assert_eq!(one.allow(Counted::MailAskedBy(grace), at(60)).await, Ok(Ok(())));
+    assert_eq!(one.allow(Counted::MailAskedBy(ada), at(4_000)).await, Ok(Ok(())));
 
     let address = "192.0.2.1".parse().unwrap();
     for _ in 0..2 {
@@ -435,7 +436,7 @@ async fn nobody_is_named_in_the_bucket() {
         panic!("the first attempt")
     };
     throttle.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
-    throttle.allow(Counted::MailTo(&ada), at(0)).await.unwrap().unwrap();
+    throttle.allow(Counted::MailAskedBy(user()), at(0)).await.unwrap().unwrap();
     let mut seen = 0;
     let mut position = events::Position(0);
     while let Some(stored) = throttle.log.next("$KV.THROTTLE.>", position).await.unwrap() {
@@ -464,7 +465,7 @@ async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
     let ada = email("ada");
     let watched = [Watched::Account(&ada)];
     assert!(throttle.begin(&watched, at(0)).await.is_err());
-    assert!(throttle.allow(Counted::MailTo(&ada), at(0)).await.is_err());
+    assert!(throttle.allow(Counted::MailAskedBy(user()), at(0)).await.is_err());
     assert!(throttle.clear(&ada, user()).await.is_err());
     let settings = config::Throttle { enabled: false, ..shared.settings };
     let open = Shared { settings, ..shared }.process().await;
@@ -473,6 +474,6 @@ async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
             panic!("there are no limits")
         };
         open.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
-        assert_eq!(open.allow(Counted::MailTo(&ada), at(0)).await, Ok(Ok(())));
+        assert_eq!(open.allow(Counted::MailAskedBy(user()), at(0)).await, Ok(Ok(())));
     }
 }
