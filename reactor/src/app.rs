@@ -126,7 +126,7 @@ impl App {
                 mails,
                 orders,
                 links,
-                letters: Letters::new(from, &mail.link_base),
+                letters: Letters::new(from, &settings.link_base()),
                 transport,
                 settings: mail.clone(),
                 memory: Mutex::new(Memory::default()),
