@@ -32,6 +32,7 @@ impl System {
         let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
         let jwks = format!("{}/.well-known/jwks.json", self.command_api.value("url"));
         [
+            ("DEPLOYMENT", "development".to_owned()),
             ("NATS_URL", self.nats_url().to_owned()),
             ("NATS_CREDENTIALS_FILE", text(self.file(creds))),
             ("MONGODB_URL", mongodb.to_owned()),

@@ -37,7 +37,7 @@ pub use cluster::Cluster;
 pub use digest::{Digest, digest};
 pub use feed_bus::FeedBus;
 pub use log::{Fold, Logged, list_all, rename, without_login};
-pub use mail::{Mail, MailedLink};
+pub use mail::{Mail, MailedLink, all_in as mails_in};
 pub use metrics::Scrape;
 pub use otlp::{OtlpReceiver, Received};
 pub use pair::Pair;

@@ -413,6 +413,7 @@ impl Environment {
     pub(crate) fn of(&self, role: &str) -> Vec<(String, String)> {
         let file = |name: PathBuf| name.to_str().unwrap().to_owned();
         [
+            ("ROSTER_DEPLOYMENT", "development".to_owned()),
             ("ROSTER_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
             ("ROSTER_HTTP_PRIVATE_LISTEN", "127.0.0.1:0".to_owned()),
             ("ROSTER_NATS_URL", self.nats_url.clone()),

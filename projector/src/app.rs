@@ -18,7 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use view_kit::{
-    FollowLimits, Projection, Retries, Wishes, age_of_missing, keeps_up, none_parked, supervised,
+    FollowLimits, OpenError, Projection, Retries, Wishes, age_of_missing, keeps_up, none_parked,
+    supervised,
 };
 use views::Views;
 
@@ -48,9 +49,9 @@ pub enum StartError {
     /// Nobody would hear that what is parked is to be tried again.
     #[error(transparent)]
     Subscribe(#[from] async_nats::SubscribeError),
-    /// The connection string of the database is not valid.
-    #[error("mongodb.url cannot be used")]
-    Database(#[from] Error),
+    /// The database of the views cannot be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
 }
 
 /// A projector that is ready to run: the views of each generation, and the feed.

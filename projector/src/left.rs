@@ -6,7 +6,6 @@ use events::{Position, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
-use service_kit::config::MongoDb;
 use views::{Kind, Views, generation_of, user_key, users_collection};
 
 /// What a tombstone consists of.
@@ -34,19 +33,6 @@ pub struct LeftInViews {
 
 /// Looks for a user who was deleted by the event at a position, in the views of today and in those of other
 /// generations that are still there.
-///
-/// # Errors
-/// The database does not answer.
-pub async fn left_in_views(
-    settings: &MongoDb,
-    user: UserId,
-    deletion: Position,
-) -> Result<LeftInViews, Error> {
-    let views = Views::open(&settings.url, &settings.database).await?;
-    left(&views, user, deletion).await
-}
-
-/// The same in views that are open.
 ///
 /// # Errors
 /// The database does not answer.

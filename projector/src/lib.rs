@@ -22,4 +22,4 @@ mod target;
 
 pub use app::{App, SERVICE, StartError};
 pub use generations::View;
-pub use left::{LeftDocument, LeftInViews, left, left_in_views};
+pub use left::{LeftDocument, LeftInViews, left};

@@ -12,7 +12,7 @@ use service_kit::signing_keys::KeyRing;
 use service_kit::verification::{Accepted, Verification, VerificationError};
 use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
-use view_kit::{ReadLimits, Reads};
+use view_kit::{OpenError, ReadLimits, Reads};
 use views::Views;
 
 use crate::live::Live;
@@ -37,9 +37,9 @@ pub enum StartError {
     /// Access tokens cannot be verified.
     #[error(transparent)]
     Verification(#[from] VerificationError),
-    /// The connection string of the database is not valid.
-    #[error("mongodb.url cannot be used")]
-    Database(#[from] mongodb::error::Error),
+    /// The database of the views cannot be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
 }
 
 /// A service that is ready to serve.

@@ -132,7 +132,7 @@ impl App {
                 mails,
                 orders,
                 links,
-                letters: Letters::new(from, &mail.link_base),
+                letters: Letters::new(from, &settings.link_base()),
                 gate,
                 transport,
                 settings: mail.clone(),

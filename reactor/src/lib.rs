@@ -41,4 +41,4 @@ pub use app::{App, SERVICE, StartError};
 pub use left::{LeftError, LeftMessage, Standing, Streams};
 pub use orders::{OrderedBy, orders_for};
 pub use parked::{ParkedError, ParkedMail, ParkedMails};
-pub use transport::SetupError;
+pub use transport::{SetupError, check_mail};

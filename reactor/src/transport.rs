@@ -81,6 +81,17 @@ pub(crate) fn sender(mail: &Mail) -> Result<Mailbox, SetupError> {
     mail.from.parse().map_err(|_| SetupError::From)
 }
 
+/// Everything that is wrong with the settings of mail, without making anything.
+#[must_use]
+pub fn check_mail(mail: &Mail) -> Vec<SetupError> {
+    let transport = match mail.transport {
+        MailTransport::Smtp => smtp(&mail.smtp_url).map(drop),
+        MailTransport::Folder if mail.folder.as_os_str().is_empty() => Err(SetupError::NoFolder),
+        MailTransport::Folder => Ok(()),
+    };
+    [sender(mail).map(drop), transport].into_iter().filter_map(Result::err).collect()
+}
+
 impl Transport {
     /// Takes the transport of the settings. Nothing is connected yet.
     pub(crate) fn open(mail: &Mail) -> Result<Self, SetupError> {

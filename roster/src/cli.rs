@@ -17,8 +17,11 @@ use service_kit::telemetry;
 
 use crate::{
     admin, asyncapi, audit, backup, beside, dev, erase, health, init, keys, lag, log, openapi,
-    parked, provision, rebuild, replay, restore, services, subscribers, user, users, verify,
+    parked, preflight, provision, rebuild, replay, restore, services, subscribers, user, users,
+    verify,
 };
+
+use crate::preflight::Process;
 
 pub use operator::{
     AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
@@ -96,8 +99,11 @@ enum Command {
     /// while everything runs. Killed, it goes on when it is repeated. Needs the operator's credentials
     #[command(after_help = REBUILD_HELP)]
     Rebuild(RebuildArgs),
-    /// Check a configuration and say everything that is wrong with it
-    CheckConfig(ConfigArgs),
+    /// Check a configuration and report everything that is wrong with it, without connecting to anything
+    #[command(
+        after_help = "Example: roster check-config --service command-api --config command-api.toml"
+    )]
+    CheckConfig(CheckConfigArgs),
     /// Look at the log: follow it, show one event, count. Needs the operator's credentials
     Events(EventsArgs),
     /// How far views, feed, reactor and subscribers are behind the log. Needs the operator's credentials. Exit code
@@ -127,6 +133,16 @@ struct ConfigArgs {
     /// Settings in TOML; over the defaults and below the environment
     #[arg(long, env = "ROSTER_CONFIG", global = true)]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CheckConfigArgs {
+    /// The process that the configuration is for: what only others use is not looked at, and its keys are. By default all
+    /// services, and whichever keys are in secrets.dir
+    #[arg(long, value_enum, value_name = "NAME")]
+    service: Option<Process>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// What `roster erase --help` ends with.
@@ -205,13 +221,25 @@ struct HealthArgs {
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Dev(args) => {
-            with_settings(args.config.clone(), |settings| dev::run(settings, args))
+        Command::Dev(args) => match Settings::examine(args.config.as_deref()) {
+            Ok(examined) => match dev::settings(examined, &args) {
+                Ok(settings) => with(settings, Vec::new(), |settings| dev::run(settings, args)),
+                Err(error) => failed(&error.to_string()),
+            },
+            Err(error) => failed(&error.to_string()),
+        },
+        Command::CommandApi(args) => {
+            with_checked(Some(Process::CommandApi), args.config, services::command_api)
         }
-        Command::CommandApi(args) => with_settings(args.config, services::command_api),
-        Command::QueryApi(args) => with_settings(args.config, services::query_api),
-        Command::Projector(args) => with_settings(args.config, services::projector),
-        Command::Reactor(args) => with_settings(args.config, services::reactor),
+        Command::QueryApi(args) => {
+            with_checked(Some(Process::QueryApi), args.config, services::query_api)
+        }
+        Command::Projector(args) => {
+            with_checked(Some(Process::Projector), args.config, services::projector)
+        }
+        Command::Reactor(args) => {
+            with_checked(Some(Process::Reactor), args.config, services::reactor)
+        }
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
         }
@@ -228,10 +256,14 @@ pub fn run(cli: Cli) -> ExitCode {
             with_settings(args.config.config.clone(), |settings| verify::run(settings, args))
         }
         Command::Backup(args) => {
-            with_settings(args.config.config.clone(), |settings| backup::run(settings, args))
+            let (config, process) = (args.config.config.clone(), Process::Operator);
+            let process = (!args.check).then_some(process);
+            with_checked(process, config, |settings| backup::run(settings, args))
         }
         Command::Restore(args) => {
-            with_settings(args.config.config.clone(), |settings| restore::run(settings, args))
+            let (config, process) = (args.config.config.clone(), Process::Provision);
+            let process = args.keys.is_none().then_some(process);
+            with_checked(process, config, |settings| restore::run(settings, args))
         }
         Command::Rebuild(args) => {
             with_settings(args.config.config.clone(), |settings| rebuild::run(settings, args))
@@ -258,15 +290,12 @@ pub fn run(cli: Cli) -> ExitCode {
             with_settings(args.config.config.clone(), |settings| lag::run(settings, args))
         }
         Command::Provision(args) => {
-            with_settings(args.config.config.clone(), |settings| provision::run(settings, args))
+            let config = args.config.config.clone();
+            with_checked(Some(Process::Provision), config, |settings| {
+                provision::run(settings, args)
+            })
         }
-        Command::CheckConfig(args) => match Settings::load(args.config.as_deref()) {
-            Ok(_) => {
-                say("the configuration is valid");
-                ExitCode::SUCCESS
-            }
-            Err(error) => failed(&error.to_string()),
-        },
+        Command::CheckConfig(args) => check_config(&args),
         Command::Init(args) => report(init::all(&args.dir, &args.services)),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
@@ -278,18 +307,64 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// A command of the operator.
 fn with_settings<F, Fut>(config: Option<PathBuf>, command: F) -> ExitCode
 where
     F: FnOnce(Settings) -> Fut,
     Fut: Future<Output = anyhow::Result<ExitCode>>,
 {
-    let settings = match Settings::load(config.as_deref()) {
-        Ok(settings) => settings,
+    with_checked(Some(Process::Operator), config, command)
+}
+
+/// Runs a command with settings that are good for that process; for `None` it needs no server, and no more than valid ones.
+fn with_checked<F, Fut>(process: Option<Process>, config: Option<PathBuf>, command: F) -> ExitCode
+where
+    F: FnOnce(Settings) -> Fut,
+    Fut: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let examined = match Settings::examine(config.as_deref()) {
+        Ok(examined) => examined,
         Err(error) => return failed(&error.to_string()),
     };
+    let checked = match process {
+        Some(process) => preflight::of(process, examined, config.as_deref()),
+        None => examined.valid().map(|settings| (settings, Vec::new())),
+    };
+    match checked {
+        Ok((settings, warnings)) => with(settings, warnings, command),
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn check_config(args: &CheckConfigArgs) -> ExitCode {
+    let file = args.config.config.as_deref();
+    let examined = match Settings::examine(file) {
+        Ok(examined) => examined,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let checked = match args.service {
+        Some(process) => preflight::of(process, examined, file).map(|(_, warnings)| warnings),
+        None => preflight::of_all(examined, file),
+    };
+    match checked {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| progress(&format!("insecure: {warning}")));
+            say("the configuration is valid");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn with<F, Fut>(settings: Settings, warnings: Vec<String>, command: F) -> ExitCode
+where
+    F: FnOnce(Settings) -> Fut,
+    Fut: Future<Output = anyhow::Result<ExitCode>>,
+{
     if let Err(error) = telemetry::start(&settings.telemetry) {
         return failed(&error);
     }
+    telemetry::warn_insecure(&warnings);
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {
             Ok(code) => code,

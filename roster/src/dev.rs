@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures::future::join_all;
 use nats_access::{Role, Trust};
-use service_kit::config::{MailTransport, Settings};
+use service_kit::config::{ConfigError, Deployment, Examined, MailTransport, Settings};
 use service_kit::health::Readiness;
 use service_kit::keys::{random, replace_private};
+use service_kit::nats::shown;
 use service_kit::running::{Listeners, stop_on_signal};
 use service_kit::watch::Watch;
 use tokio::time::{Instant, sleep};
@@ -38,6 +39,46 @@ const TRUST_FOLDER: &str = "keys";
 const OPERATOR_SETTINGS: &str = "operator.toml";
 /// Address of the administrator that is made when none is asked for.
 const ADMIN_EMAIL: &str = "admin@roster.internal";
+
+/// Settings that it makes itself, with the flag that says otherwise, if there is one.
+const OWN_SETTINGS: [(&str, &str); 7] = [
+    ("nats.url", "--nats-url"),
+    ("nats.url_file", "--nats-url"),
+    ("mongodb.url", "--mongodb-url"),
+    ("mongodb.url_file", "--mongodb-url"),
+    ("secrets.dir", "--data-dir"),
+    ("secrets.trust_dir", "--data-dir"),
+    ("nats.credentials_file", "--nats-url"),
+];
+
+/// What of the settings holds here. Those that are made here are refused, since they would be of no effect; the private
+/// listener and the public URL follow from where it listens unless they are set.
+///
+/// # Errors
+/// [`ConfigError`] with everything that is wrong.
+pub fn settings(examined: Examined<Settings>, args: &DevArgs) -> Result<Settings, ConfigError> {
+    let Examined { mut settings, mut faults, given, .. } = examined;
+    for (key, flag) in OWN_SETTINGS {
+        // The user of a NATS that runs elsewhere is not known here.
+        let is_theirs = key == "nats.credentials_file" && args.nats_url.is_some();
+        if given.contains(key) && !is_theirs {
+            faults.push(format!("`roster dev` does not use {key}: see {flag}"));
+        }
+    }
+    if given.contains("deployment") && settings.deployment == Deployment::Production {
+        faults.push("`roster dev` is for development, and deployment is production".to_owned());
+    }
+    settings.deployment = Deployment::Development;
+    settings.http.listen = args.listen.unwrap_or(settings.http.listen);
+    if !given.contains("http.private_listen") {
+        settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    }
+    if !given.contains("tokens.issuer") {
+        // Only known when it listens.
+        settings.tokens.issuer.clear();
+    }
+    if faults.is_empty() { Ok(settings) } else { Err(faults.into()) }
+}
 
 /// Runs until a signal, or until a server keeps dying.
 pub async fn run(settings: Settings, args: DevArgs) -> anyhow::Result<ExitCode> {
@@ -145,17 +186,16 @@ impl Dev<'_> {
         wanted: Vec<Wanted>,
     ) -> anyhow::Result<ExitCode> {
         let Self { args, keys, stack, stop } = self;
-        settings.http.listen = args.listen;
-        settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let given = |own: Option<String>, given: &Option<String>| own.or_else(|| given.clone());
         settings.nats.url = given(stack.nats_url(), &args.nats_url).context("no NATS")?;
         settings.mongodb.url =
             given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
 
         let place = Place::bind(&settings).await?;
-        settings.tokens.issuer.clone_from(&place.url);
+        if settings.tokens.issuer.is_empty() {
+            settings.tokens.issuer.clone_from(&place.url);
+        }
         settings.throttle.enabled &= !args.no_throttle;
-        settings.mail.link_base = format!("{}/links", place.url);
         if settings.mail.transport == MailTransport::Folder
             && settings.mail.folder.as_os_str().is_empty()
         {
@@ -243,7 +283,8 @@ impl Dev<'_> {
         let ended = tokio::select! {
             ready = starting => match ready {
                 Ok(()) => {
-                    let (nats, mongodb) = (&plan.settings.nats.url, &plan.settings.mongodb.url);
+                    let (nats, mongodb) =
+                        (shown(&plan.settings.nats.url), shown(&plan.settings.mongodb.url));
                     say(&format!("ready url={url} private={private} nats={nats} mongodb={mongodb}"));
                     Ok(self.watch(beside).await)
                 }
@@ -282,6 +323,7 @@ fn write_operator_settings(
     };
     let mut text =
         "# Written at each start of `roster dev`, for the operator's commands.\n".to_owned();
+    text.push_str("deployment = \"development\"\n");
     let mut section = |name: &str, members: &[(&str, &str)]| {
         text.push_str(&format!("[{name}]\n"));
         for (member, value) in members {

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use events::UserId;
-use projector::left_in_views;
 use reactor::{Standing, Streams};
 use serde::Serialize;
 use serde_json::json;
@@ -13,6 +12,7 @@ use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::nats;
+use views::Views;
 
 use crate::cli::{EraseArgs, failed, say};
 
@@ -47,7 +47,8 @@ pub async fn run(settings: Settings, args: EraseArgs) -> anyhow::Result<ExitCode
         Standing::Present => return Ok(refused(user, "the user is not deleted", args.json)),
     };
     let messages = streams.left(user, deletion).await?;
-    let in_views = left_in_views(&settings.mongodb, user, deletion).await;
+    let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
+    let in_views = projector::left(&views, user, deletion).await;
     let in_views = in_views.context("the database of the views")?;
 
     let messages = messages.into_iter().map(|left| Left::Message {

@@ -15,6 +15,7 @@ mod lag;
 mod log;
 mod openapi;
 mod parked;
+mod preflight;
 mod provision;
 mod reading;
 mod rebuild;

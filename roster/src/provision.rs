@@ -1,12 +1,13 @@
 //! `roster provision`: the event log, and the first administrator.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use async_nats::Client;
 use command_api::{App, Made, NewAdministrator};
 use serde_json::json;
-use service_kit::config::Settings;
+use service_kit::config::{Settings, secret_in};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
     mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, sessions_stream,
@@ -29,17 +30,30 @@ pub struct Administrator {
 }
 
 impl Administrator {
-    /// `ROSTER_ADMIN_EMAIL` and `ROSTER_ADMIN_PASSWORD`, both or neither.
+    /// `ROSTER_ADMIN_EMAIL`, and `ROSTER_ADMIN_PASSWORD` or the file that `ROSTER_ADMIN_PASSWORD_FILE` names; both or
+    /// neither.
     #[expect(
         clippy::disallowed_methods,
         reason = "secrets of one command, not settings of a service"
     )]
     pub fn from_env() -> anyhow::Result<Option<Self>> {
         let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        match (given("ROSTER_ADMIN_EMAIL"), given("ROSTER_ADMIN_PASSWORD")) {
+        let password = match (given("ROSTER_ADMIN_PASSWORD"), given("ROSTER_ADMIN_PASSWORD_FILE")) {
+            (Some(_), Some(_)) => {
+                bail!("set ROSTER_ADMIN_PASSWORD or ROSTER_ADMIN_PASSWORD_FILE, not both")
+            }
+            (None, Some(file)) => Some(
+                secret_in(Path::new(&file))
+                    .map_err(|why| anyhow::anyhow!("ROSTER_ADMIN_PASSWORD_FILE: {why}"))?,
+            ),
+            (password, None) => password,
+        };
+        match (given("ROSTER_ADMIN_EMAIL"), password) {
             (Some(email), Some(password)) => Ok(Some(Self { email, password })),
             (None, None) => Ok(None),
-            _ => bail!("set both ROSTER_ADMIN_EMAIL and ROSTER_ADMIN_PASSWORD, or neither"),
+            _ => bail!(
+                "set both ROSTER_ADMIN_EMAIL and ROSTER_ADMIN_PASSWORD (or ROSTER_ADMIN_PASSWORD_FILE), or neither"
+            ),
         }
     }
 }

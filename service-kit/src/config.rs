@@ -5,6 +5,7 @@
 //! all faults are reported together before a socket opens.
 
 mod checks;
+mod deployment;
 mod source;
 
 use std::fmt;
@@ -13,19 +14,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use deployment::{AllowPlain, Deployment, PlainConnection};
 pub use service::{
     SERVICE_DEFAULTS, ServiceLog, ServiceProjector, ServiceSecrets, ServiceSettings, ServiceTokens,
     ServiceViews,
 };
-pub use source::{Checked, Source};
+pub use source::{Checked, Examined, Source, secret_in};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
 
 /// Variables with another meaning than a key of the configuration.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 7] = [
     "ROSTER_ADMIN_EMAIL",
     "ROSTER_ADMIN_PASSWORD",
+    "ROSTER_ADMIN_PASSWORD_FILE",
     "ROSTER_CONFIG",
     "ROSTER_CACHE_DIR",
     "ROSTER_NATS_SERVER_BIN",
@@ -46,6 +49,10 @@ mod service;
 section! {
     /// All settings; see `defaults.toml` for each.
     Settings {
+        /// What this runs for.
+        deployment: Deployment,
+        /// Connections that may go without TLS in production.
+        allow_plain: String,
         /// Listeners.
         http: Http,
         /// The connection to NATS.
@@ -102,6 +109,8 @@ section! {
     Nats {
         /// Servers, separated by commas.
         url: String,
+        /// File with the same; empty for none.
+        url_file: PathBuf,
         /// Credentials file; empty for none.
         credentials_file: PathBuf,
         /// Certificate authority; empty for the system's.
@@ -115,6 +124,8 @@ section! {
     Log {
         /// Copies of the stream.
         replicas: u8,
+        /// Whether one copy is enough in production.
+        allow_single_replica: bool,
         /// Bound of the stream in bytes.
         bytes_max: u64,
         /// Bound of the stream of sessions.
@@ -154,6 +165,8 @@ section! {
     MongoDb {
         /// Connection string.
         url: String,
+        /// File with the same; empty for none.
+        url_file: PathBuf,
         /// Database of the views.
         database: String,
         /// One operation, in milliseconds.
@@ -165,6 +178,8 @@ section! {
     Secrets {
         /// Folder with this service's keys.
         dir: PathBuf,
+        /// Whether the group of a secret's file may read it.
+        allow_group_read: bool,
         /// Folder with the keys that NATS users are signed with; empty for `nats` in `dir`.
         trust_dir: PathBuf,
     }
@@ -323,9 +338,11 @@ section! {
         folder: PathBuf,
         /// Server that takes mails.
         smtp_url: String,
+        /// File with the same; empty for none.
+        smtp_url_file: PathBuf,
         /// Sender.
         from: String,
-        /// What links begin with.
+        /// What links begin with; empty for Roster's own pages. See [`Settings::link_base`].
         link_base: String,
         /// Life of a link to a new password, in seconds.
         reset_link_s: u64,
@@ -401,6 +418,12 @@ pub enum LogFormat {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 
+impl From<Vec<String>> for ConfigError {
+    fn from(faults: Vec<String>) -> Self {
+        Self(faults)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration is not valid:")?;
@@ -424,6 +447,23 @@ impl Settings {
     /// [`ConfigError`] with every fault.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         SOURCE.load(file)
+    }
+
+    /// The same, with faults beside the settings, and the keys that were set.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: no settings can be made at all.
+    pub fn examine(file: Option<&Path>) -> Result<Examined<Self>, ConfigError> {
+        SOURCE.read(file)
+    }
+
+    /// What links in mails begin with: the pages of Roster itself, unless another place is set.
+    #[must_use]
+    pub fn link_base(&self) -> String {
+        match self.mail.link_base.as_str() {
+            "" => format!("{}/links", self.tokens.issuer.trim_end_matches('/')),
+            given => given.to_owned(),
+        }
     }
 
     /// Merges defaults, the text of a file and variables.

@@ -3,6 +3,7 @@
 //! One application key feeds every keyed hash and the sealing of credentials; each use has a key of its
 //! own, derived with HKDF-SHA-256 (RFC 5869), so that no value of one purpose means anything in another.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
@@ -28,6 +29,9 @@ pub const MAIL_KEY_FILE: &str = "mail.key";
 
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
+/// Different bytes that a key has at least. 32 random ones have fewer in one of 10^27 cases; one that somebody typed, as
+/// for a trial, has.
+const DIFFERENT_MIN: usize = 10;
 
 /// A key could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +100,12 @@ impl SecretKey {
         let text = read_text(path)?;
         let content = || KeyError::Content { path: path.into(), expected: "32 bytes in base64" };
         let bytes = STANDARD.decode(text.trim()).map_err(|_| content())?;
-        bytes.try_into().map(Self).map_err(|_| content())
+        let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| content())?;
+        let different: HashSet<u8> = bytes.into_iter().collect();
+        if different.len() < DIFFERENT_MIN {
+            return Err(KeyError::Content { path: path.into(), expected: "random bytes" });
+        }
+        Ok(Self(bytes))
     }
 
     /// Writes the key file with mode 0600, unless there is one already.

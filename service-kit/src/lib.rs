@@ -18,6 +18,7 @@ pub mod mail_orders;
 pub mod metrics;
 pub mod nats;
 pub mod openapi;
+pub mod preflight;
 pub mod problem;
 pub mod reactions;
 #[cfg(feature = "remote-keys")]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 
 use crate::config::Nats;
+use crate::preflight::{certificates, is_badly_encoded};
 
 /// Longest pause between two attempts to reconnect. Short, because commands are refused meanwhile.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -17,6 +18,15 @@ pub enum ConnectError {
     /// The credentials file is missing or no credentials.
     #[error("cannot use the NATS credentials file {0}")]
     Credentials(String, #[source] std::io::Error),
+    /// The certificate authority is missing or none. Going on without it could mean going on without TLS.
+    #[error("nats.ca_file: cannot use {0}: {1}")]
+    Authority(String, std::io::Error),
+    /// An address is not understood. The text does not repeat it, since it may hold a password.
+    #[error(
+        "nats.url is not a list of addresses like tls://HOST:4222: what is no letter or digit in USER and PASSWORD is \
+         percent-encoded"
+    )]
+    Url,
     /// No server, or it refused.
     #[error("cannot connect to NATS")]
     Connect(#[from] async_nats::ConnectError),
@@ -57,8 +67,10 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
                 }
             }
         });
+    check_ca_file(settings)?;
     if !settings.ca_file.as_os_str().is_empty() {
-        options = options.add_root_certificates(settings.ca_file.clone());
+        // Whoever names an authority wants TLS, whatever the server offers.
+        options = options.add_root_certificates(settings.ca_file.clone()).require_tls(true);
     }
     if !settings.credentials_file.as_os_str().is_empty() {
         let file = &settings.credentials_file;
@@ -67,8 +79,44 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
             .await
             .map_err(|e| ConnectError::Credentials(file.display().to_string(), e))?;
     }
-    let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
-    Ok(options.connect(servers).await?)
+    Ok(options.connect(servers(&settings.url)?).await?)
+}
+
+/// The addresses in `nats.url`.
+///
+/// # Errors
+/// [`ConnectError::Url`].
+pub fn servers(url: &str) -> Result<Vec<ServerAddr>, ConnectError> {
+    let server = |text: &str| {
+        let server: Option<ServerAddr> = text.parse().ok();
+        server.filter(|server| !is_badly_encoded(text) && !server.host().is_empty())
+    };
+    let servers: Option<Vec<_>> = url.split(',').map(|text| server(text.trim())).collect();
+    servers.ok_or(ConnectError::Url)
+}
+
+/// Looks at the certificate authority, if one is named.
+///
+/// # Errors
+/// [`ConnectError::Authority`].
+pub(crate) fn check_ca_file(settings: &Nats) -> Result<(), ConnectError> {
+    let file = &settings.ca_file;
+    if file.as_os_str().is_empty() {
+        return Ok(());
+    }
+    certificates(file).map_err(|e| ConnectError::Authority(file.display().to_string(), e))
+}
+
+/// Addresses as they may be shown: without user and password.
+#[must_use]
+pub fn shown(urls: &str) -> String {
+    let shown = urls.split(',').map(|url| {
+        let (scheme, rest) =
+            url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+    });
+    shown.collect::<Vec<_>>().join(",")
 }
 
 /// The user that the server knows a connection by: the public key of its credentials, or its name when there are

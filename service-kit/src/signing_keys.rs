@@ -261,6 +261,15 @@ impl KeyRing {
         Ok(ring)
     }
 
+    /// Reads a folder once, without following it, and gives the ids of its keys.
+    ///
+    /// # Errors
+    /// As [`KeyRing::follow`].
+    pub fn check(dir: &Path, signs: bool) -> Result<Vec<String>, KeyError> {
+        let keys = Loaded::read(dir, signs)?.schedule.keys;
+        Ok(keys.into_iter().map(|scheduled| scheduled.key.kid).collect())
+    }
+
     /// One key without a folder, as tests have it.
     ///
     /// # Errors

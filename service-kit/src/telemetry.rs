@@ -8,9 +8,9 @@ use crate::config::{LogFormat, Telemetry};
 /// said: its text can hold anything, a password included.
 ///
 /// # Errors
-/// The filter is not valid; the text says where.
+/// The filter is not valid.
 pub fn start(settings: &Telemetry) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("telemetry.log: {e}"))?;
+    let filter = filter(settings)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = match settings.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
@@ -21,6 +21,22 @@ pub fn start(settings: &Telemetry) -> Result<(), String> {
         tracing::error!(place, "panicked");
     }));
     Ok(())
+}
+
+/// Logs what production would refuse.
+pub fn warn_insecure(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!(warning, "the configuration is insecure; production would refuse it");
+    }
+}
+
+/// Reads the filter.
+///
+/// # Errors
+/// It is not valid. The text does not repeat it.
+pub(crate) fn filter(settings: &Telemetry) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&settings.log)
+        .map_err(|_| "telemetry.log is not a filter like \"info,async_nats=warn\"".to_owned())
 }
 
 #[cfg(test)]

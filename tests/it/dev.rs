@@ -107,6 +107,57 @@ async fn servers_that_die_are_restarted_and_end_with_it_when_it_is_killed() {
 }
 
 #[tokio::test]
+async fn settings_that_it_makes_itself_are_refused() {
+    let dir = temp_dir();
+    let variables = [
+        ("ROSTER_NATS_URL", "nats://nats.example.com:4222"),
+        ("ROSTER_SECRETS_DIR", "/etc/roster"),
+        ("ROSTER_DEPLOYMENT", "production"),
+    ];
+    let output = Command::new(e2e::binary())
+        .args(["dev", "--data-dir", dir.path().join("data").to_str().unwrap()])
+        .envs(variables)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in
+        ["nats.url: see --nats-url", "secrets.dir: see --data-dir", "deployment is production"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_where_it_listens_and_what_its_url_is_are_honoured() {
+    let dir = temp_dir();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (public, private) = (free().to_string(), free().to_string());
+    let variables = [
+        ("ROSTER_HTTP_LISTEN", public.as_str()),
+        ("ROSTER_HTTP_PRIVATE_LISTEN", private.as_str()),
+        ("ROSTER_TOKENS_ISSUER", "https://id.example.com"),
+        ("ROSTER_MAIL_LINK_BASE", "https://www.example.com/account"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let arguments = ["dev", "--data-dir", data.to_str().unwrap()];
+    let dev = Process::start(&arguments, &variables, &log);
+    assert_eq!(dev.value("url"), format!("http://{public}"));
+    assert_eq!(dev.value("private"), format!("http://{private}"));
+    let client = Client::new(&dev.value("url"));
+    client.register("ada@example.com").await.expect(201);
+    let token = client.login("ada@example.com", PASSWORD).await;
+    let claims = token.split('.').nth(1).unwrap();
+    let claims = base64::Engine::decode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, claims).unwrap();
+    assert!(String::from_utf8(claims).unwrap().contains("\"iss\":\"https://id.example.com\""));
+    let mails = || e2e::mails_in(&data.join("mail"));
+    wait_for("the mail", || async { !mails().is_empty() }).await;
+    assert!(mails()[0].text.contains("https://www.example.com/account/"));
+    assert!(dev.end("-TERM").success());
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_dying_is_given_up() {
     let dir = temp_dir();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));

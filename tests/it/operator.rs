@@ -13,10 +13,28 @@ fn roster(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, Strin
 
 #[test]
 fn a_configuration_is_checked_whole() {
-    let (code, stdout, _) = roster(&["check-config"], &[]);
-    assert_eq!((code, stdout.as_str()), (Some(0), "the configuration is valid\n"));
-
     let dir = local_stack::testing::temp_dir();
+    let secrets = dir.path().join("secrets");
+    assert_eq!(roster(&["init", "--dir", secrets.to_str().unwrap()], &[]).0, Some(0));
+    let own = secrets.join("command-api");
+    let creds = own.join("nats.creds");
+    let good = [
+        ("ROSTER_SECRETS_DIR", own.to_str().unwrap()),
+        ("ROSTER_NATS_CREDENTIALS_FILE", creds.to_str().unwrap()),
+        ("ROSTER_TOKENS_ISSUER", "https://id.example.com"),
+    ];
+    let (code, stdout, stderr) = roster(&["check-config", "--service", "command-api"], &good);
+    assert_eq!((code, stdout.as_str()), (Some(0), "the configuration is valid\n"), "{stderr}");
+    // What the other services would refuse is looked at when none is named.
+    let (code, _, stderr) = roster(&["check-config"], &good);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("mail.transport is folder"), "{stderr}");
+    let quiet =
+        [("ROSTER_DEPLOYMENT", "development"), ("ROSTER_MAIL_FOLDER", "mail"), good[0], good[1]];
+    let (code, stdout, stderr) = roster(&["check-config"], &quiet);
+    assert_eq!((code, stdout.as_str()), (Some(0), "the configuration is valid\n"), "{stderr}");
+    assert!(stderr.contains("insecure: mail.transport is folder"), "{stderr}");
+
     let file = dir.path().join("roster.toml");
     std::fs::write(
         &file,
@@ -37,11 +55,69 @@ fn a_configuration_is_checked_whole() {
     ] {
         assert!(stderr.contains(part), "{part} in {stderr}");
     }
-    // A service refuses the same, before it opens anything.
+    // A service refuses the same, and what it would find at its start with it, before it opens anything.
     let (code, _, stderr) = roster(&["command-api"], &variables);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("ROSTER_TOKENS_ISUER"), "{stderr}");
+    for part in
+        ["ROSTER_TOKENS_ISUER", "secrets.dir is not set", "nats.credentials_file is not set"]
+    {
+        assert!(stderr.contains(part), "{part} in {stderr}");
+    }
     assert_eq!(roster(&["no-such-command"], &[]).0, Some(2));
+}
+
+/// Every way in which a secret gets into a process, with a slip that makes a library say something.
+#[test]
+fn no_error_of_a_process_repeats_a_secret() {
+    const SECRET: &str = "Kestrel42x";
+    let dir = local_stack::testing::temp_dir();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let slip =
+        file("slip.toml", &format!("[mongodb]\nurl = \"mongodb://roster:\\P{SECRET}@db/\"\n"));
+    let dotenv =
+        file(".env", &format!("ROSTER_ADMIN_PASSWORD={SECRET}\nROSTER_MONGODB_URL={SECRET}\n"));
+    let quoted = file("quoted.env", &format!("ROSTER_ADMIN_PASSWORD=\"{SECRET}\"\n"));
+    let two = file("two", &format!("{SECRET}\n{SECRET}\n"));
+    let processes =
+        ["command-api", "query-api", "projector", "reactor", "provision", "check-config"];
+    let looks: [&[&str]; 4] =
+        [&["verify"], &["lag"], &["user", "show", "ada@example.com"], &["rebuild", "all"]];
+    let commands = processes.iter().map(|name| vec![*name]).chain(looks.map(<[&str]>::to_vec));
+    let mut tried = 0;
+    for command in commands {
+        for (name, value) in [
+            ("ROSTER_CONFIG", slip.clone()),
+            ("ROSTER_CONFIG", dotenv.clone()),
+            ("ROSTER_CONFIG", quoted.clone()),
+            ("ROSTER_MONGODB_URL", format!("mongodb://roster:{SECRET}?42@host/")),
+            ("ROSTER_MONGODB_URL", format!("mongodb://roster:{SECRET}%zz@host/")),
+            ("ROSTER_MONGODB_URL_FILE", two.clone()),
+            ("ROSTER_NATS_URL", format!("nats://roster:{SECRET}?42@host/")),
+            ("ROSTER_NATS_URL", format!("nats://roster:{SECRET}@127.0.0.1:9")),
+            ("ROSTER_NATS_CREDENTIALS_FILE", two.clone()),
+            ("ROSTER_MAIL_SMTP_URL", format!("smtp://roster:{SECRET}@mail.example.com")),
+            ("ROSTER_TELEMETRY_OTLP_ENDPOINT", format!("http://roster:{SECRET}@collector:4318")),
+            ("ROSTER_TELEMETRY_LOG", format!("{SECRET}=,")),
+            ("ROSTER_PASSWORDS_THREADS", SECRET.to_owned()),
+            ("ROSTER_MAIL_TRANSPORT", SECRET.to_owned()),
+        ] {
+            let variables =
+                [("ROSTER_DEPLOYMENT", "development"), ("ROSTER_MAIL_TRANSPORT", "smtp")];
+            let given = variables.into_iter().chain([(name, value.as_str())]).collect::<Vec<_>>();
+            let (code, stdout, stderr) = roster(&command, &given);
+            tried += 1;
+            assert_eq!(code, Some(1), "{command:?} {name}={value}: {stdout}{stderr}");
+            assert!(
+                !stdout.contains("Kestrel") && !stderr.contains("Kestrel"),
+                "{command:?} {name}: {stderr}"
+            );
+        }
+    }
+    assert_eq!(tried, 10 * 14);
 }
 
 #[test]
@@ -58,8 +134,12 @@ fn a_service_says_what_it_misses() {
     assert_eq!(roster(&["init", "--dir", path], &[]).0, Some(0));
     let secrets = format!("{path}/command-api");
     let nobody = ("ROSTER_NATS_URL", "nats://127.0.0.1:9");
-    let (code, _, stderr) =
-        roster(&["command-api"], &[free[0], free[1], nobody, ("ROSTER_SECRETS_DIR", &secrets)]);
+    let creds = format!("{secrets}/nats.creds");
+    let creds = ("ROSTER_NATS_CREDENTIALS_FILE", creds.as_str());
+    let (code, _, stderr) = roster(
+        &["command-api"],
+        &[free[0], free[1], nobody, ("ROSTER_SECRETS_DIR", &secrets), creds],
+    );
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot connect to NATS"), "{stderr}");
     let (code, _, stderr) = roster(&["health", "--url", "http://127.0.0.1:9/readyz"], &[]);

@@ -5,8 +5,12 @@ use std::time::Duration;
 use events::Position;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Error;
-use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
+use mongodb::options::{
+    ClientOptions, ConnectionString, HostInfo, ReadConcern, ServerAddress, Tls, WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
+
+use service_kit::preflight::{DatabaseTarget, is_badly_encoded};
 
 use crate::parked_document::{PARKED, ParkedDocument};
 
@@ -15,6 +19,59 @@ pub const CHECKPOINTS: &str = "checkpoints";
 
 /// Time to find a primary. A request that waits longer than this is better refused.
 const SELECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A database cannot be opened. The texts repeat nothing of the connection string, since it may hold a password; the
+/// driver's own do, and so they are no sources of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The connection string is not understood.
+    #[error(
+        "mongodb.url is not a connection string like mongodb://USER:PASSWORD@HOST:27017/?replicaSet=rs0: what is no letter \
+         or digit in USER and PASSWORD is percent-encoded"
+    )]
+    Url,
+    /// The servers behind a name are not known.
+    #[error("mongodb.url: the name of the servers cannot be resolved")]
+    Name,
+    /// The driver cannot work with it, for example since a file of TLS cannot be read.
+    #[error("mongodb.url: its options cannot be used, for example a file that is not there")]
+    Options,
+}
+
+/// Where a connection string leads, without asking anybody.
+///
+/// # Errors
+/// [`OpenError::Url`].
+pub fn database_target(url: &str) -> Result<DatabaseTarget, OpenError> {
+    if is_badly_encoded(url) {
+        return Err(OpenError::Url);
+    }
+    let parsed = ConnectionString::parse(url).map_err(|_| OpenError::Url)?;
+    let (hosts, is_srv) = match parsed.host_info {
+        HostInfo::HostIdentifiers(hosts) => (hosts.iter().map(host_of).collect(), false),
+        HostInfo::DnsRecord(name) => (vec![name], true),
+        // The driver knows of another way by then than we do.
+        _ => return Err(OpenError::Url),
+    };
+    let (has_tls, files) = match parsed.tls {
+        Some(Tls::Enabled(options)) => {
+            let files = [options.ca_file_path, options.cert_key_file_path];
+            (true, files.into_iter().flatten().collect())
+        }
+        Some(Tls::Disabled) => (false, Vec::new()),
+        // A name that is looked up for its servers means TLS.
+        None => (is_srv, Vec::new()),
+    };
+    Ok(DatabaseTarget { hosts, has_tls, has_user: parsed.credential.is_some(), files })
+}
+
+fn host_of(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Tcp { host, .. } => host.clone(),
+        // A socket is of this machine.
+        ServerAddress::Unix { .. } | _ => "localhost".to_owned(),
+    }
+}
 
 /// A database with views, how far they are, and what of them is parked. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,16 +82,19 @@ impl ViewDatabase {
     /// driver does so, and again, as needed.
     ///
     /// # Errors
-    /// The connection string is not valid.
-    pub async fn open(url: &str, database: &str, service: &str) -> Result<Self, Error> {
-        let mut options = ClientOptions::parse(url).await?;
+    /// [`OpenError`].
+    pub async fn open(url: &str, database: &str, service: &str) -> Result<Self, OpenError> {
+        database_target(url)?;
+        // The string itself is good: what fails now is to look up the servers behind a name.
+        let mut options = ClientOptions::parse(url).await.map_err(|_| OpenError::Name)?;
         options.app_name = Some(service.to_owned());
         options.server_selection_timeout = Some(SELECT_TIMEOUT);
         options.connect_timeout = Some(SELECT_TIMEOUT);
         // What was read must not be rolled back, and what was written must not be lost.
         options.write_concern = Some(WriteConcern::majority());
         options.read_concern = Some(ReadConcern::local());
-        Ok(Self(Client::with_options(options)?.database(database)))
+        let client = Client::with_options(options).map_err(|_| OpenError::Options)?;
+        Ok(Self(client.database(database)))
     }
 
     /// Asks the server whether it is there.
@@ -79,5 +139,59 @@ impl ViewDatabase {
         let found = self.checkpoints().find_one(doc! {"_id": checkpoint}).await?;
         let position = |found: Document| found.get_i64("position").unwrap_or(0).unsigned_abs();
         Ok(found.map(|found| Position(position(found))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_string_tells_where_it_leads() {
+        let target = |url: &str| database_target(url).unwrap();
+        let here = target("mongodb://127.0.0.1:27017/?replicaSet=rs0");
+        assert_eq!(here.hosts, ["127.0.0.1"]);
+        assert!(!here.has_tls && !here.has_user);
+        let there =
+            target("mongodb://u:p%40ss@a:1,b:2/?tls=true&tlsCAFile=/ca.pem&authSource=admin");
+        assert_eq!(there.hosts, ["a", "b"]);
+        assert!(there.has_tls && there.has_user);
+        assert_eq!(there.files, [std::path::Path::new("/ca.pem")]);
+        assert!(target("mongodb+srv://cluster.example.com").has_tls);
+        assert!(!target("mongodb+srv://cluster.example.com/?tls=false").has_tls);
+    }
+
+    /// Each of them holds the password as somebody would write it who does not know of percent-encoding.
+    #[tokio::test]
+    async fn no_error_repeats_a_password() {
+        for url in [
+            "mongodb://roster:Kestrel?42x@host/",
+            "mongodb://roster:Kestrel/42x@host/",
+            "mongodb://roster:Kestrel#42x@host/",
+            "mongodb://roster:Kestrel@42x@host/",
+            "mongodb://roster:Kestrel%42%zz@host/",
+            "mongodb://roster:42?Kestrel=1@host/",
+            "mongodb://roster:Kestrel:42x@host/",
+            "mongodb+srv://roster:Kestrel?42x@host/",
+            "mongodb://roster:Kestrel@host:port/",
+            "mongodb://roster:Kestrel@host/?tls=Kestrel",
+            "Kestrel",
+        ] {
+            let Err(error) = ViewDatabase::open(url, "roster", "roster").await else {
+                panic!("{url} was taken");
+            };
+            let said = format!("{error} {error:?}");
+            assert!(said.contains("mongodb.url") && said.contains("percent-encoded"), "{said}");
+            assert!(!said.contains("Kestrel") && !said.contains("42x"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_tls_that_is_not_there_is_an_error_of_the_setting() {
+        let url = "mongodb://host/?tls=true&tlsCAFile=/nowhere/ca.pem";
+        let Err(error) = ViewDatabase::open(url, "roster", "roster").await else {
+            panic!("it was taken");
+        };
+        assert_eq!(error, OpenError::Options);
     }
 }

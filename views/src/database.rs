@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use mongodb::Collection;
-use view_kit::ViewDatabase;
+use view_kit::{OpenError, ViewDatabase};
 
 use crate::{
     HistoryDocument, SessionDocument, UserDocument, history_collection, sessions_collection,
@@ -27,8 +27,8 @@ impl Views {
     /// Opens the database. Nothing is connected yet; the driver does so, and again, as needed.
     ///
     /// # Errors
-    /// The connection string is not valid.
-    pub async fn open(url: &str, database: &str) -> Result<Self, mongodb::error::Error> {
+    /// [`OpenError`].
+    pub async fn open(url: &str, database: &str) -> Result<Self, OpenError> {
         Ok(Self(ViewDatabase::open(url, database, "roster").await?))
     }
 

@@ -17,7 +17,9 @@ use service_kit::watch::Watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use view_kit::teller::Teller;
-use view_kit::{BuildError, FollowLimits, ReadLimits, ViewDatabase, ViewFollower, ViewReads};
+use view_kit::{
+    BuildError, FollowLimits, OpenError, ReadLimits, ViewDatabase, ViewFollower, ViewReads,
+};
 
 use crate::domain::{ProductFact, Products};
 use crate::projection::ProductViews;
@@ -52,9 +54,9 @@ pub enum StartError {
     /// The position of the views cannot be heard.
     #[error("cannot follow the position of the views: {0}")]
     Position(#[from] async_nats::SubscribeError),
-    /// The connection string of the database is not valid.
-    #[error("mongodb.url cannot be used")]
-    Database(#[from] mongodb::error::Error),
+    /// The database of the views cannot be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
 }
 
 /// A service that is ready to run.

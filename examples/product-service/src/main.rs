@@ -22,9 +22,10 @@ use service_kit::running::{Listeners, stop_on_signal};
 use service_kit::telemetry;
 use service_kit::watch::Watch;
 use tokio_util::task::TaskTracker;
+use view_kit::ServiceProcess;
 
 use app::{App, provision};
-use settings::{SERVICE, Settings};
+use settings::{Loaded, SERVICE, Settings};
 
 /// The OpenAPI document, as committed.
 const DOCUMENT: &str = include_str!("../openapi.json");
@@ -63,15 +64,19 @@ struct Config {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Provision(config) => with_settings(config, |settings| async move {
-            provision(&settings).await.context("cannot provision")
-        }),
-        Command::Serve(config) => with_settings(config, serve),
-        Command::Feed(config) => with_settings(config, |settings| async move {
-            app::told(&settings, |event| say(&String::from_utf8_lossy(event)))
-                .await
-                .context("cannot read the feed")
-        }),
+        Command::Provision(config) => {
+            with_settings(config, ServiceProcess::Provision, |settings| async move {
+                provision(&settings).await.context("cannot provision")
+            })
+        }
+        Command::Serve(config) => with_settings(config, ServiceProcess::Serve, serve),
+        Command::Feed(config) => {
+            with_settings(config, ServiceProcess::Read, |settings| async move {
+                app::told(&settings, |event| say(&String::from_utf8_lossy(event)))
+                    .await
+                    .context("cannot read the feed")
+            })
+        }
         Command::Openapi => document().map(|document| say(document.trim_end())),
         Command::Asyncapi { dir } => asyncapi::write(&dir),
     };
@@ -99,12 +104,17 @@ fn document() -> anyhow::Result<String> {
     Ok(routes::openapi().to_pretty_json()? + "\n")
 }
 
-fn with_settings<F>(config: Config, work: impl FnOnce(Settings) -> F) -> anyhow::Result<()>
+fn with_settings<F>(
+    config: Config,
+    process: ServiceProcess,
+    work: impl FnOnce(Settings) -> F,
+) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let settings = Settings::load(config.config.as_deref())?;
+    let Loaded { settings, warnings } = Settings::load(config.config.as_deref(), process)?;
     telemetry::start(&settings.service.telemetry).map_err(anyhow::Error::msg)?;
+    telemetry::warn_insecure(&warnings);
     tokio::runtime::Runtime::new()?.block_on(work(settings))
 }
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use events::ServiceNames;
 use serde::Deserialize;
-use service_kit::config::{Checked, ConfigError, ServiceSettings};
+use service_kit::config::{Checked, ConfigError, Examined, ServiceSettings};
+use view_kit::{ServiceProcess, service_preflight};
 
 /// Everything that has a name is called after these: streams, subjects, NATS user, variables, database.
 pub const NAMES: ServiceNames = ServiceNames::fixed("product", "products");
@@ -34,13 +35,23 @@ pub struct ProductSettings {
     pub second_look_s: u64,
 }
 
+/// Settings that a process can start with.
+pub struct Loaded {
+    pub settings: Settings,
+    /// What production would refuse.
+    pub warnings: Vec<String>,
+}
+
 impl Settings {
     /// Reads defaults, file and the process's environment.
     ///
     /// # Errors
     /// [`ConfigError`] with every fault.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        ServiceSettings::load(&NAMES, DEFAULTS, file)
+    pub fn load(file: Option<&Path>, process: ServiceProcess) -> Result<Loaded, ConfigError> {
+        let examined = ServiceSettings::examine::<Self>(&NAMES, DEFAULTS, file)?;
+        let Examined { settings, faults, .. } = examined;
+        let warnings = service_preflight(&settings.service, process, faults)?;
+        Ok(Loaded { settings, warnings })
     }
 }
 

@@ -41,8 +41,13 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let Args { name, issuer, audience, jwks, ca, nats: url, listen } = Args::parse();
-    let (creds, ca_file) = (format!("{name}.creds").into(), PathBuf::new());
-    let bus = Nats { url, credentials_file: creds, ca_file, request_timeout_ms: 5_000 };
+    let bus = Nats {
+        url,
+        url_file: PathBuf::new(),
+        credentials_file: format!("{name}.creds").into(),
+        ca_file: PathBuf::new(),
+        request_timeout_ms: 5_000,
+    };
     let jwks = jwks.unwrap_or_else(|| format!("{issuer}/.well-known/jwks.json"));
 
     let stop = CancellationToken::new();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
 use events::{Position, Timestamp};
@@ -114,6 +114,19 @@ impl Manifest {
     }
 }
 
+/// A path of a manifest, when it leads down from the folder alone: whoever can write the backup must not be able to have
+/// another file read, or written, by a restore.
+pub fn within(path: &Path) -> anyhow::Result<&Path> {
+    let leads_down = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if !leads_down || path.as_os_str().is_empty() {
+        bail!(
+            "the manifest of the backup names the file {}, which is not in the backup",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 /// By what the application's key of a backup is known again. It tells nothing about the key.
 pub fn key_check(key: &SecretKey, backup: Uuid) -> String {
     key.derive("backup check v1").mac_hex(&[backup.as_bytes()])
@@ -176,9 +189,9 @@ impl Backup {
         Ok(())
     }
 
-    /// A file, to be read.
+    /// A file, to be read. Its path comes from the manifest, and must not lead out of the folder.
     pub fn reader(&self, file: &FileCopy) -> anyhow::Result<File> {
-        let path = self.dir.join(&file.path);
+        let path = self.dir.join(within(&file.path)?);
         File::open(&path).with_context(|| unreadable(&path))
     }
 
@@ -329,4 +342,57 @@ pub fn bar(bytes: u64, what: &str) -> anyhow::Result<ProgressBar> {
     let bar = ProgressBar::new(bytes).with_style(ProgressStyle::with_template(style)?);
     bar.set_message(what.to_owned());
     Ok(bar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A backup whose manifest names one file, as somebody could write it who has its folder.
+    fn crafted(dir: &Path, path: &str) -> Backup {
+        let file = FileCopy { path: path.into(), bytes: 0, sha256: sum("") };
+        let manifest = Manifest {
+            format: FORMAT,
+            id: Uuid::nil(),
+            roster: String::new(),
+            nats_server: String::new(),
+            taken_at: Timestamp::from_unix_seconds(1_800_000_000).unwrap(),
+            key_check: String::new(),
+            streams: Vec::new(),
+            files: vec![file],
+            subscribers: Vec::new(),
+        };
+        write_sealed(&dir.join(MANIFEST_FILE), &manifest).unwrap();
+        Backup::open(dir).unwrap()
+    }
+
+    #[test]
+    fn a_manifest_reaches_no_file_outside_its_backup() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, outside) = (root.path().join("backup"), root.path().join("outside"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(&outside, "").unwrap();
+        for path in
+            ["../outside", "keys/../../outside", outside.to_str().unwrap(), "./../outside", ""]
+        {
+            let backup = crafted(&dir, path);
+            let why = backup.check().unwrap_err().to_string();
+            assert!(why.contains("not in the backup"), "{path}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_restore_of_keys_writes_nothing_outside_its_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("backup");
+        fs::create_dir(&dir).unwrap();
+        fs::write(root.path().join("planted"), "planted").unwrap();
+        for path in ["keys/../../planted", "keys/../../../planted"] {
+            let backup = crafted(&dir, path);
+            let into = root.path().join("secrets").join("new");
+            let why = crate::backup::keys::restore(&backup, &into).unwrap_err().to_string();
+            assert!(why.contains("not in the backup"), "{path}: {why}");
+            assert!(!into.exists() && !root.path().join("secrets").join("planted").exists());
+        }
+    }
 }

@@ -12,7 +12,7 @@ use nats_access::REVOKED_FILE;
 use service_kit::config::Settings;
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, write_private};
 
-use super::folder::{Backup, FileCopy, Unfinished, key_check, private_dir};
+use super::folder::{Backup, FileCopy, Unfinished, key_check, private_dir, within};
 use crate::{init, keys, trust};
 
 const KEYS: &str = "keys";
@@ -61,7 +61,7 @@ pub fn restore(backup: &Backup, root: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(&partial)?;
     }
     for file in &backup.manifest.files {
-        let Ok(path) = file.path.strip_prefix(KEYS) else { continue };
+        let Ok(path) = within(&file.path)?.strip_prefix(KEYS) else { continue };
         let to = partial.join(OPERATOR).join(path);
         private_dir(to.parent().unwrap_or(&partial))?;
         let mut content = Vec::new();

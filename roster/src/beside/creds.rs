@@ -8,7 +8,7 @@ use events::{InvalidServiceName, ServiceNames};
 use nats_access::{CredsOutcome, ServiceUser, WrittenCreds};
 use serde_json::json;
 use service_kit::config::Settings;
-use service_kit::nats;
+use service_kit::nats::{self, shown};
 
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{ServicesAction, ServicesArgs, say};
@@ -47,8 +47,13 @@ async fn make(settings: &Settings, wish: Wish, as_json: bool) -> anyhow::Result<
     let arguments = json!({ "name": name, "plural": plural, "verifier": verifier });
     let writing = async {
         let written = trust.write_service_creds(&out, &user)?;
-        let told =
-            Told { names: &names, user: &user, verifier, out: &out, nats: &settings.nats.url };
+        let told = Told {
+            names: &names,
+            user: &user,
+            verifier,
+            out: &out,
+            nats: &shown(&settings.nats.url),
+        };
         told.say(&written, as_json);
         let result = json!({ "user": written.user, "outcome": name_of(written.outcome) });
         Ok(Ended { code: ExitCode::SUCCESS, result })

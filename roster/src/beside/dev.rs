@@ -214,10 +214,11 @@ impl Variables<'_> {
     fn of_both(&self, database: &str, secrets: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let Around { settings, url, .. } = self.around;
         let mut variables = vec![
+            ("DEPLOYMENT", "development".to_owned()),
             ("NATS_URL", settings.nats.url.clone()),
             ("MONGODB_URL", settings.mongodb.url.clone()),
             ("MONGODB_DATABASE", database.to_owned()),
-            ("TOKENS_ISSUER", (*url).to_owned()),
+            ("TOKENS_ISSUER", settings.tokens.issuer.clone()),
             ("TOKENS_AUDIENCE", settings.tokens.audience.clone()),
             ("TOKENS_JWKS_URL", format!("{url}/.well-known/jwks.json")),
             ("SECRETS_DIR", text(secrets)?),

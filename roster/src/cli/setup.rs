@@ -20,9 +20,9 @@ Examples:
 /// Arguments of `roster dev`.
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// Where clients connect; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
+    /// Where clients connect; port 0 takes a free one. By default http.listen, which is 127.0.0.1:8080
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
     /// Folder with everything that is kept from one start to the next
     #[arg(long, default_value = ".roster")]
     pub data_dir: PathBuf,

@@ -169,7 +169,7 @@ impl Operator<'_> {
         creds: &Path,
     ) -> anyhow::Result<ExitCode> {
         write_private(creds, trust.subscriber_creds(name)?.as_bytes())?;
-        let (inbox_prefix, nats) = (name.inbox_prefix(), &self.settings.nats.url);
+        let (inbox_prefix, nats) = (name.inbox_prefix(), nats::shown(&self.settings.nats.url));
         let creds = creds.display();
         if self.as_json {
             let answer = json!({

@@ -3,7 +3,9 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::{Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
+use url::Url;
+
+use super::{AllowPlain, Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
 use crate::access::Access;
 use crate::http::TrustedProxies;
 use crate::tokens::ACCESS_LIFETIME_MAX_S;
@@ -117,6 +119,7 @@ impl Checked for Settings {
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         check_replicas(self.log.replicas, faults);
         self.check_mail_caps(faults);
+        check_allow_plain(&self.allow_plain, faults);
         self.http.check(faults);
         if let Err(why) = self.access.roles.parse::<Access>() {
             faults.push(format!("access.roles: {why}"));
@@ -128,8 +131,11 @@ impl Checked for Settings {
             faults.push("sessions.idle_s must not be longer than sessions.absolute_s".to_owned());
         }
         let base = &self.mail.link_base;
-        if !(base.starts_with("https://") || base.starts_with("http://")) || base.ends_with('/') {
-            faults.push("mail.link_base must be a URL without a slash at its end".to_owned());
+        if !base.is_empty() && !is_link_base(base) {
+            faults.push(
+                "mail.link_base must be an http or https URL without user, query, fragment and a slash at its end"
+                    .to_owned(),
+            );
         }
         if self.mail.transport == MailTransport::Smtp && self.mail.smtp_url.is_empty() {
             faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
@@ -165,10 +171,33 @@ pub(super) fn check_replicas(replicas: u8, faults: &mut Vec<String>) {
     }
 }
 
+/// Refuses what is no list of connections.
+pub(super) fn check_allow_plain(text: &str, faults: &mut Vec<String>) {
+    if let Err(why) = text.parse::<AllowPlain>() {
+        faults.push(why);
+    }
+}
+
+/// Whether a path and a query can be put behind it.
+fn is_link_base(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    }) && !text.ends_with('/')
+}
+
 impl Http {
     pub(super) fn check(&self, faults: &mut Vec<String>) {
-        if self.listen == self.private_listen && self.listen.port() != 0 {
-            faults.push("http.listen and http.private_listen must differ".to_owned());
+        let (public, private) = (self.listen, self.private_listen);
+        // An unspecified address takes the port on every address.
+        let share = public.ip() == private.ip()
+            || public.ip().is_unspecified()
+            || private.ip().is_unspecified();
+        if public.port() == private.port() && public.port() != 0 && share {
+            faults.push("http.listen and http.private_listen must not share a port".to_owned());
         }
         if let Err(why) = TrustedProxies::parse(&self.trusted_proxies) {
             faults.push(format!("http.trusted_proxies: {why}"));
@@ -214,6 +243,62 @@ fn is_plain_base(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn faults_with(given: &[(&str, &str)]) -> String {
+        let given = given.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Settings::merge("", given).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn links_are_put_behind_a_base_that_has_no_query() {
+        for (base, good) in [
+            ("", true),
+            ("https://id.example.com/links", true),
+            ("http://127.0.0.1:8080", true),
+            ("https://id.example.com/links/", false),
+            ("https://id.example.com/links?from=mail", false),
+            ("https://id.example.com/#links", false),
+            ("https://me:word@id.example.com", false),
+            ("ftp://id.example.com", false),
+            ("id.example.com", false),
+        ] {
+            assert_eq!(faults_with(&[("ROSTER_MAIL_LINK_BASE", base)]).is_empty(), good, "{base}");
+        }
+    }
+
+    #[test]
+    fn links_lead_to_the_pages_of_the_public_url_unless_another_place_is_set() {
+        let base = |given: &[(&str, &str)]| {
+            let given = given.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+            Settings::merge("", given).unwrap().link_base()
+        };
+        let issuer = ("ROSTER_TOKENS_ISSUER", "https://id.example.com/");
+        assert_eq!(base(&[issuer]), "https://id.example.com/links");
+        let own = ("ROSTER_MAIL_LINK_BASE", "https://www.example.com/account");
+        assert_eq!(base(&[issuer, own]), "https://www.example.com/account");
+    }
+
+    #[test]
+    fn listeners_do_not_share_a_port() {
+        let listeners = |public, private| {
+            faults_with(&[("ROSTER_HTTP_LISTEN", public), ("ROSTER_HTTP_PRIVATE_LISTEN", private)])
+        };
+        for (public, private) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("10.0.0.1:80", "[::]:80"),
+        ] {
+            assert!(listeners(public, private).contains("must not share a port"), "{public}");
+        }
+        assert_eq!(listeners("10.0.0.1:80", "127.0.0.1:80"), "");
+        assert_eq!(listeners("127.0.0.1:0", "127.0.0.1:0"), "");
+    }
+
+    #[test]
+    fn only_known_connections_may_go_without_tls() {
+        assert_eq!(faults_with(&[("ROSTER_ALLOW_PLAIN", "nats, mongodb")]), "");
+        assert!(faults_with(&[("ROSTER_ALLOW_PLAIN", "all")]).contains("allow_plain must be"));
+    }
 
     #[test]
     fn a_cap_on_mails_that_would_keep_an_owner_out_is_refused() {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use events::ServiceNames;
 use serde::Deserialize;
 
-use super::checks::{bound, check_replicas};
-use super::{Checked, ConfigError, Http, MongoDb, Nats, Revocations, Source, Telemetry};
+use super::checks::{bound, check_allow_plain, check_replicas};
+use super::{
+    Checked, ConfigError, Deployment, Examined, Http, MongoDb, Nats, Revocations, Source, Telemetry,
+};
 
 /// The documented defaults of what every service has. A service's own follow behind them.
 pub const SERVICE_DEFAULTS: &str = include_str!("../../service-defaults.toml");
@@ -15,6 +17,10 @@ pub const SERVICE_DEFAULTS: &str = include_str!("../../service-defaults.toml");
 /// its own, flattened.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ServiceSettings {
+    /// What this runs for.
+    pub deployment: Deployment,
+    /// Connections that may go without TLS in production.
+    pub allow_plain: String,
     /// Listeners.
     pub http: Http,
     /// The connection to NATS.
@@ -41,6 +47,8 @@ section! {
     ServiceLog {
         /// Copies of the streams.
         replicas: u8,
+        /// Whether one copy is enough in production.
+        allow_single_replica: bool,
         /// Bound of the log in bytes.
         bytes_max: u64,
         /// Bound of the feed in bytes.
@@ -54,6 +62,8 @@ section! {
     ServiceSecrets {
         /// Folder with this service's key.
         dir: PathBuf,
+        /// Whether the group of a secret's file may read it.
+        allow_group_read: bool,
     }
 }
 section! {
@@ -108,6 +118,19 @@ impl ServiceSettings {
         Source { defaults: &defaults, prefix: &prefix, others: &[] }.load(file)
     }
 
+    /// The same, with faults beside the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: no settings can be made at all.
+    pub fn examine<T: Checked>(
+        names: &ServiceNames,
+        own: &str,
+        file: Option<&Path>,
+    ) -> Result<Examined<T>, ConfigError> {
+        let (defaults, prefix) = (format!("{SERVICE_DEFAULTS}\n{own}"), names.variable_prefix());
+        Source { defaults: &defaults, prefix: &prefix, others: &[] }.read(file)
+    }
+
     /// Bounds of the common ones.
     pub fn check(&self, faults: &mut Vec<String>) {
         let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
@@ -126,6 +149,7 @@ impl ServiceSettings {
         bound("projector.lag_max_ms", self.projector.lag_max_ms, 1_000, 3_600_000);
         bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
         check_replicas(self.log.replicas, faults);
+        check_allow_plain(&self.allow_plain, faults);
         self.http.check(faults);
         if !self.mongodb.database.is_empty() {
             self.mongodb.check(faults);

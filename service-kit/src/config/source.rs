@@ -1,5 +1,6 @@
 //! Where settings come from: documented defaults, a file over them, variables over the file.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -25,23 +26,36 @@ pub struct Source<'a> {
     pub others: &'a [&'a str],
 }
 
+/// Settings as far as they can be made, with everything that is wrong with them.
+#[derive(Debug)]
+pub struct Examined<T> {
+    /// The settings; where a value cannot be used, the default stands in for it.
+    pub settings: T,
+    /// Everything that is wrong, without any value: a value may be a secret in the wrong place.
+    pub faults: Vec<String>,
+    /// The keys that a file or a variable sets, as in `nats.url`.
+    pub given: BTreeSet<String>,
+    /// Those of them whose value is the file's.
+    pub in_file: BTreeSet<String>,
+}
+
+impl<T> Examined<T> {
+    /// The settings, when nothing is wrong with them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every fault.
+    pub fn valid(self) -> Result<T, ConfigError> {
+        if self.faults.is_empty() { Ok(self.settings) } else { Err(ConfigError(self.faults)) }
+    }
+}
+
 impl Source<'_> {
     /// Reads defaults, file and the process's environment.
     ///
     /// # Errors
     /// [`ConfigError`] with every fault.
     pub fn load<T: Checked>(&self, file: Option<&Path>) -> Result<T, ConfigError> {
-        let text = match file {
-            None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|e| ConfigError(vec![format!("cannot read {}: {e}", path.display())]))?,
-        };
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        let variables = std::env::vars_os().filter_map(|(name, value): (OsString, OsString)| {
-            let name = name.into_string().ok()?;
-            name.starts_with(self.prefix).then(|| (name, value.to_string_lossy().into_owned()))
-        });
-        self.merge(&text, variables)
+        self.read(file)?.valid()
     }
 
     /// Merges defaults, the text of a file and variables.
@@ -53,67 +67,229 @@ impl Source<'_> {
         file: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<T, ConfigError> {
+        self.examine(file, variables)?.valid()
+    }
+
+    /// Reads defaults, file and the process's environment, and keeps faults beside the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: no settings can be made at all.
+    pub fn read<T: Checked>(&self, file: Option<&Path>) -> Result<Examined<T>, ConfigError> {
+        let text = match file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| ConfigError(vec![format!("cannot read {}: {e}", path.display())]))?,
+        };
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let variables = std::env::vars_os().filter_map(|(name, value): (OsString, OsString)| {
+            let name = name.into_string().ok()?;
+            name.starts_with(self.prefix).then(|| (name, value.to_string_lossy().into_owned()))
+        });
+        self.examine(&text, variables)
+    }
+
+    /// The same from a text and variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: no settings can be made at all.
+    pub fn examine<T: Checked>(
+        &self,
+        file: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Examined<T>, ConfigError> {
         let mut faults = Vec::new();
-        let mut table: Table = match self.defaults.parse() {
+        let mut given = BTreeSet::new();
+        let defaults: Table = match self.defaults.parse() {
             Ok(table) => table,
             Err(error) => return Err(ConfigError(vec![format!("the defaults: {error}")])),
         };
+        let mut table = defaults.clone();
         match file.parse::<Table>() {
-            Ok(given) => overlay(&mut table, given, "", &mut faults),
-            Err(error) => faults.push(format!("the file is not TOML: {error}")),
+            Ok(over) => overlay(&mut table, over, "", &mut given, &mut faults),
+            Err(error) => faults.push(not_toml(file, &error)),
         }
-        for (name, text) in variables {
+        let mut in_file = given.clone();
+        let variables: Vec<(String, String)> = variables.into_iter().collect();
+        let names: BTreeSet<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        for (name, text) in &variables {
             if self.others.contains(&name.as_str()) {
                 continue;
             }
-            match slot(&mut table, self.prefix, &name) {
+            match slot(&mut table, self.prefix, name) {
+                None if is_of_kubernetes(name, self.prefix, &names) => {}
                 None => faults.push(format!("unknown variable {name}")),
-                Some((key, slot)) => match typed(slot, &text) {
-                    Some(value) => *slot = value,
-                    None => {
-                        faults.push(format!("{name} ({key}) must be {}, not {text:?}", kind(slot)));
+                Some((key, slot)) => match typed(slot, text) {
+                    Some(value) => {
+                        *slot = value;
+                        in_file.remove(&key);
+                        given.insert(key);
                     }
+                    None => faults.push(format!("{name} ({key}) must be {}", kind(slot))),
                 },
             }
         }
-        let parsed: Result<T, _> = Value::Table(table).try_into();
-        match parsed {
-            Ok(settings) => {
-                settings.check(&mut faults);
-                if faults.is_empty() { Ok(settings) } else { Err(ConfigError(faults)) }
-            }
-            Err(error) => {
-                faults.push(error.to_string().trim().replace('\n', " "));
-                Err(ConfigError(faults))
-            }
+        read_files(&mut table, &given, &mut faults);
+        let settings: T = deserialize(table, &defaults, &mut faults)?;
+        settings.check(&mut faults);
+        Ok(Examined { settings, faults, given, in_file })
+    }
+}
+
+/// Makes settings from a table. A value that does not fit is a fault, and its default stands in for it, so that
+/// all faults are found.
+fn deserialize<T: DeserializeOwned>(
+    mut table: Table,
+    defaults: &Table,
+    faults: &mut Vec<String>,
+) -> Result<T, ConfigError> {
+    loop {
+        let error = match serde_path_to_error::deserialize(Value::Table(table.clone())) {
+            Ok(settings) => return Ok(settings),
+            Err(error) => error,
+        };
+        let key = error.path().to_string();
+        faults.push(format!("{key} {}", misfit(error.inner().message())));
+        let (section, name) = key.split_once('.').unwrap_or(("", &key));
+        let default = match section {
+            "" => defaults.get(name),
+            _ => defaults.get(section).and_then(|section| section.get(name)),
+        };
+        let keys = match section {
+            "" => Some(&mut table),
+            _ => table.get_mut(section).and_then(Value::as_table_mut),
+        };
+        match (keys.and_then(|keys| keys.get_mut(name)), default) {
+            (Some(slot), Some(default)) if slot != default => *slot = default.clone(),
+            _ => return Err(ConfigError(std::mem::take(faults))),
         }
     }
 }
 
-/// Puts `given` over `table`; keys the defaults do not have are faults.
-fn overlay(table: &mut Table, given: Table, path: &str, faults: &mut Vec<String>) {
-    for (key, value) in given {
+/// What a value should be. The library's text repeats the value before that.
+fn misfit(message: &str) -> String {
+    if message == "invalid socket address syntax" {
+        return "must be ADDRESS:PORT".to_owned();
+    }
+    match message.split_once("expected ") {
+        Some((_, expected)) => format!("must be {}", expected.replace('`', "")),
+        None => "is not valid".to_owned(),
+    }
+}
+
+/// Where a text is not TOML. The line itself is not shown, since it may hold a password.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let why = error.message().lines().next().unwrap_or_default();
+    format!("the file is not TOML at line {line}, column {column}: {why}")
+}
+
+/// Puts `over` over `table`; keys that the defaults do not have, and values of another type, are faults.
+fn overlay(
+    table: &mut Table,
+    over: Table,
+    path: &str,
+    given: &mut BTreeSet<String>,
+    faults: &mut Vec<String>,
+) {
+    for (key, value) in over {
         let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match (table.get_mut(&key), value) {
             (None, _) => faults.push(format!("unknown key {full}")),
-            (Some(Value::Table(inner)), Value::Table(given)) => {
-                overlay(inner, given, &full, faults);
+            (Some(Value::Table(inner)), Value::Table(over)) => {
+                overlay(inner, over, &full, given, faults);
             }
             (Some(Value::Table(_)), _) => faults.push(format!("{full} must be a table")),
-            (Some(slot), value) => *slot = value,
+            (Some(slot), value) if fits(slot, &value) => {
+                *slot = value;
+                given.insert(full);
+            }
+            (Some(slot), _) => faults.push(format!("{full} must be {}", kind(slot))),
         }
     }
+}
+
+fn fits(default: &Value, value: &Value) -> bool {
+    default.same_type(value) || default.is_float() && value.is_integer()
 }
 
 /// The key a variable stands for. The names are derived from the defaults, so no underscore is read
 /// two ways.
 fn slot<'a>(table: &'a mut Table, prefix: &str, variable: &str) -> Option<(String, &'a mut Value)> {
-    table.iter_mut().find_map(|(section, value)| {
-        value.as_table_mut()?.iter_mut().find_map(|(key, slot)| {
-            let name = format!("{prefix}{section}_{key}").to_uppercase();
-            (name == variable).then(|| (format!("{section}.{key}"), slot))
-        })
+    let is = |path: &str| format!("{prefix}{path}").to_uppercase() == variable;
+    table.iter_mut().find_map(|(section, value)| match value {
+        Value::Table(keys) => keys.iter_mut().find_map(|(key, slot)| {
+            is(&format!("{section}_{key}")).then(|| (format!("{section}.{key}"), slot))
+        }),
+        slot @ (Value::String(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Array(_)) => is(section).then(|| (section.clone(), slot)),
     })
+}
+
+/// Whether Kubernetes has set a variable for a Service whose name begins like ours: it sets `NAME_SERVICE_HOST`,
+/// `NAME_SERVICE_PORT`, `NAME_PORT` and more in every pod, always together. One that is named just like the product is
+/// known by each of them, in case an operator has removed the others.
+fn is_of_kubernetes(variable: &str, prefix: &str, all: &BTreeSet<&str>) -> bool {
+    let is_service = |name: &str| {
+        ["HOST", "PORT"].iter().all(|end| all.contains(format!("{name}_SERVICE_{end}").as_str()))
+    };
+    let ends = variable.match_indices("_SERVICE_").chain(variable.match_indices("_PORT"));
+    ends.filter_map(|(at, _)| variable.split_at_checked(at)).any(|(name, rest)| {
+        let is_known = match rest.strip_prefix("_PORT") {
+            None => rest == "_SERVICE_HOST" || rest.starts_with("_SERVICE_PORT"),
+            Some("") => true,
+            Some(port) => port
+                .strip_prefix('_')
+                .is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit())),
+        };
+        is_known && (name == prefix.trim_end_matches('_') || is_service(name))
+    })
+}
+
+/// Takes secrets from files: the file that `mongodb.url_file` names holds `mongodb.url`, and so on for each key
+/// that has such a sibling.
+fn read_files(table: &mut Table, given: &BTreeSet<String>, faults: &mut Vec<String>) {
+    for (section, value) in table.iter_mut() {
+        let Value::Table(keys) = value else { continue };
+        let named: Vec<(String, String)> = keys
+            .iter()
+            .filter_map(|(key, file)| Some((key.strip_suffix("_file")?, file.as_str()?)))
+            .filter(|(_, file)| !file.is_empty())
+            .map(|(key, file)| (key.to_owned(), file.to_owned()))
+            .collect();
+        for (key, file) in named {
+            let Some(slot) = keys.get_mut(&key) else { continue };
+            let full = format!("{section}.{key}");
+            if given.contains(&full) {
+                faults.push(format!("set {full} or {full}_file, not both"));
+                continue;
+            }
+            match secret_in(Path::new(&file)) {
+                Ok(text) => *slot = Value::String(text),
+                Err(why) => faults.push(format!("{full}_file: {why}")),
+            }
+        }
+    }
+}
+
+/// The one line of a file with a secret.
+///
+/// # Errors
+/// In words, without anything of the content.
+pub fn secret_in(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() || line.contains(['\n', '\r']) {
+        return Err(format!("{} must hold exactly one line", path.display()));
+    }
+    Ok(line.to_owned())
 }
 
 /// The text of a variable in the type its default has.
@@ -131,5 +307,14 @@ fn typed(default: &Value, text: &str) -> Option<Value> {
 
 /// What [`typed`] wants, in words.
 fn kind(default: &Value) -> &'static str {
-    if default.is_bool() { "true or false" } else { "a number" }
+    if default.is_bool() {
+        "true or false"
+    } else if default.is_str() {
+        "a string"
+    } else {
+        "a number"
+    }
 }
+
+#[cfg(test)]
+mod tests;

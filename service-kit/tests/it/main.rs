@@ -20,5 +20,6 @@ mod sequel;
 mod service;
 mod snapshot;
 mod support;
+mod tls;
 mod views_position;
 mod work;

@@ -23,6 +23,11 @@ pub fn account() -> &'static Account {
     trust().account(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Where the server is.
+pub fn server_url() -> String {
+    local_stack::testing::nats(|| trust().server_config().unwrap()).url()
+}
+
 pub async fn connect(account: &Account, role: Role) -> async_nats::Client {
     let server = local_stack::testing::nats(|| trust().server_config().unwrap());
     async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())

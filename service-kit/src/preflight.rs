@@ -1,0 +1,314 @@
+//! What a process would find wrong at its start, found without connecting to anything.
+//!
+//! `roster check-config` and each service look at the same things, so that a configuration that is called valid
+//! starts. What is insecure is refused in production and warned of in development ([`Preflight::insecure`]).
+//!
+//! Not for: whether servers are there, and whether they are set up as they must be.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use async_nats::ServerAddr;
+use url::Url;
+
+use crate::config::{AllowPlain, Deployment, PlainConnection, Telemetry};
+use crate::keys::SecretKey;
+use crate::signing_keys::{KeyRing, private_key_file};
+use crate::{config, nats, telemetry};
+
+/// What a file with the credentials of a NATS user begins with.
+const CREDENTIALS_HEAD: &str = "-----BEGIN NATS USER JWT-----";
+/// What a certificate in PEM begins with.
+const CERTIFICATE_HEAD: &str = "-----BEGIN CERTIFICATE-----";
+/// Permissions that nobody but the owner of a secret needs.
+const OTHERS: u32 = 0o077;
+/// The same when the group may read, as Kubernetes mounts secrets for a process that is not root.
+const OTHERS_THAN_READERS: u32 = 0o037;
+
+/// Why something is refused that works.
+const PRODUCTION: &str = "deployment is \"production\", the default, which refuses what is insecure; \
+                          \"development\" is for machines of developers and warns of it";
+
+/// Collects what is wrong.
+#[derive(Debug)]
+pub struct Preflight {
+    deployment: Deployment,
+    allow_plain: AllowPlain,
+    allow_group_read: bool,
+    faults: Vec<String>,
+    warnings: Vec<String>,
+    has_refused: bool,
+}
+
+impl Preflight {
+    /// Begins with the faults that are known already.
+    #[must_use]
+    pub fn new(deployment: Deployment, allow_plain: &str, faults: Vec<String>) -> Self {
+        // What is no list of connections is a fault of the settings already.
+        let allow_plain = allow_plain.parse().unwrap_or_default();
+        let (allow_group_read, has_refused) = (false, false);
+        Self {
+            deployment,
+            allow_plain,
+            allow_group_read,
+            faults,
+            warnings: Vec::new(),
+            has_refused,
+        }
+    }
+
+    /// Whether the group of a secret's file may read it.
+    #[must_use]
+    pub const fn allow_group_read(mut self, allow: bool) -> Self {
+        self.allow_group_read = allow;
+        self
+    }
+
+    /// Whether real users depend on this.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        self.deployment == Deployment::Production
+    }
+
+    /// Something with which the process cannot work.
+    pub fn fault(&mut self, text: impl Into<String>) {
+        self.faults.push(text.into());
+    }
+
+    /// Something that must not be so in production.
+    pub fn insecure(&mut self, text: impl Into<String>) {
+        match self.deployment {
+            Deployment::Production => {
+                self.has_refused = true;
+                self.faults.push(text.into());
+            }
+            Deployment::Development => self.warnings.push(text.into()),
+        }
+    }
+
+    /// What must not be so even in production where the operator allows it.
+    fn plain(&mut self, connection: PlainConnection, text: &str) {
+        if !self.allow_plain.contains(connection) {
+            let name = connection.as_str();
+            self.insecure(format!(
+                "{text} (or allow_plain = \"{name}\", if something else protects it)"
+            ));
+        }
+    }
+
+    /// Notes the error of something that was tried.
+    pub fn tried<T>(
+        &mut self,
+        setting: &str,
+        result: Result<T, impl std::error::Error>,
+    ) -> Option<T> {
+        result.map_err(|error| self.fault(described(setting, &error))).ok()
+    }
+
+    /// `[telemetry]`
+    pub fn telemetry(&mut self, settings: &Telemetry) {
+        if let Err(why) = telemetry::filter(settings) {
+            self.fault(why);
+        }
+    }
+
+    /// `[nats]`: addresses, credentials, certificate authority.
+    pub fn nats(&mut self, settings: &config::Nats) {
+        let has_user = match nats::servers(&settings.url) {
+            Err(error) => {
+                self.fault(error.to_string());
+                false
+            }
+            Ok(servers) => {
+                let is_clear = |server: &ServerAddr| {
+                    !matches!(server.scheme(), "tls" | "wss") && !is_loopback(server.host())
+                };
+                if settings.ca_file.as_os_str().is_empty() && servers.iter().any(is_clear) {
+                    self.plain(
+                        PlainConnection::Nats,
+                        "nats.url goes to another machine without requiring TLS: use tls://, or set nats.ca_file",
+                    );
+                }
+                servers.iter().all(ServerAddr::has_user_pass)
+            }
+        };
+        if let Err(error) = nats::check_ca_file(settings) {
+            self.fault(error.to_string());
+        }
+        let file = &settings.credentials_file;
+        if file.as_os_str().is_empty() {
+            if !has_user {
+                self.insecure("nats.credentials_file is not set: NATS would not know who connects");
+            }
+        } else {
+            self.holds(
+                "nats.credentials_file",
+                file,
+                CREDENTIALS_HEAD,
+                "credentials of a NATS user",
+            );
+            self.private("nats.credentials_file", file);
+        }
+        self.private("nats.url_file", &settings.url_file);
+    }
+
+    /// Where views are, as the driver has understood `mongodb.url`.
+    pub fn mongodb(&mut self, settings: &config::MongoDb, target: &DatabaseTarget) {
+        let is_far = target.hosts.iter().any(|host| !is_loopback(host));
+        if is_far && !target.has_tls {
+            self.plain(
+                PlainConnection::MongoDb,
+                "mongodb.url goes to another machine without TLS: add tls=true",
+            );
+        }
+        if is_far && !target.has_user {
+            self.insecure("mongodb.url names no user: MongoDB would let anybody in");
+        }
+        for file in &target.files {
+            if let Err(error) = fs::metadata(file) {
+                self.fault(format!("mongodb.url: cannot read {}: {error}", file.display()));
+            }
+        }
+        self.private("mongodb.url_file", &settings.url_file);
+    }
+
+    /// The public URL: `tokens.issuer`.
+    pub fn issuer(&mut self, issuer: &str) {
+        self.public_url("tokens.issuer", issuer, PlainConnection::Issuer);
+    }
+
+    /// A URL that users are sent to.
+    pub fn public_url(&mut self, setting: &str, text: &str, connection: PlainConnection) {
+        let Ok(url) = Url::parse(text) else {
+            self.insecure(format!("{setting} is not a URL"));
+            return;
+        };
+        if url.scheme() != "https" && !url.host_str().is_some_and(is_loopback) {
+            self.plain(connection, &format!("{setting} is not an https URL"));
+        }
+    }
+
+    /// A key file: content and permissions.
+    pub fn key(&mut self, file: &Path) {
+        let read = SecretKey::read(file);
+        if self.tried("secrets.dir", read).is_some() {
+            self.private("secrets.dir", file);
+        }
+    }
+
+    /// The keys of access tokens; `signs` when private ones are needed too.
+    pub fn signing_keys(&mut self, dir: &Path, signs: bool) {
+        let Some(kids) = self.tried("secrets.dir", KeyRing::check(dir, signs)) else { return };
+        for kid in kids.into_iter().filter(|_| signs) {
+            self.private("secrets.dir", &dir.join(private_key_file(&kid)));
+        }
+    }
+
+    /// The folder with the keys.
+    pub fn secrets_dir(&mut self, dir: &Path) -> bool {
+        let is_set = !dir.as_os_str().is_empty();
+        if !is_set {
+            self.fault("secrets.dir is not set: `roster init` makes the folder with the keys");
+        }
+        is_set
+    }
+
+    /// A file with a secret, which is for its owner alone; an empty path is none.
+    pub fn private(&mut self, setting: &str, file: &Path) {
+        #[cfg(unix)]
+        if let Ok(metadata) = fs::metadata(file) {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+            let forbidden = if self.allow_group_read { OTHERS_THAN_READERS } else { OTHERS };
+            if mode & forbidden != 0 {
+                let (mode, file) = (mode & 0o777, file.display());
+                self.insecure(format!(
+                    "{setting}: {file} has mode {mode:04o}, so others can use the secret in it: chmod 0600 it \
+                     (secrets.allow_group_read = true lets its group read)"
+                ));
+            }
+        }
+    }
+
+    /// A file that must be there and hold something known.
+    fn holds(&mut self, setting: &str, file: &Path, head: &str, what: &str) {
+        match fs::read_to_string(file) {
+            Ok(text) if text.contains(head) => {}
+            Ok(_) => self.fault(format!("{setting}: {} does not hold {what}", file.display())),
+            Err(error) => {
+                self.fault(format!("{setting}: cannot read {}: {error}", file.display()));
+            }
+        }
+    }
+
+    /// What is only to be warned of, when nothing is refused.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn end(self) -> Result<Vec<String>, Vec<String>> {
+        let Self { mut faults, warnings, has_refused, .. } = self;
+        if faults.is_empty() {
+            return Ok(warnings);
+        }
+        if has_refused {
+            faults.push(PRODUCTION.to_owned());
+        }
+        Err(faults)
+    }
+}
+
+/// What a connection string of MongoDB says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseTarget {
+    /// The servers, or the name that stands for them.
+    pub hosts: Vec<String>,
+    /// Whether the connection has TLS.
+    pub has_tls: bool,
+    /// Whether somebody logs in.
+    pub has_user: bool,
+    /// Files that it names.
+    pub files: Vec<std::path::PathBuf>,
+}
+
+/// Whether a file can be a certificate authority.
+///
+/// # Errors
+/// The system's, or that there is no certificate in it.
+pub(crate) fn certificates(file: &Path) -> std::io::Result<()> {
+    let text = fs::read_to_string(file)?;
+    let none = || std::io::Error::other("there is no certificate in it");
+    text.contains(CERTIFICATE_HEAD).then_some(()).ok_or_else(none)
+}
+
+/// Whether a host is this machine itself.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a URL leads to this machine itself.
+#[must_use]
+pub fn is_loopback_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
+}
+
+/// Whether an `@` comes after where user and password must be: something in them was not percent-encoded, and a part of
+/// the password would be taken for a host.
+#[must_use]
+pub fn is_badly_encoded(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    rest.get(authority..).is_some_and(|rest| rest.contains('@'))
+        || rest.get(..authority).is_some_and(|authority| authority.matches('@').count() > 1)
+}
+
+fn described(setting: &str, error: &dyn std::error::Error) -> String {
+    let mut text = format!("{setting}: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
