@@ -11,8 +11,8 @@ use service_kit::access::Access;
 use service_kit::commands::{IdempotencyKeys, Request};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    EventLog, Limits, ProvisionError, StreamSpec, mails_stream, sessions_stream, throttle_stream,
-    users_stream,
+    EventLog, Limits, ProvisionError, StreamSpec, mails_stream, sessions_stream,
+    throttle_closed_stream, throttle_counts_stream, throttle_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::http::TrustedProxies;
@@ -28,7 +28,7 @@ use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::{HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
+use crate::adapters::{Buckets, HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
 use crate::application::{Discretion, Parts, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
 use crate::routes::{AppState, Report, import_lines, routes};
@@ -120,7 +120,11 @@ impl App {
                 None
             }
         };
-        let bucket = open(throttle_stream(&settings.log)).await?;
+        let buckets = Buckets {
+            attempts: open(throttle_stream(&settings.log)).await?,
+            closed: open(throttle_closed_stream(&settings.log)).await?,
+            counts: open(throttle_counts_stream(&settings.log)).await?,
+        };
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
         let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
@@ -134,7 +138,7 @@ impl App {
             }
         });
         let tasks = TaskTracker::new();
-        let logs = Logs { users: users_log, sessions: sessions_log, mails, bucket, feed };
+        let logs = Logs { users: users_log, sessions: sessions_log, mails, buckets, feed };
         let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
@@ -194,7 +198,7 @@ pub(crate) struct Logs {
     pub(crate) users: EventLog,
     pub(crate) sessions: EventLog,
     pub(crate) mails: EventLog,
-    pub(crate) bucket: EventLog,
+    pub(crate) buckets: Buckets,
     /// Only its room is looked at, if it may be.
     pub(crate) feed: Option<EventLog>,
 }
@@ -209,7 +213,7 @@ pub(crate) fn users(
     tasks: TaskTracker,
 ) -> Result<Users, StartError> {
     let throttle =
-        NatsThrottle::new(logs.bucket, application_key, &settings.throttle).watched(metrics);
+        NatsThrottle::new(logs.buckets, application_key, &settings.throttle).watched(metrics);
     let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
     let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), application_key)
         .map_err(StartError::Crypto)?;

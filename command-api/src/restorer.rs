@@ -4,12 +4,15 @@
 use events::{LinkPurpose, Session, UserId, subjects};
 use service_kit::access::Access;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Guard, THROTTLE_STREAM};
+use service_kit::event_log::{
+    EventLog, Guard, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
+};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::metrics::Metrics;
 use service_kit::verification::VerificationError;
 use tokio_util::task::TaskTracker;
 
+use crate::adapters::Buckets;
 use crate::app::administrators::{Made, NewAdministrator, create};
 use crate::app::{Logs, StartError, users};
 use crate::application::{CommandError, Users};
@@ -47,7 +50,11 @@ impl Restorer {
             users: log(subjects::USERS_STREAM),
             sessions: log(subjects::SESSIONS_STREAM),
             mails: log(subjects::MAILS_STREAM),
-            bucket: log(THROTTLE_STREAM),
+            buckets: Buckets {
+                attempts: log(THROTTLE_STREAM),
+                closed: log(THROTTLE_CLOSED_STREAM),
+                counts: log(THROTTLE_COUNTS_STREAM),
+            },
             feed: None,
         };
         let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());

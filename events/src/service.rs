@@ -287,6 +287,8 @@ mod tests {
             feed::SNAPSHOTS_STREAM,
             "OPERATIONS",
             "KV_THROTTLE",
+            "KV_THROTTLE_CLOSED",
+            "KV_THROTTLE_COUNTS",
         ];
         (subjects, streams)
     }

@@ -134,9 +134,15 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "the same for sessions"),
     row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
     row(&[CommandApi], Publish, "$KV.THROTTLE.>", "counts attempts, so that passwords cannot be guessed"),
-    row(&[Reactor], Publish, "$KV.THROTTLE.sent.*", "counts mails by address, and touches no count of attempts"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the counts from the leader"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the attempts from the leader"),
+    row(&[CommandApi], Publish, "$KV.THROTTLE_CLOSED.>", "keeps the accounts whose password is closed"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_CLOSED", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_CLOSED", "reads them from the leader"),
+    row(&[CommandApi], Publish, "$KV.THROTTLE_COUNTS.>", "counts mails, requests and what users do rightly"),
+    row(&[Reactor], Publish, "$KV.THROTTLE_COUNTS.sent.*", "counts mails by address, and touches no other count"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_COUNTS", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", "reads them from the leader"),
 
     // Always under a name in the subject, which the server holds the payload to. The other subject,
     // without one, takes a name out of the payload: it could make the mailer's consumer anew (tried).

@@ -8,7 +8,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
     feed_stream, mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream,
-    snapshots_stream, throttle_stream, users_stream,
+    snapshots_stream, throttle_counts_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -104,7 +104,7 @@ impl App {
         let users = open(&users_stream(log)).await?.watched(metrics);
         let mails = open(&mails_stream(log)).await?.watched(metrics);
         mails.watch_room(metrics);
-        let gate = Gate::new(open(&throttle_stream(log)).await?, &mail_key, settings);
+        let gate = Gate::new(open(&throttle_counts_stream(log)).await?, &mail_key, settings);
         let snapshots = open(&snapshots_stream(log, &settings.feed)).await?;
         snapshots.watch_room(metrics);
         let eraser = Eraser {

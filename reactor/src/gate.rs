@@ -1,4 +1,4 @@
-//! The gate that every mail passes: counted by address and kind of mail in the bucket `THROTTLE`, over all
+//! The gate that every mail passes: counted by address and kind of mail in the bucket `THROTTLE_COUNTS`, over all
 //! reactors.
 //!
 //! A mail can only be handed over with a [`Permit`], and only the gate makes permits: there is no way around it,
@@ -12,7 +12,7 @@ use events::{CommandId, EmailAddress, Timestamp};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    Append, EventLog, Outcome, ReadError, THROTTLE_SUBJECT_PREFIX, Top, Write,
+    Append, EventLog, Outcome, ReadError, THROTTLE_COUNTS_SUBJECT_PREFIX, Top, Write,
 };
 use service_kit::keys::SecretKey;
 use uuid::Uuid;
@@ -161,7 +161,7 @@ impl Gate {
 
     fn subject(&self, kind: MailKind, to: &EmailAddress) -> String {
         let mac = self.key.mac_hex(&[kind.as_str().as_bytes(), to.canonical().as_bytes()]);
-        format!("{THROTTLE_SUBJECT_PREFIX}{SUBJECT_KIND}.{mac}")
+        format!("{THROTTLE_COUNTS_SUBJECT_PREFIX}{SUBJECT_KIND}.{mac}")
     }
 
     async fn count(

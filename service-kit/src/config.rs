@@ -136,6 +136,10 @@ section! {
         reserve_percent: u8,
         /// Bound of the bucket with the counts of attempts.
         throttle_bytes_max: u64,
+        /// Bound of the bucket with accounts that are delayed or closed.
+        throttle_closed_bytes_max: u64,
+        /// Bound of the bucket with mails, requests and what users do rightly.
+        throttle_counts_bytes_max: u64,
         /// An append with its retries, in milliseconds.
         append_deadline_ms: u64,
     }

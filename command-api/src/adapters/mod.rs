@@ -11,5 +11,5 @@ pub use hashing::HashPool;
 pub use mail_desk::NatsMailDesk;
 pub use sealing::CredentialSealer;
 pub use session_log::NatsSessionLog;
-pub use throttle::NatsThrottle;
+pub use throttle::{Buckets, NatsThrottle};
 pub use user_log::{NatsUserLog, email_claim_key};

@@ -22,9 +22,11 @@
 //! process lets a tenth of the limit through from memory ([`local`]), and only whoever is busier is counted in the
 //! bucket: with n processes a user gets at most 1 + n/10 times the limit.
 //!
-//! # A full bucket
-//! It drops its oldest records. That opens what they had closed, after about a million other keys were
-//! tried, which the limit per client address makes slow.
+//! # Full buckets
+//! The bucket of attempts drops its oldest records. That forgets a few wrong passwords, never an account that they
+//! have delayed or closed: a copy of such a record is in a bucket that refuses when it is full ([`Buckets::closed`]),
+//! and is read when there is none in the first. What anybody can count without a password (mails, requests) is in a
+//! third one, so that it pushes out nothing else.
 
 mod local;
 mod pending;
@@ -40,7 +42,8 @@ use serde::de::DeserializeOwned;
 use service_kit::ambient;
 use service_kit::config;
 use service_kit::event_log::{
-    Append, EventLog, Outcome, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Top, Write,
+    Append, EventLog, Guard, Outcome, THROTTLE_CLOSED_SUBJECT_PREFIX,
+    THROTTLE_COUNTS_SUBJECT_PREFIX, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Top, Write,
 };
 use service_kit::keys::{SecretKey, random};
 use service_kit::metrics::{Metrics, ThrottleMetrics};
@@ -50,12 +53,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::domain::{
     Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
 };
-use local::LocalQuotas;
-use pending::Pending;
-
 use crate::ports::throttle::{
     Admission, Counted, Deed, Place, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
 };
+use local::LocalQuotas;
+use pending::Pending;
 
 /// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
 const LOCKS: usize = 1_024;
@@ -86,12 +88,25 @@ const POLICIES: [&str; 10] = [
 ];
 /// How long a place is kept for an attempt that does not tell.
 const RESERVATION: Duration = Duration::from_secs(10);
+/// How long a record stays that says nothing any more.
+const LEAVING: Duration = Duration::from_secs(1);
 /// When an attempt that waited in vain may come again.
 const AFTER_WAITING: Duration = Duration::from_secs(1);
 
+/// Where the records are.
+#[derive(Clone)]
+pub struct Buckets {
+    /// Attempts; drops its oldest.
+    pub attempts: EventLog,
+    /// Copies of those that close an account; refuses when it is full.
+    pub closed: EventLog,
+    /// What is counted without a verdict; drops its oldest.
+    pub counts: EventLog,
+}
+
 /// The real throttle.
 pub struct NatsThrottle {
-    log: EventLog,
+    buckets: Buckets,
     key: SecretKey,
     settings: config::Throttle,
     locks: Vec<Mutex<()>>,
@@ -102,10 +117,10 @@ pub struct NatsThrottle {
 }
 
 impl NatsThrottle {
-    /// Uses the verified bucket, with a key derived from the application's.
-    pub fn new(log: EventLog, application_key: &SecretKey, settings: &config::Throttle) -> Self {
+    /// Uses verified buckets, with a key derived from the application's.
+    pub fn new(buckets: Buckets, application_key: &SecretKey, settings: &config::Throttle) -> Self {
         Self {
-            log,
+            buckets,
             key: application_key.derive("throttle v1"),
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
@@ -121,9 +136,10 @@ impl NatsThrottle {
         Self { metrics: Some(metrics.throttle(&POLICIES)), ..self }
     }
 
-    fn subject(&self, kind: &str, key: &[u8]) -> String {
+    /// The key of a record, the same in every bucket.
+    fn record(&self, kind: &str, key: &[u8]) -> String {
         let mac = self.key.mac_hex(&[kind.as_bytes(), key]);
-        format!("{THROTTLE_SUBJECT_PREFIX}{kind}.{mac}")
+        format!("{kind}.{mac}")
     }
 
     /// The records of what is watched, the narrowest first.
@@ -131,17 +147,17 @@ impl NatsThrottle {
         let account = |subject| vec![Place { subject, kind: PlaceKind::Account }];
         match watched {
             Watched::Account(email) => {
-                account(self.subject("account", email.canonical().as_bytes()))
+                account(self.record("account", email.canonical().as_bytes()))
             }
             Watched::Caller(user, session) => {
                 let ids = [*user.as_uuid().as_bytes(), *session.as_uuid().as_bytes()];
-                account(self.subject("caller", ids.as_flattened()))
+                account(self.record("caller", ids.as_flattened()))
             }
             Watched::Address(address) => self
                 .networks(*address)
                 .into_iter()
                 .map(|(key, factor)| Place {
-                    subject: self.subject("address", &key),
+                    subject: self.record("address", &key),
                     kind: factor.map_or(PlaceKind::Network, PlaceKind::Around),
                 })
                 .collect(),
@@ -246,12 +262,15 @@ impl NatsThrottle {
         if self.quotas.let_in(user, deed, quota, start.now_ms()) {
             return Ok(Ok(()));
         }
-        let subject = self.subject(policy, user.as_uuid().as_bytes());
+        let subject = self.record(policy, user.as_uuid().as_bytes());
+        let counts = Bucket::counts(&self.buckets);
         let _turn = self.turn(&subject).await;
         let counted = self
-            .change(&subject, |record: &mut Quota| match record.count(start.now_ms(), quota) {
-                Ok(()) => (Ok(()), Some(DAY_MS)),
-                Err(exhausted) => (Err(exhausted), None),
+            .change(counts, None, &subject, |record: &mut Quota| {
+                match record.count(start.now_ms(), quota) {
+                    Ok(()) => (Ok(()), Some(DAY_MS)),
+                    Err(exhausted) => (Err(exhausted), None),
+                }
             })
             .await?;
         Ok(counted.map_err(|Exhausted { max, window_ms, retry_after_ms }| {
@@ -274,9 +293,12 @@ impl NatsThrottle {
         counts: bool,
     ) -> Result<Result<(), Refusal>, ThrottleError> {
         let window_ms = window_s.saturating_mul(1_000);
+        // Versions before had these records among the attempts.
+        let bucket = Bucket::counts(&self.buckets);
+        let before = Bucket::attempts(&self.buckets);
         let _turn = self.turn(subject).await;
         let counted = self
-            .change(subject, |record: &mut Window| {
+            .change(bucket, Some(before), subject, |record: &mut Window| {
                 match record.count(start.now_ms(), max, window_ms) {
                     Ok(()) => (Ok(()), counts.then_some(window_ms)),
                     Err(retry_after_ms) => (Err(retry_after_ms), None),
@@ -293,19 +315,6 @@ impl NatsThrottle {
         }))
     }
 
-    /// Empties a record.
-    async fn forget<R>(&self, subject: &str) -> Result<(), ThrottleError>
-    where
-        R: Default + Serialize + DeserializeOwned,
-    {
-        let _turn = self.turn(subject).await;
-        self.change(subject, |record: &mut R| {
-            *record = R::default();
-            ((), Some(1))
-        })
-        .await
-    }
-
     /// A place at one record; waits while only attempts under way are in the way.
     async fn begin_at(&self, id: u64, place: &Place, start: Start) -> Result<Begin, ThrottleError> {
         let policy = self.policy(place);
@@ -315,7 +324,7 @@ impl NatsThrottle {
             let turn = timeout_at(start.at + TURN_WAIT_MAX, self.turn(&place.subject)).await;
             let Ok(turn) = turn else { return Ok(Begin::Wait) };
             let begin = self
-                .change(&place.subject, |record: &mut Attempts| {
+                .change_attempts(place, &policy, |record| {
                     let now_ms = start.now_ms();
                     match record.begin(id, now_ms, &policy) {
                         Begin::Go => {
@@ -353,7 +362,7 @@ impl NatsThrottle {
         }
         let policy = self.policy(place);
         let _turn = self.turn(&place.subject).await;
-        self.change(&place.subject, |record: &mut Attempts| {
+        self.change_attempts(place, &policy, |record| {
             let now_ms = start.now_ms();
             record.finish(id, verdict, now_ms, &policy);
             ((), Some(record.life_ms(now_ms, &policy)))
@@ -361,41 +370,81 @@ impl NatsThrottle {
         .await
     }
 
+    /// Changes a record of attempts. One that closes an account is copied to where nothing is dropped, and one that
+    /// does so no more is taken out there first: whatever comes in between, nothing is open that should not be.
+    async fn change_attempts<T>(
+        &self,
+        place: &Place,
+        policy: &Policy,
+        decide: impl Fn(&mut Attempts) -> (T, Option<u64>),
+    ) -> Result<T, ThrottleError> {
+        let attempts = Bucket::attempts(&self.buckets);
+        if place.kind != PlaceKind::Account {
+            return self.change(attempts, None, &place.subject, decide).await;
+        }
+        let closed = Bucket::closed(&self.buckets);
+        let is_copied = |record: &Attempts| record.closes(policy);
+        self.change_copied(attempts, closed, &place.subject, decide, is_copied).await
+    }
+
     /// Reads a record, lets it be changed, and writes it if it has a new life in milliseconds; again when
-    /// another process was faster. Whoever calls has the turn at the record.
+    /// another process was faster. One that is not in its bucket is looked for in `before`. Whoever calls has the turn
+    /// at the record.
     async fn change<R, T>(
         &self,
-        subject: &str,
+        bucket: Bucket<'_>,
+        before: Option<Bucket<'_>>,
+        key: &str,
         decide: impl Fn(&mut R) -> (T, Option<u64>),
     ) -> Result<T, ThrottleError>
     where
-        R: Default + Serialize + DeserializeOwned,
+        R: Default + Clone + Serialize + DeserializeOwned,
     {
+        let fallback = before.unwrap_or(bucket);
+        self.change_copied(bucket, fallback, key, decide, |_| false).await
+    }
+
+    /// The same, with a copy in another bucket of a record that must not be forgotten. The copy is written first.
+    async fn change_copied<R, T>(
+        &self,
+        bucket: Bucket<'_>,
+        other: Bucket<'_>,
+        key: &str,
+        decide: impl Fn(&mut R) -> (T, Option<u64>),
+        is_copied: impl Fn(&R) -> bool,
+    ) -> Result<T, ThrottleError>
+    where
+        R: Default + Clone + Serialize + DeserializeOwned,
+    {
+        // Whether the copy may be that of a change which was not stored.
+        let mut in_doubt = false;
         for _ in 0..CHANGES_MAX {
-            let Top { last, guard } = self.log.top(subject).await.map_err(failed)?;
-            let mut record = match &last {
-                None => R::default(),
-                Some(stored) => serde_json::from_slice(&stored.payload)
-                    .map_err(|error| failed(format!("{subject} cannot be read: {error}")))?,
+            let (found, guard) = bucket.read::<R>(key).await?;
+            let before = match found {
+                Some(record) => record,
+                None if other.prefix == bucket.prefix => R::default(),
+                None => other.read(key).await?.0.unwrap_or_default(),
             };
-            let (told, life_ms) = decide(&mut record);
-            let Some(life_ms) = life_ms else { return Ok(told) };
-            let payload = serde_json::to_vec(&record).map_err(failed)?;
-            let life = Duration::from_secs(life_ms.div_ceil(1_000));
-            let write = Write::new(subject.to_owned(), guard, payload).expiring_after(life);
-            let command = CommandId::from_uuid(ambient::new_uuid());
-            match self.log.append(&Append::new(command, write)).await {
-                Outcome::Stored(_) => return Ok(told),
-                Outcome::Conflict | Outcome::Duplicate => {
-                    sleep(Duration::from_millis(between(0, CHANGE_PAUSE_MAX_MS))).await;
-                }
-                Outcome::Unknown | Outcome::Unavailable => {
-                    return Err(failed("no answer to a write"));
-                }
-                outcome @ (Outcome::Full | Outcome::Refused(..)) => {
-                    return Err(failed(format!("a write was refused: {outcome:?}")));
-                }
+            let mut after = before.clone();
+            let (told, life_ms) = decide(&mut after);
+            let life = life_ms.map(|life_ms| Duration::from_secs(life_ms.div_ceil(1_000)));
+            let (record, kept) = match life {
+                Some(life) => (&after, life),
+                None => (&before, THROTTLE_RECORD_LIFE),
+            };
+            if in_doubt || (life.is_some() && (is_copied(&before) || is_copied(record))) {
+                in_doubt = true;
+                let (_, guard) = other.read::<R>(key).await?;
+                let nothing = (&R::default(), LEAVING);
+                let (copy, kept) = if is_copied(record) { (record, kept) } else { nothing };
+                // Whoever was faster there changes the same record: the guard of the first bucket decides, and
+                // whoever loses there comes by again.
+                other.write(key, copy, guard, kept).await?;
             }
+            if life.is_none() || bucket.write(key, record, guard, kept).await? {
+                return Ok(told);
+            }
+            sleep(Duration::from_millis(between(0, CHANGE_PAUSE_MAX_MS))).await;
         }
         Err(failed("others changed a record too often"))
     }
@@ -472,12 +521,24 @@ impl Throttle for NatsThrottle {
         if !self.settings.enabled {
             return Ok(());
         }
-        for account in self.places(&Watched::Account(account)) {
-            self.forget::<Attempts>(&account.subject).await?;
+        for place in self.places(&Watched::Account(account)) {
+            let policy = self.policy(&place);
+            let _turn = self.turn(&place.subject).await;
+            let forget = |record: &mut Attempts| {
+                *record = Attempts::default();
+                ((), Some(millis(LEAVING)))
+            };
+            self.change_attempts(&place, &policy, forget).await?;
         }
         self.quotas.forget(user, Deed::PasswordCheck);
         let (policy, _) = self.quota(Deed::PasswordCheck);
-        self.forget::<Quota>(&self.subject(policy, user.as_uuid().as_bytes())).await
+        let record = self.record(policy, user.as_uuid().as_bytes());
+        let _turn = self.turn(&record).await;
+        let forget = |record: &mut Quota| {
+            *record = Quota::default();
+            ((), Some(millis(LEAVING)))
+        };
+        self.change(Bucket::counts(&self.buckets), None, &record, forget).await
     }
 
     async fn allow(
@@ -493,7 +554,7 @@ impl Throttle for NatsThrottle {
         let (policy, from) = match counted {
             Counted::By(user, deed) => return self.allow_deed(user, deed, start).await,
             Counted::MailAskedBy(user) => {
-                let subject = self.subject("mails", user.as_uuid().as_bytes());
+                let subject = self.record("mails", user.as_uuid().as_bytes());
                 let limit = (settings.mails_max, settings.mails_window_s);
                 return self.count_window("mails", &subject, limit, start, true).await;
             }
@@ -503,7 +564,7 @@ impl Throttle for NatsThrottle {
         };
         let windows = self.networks(from).into_iter().map(|(key, factor)| {
             let max = settings.requests_max.saturating_mul(factor.unwrap_or(1));
-            (self.subject(policy, &key), (max, settings.requests_window_s))
+            (self.record(policy, &key), (max, settings.requests_window_s))
         });
         let windows: Vec<_> = windows.collect();
         // Looked at before any is counted, or one client that is refused would use up what its neighbours have.
@@ -517,6 +578,64 @@ impl Throttle for NatsThrottle {
             }
         }
         Ok(Ok(()))
+    }
+}
+
+/// One of the buckets, with what its subjects begin with.
+#[derive(Clone, Copy)]
+struct Bucket<'a> {
+    log: &'a EventLog,
+    prefix: &'static str,
+}
+
+impl<'a> Bucket<'a> {
+    const fn attempts(buckets: &'a Buckets) -> Self {
+        Self { log: &buckets.attempts, prefix: THROTTLE_SUBJECT_PREFIX }
+    }
+
+    const fn closed(buckets: &'a Buckets) -> Self {
+        Self { log: &buckets.closed, prefix: THROTTLE_CLOSED_SUBJECT_PREFIX }
+    }
+
+    const fn counts(buckets: &'a Buckets) -> Self {
+        Self { log: &buckets.counts, prefix: THROTTLE_COUNTS_SUBJECT_PREFIX }
+    }
+
+    fn subject(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// A record, and the guard of the next write.
+    async fn read<R: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<(Option<R>, Guard), ThrottleError> {
+        let Top { last, guard } = self.log.top(&self.subject(key)).await.map_err(failed)?;
+        let Some(stored) = last else { return Ok((None, guard)) };
+        let record = serde_json::from_slice(&stored.payload)
+            .map_err(|error| failed(format!("{key} cannot be read: {error}")))?;
+        Ok((Some(record), guard))
+    }
+
+    /// Writes a record; `false` when somebody else was faster.
+    async fn write<R: Serialize>(
+        &self,
+        key: &str,
+        record: &R,
+        guard: Guard,
+        life: Duration,
+    ) -> Result<bool, ThrottleError> {
+        let payload = serde_json::to_vec(record).map_err(failed)?;
+        let write = Write::new(self.subject(key), guard, payload).expiring_after(life);
+        let command = CommandId::from_uuid(ambient::new_uuid());
+        match self.log.append(&Append::new(command, write)).await {
+            Outcome::Stored(_) => Ok(true),
+            Outcome::Conflict | Outcome::Duplicate => Ok(false),
+            Outcome::Unknown | Outcome::Unavailable => Err(failed("no answer to a write")),
+            outcome @ (Outcome::Full | Outcome::Refused(..)) => {
+                Err(failed(format!("a write was refused: {outcome:?}")))
+            }
+        }
     }
 }
 

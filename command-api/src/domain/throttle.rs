@@ -121,6 +121,11 @@ impl Attempts {
         }
     }
 
+    /// Whether failures keep others out, for a while or for good: what must not be forgotten.
+    pub const fn closes(&self, policy: &Policy) -> bool {
+        self.failures >= policy.free_failures
+    }
+
     /// How long the record has something to say, in milliseconds.
     pub fn life_ms(&self, now_ms: u64, policy: &Policy) -> u64 {
         let places = self.in_flight.iter().map(|r| r.until_ms).max().unwrap_or(0);

@@ -176,9 +176,9 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
     let account = account(Of::Reactor);
     let operator = operator_with_stream(account).await;
     let mut reactor = Peer::connect(account, Role::Reactor).await;
-    let bucket = r#"{"name":"KV_THROTTLE","subjects":["$KV.THROTTLE.>"],"max_msgs_per_subject":1}"#;
-    operator.request("$JS.API.STREAM.CREATE.KV_THROTTLE", headers(&[]), bucket).await;
-    for stream in [STREAM, MAILS, "KV_THROTTLE"] {
+    let bucket = r#"{"name":"KV_THROTTLE_COUNTS","subjects":["$KV.THROTTLE_COUNTS.>"],"max_msgs_per_subject":1}"#;
+    operator.request("$JS.API.STREAM.CREATE.KV_THROTTLE_COUNTS", headers(&[]), bucket).await;
+    for stream in [STREAM, MAILS, "KV_THROTTLE_COUNTS"] {
         let info = format!("$JS.API.STREAM.INFO.{stream}");
         let info = reactor.request(&info, headers(&[]), "").await;
         assert!(text(&info).contains(r#""config""#), "{}", text(&info));
@@ -190,7 +190,7 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
         "lk.verify.one",
         "mail.parked.other",
         "mail.notice.one",
-        "$KV.THROTTLE.sent.one",
+        "$KV.THROTTLE_COUNTS.sent.one",
     ] {
         let stored = reactor.request(subject, guard.clone(), "order").await;
         assert!(text(&stored).contains(r#""seq""#), "{}", text(&stored));
@@ -222,9 +222,10 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
     let notice = pull(&notices).await;
     assert_eq!(notice.subject.as_str(), "mail.notice.one");
     notice.double_ack().await.unwrap();
-    let count = r#"{"last_by_subj":"$KV.THROTTLE.sent.one"}"#;
-    let count = reactor.request("$JS.API.STREAM.MSG.GET.KV_THROTTLE", headers(&[]), count).await;
-    assert!(text(&count).contains("$KV.THROTTLE.sent.one"), "{}", text(&count));
+    let count = r#"{"last_by_subj":"$KV.THROTTLE_COUNTS.sent.one"}"#;
+    let count =
+        reactor.request("$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", headers(&[]), count).await;
+    assert!(text(&count).contains("$KV.THROTTLE_COUNTS.sent.one"), "{}", text(&count));
     let mails = jetstream::new(operator.client.clone()).get_stream(MAILS).await.unwrap();
     let state = mails.get_info().await.unwrap().state;
     assert_eq!(state.messages, 1, "what is done is gone, what is parked stays");

@@ -202,7 +202,8 @@ async fn reactor_cannot_decide_anything_nor_read_on_its_own() {
         "$JS.API.CONSUMER.CREATE.MAILS.notices.mail.order.*",
         // Attempts are counted by the command side alone.
         "$KV.THROTTLE.account.x",
-        "$KV.THROTTLE.sent.x.y",
+        "$KV.THROTTLE_COUNTS.writes.x",
+        "$KV.THROTTLE_COUNTS.sent.x.y",
         "$JS.API.CONSUMER.DURABLE.CREATE.USERS.mailer",
         "$JS.API.CONSUMER.DELETE.USERS.mailer",
         "$JS.API.CONSUMER.PAUSE.MAILS.mailer",

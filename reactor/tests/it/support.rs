@@ -17,9 +17,9 @@ use reactor::{App, ParkedMails, Streams};
 use service_kit::ambient;
 use service_kit::config::{MailTransport, Settings};
 use service_kit::event_log::{
-    Append, EventLog, Guard, Limits, Outcome, THROTTLE_STREAM, Write, erasures, feed_stream,
+    Append, EventLog, Guard, Limits, Outcome, THROTTLE_COUNTS_STREAM, Write, erasures, feed_stream,
     mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
-    throttle_stream, users_stream,
+    throttle_counts_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -136,8 +136,8 @@ impl System {
             (log(&operator, subjects::USERS_STREAM), log(&operator, subjects::MAILS_STREAM));
         users.provision(&users_stream(&settings.log)).await.unwrap();
         mails.provision(&mails_stream(&settings.log)).await.unwrap();
-        let bucket = log(&operator, THROTTLE_STREAM);
-        bucket.provision(&throttle_stream(&settings.log)).await.unwrap();
+        let bucket = log(&operator, THROTTLE_COUNTS_STREAM);
+        bucket.provision(&throttle_counts_stream(&settings.log)).await.unwrap();
         let sessions = log(&operator, subjects::SESSIONS_STREAM);
         let feed = log(&operator, feed::FEED_STREAM);
         let snapshots = log(&operator, feed::SNAPSHOTS_STREAM);

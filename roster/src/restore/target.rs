@@ -3,14 +3,22 @@
 use anyhow::bail;
 use events::feed::{FEED_STREAM, SNAPSHOTS_STREAM};
 use events::subjects;
-use service_kit::event_log::{EventLog, Standing, THROTTLE_STREAM};
+use service_kit::event_log::{
+    EventLog, Standing, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
+};
 
 use crate::cli::progress;
 
 /// Those that are restored; the one that keeps services away goes last, and comes first.
 const RESTORED: [&str; 3] = [FEED_STREAM, subjects::SESSIONS_STREAM, subjects::USERS_STREAM];
 /// Those that are made anew.
-const BESIDE: [&str; 3] = [subjects::MAILS_STREAM, THROTTLE_STREAM, SNAPSHOTS_STREAM];
+const BESIDE: [&str; 5] = [
+    subjects::MAILS_STREAM,
+    THROTTLE_STREAM,
+    THROTTLE_CLOSED_STREAM,
+    THROTTLE_COUNTS_STREAM,
+    SNAPSHOTS_STREAM,
+];
 
 /// Removes what is there when it is empty, or what a restore has left that broke off. Refuses otherwise, and has
 /// changed nothing then.

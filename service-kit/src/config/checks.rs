@@ -28,6 +28,8 @@ impl Checked for Settings {
             ("log.sessions_bytes_max", self.log.sessions_bytes_max),
             ("log.mails_bytes_max", self.log.mails_bytes_max),
             ("log.throttle_bytes_max", self.log.throttle_bytes_max),
+            ("log.throttle_closed_bytes_max", self.log.throttle_closed_bytes_max),
+            ("log.throttle_counts_bytes_max", self.log.throttle_counts_bytes_max),
             ("feed.bytes_max", self.feed.bytes_max),
             ("feed.snapshots_bytes_max", self.feed.snapshots_bytes_max),
             ("audit.bytes_max", self.audit.bytes_max),

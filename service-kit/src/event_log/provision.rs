@@ -51,6 +51,14 @@ const MAIL_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub const THROTTLE_STREAM: &str = "KV_THROTTLE";
 /// Before the key in a subject of [`THROTTLE_STREAM`].
 pub const THROTTLE_SUBJECT_PREFIX: &str = "$KV.THROTTLE.";
+/// The stream with copies of what [`THROTTLE_STREAM`] says of accounts whose password is delayed or closed.
+pub const THROTTLE_CLOSED_STREAM: &str = "KV_THROTTLE_CLOSED";
+/// Before the key in a subject of [`THROTTLE_CLOSED_STREAM`].
+pub const THROTTLE_CLOSED_SUBJECT_PREFIX: &str = "$KV.THROTTLE_CLOSED.";
+/// The stream with what is counted without a verdict.
+pub const THROTTLE_COUNTS_STREAM: &str = "KV_THROTTLE_COUNTS";
+/// Before the key in a subject of [`THROTTLE_COUNTS_STREAM`].
+pub const THROTTLE_COUNTS_SUBJECT_PREFIX: &str = "$KV.THROTTLE_COUNTS.";
 /// Longest life of a record in [`THROTTLE_STREAM`].
 pub const THROTTLE_RECORD_LIFE: Duration = Duration::from_hours(30 * 24);
 
@@ -192,9 +200,36 @@ pub fn operations_stream(log: &Log, settings: &Audit) -> StreamSpec {
 #[must_use]
 pub fn throttle_stream(log: &Log) -> StreamSpec {
     let description = "how often something was tried";
-    StreamSpec::log(THROTTLE_STREAM, description, log.replicas, log.throttle_bytes_max)
-        .with("subjects", json!([format!("{THROTTLE_SUBJECT_PREFIX}>")]))
+    bucket(THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX, description, log, log.throttle_bytes_max)
         .with("discard", json!("old"))
+}
+
+/// The bucket with the accounts that are delayed or closed. Full, it refuses: what closes an account never gives way
+/// to what comes later.
+#[must_use]
+pub fn throttle_closed_stream(log: &Log) -> StreamSpec {
+    let (name, prefix) = (THROTTLE_CLOSED_STREAM, THROTTLE_CLOSED_SUBJECT_PREFIX);
+    bucket(name, prefix, "which accounts are closed", log, log.throttle_closed_bytes_max)
+}
+
+/// The bucket with mails, requests and what users do rightly. Anybody can fill it without a password, so it is no part
+/// of [`throttle_stream`].
+#[must_use]
+pub fn throttle_counts_stream(log: &Log) -> StreamSpec {
+    let (name, prefix) = (THROTTLE_COUNTS_STREAM, THROTTLE_COUNTS_SUBJECT_PREFIX);
+    bucket(name, prefix, "how often something was done", log, log.throttle_counts_bytes_max)
+        .with("discard", json!("old"))
+}
+
+fn bucket(
+    name: &'static str,
+    prefix: &str,
+    description: &str,
+    log: &Log,
+    bytes_max: u64,
+) -> StreamSpec {
+    StreamSpec::log(name, description, log.replicas, bytes_max)
+        .with("subjects", json!([format!("{prefix}>")]))
         .with("max_msgs_per_subject", json!(1))
         .with("max_age", nanoseconds(THROTTLE_RECORD_LIFE))
         .with("compression", json!("none"))

@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use events::{EmailAddress, UserId};
 use nats_access::{Account, Role, TestTrust};
 use service_kit::config::Settings;
-use service_kit::event_log::{Limits, THROTTLE_STREAM, throttle_stream};
+use service_kit::event_log::{
+    Limits, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
+    throttle_closed_stream, throttle_counts_stream, throttle_stream,
+};
 
 use super::*;
 
 /// One server for all tests of this process, one account (so one bucket of its own) for each.
 fn trust() -> &'static TestTrust {
     static TRUST: OnceLock<TestTrust> = OnceLock::new();
-    TRUST.get_or_init(|| TestTrust::with_accounts(16))
+    TRUST.get_or_init(|| TestTrust::with_accounts(32))
 }
 
 async fn connect(account: &Account, role: Role) -> async_nats::Client {
@@ -24,12 +27,20 @@ async fn connect(account: &Account, role: Role) -> async_nats::Client {
         .unwrap()
 }
 
-fn bucket(client: async_nats::Client) -> EventLog {
+fn buckets(client: &async_nats::Client) -> Buckets {
+    Buckets {
+        attempts: bucket(client, THROTTLE_STREAM),
+        closed: bucket(client, THROTTLE_CLOSED_STREAM),
+        counts: bucket(client, THROTTLE_COUNTS_STREAM),
+    }
+}
+
+fn bucket(client: &async_nats::Client, stream: &str) -> EventLog {
     let limits = Limits {
         request_timeout: Duration::from_secs(10),
         append_deadline: Duration::from_secs(20),
     };
-    EventLog::new(client, THROTTLE_STREAM, limits)
+    EventLog::new(client.clone(), stream, limits)
 }
 
 /// What several processes have in common.
@@ -53,14 +64,17 @@ impl Shared {
 
     async fn new() -> Self {
         let shared = Self::without_bucket();
-        let operator = bucket(connect(shared.account, Role::Operator).await);
-        operator.provision(&throttle_stream(&Settings::merge("", []).unwrap().log)).await.unwrap();
+        let operator = buckets(&connect(shared.account, Role::Operator).await);
+        let log = Settings::merge("", []).unwrap().log;
+        operator.attempts.provision(&throttle_stream(&log)).await.unwrap();
+        operator.closed.provision(&throttle_closed_stream(&log)).await.unwrap();
+        operator.counts.provision(&throttle_counts_stream(&log)).await.unwrap();
         shared
     }
 
     async fn process(&self) -> NatsThrottle {
-        let log = bucket(connect(self.account, Role::CommandApi).await);
-        NatsThrottle::new(log, &self.key, &self.settings)
+        let buckets = buckets(&connect(self.account, Role::CommandApi).await);
+        NatsThrottle::new(buckets, &self.key, &self.settings)
     }
 }
 
@@ -206,6 +220,92 @@ async fn the_hundredth_failure_closes_the_password_until_a_reset() {
     assert!(refusal.retry_after > Duration::from_hours(28 * 24), "{refusal:?}");
     throttle.clear(&email("ada"), user()).await.unwrap();
     fail(&throttle, "ada", at(86_400)).await.unwrap();
+}
+
+/// Whoever fills the bucket of attempts opens no account with it: what is closed is somewhere else, too.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test writes what no service does")]
+async fn a_closed_account_outlives_the_bucket_that_forgets() {
+    let shared = Shared::new().await;
+    let settings = config::Throttle { account_failures_max: 6, ..shared.settings };
+    let shared = Shared { settings, ..shared };
+    let throttle = shared.process().await;
+    for n in 0..6 {
+        fail(&throttle, "ada", at(n * 60)).await.unwrap();
+    }
+    fail(&throttle, "eve", at(0)).await.unwrap();
+    // What a flood of other keys does.
+    let operator = connect(shared.account, Role::Operator).await;
+    let forget = "$JS.API.STREAM.PURGE.KV_THROTTLE";
+    let purged = operator.request(forget, "".into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&purged.payload).contains("\"success\":true"), "{purged:?}");
+    let refusal = fail(&throttle, "ada", at(86_400)).await.unwrap_err();
+    assert!(refusal.retry_after > Duration::from_hours(28 * 24), "{refusal:?}");
+    // A reset opens it in both.
+    throttle.clear(&email("ada"), user()).await.unwrap();
+    operator.request(forget, "".into()).await.unwrap();
+    for _ in 0..5 {
+        fail(&throttle, "ada", at(86_400)).await.unwrap();
+    }
+    // And so does a right password.
+    let Admission::Go(ticket) = begin(&throttle, "ada", at(90_000)).await else { panic!("open") };
+    throttle.finish(ticket, Verdict::Right, at(90_000)).await.unwrap();
+    operator.request(forget, "".into()).await.unwrap();
+    for _ in 0..5 {
+        fail(&throttle, "ada", at(90_000)).await.unwrap();
+    }
+}
+
+/// Where no closed account fits any more, no wrong password is answered as such.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test writes what no service does")]
+async fn without_room_for_closed_accounts_nothing_is_told() {
+    let shared = Shared::new().await;
+    let throttle = shared.process().await;
+    let client = connect(shared.account, Role::Operator).await;
+    let mut full = Settings::merge("", []).unwrap().log;
+    full.throttle_closed_bytes_max = 1 << 20;
+    client.request("$JS.API.STREAM.DELETE.KV_THROTTLE_CLOSED", "".into()).await.unwrap();
+    let closed = bucket(&client, THROTTLE_CLOSED_STREAM);
+    closed.provision(&throttle_closed_stream(&full)).await.unwrap();
+    let mut number = 0;
+    for size in [100_000, 10_000, 1_000, 100, 1] {
+        loop {
+            number += 1;
+            let subject = format!("$KV.THROTTLE_CLOSED.x.{number}");
+            let stored = client.request(subject, vec![b'x'; size].into()).await.unwrap();
+            if String::from_utf8_lossy(&stored.payload).contains("error") {
+                break;
+            }
+        }
+    }
+    for _ in 0..4 {
+        fail(&throttle, "ada", at(0)).await.unwrap();
+    }
+    let Admission::Go(ticket) = begin(&throttle, "ada", at(0)).await else { panic!("the fifth") };
+    assert!(throttle.finish(ticket, Verdict::Wrong, at(0)).await.is_err());
+    // Others log in.
+    let Admission::Go(ticket) = begin(&throttle, "eve", at(0)).await else { panic!("another") };
+    throttle.finish(ticket, Verdict::Right, at(0)).await.unwrap();
+}
+
+/// At the first start of this version: what was counted among the attempts still counts.
+#[tokio::test]
+async fn counts_of_the_version_before_are_read() {
+    let shared = Shared::new().await;
+    let throttle = shared.process().await;
+    let from = "192.0.2.1".parse().unwrap();
+    let key = throttle.record("resets", &throttle.networks(from)[0].0);
+    let (max, mut window) = (shared.settings.requests_max, Window::default());
+    for _ in 0..max {
+        window.count(Start::new(at(0)).now_ms, max, 600_000).unwrap();
+    }
+    let attempts = Bucket::attempts(&throttle.buckets);
+    let life = Duration::from_hours(1);
+    assert!(attempts.write(&key, &window, Guard::absent(), life).await.unwrap());
+    let counted = Counted::ResetRequestFrom(from);
+    assert!(throttle.allow(counted, at(60)).await.unwrap().is_err());
+    assert_eq!(throttle.allow(counted, at(4_000)).await, Ok(Ok(())));
 }
 
 #[tokio::test]
@@ -418,7 +518,13 @@ async fn a_record_that_says_nothing_goes() {
         };
         throttle.finish(ticket, Verdict::Right, at(0)).await.unwrap();
         let mut left = 400;
-        while throttle.log.last(&place.subject).await.unwrap().is_some() {
+        while Bucket::attempts(&throttle.buckets)
+            .read::<Attempts>(&place.subject)
+            .await
+            .unwrap()
+            .0
+            .is_some()
+        {
             left -= 1;
             assert!(left > 0, "the record outlives its second");
             sleep(Duration::from_millis(50)).await;
@@ -438,22 +544,41 @@ async fn nobody_is_named_in_the_bucket() {
     throttle.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
     throttle.allow(Counted::MailAskedBy(user()), at(0)).await.unwrap().unwrap();
     let mut seen = 0;
-    let mut position = events::Position(0);
-    while let Some(stored) = throttle.log.next("$KV.THROTTLE.>", position).await.unwrap() {
-        let text = String::from_utf8(stored.payload.to_vec()).unwrap();
-        assert!(!text.contains("ada") && !text.contains("192"), "{text}");
-        position = stored.position;
-        seen += 1;
+    for log in [&throttle.buckets.attempts, &throttle.buckets.counts] {
+        let mut position = events::Position(0);
+        while let Some(stored) = log.next("$KV.>", position).await.unwrap() {
+            let text = String::from_utf8(stored.payload.to_vec()).unwrap();
+            assert!(!text.contains("ada") && !text.contains("192"), "{text}");
+            position = stored.position;
+            seen += 1;
+        }
     }
     assert_eq!(seen, 3);
     // What they are under tells nothing without the key.
-    let stranger =
-        NatsThrottle::new(throttle.log.clone(), &SecretKey::generate().unwrap(), &shared.settings);
+    let stranger = NatsThrottle::new(
+        throttle.buckets.clone(),
+        &SecretKey::generate().unwrap(),
+        &shared.settings,
+    );
     for place in watched.iter().flat_map(|watched| stranger.places(watched)) {
-        assert!(throttle.log.last(&place.subject).await.unwrap().is_none());
+        assert!(
+            Bucket::attempts(&throttle.buckets)
+                .read::<Attempts>(&place.subject)
+                .await
+                .unwrap()
+                .0
+                .is_none()
+        );
     }
     for place in watched.iter().flat_map(|watched| throttle.places(watched)) {
-        assert!(throttle.log.last(&place.subject).await.unwrap().is_some());
+        assert!(
+            Bucket::attempts(&throttle.buckets)
+                .read::<Attempts>(&place.subject)
+                .await
+                .unwrap()
+                .0
+                .is_some()
+        );
         assert!(!place.subject.contains("ada") && !place.subject.contains("192.0"));
     }
 }
