@@ -57,6 +57,7 @@ mod trust;
 
 pub use account::Account;
 pub use error::TrustError;
+pub use jwt::{SERVICE_CONNECTIONS_MAX, SUBSCRIBER_CONNECTIONS_MAX};
 pub use permissions::{Direction, Permission, Role};
 pub use revoked::{REVOKED_FILE, user_key};
 pub use service::{ServicePermission, ServiceUser};
