@@ -150,6 +150,8 @@ class Ends:
         self.stream, self.subject, self.ended = stream, subject, {}
         self.live = False  # everything there is has been read, and the server says so every second
         self.heard_at = None  # when that was last so
+        self.last = None  # the last message, by position and by time
+        self.went_back_at = 0  # when the log was seen to have gone back: positions of before mean nothing in it
 
     def is_current(self):
         return self.live or (self.heard_at is not None and time.monotonic() - self.heard_at < self.SILENCE_MAX_S)
@@ -159,6 +161,7 @@ class Ends:
         while True:
             try:
                 async for position, name, stored_at in self.messages(connection, since):
+                    self.take_note(position, stored_at.timestamp())
                     until = stored_at.timestamp() + self.KEPT_S
                     before = self.ended.get(name, (0, 0))
                     # What is read again must not open what was closed since.
@@ -171,6 +174,16 @@ class Ends:
             if connection.is_closed:  # by a server that does not take us any more: nothing will heal it
                 raise ConnectionError("NATS has closed the connection for good")
             await asyncio.sleep(0.2)
+
+    def take_note(self, position, stored_at):
+        """Within one history what is stored later stands behind. What is read again is not later."""
+        end, time_of_end = self.last or (0, 0)
+        went_back = self.last is not None and position <= end and stored_at > time_of_end
+        if went_back:
+            print(f"the log of {self.subject} went back: tokens of before are refused", flush=True)
+            self.went_back_at = stored_at
+        if went_back or position > end:
+            self.last = (position, max(stored_at, time_of_end))
 
     async def messages(self, connection, since):
         """Position, id and time of what ended, in order, until something disturbs it. The rights are for exactly this:
@@ -221,7 +234,9 @@ class Ends:
                     if metadata.sequence.consumer != due:
                         raise Disturbed(f"delivery {metadata.sequence.consumer} came where {due} was due")
                     wanted, due = wanted - 1, due + 1
-                    yield metadata.sequence.stream, message.subject.rsplit(".", 1)[1], metadata.timestamp
+                    # What no command of Roster wrote ends nobody's access.
+                    if "Roster-Command-Id" in (message.headers or {}):
+                        yield metadata.sequence.stream, message.subject.rsplit(".", 1)[1], metadata.timestamp
                     if metadata.num_pending == 0:
                         self.hear()
         finally:
@@ -255,6 +270,8 @@ class Verifier:
         if self.users.heard_at is None or self.sessions.heard_at is None:
             raise Unknown("what has ended is not known yet")
         claims = self.signed(token)
+        if claims["iat"] < int(self.users.went_back_at):
+            raise Refused("made before the log went back")
         # The token knows of the user's ends up to its epoch; whoever had an end behind it needs a new one.
         if self.users.ended.get(claims["sub"], (0, 0))[0] > claims["epoch"]:
             raise Refused("the user's access ended")

@@ -7,7 +7,7 @@ use local_stack::testing::{TempDir, binaries, temp_dir};
 use local_stack::{DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 use nats_access::Role;
 
-use crate::system::{Environment, next_number, trust_dir};
+use crate::system::{Environment, creds_file, initial_creds, next_number, trust_dir};
 use crate::{Cluster, Process, Servers, System, binary};
 
 /// Servers that nothing was restored to yet.
@@ -88,8 +88,8 @@ fn keys_of(backup: &Path) -> TempDir {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::os::unix::fs::symlink(secrets.join("operator/nats"), trust_dir(dir.path())).unwrap();
     for role in Role::ALL {
-        let creds = secrets.join(role.name()).join("nats.creds");
-        std::fs::copy(creds, dir.path().join(role.name()).with_extension("creds")).unwrap();
+        let creds = initial_creds(&secrets, role);
+        std::fs::copy(creds, dir.path().join(creds_file(role))).unwrap();
     }
     dir
 }

@@ -56,6 +56,24 @@ pub struct System {
     pub reactor: Option<Process>,
 }
 
+/// Where `roster init` writes the credentials of a role. The reactor has two.
+pub(crate) fn initial_creds(secrets: &Path, role: Role) -> PathBuf {
+    let (folder, file) = match role {
+        Role::Mailer => ("reactor", "nats.creds"),
+        Role::Eraser => ("reactor", "eraser.creds"),
+        Role::Operator | Role::CommandApi | Role::QueryApi | Role::Projector => {
+            (role.name(), "nats.creds")
+        }
+    };
+    secrets.join(folder).join(file)
+}
+
+/// Where a system of the tests has them: named by the service, and those of the eraser beside them.
+pub(crate) fn creds_file(role: Role) -> String {
+    let name = if role == Role::Mailer { "reactor" } else { role.name() };
+    format!("{name}.creds")
+}
+
 impl System {
     /// A system on the shared servers.
     pub async fn shared() -> Self {
@@ -108,9 +126,7 @@ impl System {
         std::os::unix::fs::symlink(secrets.join("operator").join("nats"), trust_dir(dir.path()))
             .unwrap();
         let urls = (cluster.url(), local_stack::testing::mongod().url());
-        let creds = |role: Role| {
-            std::fs::read_to_string(secrets.join(role.name()).join("nats.creds")).unwrap()
-        };
+        let creds = |role: Role| std::fs::read_to_string(initial_creds(&secrets, role)).unwrap();
         Self::start(Servers::Cluster(cluster), number, dir, urls, creds, &[]).await
     }
 
@@ -125,7 +141,7 @@ impl System {
         let path = |name: &str| dir.path().join(name);
         init(dir.path());
         for role in Role::ALL {
-            std::fs::write(path(role.name()).with_extension("creds"), creds(role)).unwrap();
+            std::fs::write(path(&creds_file(role)), creds(role)).unwrap();
         }
         let replicas = if matches!(servers, Servers::Cluster(_)) { 3 } else { 1 };
         let environment =

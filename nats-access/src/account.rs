@@ -53,9 +53,7 @@ impl Account {
     ///
     /// As for [`Account::creds`].
     pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
-        let user = KeyPair::new_user();
-        let jwt = jwt::subscriber(&self.subscribers, &user, name)?;
-        Ok(creds::text(&jwt, &user.seed()?))
+        self.subscriber_creds_of(&KeyPair::new_user(), name)
     }
 
     /// Credentials for a new user of a peer service, as the text of a `.creds` file: a secret.
@@ -65,6 +63,15 @@ impl Account {
     /// As for [`Account::creds`].
     pub fn service_creds(&self, service: &ServiceUser) -> Result<String, TrustError> {
         self.service_creds_of(&KeyPair::new_user(), service)
+    }
+
+    pub(crate) fn subscriber_creds_of(
+        &self,
+        user: &KeyPair,
+        name: &SubscriberName,
+    ) -> Result<String, TrustError> {
+        let jwt = jwt::subscriber(&self.subscribers, user, name)?;
+        Ok(creds::text(&jwt, &user.seed()?))
     }
 
     /// Writes the keys of this account as [`Trust::load_or_create`](crate::Trust::load_or_create) reads them, with new ones in the places of

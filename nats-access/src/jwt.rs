@@ -33,6 +33,17 @@ const REVOKED_THROUGH_UNIX_SECONDS: u64 = 4_102_444_800;
 const EVERYBODY: &str = "*";
 /// To the server a limit that is left out is zero: nothing allowed.
 const NO_LIMIT: i64 = -1;
+/// Connections of all subscribers together. A server takes 1,024 in all (`nats/server.conf`): what these two accounts may
+/// have leaves 384 to Roster's own services, so that one that is restarted can always connect.
+pub const SUBSCRIBER_CONNECTIONS_MAX: i64 = 256;
+/// Connections of all peer services and verifiers together.
+pub const SERVICE_CONNECTIONS_MAX: i64 = 384;
+/// Subscriptions of one connection of a subscriber: an inbox, and one for each request under way.
+const SUBSCRIBER_SUBSCRIPTIONS_MAX: i64 = 64;
+/// Bytes of one message of a subscriber: it sends requests and acknowledgements alone.
+const SUBSCRIBER_PAYLOAD_BYTES_MAX: i64 = 64 * 1024;
+/// Subscriptions of one connection of a peer service or verifier.
+const SERVICE_SUBSCRIPTIONS_MAX: i64 = 1_024;
 /// The name of what services hear, in both accounts.
 const HEARD_NAME: &str = "services-parked";
 
@@ -173,7 +184,7 @@ pub(crate) fn system_account(
     name: &str,
 ) -> Result<String, TrustError> {
     let refused = Refused { before: ISSUED_AT_UNIX_SECONDS, users: &BTreeSet::new() };
-    account_with(operator, account, name, None, (Vec::new(), Vec::new()), refused)
+    account_with(operator, account, name, LIMITLESS, (Vec::new(), Vec::new()), refused)
 }
 
 /// The token of the account of the subscribers. It has no stream of its own: what its users may ask goes to
@@ -188,7 +199,7 @@ pub(crate) fn subscribers_account(
 ) -> Result<String, TrustError> {
     let imports = imports(&subscriber::REQUESTS, product);
     let refused = Refused { before: SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
-    account_with(operator, account, name, None, (Vec::new(), imports), refused)
+    account_with(operator, account, name, SUBSCRIBER_LIMITS, (Vec::new(), imports), refused)
 }
 
 /// The token of the account of peer services and verifiers. It has no stream of its own either: their streams are in the
@@ -209,7 +220,7 @@ pub(crate) fn services_account(
         kind: "stream",
     });
     let refused = Refused { before: SERVICE_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
-    account_with(operator, account, name, None, (Vec::new(), imports), refused)
+    account_with(operator, account, name, SERVICE_LIMITS, (Vec::new(), imports), refused)
 }
 
 fn imports(requests: &[Request], product: &KeyPair) -> Vec<Import> {
@@ -250,8 +261,32 @@ pub(crate) fn account(
         Export { name: HEARD_NAME, subject: service::HEARD, kind: "stream", response_type: None };
     let crossing = (requests.chain([heard]).collect(), Vec::new());
     let refused = Refused { before: OWN_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
-    account_with(operator, account, name, Some(jetstream), crossing, refused)
+    let limits = Limits { jetstream: Some(jetstream), ..LIMITLESS };
+    account_with(operator, account, name, limits, crossing, refused)
 }
+
+/// How much the users of an account may take, all together (connections) or each connection.
+struct Limits {
+    connections: i64,
+    subscriptions: i64,
+    payload: i64,
+    jetstream: Option<JetStreamLimits>,
+}
+
+const LIMITLESS: Limits =
+    Limits { connections: NO_LIMIT, subscriptions: NO_LIMIT, payload: NO_LIMIT, jetstream: None };
+const SUBSCRIBER_LIMITS: Limits = Limits {
+    connections: SUBSCRIBER_CONNECTIONS_MAX,
+    subscriptions: SUBSCRIBER_SUBSCRIPTIONS_MAX,
+    payload: SUBSCRIBER_PAYLOAD_BYTES_MAX,
+    jetstream: None,
+};
+const SERVICE_LIMITS: Limits = Limits {
+    connections: SERVICE_CONNECTIONS_MAX,
+    subscriptions: SERVICE_SUBSCRIPTIONS_MAX,
+    payload: NO_LIMIT,
+    jetstream: None,
+};
 
 /// Whom an account does not let in.
 struct Refused<'a> {
@@ -265,18 +300,18 @@ fn account_with(
     operator: &KeyPair,
     account: &KeyPair,
     name: &str,
-    jetstream: Option<JetStreamLimits>,
+    Limits { connections, subscriptions, payload, jetstream }: Limits,
     (exports, imports): (Vec<Export>, Vec<Import>),
     refused: Refused<'_>,
 ) -> Result<String, TrustError> {
     let limits = AccountLimits {
-        subs: NO_LIMIT,
+        subs: subscriptions,
         data: NO_LIMIT,
-        payload: NO_LIMIT,
+        payload,
         imports: NO_LIMIT,
         exports: NO_LIMIT,
         wildcards: true,
-        conn: NO_LIMIT,
+        conn: connections,
         leaf: NO_LIMIT,
         jetstream,
     };
@@ -293,7 +328,7 @@ pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<Stri
     let publish =
         Subjects::only(role.subjects(Direction::Publish), role.subjects(Direction::NeverPublish));
     let subscribe = Subjects::only(role.subjects(Direction::Subscribe), [""; 0]);
-    let claims = user_claims(publish, subscribe);
+    let claims = user_claims(publish, subscribe, &LIMITLESS);
     encode_at(OWN_RIGHTS_SINCE_UNIX_SECONDS, account, user, role.name(), &claims)
 }
 
@@ -308,7 +343,7 @@ pub(crate) fn service(
         service.subjects(Direction::NeverPublish),
     );
     let subscribe = Subjects::only(service.subjects(Direction::Subscribe), [""; 0]);
-    let claims = user_claims(publish, subscribe);
+    let claims = user_claims(publish, subscribe, &SERVICE_LIMITS);
     encode_at(SERVICE_RIGHTS_SINCE_UNIX_SECONDS, account, user, service.name(), &claims)
 }
 
@@ -330,19 +365,23 @@ pub(crate) fn subscriber(
 ) -> Result<String, TrustError> {
     let publish = Subjects::only(subscriber::requests_of(name), [""; 0]);
     let subscribe = Subjects::only([format!("{}.>", name.inbox_prefix())], [""; 0]);
-    let claims = user_claims(publish, subscribe);
+    let claims = user_claims(publish, subscribe, &SUBSCRIBER_LIMITS);
     encode_at(SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS, account, user, name.as_str(), &claims)
 }
 
-const fn user_claims(publish: Subjects, subscribe: Subjects) -> UserClaims {
+const fn user_claims(
+    publish: Subjects,
+    subscribe: Subjects,
+    Limits { subscriptions, payload, .. }: &Limits,
+) -> UserClaims {
     UserClaims {
         kind: "user",
         version: VERSION,
         publish,
         subscribe,
-        subs: NO_LIMIT,
+        subs: *subscriptions,
         data: NO_LIMIT,
-        payload: NO_LIMIT,
+        payload: *payload,
     }
 }
 
@@ -371,4 +410,59 @@ fn encode_at<T: Serialize>(
     let signed = format!("{}.{body}", BASE64_URL_SAFE_NO_PAD.encode(HEADER));
     let signature = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes())?);
     Ok(format!("{signed}.{signature}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use events::ServiceNames;
+
+    use super::*;
+
+    /// FNV-1a, which is the same everywhere and for ever.
+    fn fingerprint(rights: impl Iterator<Item = String>) -> u64 {
+        let mut rights: Vec<String> = rights.collect();
+        rights.sort();
+        rights
+            .iter()
+            .flat_map(|right| right.bytes().chain([b'\n']))
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
+
+    /// Copies of old files end together with the rights in them only if the day moves with each right that is taken
+    /// away. This stops whoever changes rights, and asks.
+    #[test]
+    fn rights_that_are_taken_away_move_the_day_from_which_on_tokens_are_good() {
+        let own = Role::ALL.into_iter().flat_map(|role| {
+            role.permissions().map(move |row| format!("{role} {:?} {}", row.direction, row.subject))
+        });
+        let names = ServiceNames::fixed("product", "products");
+        let services = [ServiceUser::service(&names), ServiceUser::verifier(&names)];
+        let of_services = services.iter().flat_map(|user| {
+            let name = user.name();
+            let text = move |row: &crate::ServicePermission| {
+                format!("{name} {:?} {}", row.direction, row.subject)
+            };
+            user.permissions().iter().map(text)
+        });
+        let name = SubscriberName::parse("billing").unwrap();
+        let found = [
+            (OWN_RIGHTS_SINCE_UNIX_SECONDS, fingerprint(own)),
+            (SERVICE_RIGHTS_SINCE_UNIX_SECONDS, fingerprint(of_services)),
+            (
+                SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS,
+                fingerprint(subscriber::requests_of(&name).into_iter()),
+            ),
+        ];
+        let known = [
+            (1_795_996_800, 12_056_169_155_642_842_996),
+            (1_795_996_800, 360_233_035_865_322_683),
+            (1_767_225_600, 5_670_733_427_154_996_425),
+        ];
+        assert_eq!(
+            found, known,
+            "was a right taken away? Then set its day to today; note both here"
+        );
+    }
 }

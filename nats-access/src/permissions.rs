@@ -14,14 +14,22 @@ pub enum Role {
     QueryApi,
     /// Reads the log, writes the views and announces how far they are.
     Projector,
-    /// Sends mails.
-    Reactor,
+    /// Sends mails, in the reactor. It talks to mail servers, and deletes nothing.
+    Mailer,
+    /// Erases deleted users and replaced passwords, in the reactor. It alone deletes messages, and makes no link.
+    Eraser,
 }
 
 impl Role {
     /// Every role there is.
-    pub const ALL: [Self; 5] =
-        [Self::Operator, Self::CommandApi, Self::QueryApi, Self::Projector, Self::Reactor];
+    pub const ALL: [Self; 6] = [
+        Self::Operator,
+        Self::CommandApi,
+        Self::QueryApi,
+        Self::Projector,
+        Self::Mailer,
+        Self::Eraser,
+    ];
 
     /// The name of the user on the server, and of the file with its credentials.
     #[must_use]
@@ -31,7 +39,8 @@ impl Role {
             Self::CommandApi => "command-api",
             Self::QueryApi => "query-api",
             Self::Projector => "projector",
-            Self::Reactor => "reactor",
+            Self::Mailer => "mailer",
+            Self::Eraser => "eraser",
         }
     }
 
@@ -46,7 +55,8 @@ impl Role {
             Self::CommandApi => "_INBOX_command-api",
             Self::QueryApi => "_INBOX_query-api",
             Self::Projector => "_INBOX_projector",
-            Self::Reactor => "_INBOX_reactor",
+            Self::Mailer => "_INBOX_mailer",
+            Self::Eraser => "_INBOX_eraser",
         }
     }
 
@@ -95,7 +105,7 @@ pub struct Permission {
 }
 
 use Direction::{NeverPublish, Publish, Subscribe};
-use Role::{CommandApi, Operator, Projector, QueryApi, Reactor};
+use Role::{CommandApi, Eraser, Mailer, Operator, Projector, QueryApi};
 
 const fn row(
     roles: &'static [Role],
@@ -120,19 +130,19 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "uq.role.*", "guards what may exist only once per role"),
     row(&[CommandApi], Publish, "ik.*", "records the outcome of a command under its idempotency key"),
     row(&[CommandApi], Publish, "rv.user.*", "tells what ends the access of a user"),
-    row(&[CommandApi, Reactor], Publish, "lk.*.*", "says which link of a mail is good, and that it was used"),
+    row(&[CommandApi, Mailer], Publish, "lk.*.*", "says which link of a mail is good, and that it was used"),
     row(&[CommandApi], Publish, "ev.session.*.*", "appends the facts about a session"),
     row(&[CommandApi], Publish, "rv.session.*", "tells that a session ended"),
-    row(&[CommandApi, Reactor], Publish, "mail.order.*", "asks for a mail"),
-    row(&[CommandApi, Reactor], Publish, "mail.notice.*", "asks for a notice"),
-    row(&[Reactor], Publish, "mail.parked.*", "puts a mail aside that cannot be sent"),
+    row(&[CommandApi, Mailer], Publish, "mail.order.*", "asks for a mail"),
+    row(&[CommandApi, Mailer], Publish, "mail.notice.*", "asks for a notice"),
+    row(&[Mailer], Publish, "mail.parked.*", "puts a mail aside that cannot be sent"),
 
-    row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USERS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi, Projector, Mailer, Eraser], Publish, "$JS.API.STREAM.INFO.USERS", "refuses to run on a stream that is configured wrongly"),
     row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.INFO.SESSIONS", "refuses to run on a stream that is configured wrongly"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.MAILS", "refuses to run on a stream that is configured wrongly"),
-    row(&[CommandApi, Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads from the leader; the projector compares its position with the log"),
+    row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.INFO.MAILS", "refuses to run on a stream that is configured wrongly"),
+    row(&[CommandApi, Projector, Mailer, Eraser], Publish, "$JS.API.STREAM.MSG.GET.USERS", "loads from the leader; the projector compares its position with the log"),
     row(&[CommandApi, Projector], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "the same for sessions"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
+    row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.MSG.GET.MAILS", "looks whether an order is placed already"),
     row(&[CommandApi], Publish, "$KV.THROTTLE.>", "counts attempts, so that passwords cannot be guessed"),
     row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE", "refuses to run on a bucket that is configured wrongly"),
     row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE", "reads the attempts from the leader"),
@@ -140,9 +150,9 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_CLOSED", "refuses to run on a bucket that is configured wrongly"),
     row(&[CommandApi], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_CLOSED", "reads them from the leader"),
     row(&[CommandApi], Publish, "$KV.THROTTLE_COUNTS.>", "counts mails, requests and what users do rightly"),
-    row(&[Reactor], Publish, "$KV.THROTTLE_COUNTS.sent.*", "counts mails by address, and touches no other count"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_COUNTS", "refuses to run on a bucket that is configured wrongly"),
-    row(&[CommandApi, Reactor], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", "reads them from the leader"),
+    row(&[Mailer], Publish, "$KV.THROTTLE_COUNTS.sent.*", "counts mails by address, and touches no other count"),
+    row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_COUNTS", "refuses to run on a bucket that is configured wrongly"),
+    row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", "reads them from the leader"),
 
     // Always under a name in the subject, which the server holds the payload to. The other subject,
     // without one, takes a name out of the payload: it could make the mailer's consumer anew (tried).
@@ -161,43 +171,43 @@ const TABLE: &[Permission] = &[
     // The feed. Its only writer is the projector, and a message is let in behind the one it knows as the last.
     row(&[Projector], Publish, "users.v1.*.*", "tells other services what happened to users"),
     row(&[Projector], Publish, "sessions.v1.*.*", "tells other services what happened to sessions"),
-    row(&[Projector, Reactor], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Projector, Eraser], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses to run on a stream that is configured wrongly"),
     row(&[CommandApi], Publish, "$JS.API.STREAM.INFO.USER_EVENTS", "refuses what can wait before the feed is full"),
-    row(&[Projector, Reactor], Publish, "$JS.API.STREAM.MSG.GET.USER_EVENTS", "finds out what is told already, and what is to be erased"),
+    row(&[Projector, Eraser], Publish, "$JS.API.STREAM.MSG.GET.USER_EVENTS", "finds out what is told already, and what is to be erased"),
 
-    // Erasure. Nobody else deletes a message, and the reactor never one that guards the next write.
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USERS", "erases what came before a deletion, and passwords that were replaced"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.SESSIONS", "erases the sessions of a deleted user"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USER_EVENTS", "erases what the feed told of a deleted user"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.DELETE.USER_SNAPSHOTS", "erases the states of a deleted user"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.INFO.SESSIONS", "refuses to run on a stream that is configured wrongly"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "finds what is to be erased"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.INFO.USER_SNAPSHOTS", "refuses to run on a stream that is configured wrongly"),
-    row(&[Reactor], Publish, "$JS.API.STREAM.MSG.GET.USER_SNAPSHOTS", "finds what is to be erased"),
-    row(&[Reactor], Publish, "er.session.*", "records that the sessions of a deleted user are erased"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.USERS.eraser", "learns how much is left to erase"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser", "pulls what leads to erasures"),
-    row(&[Reactor], Publish, "$JS.ACK.USERS.eraser.>", "says that something is erased"),
-    row(&[Reactor], Publish, "$JS.ACK.*.*.USERS.eraser.>", "says that something is erased"),
+    // Erasure. Nobody else deletes a message, and the eraser never one that guards the next write.
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.DELETE.USERS", "erases what came before a deletion, and passwords that were replaced"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.DELETE.SESSIONS", "erases the sessions of a deleted user"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.DELETE.USER_EVENTS", "erases what the feed told of a deleted user"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.DELETE.USER_SNAPSHOTS", "erases the states of a deleted user"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.INFO.SESSIONS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.GET.SESSIONS", "finds what is to be erased"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.INFO.USER_SNAPSHOTS", "refuses to run on a stream that is configured wrongly"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.GET.USER_SNAPSHOTS", "finds what is to be erased"),
+    row(&[Eraser], Publish, "er.session.*", "records that the sessions of a deleted user are erased"),
+    row(&[Eraser], Publish, "$JS.API.CONSUMER.INFO.USERS.eraser", "learns how much is left to erase"),
+    row(&[Eraser], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser", "pulls what leads to erasures"),
+    row(&[Eraser], Publish, "$JS.ACK.USERS.eraser.>", "says that something is erased"),
+    row(&[Eraser], Publish, "$JS.ACK.*.*.USERS.eraser.>", "says that something is erased"),
     row(&[Projector], NeverPublish, "$JS.API.CONSUMER.*.USERS.eraser", "the eraser's"),
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.eraser.>", "the eraser's: to create is to change by name"),
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser", "the eraser's"),
 
     // The consumers of the mailer are made by the operator. Nobody else may read from them, which
     // would take messages away, or make them anew with another filter.
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.USERS.mailer", "learns how much is left to do"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "pulls the facts that lead to mails"),
-    row(&[Reactor], Publish, "$JS.ACK.USERS.mailer.>", "says that a fact is worked on"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.mailer", "learns how much is left to send"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer", "pulls the orders"),
-    row(&[Reactor], Publish, "$JS.ACK.MAILS.mailer.>", "says that a mail is sent"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.INFO.MAILS.notices", "learns how many notices are left to send"),
-    row(&[Reactor], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.notices", "pulls the notices"),
-    row(&[Reactor], Publish, "$JS.ACK.MAILS.notices.>", "says that a notice is sent"),
-    row(&[Reactor], Publish, "$JS.ACK.*.*.MAILS.notices.>", "says that a notice is sent"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.INFO.USERS.mailer", "learns how much is left to do"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "pulls the facts that lead to mails"),
+    row(&[Mailer], Publish, "$JS.ACK.USERS.mailer.>", "says that a fact is worked on"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.INFO.MAILS.mailer", "learns how much is left to send"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer", "pulls the orders"),
+    row(&[Mailer], Publish, "$JS.ACK.MAILS.mailer.>", "says that a mail is sent"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.INFO.MAILS.notices", "learns how many notices are left to send"),
+    row(&[Mailer], Publish, "$JS.API.CONSUMER.MSG.NEXT.MAILS.notices", "pulls the notices"),
+    row(&[Mailer], Publish, "$JS.ACK.MAILS.notices.>", "says that a notice is sent"),
+    row(&[Mailer], Publish, "$JS.ACK.*.*.MAILS.notices.>", "says that a notice is sent"),
     // The form that a server uses once `js_ack_fc_v2` is on: domain and account come first.
-    row(&[Reactor], Publish, "$JS.ACK.*.*.USERS.mailer.>", "says that a fact is worked on"),
-    row(&[Reactor], Publish, "$JS.ACK.*.*.MAILS.mailer.>", "says that a mail is sent"),
+    row(&[Mailer], Publish, "$JS.ACK.*.*.USERS.mailer.>", "says that a fact is worked on"),
+    row(&[Mailer], Publish, "$JS.ACK.*.*.MAILS.mailer.>", "says that a mail is sent"),
     row(&[Projector], NeverPublish, "$JS.API.CONSUMER.*.USERS.mailer", "the mailer's"),
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.CREATE.USERS.mailer.>", "the mailer's: to create is to change by name"),
     row(&[Projector, CommandApi, QueryApi], NeverPublish, "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer", "the mailer's"),
@@ -207,7 +217,8 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi], Subscribe, "_INBOX_command-api.>", "its own replies"),
     row(&[QueryApi], Subscribe, "_INBOX_query-api.>", "its own replies"),
     row(&[Projector], Subscribe, "_INBOX_projector.>", "its own replies, the messages it pulls among them"),
-    row(&[Reactor], Subscribe, "_INBOX_reactor.>", "its own replies, the messages it pulls among them"),
+    row(&[Mailer], Subscribe, "_INBOX_mailer.>", "its own replies, the messages it pulls among them"),
+    row(&[Eraser], Subscribe, "_INBOX_eraser.>", "its own replies, the messages it pulls among them"),
 ];
 
 #[cfg(test)]
@@ -246,7 +257,7 @@ mod tests {
                 ] {
                     let own_consumer = subject == "$JS.API.CONSUMER.DELETE.USERS.>";
                     let erasure =
-                        role == Reactor && subject.starts_with("$JS.API.STREAM.MSG.DELETE.USER");
+                        role == Eraser && subject.starts_with("$JS.API.STREAM.MSG.DELETE.USER");
                     assert!(
                         own_consumer || erasure || !subject.contains(forbidden),
                         "{role}: {subject}"
@@ -261,6 +272,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Each does without what makes the other dangerous.
+    #[test]
+    fn the_mailer_deletes_nothing_and_the_eraser_makes_no_link_and_no_mail() {
+        let of = |role: Role, word: &str| {
+            role.subjects(Publish).into_iter().filter(|subject| subject.contains(word)).count()
+        };
+        assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "SESSIONS")), (0, 0));
+        assert_eq!((of(Eraser, "lk."), of(Eraser, "mail"), of(Eraser, "MAILS")), (0, 0, 0));
+        assert_eq!(of(Eraser, "MSG.DELETE"), 4);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::error::TrustError;
 use crate::permissions::Role;
 use crate::service::ServiceUser;
 use crate::subscriber::SubscriberName;
-use crate::{creds, files, jwt, revoked};
+use crate::{creds, files, issued, jwt, revoked};
 
 /// The folder of the seeds. It appears with all of them in it.
 pub(crate) const SEEDS_FOLDER: &str = "seeds";
@@ -46,6 +46,14 @@ pub struct WrittenCreds {
     pub outcome: CredsOutcome,
     /// The public key of the user in it.
     pub user: String,
+}
+
+/// Credentials that were made, as the text of a file.
+pub struct NewCreds {
+    /// The public key of the user in them.
+    pub user: String,
+    /// The text of a `.creds` file: a secret.
+    pub text: String,
 }
 
 /// The operator, the account of the server itself and the account of the product.
@@ -142,13 +150,40 @@ impl Trust {
         self.account.creds(role)
     }
 
-    /// Credentials for a subscriber of the feed, as the text of a `.creds` file: a secret.
+    /// Makes credentials for a subscriber of the feed, and writes down in `dir`, where these keys are, whose they are, so
+    /// that [`Trust::revoke_subscriber`] finds them.
     ///
     /// # Errors
     ///
-    /// As for [`Account::creds`].
-    pub fn subscriber_creds(&self, name: &SubscriberName) -> Result<String, TrustError> {
-        self.account.subscriber_creds(name)
+    /// As for [`Account::creds`]; [`TrustError::Io`]: nothing was made.
+    pub fn new_subscriber(
+        &self,
+        dir: &Path,
+        name: &SubscriberName,
+    ) -> Result<NewCreds, TrustError> {
+        let user = KeyPair::new_user();
+        let text = self.account.subscriber_creds_of(&user, name)?;
+        issued::note(dir, name.as_str(), &user.public_key())?;
+        Ok(NewCreds { user: user.public_key(), text })
+    }
+
+    /// [Revokes](Trust::revoke) every user that was made for a subscriber; those that were not revoked before.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::Io`]: some may be revoked. Again is as good as once.
+    pub fn revoke_subscriber(
+        &mut self,
+        dir: &Path,
+        name: &SubscriberName,
+    ) -> Result<Vec<String>, TrustError> {
+        let mut revoked = Vec::new();
+        for user in issued::of(dir, name.as_str())? {
+            if self.revoke(dir, &user)? {
+                revoked.push(user);
+            }
+        }
+        Ok(revoked)
     }
 
     /// Writes the credentials of every role to `<dir>/<name of the role>.creds`, as

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{Event, Fact, Position, Timestamp, feed, subjects};
-use service_kit::config::Settings;
+use service_kit::config::{self, Settings};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
     feed_stream, mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream,
@@ -29,8 +29,14 @@ use crate::mailer::{Mailer, Memory, age};
 use crate::orders::{OrderedBy, orders};
 use crate::transport::{SetupError, Transport, sender};
 
-/// The name of this service towards NATS.
+/// The name of this service.
 pub const SERVICE: &str = "reactor";
+/// The credentials of the eraser, where no other file is set: beside those of the mailer.
+pub const ERASER_CREDS_FILE: &str = "eraser.creds";
+/// The names of its two users towards NATS. The one that talks to mail servers deletes nothing, and the one that deletes
+/// makes no link and no mail.
+const MAILER: &str = "mailer";
+const ERASER: &str = "eraser";
 /// Messages worked on at once, by the loop of the events and by that of the mails that somebody waits for.
 const AT_ONCE_MAX: usize = 8;
 /// The same by the loop of the notices: fewer, so that a slow mail server has room for the others.
@@ -95,22 +101,28 @@ impl App {
         let mail_key = key(MAIL_KEY_FILE)?;
         let orders = MailOrders::new(&mail_key)?;
 
-        let client = nats::connect(&settings.nats, SERVICE).await?;
-        let open = async |spec: &StreamSpec| {
-            let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));
+        let mailing = nats::connect(&settings.nats, MAILER).await?;
+        let erasing = nats::connect(&of_eraser(settings), ERASER).await?;
+        let open = async |client, spec: &StreamSpec| {
+            let log = EventLog::new(client, spec.name(), Limits::of(settings));
             log.verify(spec).await.map(|()| log)
         };
         let (log, mail) = (&settings.log, &settings.mail);
-        let users = open(&users_stream(log)).await?.watched(metrics);
-        let mails = open(&mails_stream(log)).await?.watched(metrics);
+        let users = open(mailing.clone(), &users_stream(log)).await?.watched(metrics);
+        let mails = open(mailing.clone(), &mails_stream(log)).await?.watched(metrics);
         mails.watch_room(metrics);
-        let gate = Gate::new(open(&throttle_counts_stream(log)).await?, &mail_key, settings);
-        let snapshots = open(&snapshots_stream(log, &settings.feed)).await?;
+        let gate = Gate::new(
+            open(mailing.clone(), &throttle_counts_stream(log)).await?,
+            &mail_key,
+            settings,
+        );
+        let snapshots = open(erasing.clone(), &snapshots_stream(log, &settings.feed)).await?;
         snapshots.watch_room(metrics);
+        let sessions = open(erasing.clone(), &sessions_stream(log, &settings.sessions)).await?;
         let eraser = Eraser {
-            users: users.clone(),
-            sessions: open(&sessions_stream(log, &settings.sessions)).await?.watched(metrics),
-            feed: open(&feed_stream(log, &settings.feed)).await?,
+            users: open(erasing.clone(), &users_stream(log)).await?.reporting(metrics),
+            sessions: sessions.watched(metrics),
+            feed: open(erasing.clone(), &feed_stream(log, &settings.feed)).await?,
             snapshots,
             causes: erasures(),
             second_look: Duration::from_secs(settings.erasure.second_look_s),
@@ -123,7 +135,7 @@ impl App {
             turns: Semaphore::new(ERASED_AT_ONCE_MAX),
             waiting: Mutex::default(),
         };
-        users.verify_consumer(&eraser.causes).await?;
+        eraser.users.verify_consumer(&eraser.causes).await?;
         let eraser = Arc::new(eraser);
         watch_erasures(metrics, &eraser);
         let work = Work {
@@ -309,6 +321,18 @@ impl Work {
             _ => Ok(()),
         }
     }
+}
+
+/// The connection of the eraser: the same servers with credentials of its own.
+fn of_eraser(settings: &Settings) -> config::Nats {
+    let mut nats = settings.nats.clone();
+    let set = &settings.erasure.credentials_file;
+    if !set.as_os_str().is_empty() {
+        nats.credentials_file.clone_from(set);
+    } else if !nats.credentials_file.as_os_str().is_empty() {
+        nats.credentials_file.set_file_name(ERASER_CREDS_FILE);
+    }
+    nats
 }
 
 /// Lets every scrape see how long the oldest erasure takes.

@@ -37,7 +37,7 @@ mod parked;
 mod quota;
 mod transport;
 
-pub use app::{App, SERVICE, StartError};
+pub use app::{App, ERASER_CREDS_FILE, SERVICE, StartError};
 pub use left::{LeftError, LeftMessage, Standing, Streams};
 pub use orders::{OrderedBy, orders_for};
 pub use parked::{ParkedError, ParkedMail, ParkedMails};

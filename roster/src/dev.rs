@@ -256,8 +256,7 @@ impl Dev<'_> {
         .await?;
         let projector =
             projector::App::build(&plan.of(Role::Projector, "projector"), &over_projector).await?;
-        let reactor =
-            reactor::App::build(&plan.of(Role::Reactor, "reactor"), &over_reactor).await?;
+        let reactor = reactor::App::build(&plan.of(Role::Mailer, "reactor"), &over_reactor).await?;
 
         let readiness = commands
             .readiness()

@@ -6,7 +6,7 @@
 //! command-api/  nats.creds, application.key, keys.json, signing-*.pem
 //! query-api/    nats.creds, cursor.key, keys.json
 //! projector/    nats.creds
-//! reactor/      nats.creds, link.key, mail.key
+//! reactor/      nats.creds of the mailer, eraser.creds, link.key, mail.key
 //! NAME-service/ nats.creds, service.key: of a further service, when it is asked for
 //! nats/         auth.conf: what the servers include
 //! ```
@@ -17,6 +17,7 @@ use std::path::Path;
 use anyhow::Context;
 use events::ServiceNames;
 use nats_access::{Role, Trust};
+use reactor::ERASER_CREDS_FILE;
 use service_kit::keys::{
     APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey,
     replace_private, write_private,
@@ -35,17 +36,18 @@ const CREDS_FILE: &str = "nats.creds";
 pub fn all(dir: &Path, services: &[ServiceNames]) -> anyhow::Result<()> {
     keys(dir)?;
     let trust = Trust::load_or_create(&dir.join("operator").join("nats"))?;
-    for (role, folder) in [
-        (Role::Operator, "operator"),
-        (Role::CommandApi, "command-api"),
-        (Role::QueryApi, "query-api"),
-        (Role::Projector, "projector"),
-        (Role::Reactor, "reactor"),
+    for (role, folder, file) in [
+        (Role::Operator, "operator", CREDS_FILE),
+        (Role::CommandApi, "command-api", CREDS_FILE),
+        (Role::QueryApi, "query-api", CREDS_FILE),
+        (Role::Projector, "projector", CREDS_FILE),
+        (Role::Mailer, "reactor", CREDS_FILE),
+        (Role::Eraser, "reactor", ERASER_CREDS_FILE),
     ] {
         let folder = dir.join(folder);
         private_dir(&folder)?;
         // Those of an older version are brought to what the service may do now.
-        trust.write_creds_file(&folder.join(CREDS_FILE), role)?;
+        trust.write_creds_file(&folder.join(file), role)?;
     }
     for names in services {
         let folder = dir.join(names.service());

@@ -365,6 +365,8 @@ section! {
 section! {
     /// `[erasure]`
     Erasure {
+        /// Credentials file of the eraser's NATS user; empty for `eraser.creds` beside that of `[nats]`.
+        credentials_file: PathBuf,
         /// How long after a deletion its user is looked for once more, in seconds.
         second_look_s: u64,
     }

@@ -81,6 +81,10 @@ struct Denied {
     users: HashMap<UserId, (Position, Timestamp)>,
     sessions: HashMap<SessionId, Timestamp>,
     prune_at: usize,
+    /// The last message of the log of users, by position and by time.
+    last: Option<(Position, Timestamp)>,
+    /// When the log was seen to have gone back: epochs of before mean nothing in it.
+    went_back_at: Option<Timestamp>,
 }
 
 /// What ended. Cheap to clone.
@@ -188,6 +192,17 @@ impl Revocations {
             || denied.users.get(&user).is_some_and(|(cutoff, _)| epoch < *cutoff)
     }
 
+    /// Whether a token was made, in seconds of Unix time, before the log went back: its files were put back, or a backup
+    /// was restored. Positions are given a second time then, so an end of access can stand before the `epoch` of a
+    /// token that it must end.
+    #[must_use]
+    pub fn is_of_another_log(&self, made_at_unix_seconds: u64) -> bool {
+        let went_back_at = read(&self.denied).went_back_at;
+        went_back_at.is_some_and(|at| {
+            u64::try_from(at.as_datetime().timestamp()).is_ok_and(|at| made_at_unix_seconds < at)
+        })
+    }
+
     fn feeds(&self) -> impl Iterator<Item = Heard> {
         [*self.users.borrow(), *self.sessions.borrow()].into_iter()
     }
@@ -244,6 +259,12 @@ impl Follower {
         let mut denied = write(&self.denied);
         match self.feed {
             Feed::Users => {
+                if denied.hears(message.position, message.stored_at) {
+                    tracing::error!(
+                        position = %message.position,
+                        "the log of users went back: access tokens of before are refused"
+                    );
+                }
                 if let Ok(user) = name.parse() {
                     denied.end_user(user, message.position, message.stored_at.plus_seconds(KEPT_S));
                 }
@@ -259,6 +280,23 @@ impl Follower {
 }
 
 impl Denied {
+    /// Takes note of a message, and says whether the log went back: within one history what is stored later stands
+    /// behind. What is read again after a disturbance is not later.
+    fn hears(&mut self, position: Position, stored_at: Timestamp) -> bool {
+        let Some((end, time)) = self.last else {
+            self.last = Some((position, stored_at));
+            return false;
+        };
+        let went_back = position <= end && stored_at > time;
+        if went_back {
+            self.went_back_at = Some(stored_at);
+        }
+        if went_back || position > end {
+            self.last = Some((position, time.max(stored_at)));
+        }
+        went_back
+    }
+
     /// The last end counts, in whatever order they are read.
     fn end_user(&mut self, user: UserId, position: Position, until: Timestamp) {
         let known = self.users.entry(user).or_insert((position, until));
@@ -297,6 +335,20 @@ mod tests {
             denied.end_user(user, Position(position), until);
         }
         assert_eq!(denied.users[&user], (Position(20), until));
+    }
+
+    #[test]
+    fn a_log_that_goes_back_is_told_from_one_that_is_read_again() {
+        let mut denied = Denied::default();
+        let time = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
+        // In order, with the clock of another leader behind, and both once more after a disturbance.
+        for (position, second) in [(10, 5), (11, 3), (10, 5), (11, 3), (12, 6)] {
+            assert!(!denied.hears(Position(position), time(second)), "{position}");
+        }
+        assert!(denied.hears(Position(12), time(7)));
+        assert_eq!(denied.went_back_at, Some(time(7)));
+        assert!(!denied.hears(Position(13), time(8)));
+        assert!(denied.hears(Position(2), time(9)), "and once more");
     }
 
     #[test]

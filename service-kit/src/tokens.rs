@@ -249,6 +249,10 @@ impl TokenVerifier {
         if !claims.are_of(unix_seconds()) {
             return Err(refused());
         }
+        let is_of_another_log = |r: &Revocations| r.is_of_another_log(claims.iat);
+        if self.revocations.as_ref().is_some_and(is_of_another_log) {
+            return Err(refused());
+        }
         let Claims { sub: user, sid: session, epoch, roles, email_verified, .. } = claims;
         Ok(Caller { user, session, epoch, roles, email_verified })
     }

@@ -108,6 +108,11 @@ async fn every_change_of_an_operator_is_written_down_with_its_end() {
     assert_eq!(events[2]["type"], "roster.operator.subscriber_added.v1");
     assert_eq!(events[2]["data"]["arguments"]["name"], "billing");
     assert_eq!(events[11]["data"]["result"]["found"], false);
+    // Whose credentials were made and revoked, by the key that a revocation needs.
+    let user = |event: &Value| event["data"]["result"]["user"].clone();
+    assert!(user(&events[3]).as_str().unwrap().starts_with('U'));
+    assert_eq!(events[5]["data"]["result"]["revoked"], serde_json::json!([user(&events[3])]));
+    assert_eq!(events[9]["data"]["result"]["revoked"], serde_json::json!([user(&events[5])]));
     assert_eq!(events[15]["data"]["arguments"]["id"], id);
     assert_eq!(events[17]["data"]["result"]["changed"], json!([]));
 

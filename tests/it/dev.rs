@@ -45,7 +45,7 @@ async fn it_starts_stops_and_goes_on_with_the_same_data() {
     let private = Client::new(&first.value("private"));
     private.get("/livez").await.expect(200);
     private.get("/readyz").await.expect(200);
-    for role in ["operator", "command-api", "query-api", "projector", "reactor"] {
+    for role in ["operator", "command-api", "query-api", "projector", "mailer", "eraser"] {
         assert!(data.join("nats").join(format!("{role}.creds")).exists(), "{role}");
     }
     assert!(!processes_in(&data).is_empty());

@@ -165,17 +165,20 @@ async fn the_operator_sees_how_far_subscribers_are_and_removes_them() {
     e2e::wait_for("the acknowledgements", || async { lag()["unacknowledged"] == 0 }).await;
     assert_eq!((lag()["pending"].clone(), lag()["oldest_age_s"].clone()), (0.into(), Value::Null));
 
-    // Further credentials are as good.
-    let output = system.roster(&["subscribers", "creds", "billing", "--creds", "again.creds"]);
-    assert!(output.status.success());
+    // New credentials are as good, and those from before are revoked.
+    let made = ["subscribers", "creds", "billing", "--creds", "again.creds", "--json"];
+    let made = json_of(&system.roster(&made));
+    assert!(made["user"].as_str().unwrap().starts_with('U'), "{made}");
+    assert_eq!(made["revoked"].as_array().unwrap().len(), 1, "{made}");
+    assert_ne!(made["revoked"][0], made["user"]);
     std::fs::rename(system.file("again.creds"), system.file("billing.creds")).unwrap();
     let mut again = system.subscriber_again("billing", "USER_EVENTS").await;
     system.commands().register("two@example.com").await.expect(201);
     drop(billing);
     again.take_until(|_| true).await;
 
-    let output = system.roster(&["subscribers", "remove", "billing"]);
-    assert!(output.status.success());
+    let removed = json_of(&system.roster(&["subscribers", "remove", "billing", "--json"]));
+    assert_eq!(removed["revoked"], serde_json::json!([made["user"]]));
     system.commands().register("three@example.com").await.expect(201);
     assert!(again.hears_nothing().await, "removed, and yet it is told");
     assert_eq!(

@@ -205,6 +205,7 @@ fn keys_are_made_once_and_shared_out_sparingly() {
             "query-api/cursor.key",
             "query-api/keys.json",
             "query-api/nats.creds",
+            "reactor/eraser.creds",
             "reactor/link.key",
             "reactor/mail.key",
             "reactor/nats.creds",

@@ -320,8 +320,8 @@ async fn an_address_is_free_when_its_registration_was_dropped() {
     // Registered anew, with an event that nobody can read.
     let id = uuid::Uuid::now_v7();
     let held = json!({"user_id": id, "state": "held"}).to_string();
-    damage.write(&claim, HeaderMap::new(), held.into_bytes()).await;
-    let at = damage.write(&format!("ev.user.{id}"), HeaderMap::new(), b"no event".to_vec()).await;
+    damage.write(&claim, of_a_writer(), held.into_bytes()).await;
+    let at = damage.write(&format!("ev.user.{id}"), of_a_writer(), b"no event".to_vec()).await;
     wait_for("the user to be parked", || async { parked(&system).len() == 1 }).await;
     let taken = system.commands().register("user0@example.com").await.expect(409);
     assert_eq!(taken.code(), "email-taken");

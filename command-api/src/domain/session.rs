@@ -102,7 +102,10 @@ impl SessionRules {
             && now < session.expires_at
             && now < session.ends_at
             && self.admits(user)
-            && cutoff.spares(session.id, session.epoch);
+            && cutoff.spares(session.id, session.epoch)
+            // The session knows of a revocation that the log does not have: the log went back, and what ended since
+            // then is lost with it.
+            && session.epoch <= cutoff.position;
         alive.then_some(user)
     }
 }
@@ -232,6 +235,24 @@ mod tests {
             panic!("only access tokens end")
         };
         assert_eq!(epoch, Position(9), "the session has taken note");
+    }
+
+    /// Files of the log were put back: the revocation that the session took note of is gone, and others may be.
+    #[test]
+    fn a_session_that_knows_of_a_later_revocation_than_the_log_is_refused() {
+        let cutoff = Cutoff::of(Cutoff::default().tokens(), Position(9));
+        let before = session(&[]);
+        let Refresh::Rotated(fact, _) = RULES.refresh(&before, 1, &user(&[]), &cutoff, at(1))
+        else {
+            panic!("only access tokens end")
+        };
+        let session = evolve_session(Some(before), user_id(), session_id(), &fact, at(1)).unwrap();
+        let refresh = |cutoff: &Cutoff| RULES.refresh(&session, 2, &user(&[]), cutoff, at(2));
+        assert!(matches!(refresh(&cutoff), Refresh::Rotated(..)));
+        let earlier = Cutoff::of(Cutoff::default().tokens(), Position(8));
+        for lost in [Cutoff::default(), earlier] {
+            assert_eq!(refresh(&lost), Refresh::Refused);
+        }
     }
 
     #[test]

@@ -172,15 +172,15 @@ async fn query_api_hears_the_position() {
 }
 
 #[tokio::test]
-async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
-    let account = account(Of::Reactor);
+async fn mailer_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
+    let account = account(Of::MailerPulls);
     let operator = operator_with_stream(account).await;
-    let mut reactor = Peer::connect(account, Role::Reactor).await;
+    let mut mailer = Peer::connect(account, Role::Mailer).await;
     let bucket = r#"{"name":"KV_THROTTLE_COUNTS","subjects":["$KV.THROTTLE_COUNTS.>"],"max_msgs_per_subject":1}"#;
     operator.request("$JS.API.STREAM.CREATE.KV_THROTTLE_COUNTS", headers(&[]), bucket).await;
     for stream in [STREAM, MAILS, "KV_THROTTLE_COUNTS"] {
         let info = format!("$JS.API.STREAM.INFO.{stream}");
-        let info = reactor.request(&info, headers(&[]), "").await;
+        let info = mailer.request(&info, headers(&[]), "").await;
         assert!(text(&info).contains(r#""config""#), "{}", text(&info));
     }
     operator.request("ev.user.one", headers(&[]), "fact").await;
@@ -192,14 +192,14 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
         "mail.notice.one",
         "$KV.THROTTLE_COUNTS.sent.one",
     ] {
-        let stored = reactor.request(subject, guard.clone(), "order").await;
+        let stored = mailer.request(subject, guard.clone(), "order").await;
         assert!(text(&stored).contains(r#""seq""#), "{}", text(&stored));
     }
-    let context = jetstream::new(reactor.client.clone());
+    let context = jetstream::new(mailer.client.clone());
     for (stream, subject) in [(STREAM, "ev.user.one"), (MAILS, "mail.order.one")] {
         let get = format!("$JS.API.STREAM.MSG.GET.{stream}");
         let last = format!(r#"{{"last_by_subj":"{subject}"}}"#);
-        let found = reactor.request(&get, headers(&[]), &last).await;
+        let found = mailer.request(&get, headers(&[]), &last).await;
         assert!(text(&found).contains(subject), "{}", text(&found));
 
         let mut consumer: PullConsumer =
@@ -224,17 +224,17 @@ async fn reactor_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
     notice.double_ack().await.unwrap();
     let count = r#"{"last_by_subj":"$KV.THROTTLE_COUNTS.sent.one"}"#;
     let count =
-        reactor.request("$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", headers(&[]), count).await;
+        mailer.request("$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", headers(&[]), count).await;
     assert!(text(&count).contains("$KV.THROTTLE_COUNTS.sent.one"), "{}", text(&count));
     let mails = jetstream::new(operator.client.clone()).get_stream(MAILS).await.unwrap();
     let state = mails.get_info().await.unwrap().state;
     assert_eq!(state.messages, 1, "what is done is gone, what is parked stays");
-    reactor.has_no_report().await;
+    mailer.has_no_report().await;
 }
 
 /// The server's other form of acknowledgement, which names domain and account.
 #[tokio::test]
-async fn reactor_acknowledges_on_the_longer_subject_as_well() {
+async fn mailer_acknowledges_on_the_longer_subject_as_well() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
     let trust = TestTrust::with_accounts(1);
@@ -249,15 +249,15 @@ async fn reactor_acknowledges_on_the_longer_subject_as_well() {
     let operator = connect(Role::Operator).await;
     make_streams(&operator).await;
     operator.request("mail.order.one", headers(&[]), "order").await;
-    let mut reactor = connect(Role::Reactor).await;
-    let context = jetstream::new(reactor.client.clone());
+    let mut mailer = connect(Role::Mailer).await;
+    let context = jetstream::new(mailer.client.clone());
     let mut consumer: PullConsumer = context.get_consumer_from_stream(MAILER, MAILS).await.unwrap();
     let message = pull(&consumer).await;
     let ack = message.reply.clone().unwrap();
     assert!(!ack.starts_with("$JS.ACK.MAILS."), "{ack}");
     message.double_ack().await.unwrap();
     assert_eq!(consumer.info().await.unwrap().num_ack_pending, 0);
-    reactor.has_no_report().await;
+    mailer.has_no_report().await;
 }
 
 async fn pull(consumer: &PullConsumer) -> jetstream::Message {

@@ -176,8 +176,16 @@ async fn query_api_cannot_write_nor_read_the_log() {
 }
 
 #[tokio::test]
-async fn reactor_cannot_decide_anything_nor_read_on_its_own() {
+async fn mailer_cannot_decide_delete_or_read_on_its_own() {
     let publish = [
+        "$JS.API.STREAM.MSG.DELETE.USERS",
+        "$JS.API.STREAM.MSG.DELETE.SESSIONS",
+        "$JS.API.STREAM.MSG.DELETE.USER_EVENTS",
+        "$JS.API.STREAM.MSG.DELETE.USER_SNAPSHOTS",
+        "$JS.API.STREAM.MSG.GET.SESSIONS",
+        "$JS.API.STREAM.MSG.GET.USER_EVENTS",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser",
+        "er.session.x",
         "ev.user.x",
         "sec.user.x",
         "uq.email.x",
@@ -215,7 +223,35 @@ async fn reactor_cannot_decide_anything_nor_read_on_its_own() {
         "_INBOX_projector.reply",
     ];
     let subscribe = ["mail.order.*", "mail.>", "roster.position.*", "_INBOX_command-api.>"];
-    nothing_happens(Of::DeniedReactor, Role::Reactor, &publish, &subscribe).await;
+    nothing_happens(Of::DeniedMailer, Role::Mailer, &publish, &subscribe).await;
+}
+
+#[tokio::test]
+async fn eraser_cannot_decide_write_links_or_ask_for_mails() {
+    let publish = [
+        "ev.user.x",
+        "sec.user.x",
+        "uq.email.x",
+        "ik.x",
+        "rv.user.x",
+        "lk.password.x",
+        "ev.session.x.y",
+        "rv.session.x",
+        "mail.order.x",
+        "mail.parked.x",
+        "users.v1.registered.x",
+        "roster.position.users",
+        "$JS.API.STREAM.MSG.GET.MAILS",
+        "$JS.API.STREAM.MSG.DELETE.MAILS",
+        "$JS.API.STREAM.PURGE.USERS",
+        "$JS.API.STREAM.UPDATE.USERS",
+        "$JS.API.CONSUMER.CREATE.USERS.eraser.sec.user.*",
+        "$JS.API.CONSUMER.MSG.NEXT.USERS.mailer",
+        "$JS.API.CONSUMER.MSG.NEXT.MAILS.mailer",
+        "$JS.ACK.USERS.mailer.1.1.1.1.0",
+    ];
+    let subscribe = ["mail.>", "ev.user.*", "roster.position.*", "_INBOX_mailer.>"];
+    nothing_happens(Of::DeniedEraser, Role::Eraser, &publish, &subscribe).await;
 }
 
 /// A permission names the filter in the subject of a request; the server holds the payload to it.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::Message;
 use async_nats::jetstream::{self, consumer::pull};
+use async_nats::{ConnectOptions, Message};
 use futures::StreamExt as _;
+use local_stack::{DataDir, NatsOptions, NatsServer, testing};
+use nats_access::{Role, SUBSCRIBER_CONNECTIONS_MAX, SubscriberName, TestTrust};
 use tokio::time::timeout;
 
 use crate::support::{
@@ -233,4 +235,52 @@ async fn a_subscriber_can_do_nothing_else() {
     let context = jetstream::new(operator.client.clone());
     let state = context.get_stream(FEED).await.unwrap().get_info().await.unwrap().state;
     assert_eq!((state.messages, state.consumer_count), (3, 2));
+}
+
+/// A subscriber that connects again and again takes what its account has, and no place of Roster's own services.
+#[tokio::test]
+async fn subscribers_take_no_connection_that_a_service_of_roster_needs() {
+    let folder = testing::temp_dir();
+    let data = DataDir::open(folder.path().join("data")).unwrap();
+    let trust = TestTrust::with_accounts(1);
+    let config = format!("max_connections: 1024\n{}", trust.server_config().unwrap());
+    let options = NatsOptions { data_dir: data.nats(), port: None, config };
+    let server = NatsServer::start(testing::binaries(), options).unwrap();
+    let name = SubscriberName::parse("billing").unwrap();
+    let creds = trust.account(0).subscriber_creds(&name).unwrap();
+    let mut connections = Vec::new();
+    let error = loop {
+        let options = ConnectOptions::with_credentials(&creds).unwrap();
+        match options.custom_inbox_prefix(name.inbox_prefix()).connect(server.url()).await {
+            Ok(connection) => connections.push(connection),
+            Err(error) => break error,
+        }
+        assert!(connections.len() <= 1_024, "there is no end to it");
+    };
+    let held = i64::try_from(connections.len()).unwrap();
+    assert_eq!(held, SUBSCRIBER_CONNECTIONS_MAX, "{error}");
+    let creds = trust.account(0).creds(Role::CommandApi).unwrap();
+    let mut commands = Peer::with_creds(&server.url(), &creds, Role::CommandApi).await.unwrap();
+    commands.has_no_report().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_holds_few_subscriptions() {
+    let _operator = operator_with_subscribers(Of::Subscriptions).await;
+    let mut billing = Peer::subscriber(account(Of::Subscriptions), "billing").await;
+    let mut held = Vec::new();
+    for _ in 0..65 {
+        held.push(billing.client.subscribe(billing.client.new_inbox()).await.unwrap());
+    }
+    billing.client.flush().await.unwrap();
+    billing.reported("maximum subscriptions exceeded").await;
+}
+
+#[tokio::test]
+async fn a_large_message_of_a_subscriber_is_refused() {
+    let _operator = operator_with_subscribers(Of::Payload).await;
+    let mut billing = Peer::subscriber(account(Of::Payload), "billing").await;
+    let large = vec![b' '; 64 * 1024 + 1];
+    billing.client.publish(INFO, large.into()).await.unwrap();
+    billing.reported("maximum payload violation").await;
 }

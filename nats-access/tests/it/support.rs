@@ -32,8 +32,11 @@ pub enum Of {
     DeniedCommandApi,
     DeniedProjector,
     DeniedQueryApi,
-    DeniedReactor,
-    Reactor,
+    DeniedMailer,
+    DeniedEraser,
+    MailerPulls,
+    Subscriptions,
+    Payload,
     Revocations,
     RevocationsFollowed,
     Mailer,
@@ -140,7 +143,8 @@ impl Peer {
         assert!(report.is_err(), "{report:?}");
     }
 
-    async fn reported(&mut self, wanted: &str) {
+    /// Waits until the server reports exactly that.
+    pub async fn reported(&mut self, wanted: &str) {
         let report = timeout(WAIT_MAX, self.reports.recv())
             .await
             .unwrap_or_else(|_| panic!("no report within {WAIT_MAX:?}: {wanted}"))

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use events::ServiceNames;
 use local_stack::{DataDir, NatsOptions, NatsServer, testing};
-use nats_access::{CredsOutcome, Role, ServiceUser, TestTrust, Trust, TrustError};
+use nats_access::{CredsOutcome, Role, ServiceUser, SubscriberName, TestTrust, Trust, TrustError};
 use nkeys::KeyPair;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -111,6 +111,28 @@ async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
     connect(&fs::read_to_string(&file).unwrap()).await.unwrap();
     let same = trust.write_service_creds(&file, &product).unwrap();
     assert_eq!((same.outcome, same.user), (CredsOutcome::Unchanged, next.user));
+}
+
+#[test]
+fn every_user_of_a_subscriber_is_revoked_by_its_name_and_no_other() {
+    let folder = testing::temp_dir();
+    let dir = folder.path().join("trust");
+    let mut trust = Trust::load_or_create(&dir).unwrap();
+    let name = |text| SubscriberName::parse(text).unwrap();
+    let (billing, other) = (name("billing"), name("billing-2"));
+    let make = |trust: &Trust, name| trust.new_subscriber(&dir, name).unwrap().user;
+    let users = [make(&trust, &billing), make(&trust, &billing)];
+    let stays = make(&trust, &other);
+    // Whoever loads the keys later knows as much.
+    let mut later = Trust::load_or_create(&dir).unwrap();
+    assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), users);
+    assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), [""; 0]);
+    // One of the same name that is made later is another user, and is let in.
+    let again = make(&trust, &billing);
+    assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), [again]);
+    let revoked = fs::read_to_string(dir.join("revoked")).unwrap();
+    assert!(users.iter().all(|user| revoked.contains(user)) && !revoked.contains(&stays));
+    assert!(trust.revoke(&dir, &stays).unwrap());
 }
 
 #[test]

@@ -118,8 +118,9 @@ impl System {
         settings.feed.snapshots_bytes_max = BYTES_MAX;
         settings.erasure.second_look_s = 1;
         settings.nats.url = local_stack::testing::nats(|| trust().server_config().unwrap()).url();
-        settings.nats.credentials_file = path("reactor.creds");
-        std::fs::write(path("reactor.creds"), account.creds(Role::Reactor).unwrap()).unwrap();
+        settings.nats.credentials_file = path("nats.creds");
+        std::fs::write(path("nats.creds"), account.creds(Role::Mailer).unwrap()).unwrap();
+        std::fs::write(path("eraser.creds"), account.creds(Role::Eraser).unwrap()).unwrap();
         settings.secrets.dir = dir.path().to_owned();
         settings.mail.transport = MailTransport::Folder;
         settings.mail.folder = path("mail");

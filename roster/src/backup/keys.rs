@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nats_access::REVOKED_FILE;
+use nats_access::{ISSUED_FILE, REVOKED_FILE};
 use service_kit::config::Settings;
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, write_private};
 
@@ -33,10 +33,13 @@ pub fn copy(settings: &Settings, into: &Unfinished) -> anyhow::Result<Vec<FileCo
         let name = seed.file_name().to_string_lossy().into_owned();
         copies.push(copy_file(&seed.path(), &format!("{KEYS}/nats/seeds/{name}"), into)?);
     }
-    // Without it a restore would let those in again whose credentials were revoked.
-    let revoked = trust.join(REVOKED_FILE);
-    if revoked.exists() {
-        copies.push(copy_file(&revoked, &format!("{KEYS}/nats/{REVOKED_FILE}"), into)?);
+    // Without them a restore would let those in again whose credentials were revoked, and nobody would know later whose
+    // they are.
+    for name in [REVOKED_FILE, ISSUED_FILE] {
+        let list = trust.join(name);
+        if list.exists() {
+            copies.push(copy_file(&list, &format!("{KEYS}/nats/{name}"), into)?);
+        }
     }
     Ok(copies)
 }

@@ -49,7 +49,7 @@ pub enum SubscribersAction {
         #[arg(long)]
         creds: Option<PathBuf>,
     },
-    /// Make further credentials for a subscriber; those from before stay good
+    /// Make new credentials for a subscriber; those from before are revoked
     Creds {
         /// As `list` shows it
         name: String,
@@ -64,8 +64,7 @@ pub enum SubscribersAction {
         /// As `list` shows it; all when it is not given
         name: Option<String>,
     },
-    /// Remove one: its credentials are good for nothing then. They would be good again for another of the same
-    /// name
+    /// Remove one, and revoke its credentials
     Remove {
         /// As `list` shows it
         name: String,

@@ -59,6 +59,12 @@ enum Change {
     Remove,
 }
 
+/// The NATS users that a change made and revoked, by their public keys.
+struct Users {
+    made: Option<String>,
+    revoked: Vec<String>,
+}
+
 struct Operator<'a> {
     feed: EventLog,
     settings: &'a Settings,
@@ -75,13 +81,18 @@ struct Wish {
 
 impl Operator<'_> {
     async fn change(&self, name: &SubscriberName, change: Change) -> anyhow::Result<Ended> {
-        let code = match change {
-            Change::Add(wish, creds) => self.add(name, wish, creds).await?,
+        let changed = match change {
+            Change::Add(wish, creds) => Some(self.add(name, wish, creds).await?),
             Change::Credentials(creds) => self.credentials(name, creds).await?,
             Change::Remove => self.remove(name).await?,
         };
-        let found = code == ExitCode::SUCCESS;
-        Ok(Ended { code, result: json!({ "name": name.as_str(), "found": found }) })
+        let Some(Users { made, revoked }) = changed else {
+            let code = failed(&format!("there is no subscriber {name}"));
+            return Ok(Ended { code, result: json!({ "name": name.as_str(), "found": false }) });
+        };
+        let result =
+            json!({ "name": name.as_str(), "found": true, "user": made, "revoked": revoked });
+        Ok(Ended { code: ExitCode::SUCCESS, result })
     }
 
     async fn add(
@@ -89,7 +100,7 @@ impl Operator<'_> {
         name: &SubscriberName,
         wish: Wish,
         creds: Option<PathBuf>,
-    ) -> anyhow::Result<ExitCode> {
+    ) -> anyhow::Result<Users> {
         if ServiceNames::is_of_a_service(name.as_str()) {
             bail!(
                 "{name} is a name of a service in Roster's own account: take one without -service"
@@ -142,23 +153,25 @@ impl Operator<'_> {
             self.feed.remove_subscriber(name.as_str()).await.context("some of it is left")?;
             return Err(error.context("cannot write the snapshot; the subscriber was not added"));
         }
-        self.hand_out(&trust, name, &creds)
+        self.hand_out(&trust, name, &creds, Vec::new())
     }
 
-    /// Further credentials of a subscriber. Those from before stay good.
+    /// New credentials of a subscriber. Those from before are revoked.
     async fn credentials(
         &self,
         name: &SubscriberName,
         creds: Option<PathBuf>,
-    ) -> anyhow::Result<ExitCode> {
+    ) -> anyhow::Result<Option<Users>> {
         if self.feed.subscriber(name.as_str()).await?.is_none() {
-            return Ok(failed(&format!("there is no subscriber {name}")));
+            return Ok(None);
         }
         let creds = creds.unwrap_or_else(|| PathBuf::from(format!("{name}.creds")));
         if creds.exists() {
             bail!("{} is there already: name another file with --creds", creds.display());
         }
-        self.hand_out(&trust::open(self.settings)?, name, &creds)
+        let mut trust = trust::open(self.settings)?;
+        let revoked = trust.revoke_subscriber(&trust::dir(self.settings), name)?;
+        self.hand_out(&trust, name, &creds, revoked).map(Some)
     }
 
     /// Writes credentials and says everything that a client needs.
@@ -167,8 +180,11 @@ impl Operator<'_> {
         trust: &Trust,
         name: &SubscriberName,
         creds: &Path,
-    ) -> anyhow::Result<ExitCode> {
-        write_private(creds, trust.subscriber_creds(name)?.as_bytes())?;
+        revoked: Vec<String>,
+    ) -> anyhow::Result<Users> {
+        let made = trust.new_subscriber(&trust::dir(self.settings), name)?;
+        write_private(creds, made.text.as_bytes())?;
+        let user = made.user;
         let (inbox_prefix, nats) = (name.inbox_prefix(), nats::shown(&self.settings.nats.url));
         let creds = creds.display();
         if self.as_json {
@@ -176,6 +192,8 @@ impl Operator<'_> {
                 "subscriber": name.as_str(),
                 "stream": FEED_STREAM,
                 "consumer": name.as_str(),
+                "user": user,
+                "revoked": revoked,
                 "api_prefix": API_PREFIX,
                 "inbox_prefix": inbox_prefix,
                 "creds": creds.to_string(),
@@ -185,10 +203,11 @@ impl Operator<'_> {
         } else {
             say(&format!(
                 "subscriber={name} stream={FEED_STREAM} consumer={name} api_prefix={API_PREFIX} \
-                 inbox_prefix={inbox_prefix} creds={creds} nats={nats}"
+                 inbox_prefix={inbox_prefix} creds={creds} nats={nats} user={user}"
             ));
         }
-        Ok(ExitCode::SUCCESS)
+        told_of_revoked(&revoked);
+        Ok(Users { made: Some(user), revoked })
     }
 
     async fn list(&self) -> anyhow::Result<ExitCode> {
@@ -275,17 +294,31 @@ impl Operator<'_> {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn remove(&self, name: &SubscriberName) -> anyhow::Result<ExitCode> {
-        let found = self.feed.remove_subscriber(name.as_str()).await?;
-        if !found {
-            return Ok(failed(&format!("there is no subscriber {name}")));
+    async fn remove(&self, name: &SubscriberName) -> anyhow::Result<Option<Users>> {
+        // Before anything is removed: without keys its credentials could not be revoked.
+        let mut trust = trust::open(self.settings)?;
+        if !self.feed.remove_subscriber(name.as_str()).await? {
+            return Ok(None);
         }
+        let revoked = trust.revoke_subscriber(&trust::dir(self.settings), name)?;
         if self.as_json {
-            say(&json!({ "removed": name.as_str() }).to_string());
+            say(&json!({ "removed": name.as_str(), "revoked": revoked }).to_string());
         } else {
-            say(&format!("removed {name}: its credentials are good for nothing now"));
+            say(&format!("removed {name}"));
         }
-        Ok(ExitCode::SUCCESS)
+        told_of_revoked(&revoked);
+        Ok(Some(Users { made: None, revoked }))
+    }
+}
+
+/// Says what makes revoked users known to the servers.
+fn told_of_revoked(revoked: &[String]) {
+    if !revoked.is_empty() {
+        progress(&format!(
+            "revoked {}: let in until the servers know; run `roster init --dir DIR`, bring DIR/nats/auth.conf to each \
+             server, and have it read it with `nats-server --signal reload`",
+            revoked.join(" ")
+        ));
     }
 }
 

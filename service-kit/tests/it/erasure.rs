@@ -167,7 +167,7 @@ async fn who_erases_is_told_the_type_of_an_event_and_nothing_of_its_content() {
     let commands = log(connect(account, Role::CommandApi).await);
     let outcome = commands.append(&Append::new(command(), write)).await;
     assert_eq!(outcome, Outcome::Stored(Position(1)));
-    let reactor = log(connect(account, Role::Reactor).await);
+    let reactor = log(connect(account, Role::Eraser).await);
     let mut tasks = Box::pin(reactor.take(&erasures(), 1).await.unwrap());
     let task = tasks.next().await.unwrap().unwrap();
     assert_eq!(task.header(EVENT_TYPE_HEADER), Some("user.deleted.v1"));

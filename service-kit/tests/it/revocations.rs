@@ -47,6 +47,7 @@ async fn a_log_that_was_made_anew_is_heard_from_its_beginning() {
     let session = SessionId::from_uuid(ambient::new_uuid());
     let ended = |user, epoch| revocations.denies(user, session, epoch);
     wait_for("what had ended", || ended(last.0, Position(0))).await;
+    assert!(!revocations.is_of_another_log(0), "nothing went back yet");
     assert!(!ended(last.0, last.1), "a token that knows of it lives");
 
     let operator = connect(account, Role::Operator).await;
@@ -56,5 +57,9 @@ async fn a_log_that_was_made_anew_is_heard_from_its_beginning() {
     assert!(next.1 < last.1, "it counts anew");
     wait_for("what ended in the new log", || ended(next.0, Position(0))).await;
     assert!(ended(last.0, Position(0)), "what ended before stays so");
+    // Epochs of before mean nothing in it.
+    let now = u64::try_from(ambient::now().as_datetime().timestamp()).unwrap();
+    assert!(revocations.is_of_another_log(now - 60), "a token of before is good");
+    assert!(!revocations.is_of_another_log(now + 1), "a token made since is refused");
     stop.cancel();
 }

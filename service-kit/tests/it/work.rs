@@ -33,7 +33,7 @@ async fn the_operator_makes_a_consumer_and_mends_it_and_its_user_checks_it() {
     let client = connect(account, Role::Operator).await;
     let operator = log(client.clone());
     operator.provision(&spec()).await.unwrap();
-    let reactor = log(connect(account, Role::Reactor).await);
+    let reactor = log(connect(account, Role::Mailer).await);
     let consumer = mailer_events();
     let missing = reactor.verify_consumer(&consumer).await.unwrap_err();
     assert!(matches!(missing, ProvisionError::MissingConsumer { .. }), "{missing}");
@@ -62,7 +62,7 @@ async fn what_is_taken_comes_again_until_it_is_done() {
     for subject in ["sec.user.one", "ev.user.one"] {
         write(&commands, subject).await;
     }
-    let reactor = log(connect(account, Role::Reactor).await);
+    let reactor = log(connect(account, Role::Mailer).await);
     for deliveries in [1, 2, 3] {
         let task = take(&reactor).await;
         assert_eq!((task.subject(), task.payload()), ("ev.user.one", &b"ev.user.one"[..]));

@@ -1,6 +1,6 @@
 //! An event that cannot be read: nothing is skipped, everybody else goes on, and readiness says so.
 
-use async_nats::jetstream;
+use async_nats::{HeaderMap, jetstream};
 use e2e::wait_for;
 
 use crate::support::{Shop, names, publish};
@@ -12,7 +12,11 @@ async fn what_cannot_be_read_is_parked_stops_the_feed_and_heals() {
     publish(&ada.client, "Before", 5).await;
     let context = jetstream::new(shop.system.operator().await);
     let subject = "ev.product.0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
-    let stored = context.publish(subject, "no event".into()).await.unwrap().await.unwrap();
+    // As a writer of the log would have it: what lacks the type is foreign, and passed over.
+    let mut headers = HeaderMap::new();
+    headers.insert("Roster-Event-Type", "product.renamed.v1");
+    let stored = context.publish_with_headers(subject, headers, "no event".into());
+    let stored = stored.await.unwrap().await.unwrap();
     wait_for("readiness to say so", || async {
         let ready = shop.private().get("/readyz").await;
         let failed = &ready.body["failed"];
