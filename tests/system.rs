@@ -443,6 +443,8 @@ impl Environment {
             ("ROSTER_LOG_SESSIONS_BYTES_MAX", (64_u64 << 20).to_string()),
             ("ROSTER_LOG_MAILS_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_LOG_THROTTLE_BYTES_MAX", (8_u64 << 20).to_string()),
+            ("ROSTER_LOG_THROTTLE_CLOSED_BYTES_MAX", (8_u64 << 20).to_string()),
+            ("ROSTER_LOG_THROTTLE_COUNTS_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_FEED_BYTES_MAX", (64_u64 << 20).to_string()),
             ("ROSTER_FEED_SNAPSHOTS_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_AUDIT_BYTES_MAX", (2_u64 << 20).to_string()),
