@@ -235,6 +235,7 @@ pub(crate) fn users(
             idle_s: settings.sessions.idle_s,
             absolute_s: settings.sessions.absolute_s,
             reuse_window_s: settings.sessions.reuse_window_s,
+            per_user_max: settings.sessions.per_user_max,
             login_unverified: settings.registration.login_unverified
                 && !settings.registration.conceal_existing,
         },

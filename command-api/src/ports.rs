@@ -158,6 +158,8 @@ pub trait SessionLog: Send + Sync {
         user: UserId,
         session: SessionId,
     ) -> Result<Loaded<Option<Session>>, LogError>;
+    /// The sessions that a user has started and that are not erased yet, the newest first.
+    async fn of_user(&self, user: UserId) -> Result<Vec<SessionId>, LogError>;
     /// Stores an event; with an end, everyone is told in the same batch.
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended;
     /// Stores the ends of several sessions that never ended before: all of them or none.

@@ -208,6 +208,8 @@ section! {
         absolute_s: u64,
         /// How long a replaced refresh token gets the same successor, in seconds.
         reuse_window_s: u64,
+        /// Most sessions of one user.
+        per_user_max: usize,
     }
 }
 section! {

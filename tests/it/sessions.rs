@@ -518,3 +518,37 @@ async fn a_full_log_of_sessions_refuses_and_loses_nothing() {
     let refreshed = commands.refresh(&inside.refresh).await.expect(200);
     commands.log_out_with(refreshed.body["refresh_token"].as_str().unwrap()).await.expect(204);
 }
+
+#[tokio::test]
+async fn beyond_the_bound_the_oldest_session_ends() {
+    let system = System::shared_with(&[("ROSTER_SESSIONS_PER_USER_MAX", "3")]).await;
+    let commands = system.commands();
+    let (ada, bob) = ("ada@example.com", "bob@example.com");
+    commands.register(ada).await.expect(201);
+    commands.register(bob).await.expect(201);
+    let others = commands.log_in(bob, PASSWORD).await;
+    let mut pairs = Vec::new();
+    for _ in 0..3 {
+        pairs.push(commands.log_in(ada, PASSWORD).await);
+    }
+    // One that has ended takes no place.
+    commands.log_out_with(&pairs.remove(1).refresh).await.expect(204);
+    pairs.push(commands.log_in(ada, PASSWORD).await);
+    let mut refreshed = Vec::new();
+    for pair in &pairs {
+        refreshed.push(commands.refresh(&pair.refresh).await.expect(200));
+    }
+    let newest = commands.log_in(ada, PASSWORD).await;
+    let alive: Vec<u16> = {
+        let mut statuses = Vec::new();
+        for answer in &refreshed {
+            let token = answer.body["refresh_token"].as_str().unwrap();
+            statuses.push(commands.refresh(token).await.status);
+        }
+        statuses
+    };
+    assert_eq!(alive, [401, 200, 200], "the oldest, and no other");
+    let listed = system.queries().with_token(&newest.access).get("/api/v1/auth/sessions").await;
+    assert_eq!(listed.expect(200).body["items"].as_array().unwrap().len(), 3);
+    commands.refresh(&others.refresh).await.expect(200);
+}

@@ -75,6 +75,16 @@ impl SessionLog for NatsSessionLog {
         self.log.loaded_or(&subject, None, read).await
     }
 
+    async fn of_user(&self, user: UserId) -> Result<Vec<SessionId>, LogError> {
+        let filter = subjects::session_events_of(user);
+        let subjects = self.log.subjects(&filter).await.map_err(LogError::Unavailable)?;
+        let id = |subject: &String| subject.rsplit('.').next().and_then(|id| id.parse().ok());
+        let mut ids: Vec<SessionId> = subjects.iter().filter_map(id).collect();
+        // The ids carry the time of the start.
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id.as_uuid()));
+        Ok(ids)
+    }
+
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended {
         match self.append_of(event, guard).await {
             Ok(append) => self.log.append(&append).await.into(),

@@ -8,6 +8,7 @@ mod passwords;
 mod refresh_token;
 mod restoring;
 mod rights;
+mod session_cap;
 mod sessions;
 mod users;
 
@@ -99,6 +100,7 @@ impl Discretion {
 pub struct Users {
     parts: Arc<Parts>,
     in_flight: InFlight,
+    dead_sessions: session_cap::DeadSessions,
 }
 
 /// A command that was carried out, or found to be already.
@@ -192,7 +194,11 @@ impl From<HashError> for CommandError {
 impl Users {
     /// Puts the commands together.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), in_flight: InFlight::default() }
+        Self {
+            parts: Arc::new(parts),
+            in_flight: InFlight::default(),
+            dead_sessions: session_cap::DeadSessions::default(),
+        }
     }
 
     /// What makes idempotency keys out of headers.

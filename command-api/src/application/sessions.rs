@@ -78,7 +78,10 @@ impl Users {
         self.count(Counted::By(user.id, Deed::Login)).await?;
         let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
-            Some((session, position)) => Ok(self.granted(user, session, &cutoff, position)),
+            Some((session, position)) => {
+                self.cap_sessions(&user).await;
+                Ok(self.granted(user, session, &cutoff, position))
+            }
             None => Err(CommandError::internal("a new session id was in use".to_owned())),
         }
     }
@@ -164,7 +167,7 @@ impl Users {
         self.to_the_end(|users| async move { users.end(user, session, reason).await }).await
     }
 
-    async fn end(
+    pub(super) async fn end(
         &self,
         user: UserId,
         id: SessionId,

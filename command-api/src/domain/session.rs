@@ -18,6 +18,8 @@ pub struct SessionRules {
     pub reuse_window_s: u64,
     /// Whether users may be inside before they have shown the address to be theirs.
     pub login_unverified: bool,
+    /// Most sessions of one user that are alive at once.
+    pub per_user_max: usize,
 }
 
 /// Where a client is and what it calls itself, as shown to the owner of the session.
@@ -90,7 +92,8 @@ impl SessionRules {
     }
 
     /// The user of a session that is alive.
-    fn alive<'a>(
+    #[must_use]
+    pub fn alive<'a>(
         &self,
         session: &Session,
         user: &'a UserState,
@@ -134,8 +137,13 @@ mod tests {
     use super::*;
     use events::{Metadata, SessionId, UserFact, UserId, UserRevocation, evolve_session};
 
-    const RULES: SessionRules =
-        SessionRules { idle_s: 100, absolute_s: 250, reuse_window_s: 10, login_unverified: true };
+    const RULES: SessionRules = SessionRules {
+        idle_s: 100,
+        absolute_s: 250,
+        reuse_window_s: 10,
+        login_unverified: true,
+        per_user_max: 100,
+    };
 
     fn user_id() -> UserId {
         "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()

@@ -13,8 +13,9 @@ use views::SessionView;
 
 use super::{AppState, Viewer};
 
-/// Most sessions in one answer. Whoever has more sees the newest.
-const SESSIONS_MAX: i64 = 1_000;
+/// Most sessions looked at for one answer. No user has as many that are alive (`sessions.per_user_max`), so what is
+/// left out is over.
+const SESSIONS_MAX: i64 = 10_000;
 
 /// A session of the caller.
 #[derive(Serialize, ToSchema)]

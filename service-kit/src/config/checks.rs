@@ -41,6 +41,7 @@ impl Checked for Settings {
         bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
         bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
         bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);
+        bound("sessions.per_user_max", self.sessions.per_user_max as u64, 1, 1_000);
         bound("revocations.silence_max_ms", self.revocations.silence_max_ms, 3_000, 60_000);
         for (key, seconds) in [
             ("mail.reset_link_s", self.mail.reset_link_s),

@@ -114,6 +114,20 @@ impl EventLog {
         self.get(&json!({ "seq": from, "next_by_subj": filter })).await
     }
 
+    /// The subjects that hold messages and fit `filter`, in no order. A server names at most 100,000 of them.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn subjects(&self, filter: &str) -> Result<Vec<String>, ReadError> {
+        let path = format!("STREAM.INFO.{}", self.stream);
+        let answer = self.request_json(&path, &json!({ "subjects_filter": filter })).await?;
+        if let Some(error) = answer.get("error") {
+            return Err(refusal(error));
+        }
+        let subjects = answer.pointer("/state/subjects").and_then(Value::as_object);
+        Ok(subjects.map(|subjects| subjects.keys().cloned().collect()).unwrap_or_default())
+    }
+
     /// The messages on some literal subjects behind one position and up to another, in order; the first `max`
     /// of them.
     ///
