@@ -86,10 +86,12 @@ impl Failure {
             | Self::Record(_)
             | Self::Gate(_)
             | Self::Early(_)
-            | Self::Send(SendError::NotNow(_) | SendError::Trouble(_)) => true,
+            | Self::Send(SendError::NotNow(_) | SendError::Broken(_) | SendError::Trouble(_)) => {
+                true
+            }
             Self::Unreadable
             | Self::Letter(_)
-            | Self::Send(SendError::Refused(_))
+            | Self::Send(SendError::Refused(_) | SendError::Unfit(_))
             | Self::Sealed
             | Self::TooOld => false,
         }
@@ -278,7 +280,13 @@ impl Mailer {
                 let since = memory.trouble.take().map_or_else(ambient::now, |(since, _)| since);
                 memory.trouble = Some((since, why.clone()));
             }
-            Err(SendError::NotNow(_) | SendError::Refused(_)) => memory.trouble = None,
+            // Of one mail: the others go out.
+            Err(
+                SendError::NotNow(_)
+                | SendError::Refused(_)
+                | SendError::Unfit(_)
+                | SendError::Broken(_),
+            ) => memory.trouble = None,
             Ok(()) => {
                 memory.trouble = None;
                 memory.handed_over.push_back(name);

@@ -344,6 +344,12 @@ section! {
         smtp_url: String,
         /// File with the same; empty for none.
         smtp_url_file: PathBuf,
+        /// Private certificate authority of that server; empty for the system's.
+        smtp_ca_file: PathBuf,
+        /// How Roster names itself to that server; empty for the name of the host.
+        smtp_ehlo_name: String,
+        /// Whether a server that is not on the loopback may be talked to without TLS.
+        smtp_allow_plain: bool,
         /// Sender.
         from: String,
         /// What links begin with; empty for Roster's own pages. See [`Settings::link_base`].
