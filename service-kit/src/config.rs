@@ -362,6 +362,8 @@ section! {
         verify_link_s: u64,
         /// Life of the links of a change of address, in seconds.
         email_link_s: u64,
+        /// Life of a link to take an address back that was changed, in seconds.
+        undo_link_s: u64,
         /// Time in which one notice of a kind stands for all, in seconds.
         notice_interval_s: u64,
         /// Age at which an order is parked, in seconds.

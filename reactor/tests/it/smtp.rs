@@ -171,7 +171,7 @@ async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
     system.settled().await;
     reactor.end().await;
     let to: Vec<String> = server.mails().into_iter().map(|mail| mail.to).collect();
-    assert_eq!(to, ["new@example.com", "Bob@example.com"]);
+    assert_eq!(to, ["Bob@example.com", "new@example.com"], "the notice goes first");
 }
 
 #[tokio::test]
@@ -245,4 +245,22 @@ async fn the_mail_server_hears_the_name_that_is_set() {
     system.settled().await;
     reactor.end().await;
     assert_eq!(server.told.lock().unwrap().greetings, ["EHLO id.example.com"]);
+}
+
+/// Whoever has the present address must know before the account can move away from it.
+#[tokio::test]
+async fn a_change_whose_notice_is_refused_cannot_be_confirmed() {
+    let (system, server) = with_server(&["550 never"], "").await;
+    let user = system.user("bob@example.com", "bob").await;
+    let new_email = "new@example.com".to_owned();
+    let change = order(Mail::EmailChange { user, new_email, epoch: None });
+    system.place(&change).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    let recipients = server.told.lock().unwrap().recipients.clone();
+    assert_eq!(recipients, ["RCPT TO:<bob@example.com>"], "nothing goes to the new address");
+    assert!(server.mails().is_empty());
+    let listed = system.parked().list().await.unwrap();
+    assert_eq!(listed.iter().map(|mail| mail.id).collect::<Vec<_>>(), [id(&change)]);
 }

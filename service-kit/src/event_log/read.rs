@@ -114,6 +114,38 @@ impl EventLog {
         self.get(&json!({ "seq": from, "next_by_subj": filter })).await
     }
 
+    /// The last message of a writer on one literal subject that stands before a position.
+    ///
+    /// The server only looks forward, so this looks from further and further back, and then goes on message by
+    /// message: cheap where the subject has few messages around the position, as that of one user has.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn previous(
+        &self,
+        subject: &str,
+        before: Position,
+    ) -> Result<Option<Stored>, ReadError> {
+        let mut back = 1_u64;
+        loop {
+            let mut behind = Position(before.0.saturating_sub(back.saturating_add(1)));
+            let (is_start, mut found) = (behind.0 == 0, None);
+            while let Some(next) = self.next(subject, behind).await? {
+                if next.position >= before {
+                    break;
+                }
+                behind = next.position;
+                if !next.is_foreign() {
+                    found = Some(next);
+                }
+            }
+            if is_start || found.is_some() {
+                return Ok(found);
+            }
+            back = back.saturating_mul(4);
+        }
+    }
+
     /// The messages on some literal subjects behind one position and up to another, in order; the first `max`
     /// of them.
     ///
