@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use async_trait::async_trait;
 use events::{
     Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
-    Session, SessionEvent, SessionId, UserId, UserRevocation, UserState,
+    Session, SessionEvent, SessionId, UndoneChanges, UserId, UserRevocation, UserState,
 };
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
@@ -64,6 +64,8 @@ pub struct Change {
     pub revoked_by: Option<RevocationCause>,
     /// With it, when a link of a mail is used up.
     pub link: Option<UsedLink>,
+    /// With it, when a change of address is undone.
+    pub undone: Option<(UndoneChanges, Guard)>,
     /// With it, when the caller gave a key.
     pub key: Option<IdempotencyKey>,
     /// What the key answers when there is no event: the revision and the position of the last one before.
@@ -101,6 +103,7 @@ impl Change {
             revocation: None,
             revoked_by: None,
             link: None,
+            undone: None,
             key: None,
             unchanged: None,
         }
@@ -131,6 +134,8 @@ pub trait UserLog: Send + Sync {
         purpose: LinkPurpose,
         user: UserId,
     ) -> Result<Loaded<Option<LinkRecord>>, LogError>;
+    /// Which changes of address were undone.
+    async fn undone(&self, user: UserId) -> Result<Loaded<UndoneChanges>, LogError>;
     /// What a key led to.
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure>;
     /// The event at a position; `None` when it was erased.

@@ -35,7 +35,8 @@ pub use evolve::{Evolve, FoldError, Origin, Recorded, record};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
-    RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UserRevocation,
+    RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UndoneChanges,
+    UserRevocation,
 };
 pub use salvage::Salvage;
 pub use service::{

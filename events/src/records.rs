@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Actor, CommandId, Position, SessionId, Timestamp, UserId};
+use crate::{Actor, CommandId, Position, Revision, SessionId, Timestamp, UserId};
 
 /// The claim on an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +217,48 @@ pub struct LinkRecord {
     pub ordered_at: Timestamp,
 }
 
+/// Changes of address that were undone: the links that undo them work no more.
+///
+/// A change has the revision of its event. Undoing one undoes all that came after it as well, so that whoever took an
+/// account over cannot undo the undoing; a link to an address from before stays good.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UndoneChanges {
+    undone: Vec<UndoneRange>,
+}
+
+/// The revisions that one undoing covers, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct UndoneRange {
+    from: Revision,
+    through: Revision,
+}
+
+impl UndoneChanges {
+    /// Ranges that are kept apart; beyond them the oldest two become one, with what is between.
+    const RANGES_MAX: usize = 32;
+
+    /// Whether a change was undone.
+    #[must_use]
+    pub fn covers(&self, change: Revision) -> bool {
+        self.undone.iter().any(|range| (range.from..=range.through).contains(&change))
+    }
+
+    /// The record after a change was undone by the event with the revision `by`.
+    #[must_use]
+    pub fn after(&self, change: Revision, by: Revision) -> Self {
+        let mut undone = self.undone.clone();
+        undone.retain(|range| range.from < change);
+        undone.push(UndoneRange { from: change, through: by });
+        if undone.len() > Self::RANGES_MAX
+            && let [first, second, ..] = undone.as_mut_slice()
+        {
+            second.from = first.from;
+            undone.remove(0);
+        }
+        Self { undone }
+    }
+}
+
 /// What a record says about the link of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkStanding {
@@ -292,6 +334,29 @@ mod tests {
         assert!(!alive(&[(5, BUT_1), (9, BUT_2)], 2, 0), "the first one ended this");
         assert!(!alive(&[(5, BUT_1), (9, ALL)], 1, 0));
         assert!(!alive(&[(5, BUT_1), (9, ALL), (12, BUT_1)], 1, 5));
+    }
+
+    #[test]
+    fn undoing_a_change_undoes_what_came_after_it_and_nothing_from_before() {
+        let covered = |record: &UndoneChanges| {
+            (1..=12).filter(|n| record.covers(Revision(*n))).collect::<Vec<u64>>()
+        };
+        let none = UndoneChanges::default();
+        assert!(covered(&none).is_empty());
+        // The thief's second change is undone by the thief: the owner's link, to the first, stays good.
+        let by_thief = none.after(Revision(4), Revision(5));
+        assert_eq!(covered(&by_thief), [4, 5]);
+        let by_owner = by_thief.after(Revision(2), Revision(6));
+        assert_eq!(covered(&by_owner), [2, 3, 4, 5, 6]);
+        // A later change is another matter.
+        let later = by_owner.after(Revision(9), Revision(10));
+        assert_eq!(covered(&later), [2, 3, 4, 5, 6, 9, 10]);
+        let json = serde_json::to_string(&later).unwrap();
+        assert_eq!(serde_json::from_str::<UndoneChanges>(&json).unwrap(), later);
+        let many =
+            (1..=100).fold(none, |record, n| record.after(Revision(n * 3), Revision(n * 3 + 1)));
+        assert_eq!(many.undone.len(), UndoneChanges::RANGES_MAX);
+        assert!((1..=100).all(|n| many.covers(Revision(n * 3))), "none is forgotten");
     }
 
     #[test]

@@ -98,6 +98,12 @@ pub fn link(purpose: LinkPurpose, user: UserId) -> String {
     format!("lk.{}.{user}", purpose.as_str())
 }
 
+/// Which changes of address of a user were undone. The user has one such record, and any number of links.
+#[must_use]
+pub fn undone_email_changes(user: UserId) -> String {
+    format!("lk.undo.{user}")
+}
+
 /// The facts of one session. The user stands in it so that all sessions of one can be found.
 #[must_use]
 pub fn session_events(user: UserId, session: SessionId) -> String {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use events::{Event, Fact, Position, Timestamp, feed, subjects};
+use events::{Event, Fact, Position, Snapshot, Timestamp, UserFact, feed, subjects};
 use service_kit::config::{self, Settings};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
@@ -22,6 +22,7 @@ use service_kit::watch::Watch;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::devices::Devices;
 use crate::eraser::{ERASED_AT_ONCE_MAX, Eraser};
 use crate::gate::Gate;
 use crate::letters::Letters;
@@ -118,7 +119,9 @@ impl App {
         );
         let snapshots = open(erasing.clone(), &snapshots_stream(log, &settings.feed)).await?;
         snapshots.watch_room(metrics);
-        let sessions = open(erasing.clone(), &sessions_stream(log, &settings.sessions)).await?;
+        let sessions = sessions_stream(log, &settings.sessions);
+        let logins = open(mailing.clone(), &sessions).await?.reporting(metrics);
+        let sessions = open(erasing.clone(), &sessions).await?;
         let eraser = Eraser {
             users: open(erasing.clone(), &users_stream(log)).await?.reporting(metrics),
             sessions: sessions.watched(metrics),
@@ -146,6 +149,7 @@ impl App {
                 links,
                 letters: Letters::new(from, &settings.link_base()),
                 gate,
+                devices: Devices::new(logins),
                 transport,
                 settings: mail.clone(),
                 memory: Mutex::new(Memory::default()),
@@ -251,9 +255,9 @@ impl Work {
         let placed = match event.correlation_id.clone() {
             Some(request_id) => {
                 let scope = Scope { request_id, context: recorded.context().cloned() };
-                scope.cover(self.place(event)).await
+                scope.cover(self.place(event, position)).await
             }
-            None => self.place(event).await,
+            None => self.place(event, position).await,
         };
         if placed.is_err() {
             recorded.failed();
@@ -261,7 +265,7 @@ impl Work {
         placed
     }
 
-    async fn place(&self, event: &Event) -> Result<(), String> {
+    async fn place(&self, event: &Event, position: Position) -> Result<(), String> {
         if self.too_old(event.time) {
             tracing::warn!(event = %event.id, "an event is too old to lead to mails");
             return Ok(());
@@ -269,7 +273,12 @@ impl Work {
         let credential = subjects::user_credential(event.user_id());
         let credential = self.mailer.users.last(&credential).await;
         let has_credential = credential.map_err(|error| error.to_string())?.is_some();
-        for order in orders(event, OrderedBy { has_credential }) {
+        let previous_email = if matches!(event.fact, UserFact::EmailChanged { .. }) {
+            self.previous_email(event, position).await?
+        } else {
+            None
+        };
+        for order in orders(event, &OrderedBy { has_credential, previous_email }) {
             match self.mailer.orders.place(&self.mailer.mails, &order).await {
                 // A conflict: it waits already.
                 Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {}
@@ -280,6 +289,26 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    /// The address that a user had before an event. It is in the event before that one, as long as the user is not
+    /// erased, and nowhere else.
+    async fn previous_email(
+        &self,
+        event: &Event,
+        position: Position,
+    ) -> Result<Option<String>, String> {
+        let subject = subjects::user_events(event.user_id());
+        let previous = self.mailer.users.previous(&subject, position).await;
+        let Some(previous) = previous.map_err(|error| error.to_string())? else {
+            tracing::warn!(event = %event.id, "the event before a change of address is gone: no mail");
+            return Ok(None);
+        };
+        let previous = Event::from_json(&previous.payload).map_err(|error| error.to_string())?;
+        Ok(match previous.after {
+            Snapshot::Present(user) => Some(user.email),
+            Snapshot::Deleted(_) => None,
+        })
     }
 
     async fn check(&self) -> Result<(), String> {

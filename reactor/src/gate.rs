@@ -34,6 +34,12 @@ pub(crate) enum MailKind {
     EmailWillChange,
     PasswordChanged,
     AddressTaken,
+    EmailChanged,
+    NewDevice,
+    RolesChanged,
+    Disabled,
+    Enabled,
+    Administrator,
 }
 
 impl MailKind {
@@ -47,6 +53,12 @@ impl MailKind {
             Self::EmailWillChange => "email_will_change",
             Self::PasswordChanged => "password_changed",
             Self::AddressTaken => "address_taken",
+            Self::EmailChanged => "email_changed",
+            Self::NewDevice => "new_device",
+            Self::RolesChanged => "roles_changed",
+            Self::Disabled => "disabled",
+            Self::Enabled => "enabled",
+            Self::Administrator => "administrator",
         }
     }
 
@@ -54,13 +66,19 @@ impl MailKind {
     /// for several.
     pub(crate) const fn is_notice(self) -> bool {
         match self {
-            Self::PasswordChanged => true,
+            Self::PasswordChanged
+            | Self::NewDevice
+            | Self::RolesChanged
+            | Self::Disabled
+            | Self::Enabled
+            | Self::Administrator => true,
             Self::ResetPassword
             | Self::SetPassword
             | Self::VerifyEmail
             | Self::ConfirmEmail
             | Self::EmailWillChange
-            | Self::AddressTaken => false,
+            | Self::AddressTaken
+            | Self::EmailChanged => false,
         }
     }
 }
@@ -112,6 +130,8 @@ pub(crate) struct Gate {
     key: SecretKey,
     is_enabled: bool,
     links: Quota,
+    /// For the link to an old address, of which none stands for another and none may be lost.
+    ways_back: Quota,
     notices: Quota,
 }
 
@@ -121,15 +141,17 @@ impl Gate {
         let (throttle, mail) = (&settings.throttle, &settings.mail);
         let window_ms = throttle.mails_window_s.saturating_mul(1_000);
         let burst = throttle.mails_max;
+        let links = Quota {
+            burst,
+            interval_ms: window_ms.checked_div(burst.into()).unwrap_or(window_ms),
+            overflow: Overflow::Drop,
+        };
         Self {
             bucket,
             key: mail_key.derive("mail gate v1"),
             is_enabled: throttle.enabled,
-            links: Quota {
-                burst,
-                interval_ms: window_ms.checked_div(burst.into()).unwrap_or(window_ms),
-                overflow: Overflow::Drop,
-            },
+            links,
+            ways_back: Quota { overflow: Overflow::Wait, ..links },
             notices: Quota {
                 burst: 1,
                 interval_ms: mail.notice_interval_s.saturating_mul(1_000),
@@ -150,7 +172,13 @@ impl Gate {
         if !self.is_enabled {
             return Ok(go(None));
         }
-        let quota = if kind.is_notice() { &self.notices } else { &self.links };
+        let quota = if kind.is_notice() {
+            &self.notices
+        } else if kind == MailKind::EmailChanged {
+            &self.ways_back
+        } else {
+            &self.links
+        };
         let subject = self.subject(kind, to);
         Ok(match self.count(&subject, mail, millis(now), quota).await? {
             Verdict::Send { repeat } => go(repeat),

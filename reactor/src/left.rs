@@ -158,7 +158,9 @@ impl Streams {
                 behind = found.position;
                 let id = found.subject.rsplit('.').next().and_then(|id| id.parse::<Uuid>().ok());
                 let order = id.and_then(|id| self.orders.open(id, &found.payload).ok());
-                if let Some(Mail::EmailChange { user: whose, .. }) = order.map(|order| order.mail)
+                if let Some(
+                    Mail::EmailChange { user: whose, .. } | Mail::EmailChanged { user: whose, .. },
+                ) = order.map(|order| order.mail)
                     && whose == user
                 {
                     left.push(LeftMessage {

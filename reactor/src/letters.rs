@@ -40,6 +40,18 @@ pub(crate) enum Letter {
     PasswordChanged,
     /// Somebody tried to register with this address.
     AddressTaken,
+    /// The address is another one; a link to take this one back.
+    EmailChanged(Way),
+    /// Somebody logged in from a new device, at that time.
+    NewDevice(Timestamp),
+    /// The roles are others.
+    RolesChanged,
+    /// Nobody can log in any more.
+    Disabled,
+    /// The user can log in again.
+    Enabled,
+    /// There is an account that may do everything.
+    Administrator,
 }
 
 /// The mail could not be put together.
@@ -186,6 +198,54 @@ impl Letters {
                 None,
                 "If it was you, log in instead; whoever forgot the password can ask for a new one there. If \
                  it was not you, you need do nothing.",
+            ),
+            Letter::EmailChanged(link) => (
+                "Your e-mail address was changed",
+                format!(
+                    "Your account at {product} does not use this e-mail address any more. If it was not you, take \
+                     the account back here. That ends every session and makes the password invalid; then ask for a \
+                     new password on the page where you log in:"
+                ),
+                Some(link),
+                "If it was you, you need do nothing.",
+            ),
+            Letter::NewDevice(at) => (
+                "Your account was used on a new device",
+                format!(
+                    "Somebody who knows your password logged in to your account at {product} on {}, from a device or a \
+                     network that was not used for it in the last weeks.",
+                    at.as_datetime().format("%Y-%m-%d at %H:%M UTC")
+                ),
+                None,
+                "If it was you, you need do nothing. If not, ask for a new password on the page where you log in: that \
+                 ends every session.",
+            ),
+            Letter::RolesChanged => (
+                "Your roles were changed",
+                format!("What your account at {product} may do was changed."),
+                None,
+                "If you did not expect that, ask whoever runs the service.",
+            ),
+            Letter::Disabled => (
+                "Your account was disabled",
+                format!("Your account at {product} was disabled. Nobody can log in to it."),
+                None,
+                "If you did not expect that, ask whoever runs the service.",
+            ),
+            Letter::Enabled => (
+                "Your account was enabled",
+                format!("Your account at {product} was enabled. You can log in to it again."),
+                None,
+                "If you did not expect that, ask whoever runs the service.",
+            ),
+            Letter::Administrator => (
+                "You have an administrator's account",
+                format!(
+                    "An account at {product} was made with this e-mail address. It may do everything there: see and \
+                     change every user."
+                ),
+                None,
+                "If you did not expect that, ask whoever runs the service.",
             ),
         };
         let mut blocks = vec![Block::text(before)];
@@ -365,6 +425,7 @@ mod tests {
             (Letter::SetPassword(way(LinkKind::SetPassword)), "set-password"),
             (Letter::ConfirmEmail(way(LinkKind::ConfirmEmail)), "confirm-email"),
             (Letter::EmailWillChange(way(LinkKind::AbortEmail)), "abort-email-change"),
+            (Letter::EmailChanged(way(LinkKind::UndoEmail)), "undo-email-change"),
         ] {
             let text = text(&letters.content(&letter).blocks);
             let link = format!("\r\nhttps://id.example.com/links/{path}?token=t0ken\r\n");
@@ -374,7 +435,15 @@ mod tests {
                 "a sender without a name is called by its domain"
             );
         }
-        for letter in [Letter::PasswordChanged, Letter::AddressTaken] {
+        for letter in [
+            Letter::PasswordChanged,
+            Letter::AddressTaken,
+            Letter::NewDevice(way(LinkKind::VerifyEmail).expires_at),
+            Letter::RolesChanged,
+            Letter::Disabled,
+            Letter::Enabled,
+            Letter::Administrator,
+        ] {
             assert!(!text(&letters.content(&letter).blocks).contains("token"), "{letter:?}");
         }
     }

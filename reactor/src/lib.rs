@@ -27,6 +27,7 @@
 //! above its debug level, and neither an address nor a link is ever logged.
 
 mod app;
+mod devices;
 mod eraser;
 mod gate;
 mod left;

@@ -5,18 +5,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{
-    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkRecord, LinkStanding,
-    Position, Snapshot, Status, Timestamp, User, UserId, UserRevocation, subjects,
+    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkPurpose, LinkRecord,
+    LinkStanding, Position, Revision, Snapshot, Status, Timestamp, UndoneChanges, User, UserId,
+    UserRevocation, subjects,
 };
 use serde_json::from_slice;
 use service_kit::ambient;
 use service_kit::config;
 use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Top, Write};
-use service_kit::links::{Binding, Link, LinkKind, Links};
+use service_kit::links::{Binding, Link, LinkKind, Links, undo_serial};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
 use service_kit::metrics::MailMetrics;
 use uuid::Uuid;
 
+use crate::devices::{DeviceError, Devices};
 use crate::gate::{Admission, Gate, GateError, MailKind, millis};
 use crate::letters::{Letter, LetterError, Letters, Way};
 use crate::quota::{Candidate, ResetState};
@@ -39,6 +41,7 @@ pub(crate) struct Mailer {
     pub links: Links,
     pub letters: Letters,
     pub gate: Gate,
+    pub devices: Devices,
     pub transport: Transport,
     pub settings: config::Mail,
     pub memory: Mutex<Memory>,
@@ -70,6 +73,8 @@ enum Failure {
     Send(#[from] SendError),
     #[error(transparent)]
     Gate(#[from] GateError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("it waits for its turn")]
     Early(Duration),
     #[error("the order cannot be opened")]
@@ -85,11 +90,15 @@ impl Failure {
             Self::Log(_)
             | Self::Record(_)
             | Self::Gate(_)
+            | Self::Device(DeviceError::Read(_))
             | Self::Early(_)
-            | Self::Send(SendError::NotNow(_) | SendError::Trouble(_)) => true,
+            | Self::Send(SendError::NotNow(_) | SendError::Broken(_) | SendError::Trouble(_)) => {
+                true
+            }
             Self::Unreadable
+            | Self::Device(DeviceError::Unreadable)
             | Self::Letter(_)
-            | Self::Send(SendError::Refused(_))
+            | Self::Send(SendError::Refused(_) | SendError::Unfit(_))
             | Self::Sealed
             | Self::TooOld => false,
         }
@@ -112,13 +121,17 @@ struct Draft {
     to: EmailAddress,
     /// The link in it, and how long it lives, in seconds.
     link: Option<(LinkKind, u64)>,
-    /// The new address, in a link to confirm it.
+    /// The address that the link leads to: the new one, or the one from before.
     new_email: Option<String>,
+    /// Revision of the change that the link undoes.
+    undoes: Option<Revision>,
+    /// When what it tells of happened, where it says so.
+    at: Option<Timestamp>,
 }
 
 impl Draft {
     fn notice(kind: MailKind, to: &EmailAddress) -> Self {
-        Self { kind, to: to.clone(), link: None, new_email: None }
+        Self { kind, to: to.clone(), link: None, new_email: None, undoes: None, at: None }
     }
 
     fn link(kind: MailKind, to: &EmailAddress, link: LinkKind, life_s: u64) -> Self {
@@ -197,7 +210,18 @@ impl Mailer {
             tracing::debug!(order = %id, kind = order.mail.kind(), "there is nobody to write to");
             return Ok(());
         };
-        for (number, draft) in (1..).zip(self.drafts(&order, &recipient)?) {
+        let mut drafts = self.drafts(&order, &recipient)?;
+        if let Mail::LoggedIn { session, .. } = order.mail
+            && !drafts.is_empty()
+        {
+            let Some(session) = self.devices.is_new(&recipient.user, session).await? else {
+                return Ok(());
+            };
+            for draft in &mut drafts {
+                draft.at = Some(session.created_at);
+            }
+        }
+        for (number, draft) in (1..).zip(drafts) {
             let name = MailName { order: id, number };
             if self.memory().handed_over.contains(&name) {
                 continue;
@@ -226,8 +250,16 @@ impl Mailer {
         let mut reset = None;
         if let Some((link, life_s)) = draft.link {
             // A cap must not be used up by what leads to no mail.
-            let record = self.link_record(link, recipient.user.id).await?.0;
-            if LinkRecord::standing(record, order.id, order.ordered_at) == LinkStanding::Void {
+            let (is_void, record) = match (link.purpose(), draft.undoes) {
+                (None, Some(change)) => (self.is_undone(recipient.user.id, change).await?, None),
+                (None, None) => return Err(Failure::Unreadable),
+                (Some(purpose), _) => {
+                    let record = self.link_record(purpose, recipient.user.id).await?.0;
+                    let standing = LinkRecord::standing(record, order.id, order.ordered_at);
+                    (standing == LinkStanding::Void, record)
+                }
+            };
+            if is_void {
                 tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
                 return Ok(false);
             }
@@ -252,15 +284,20 @@ impl Mailer {
         let way = match draft.link {
             None => None,
             Some((kind, life_s)) => {
-                let serial = permit.repeat().unwrap_or(order.id);
-                if !self.link_stands(order, kind, recipient.user.id, serial).await? {
+                let serial = match draft.undoes {
+                    Some(change) => undo_serial(change),
+                    None => permit.repeat().unwrap_or(order.id),
+                };
+                if let Some(purpose) = kind.purpose()
+                    && !self.link_stands(order, purpose, recipient.user.id, serial).await?
+                {
                     return Ok(false);
                 }
                 let expires_at = now.plus_seconds(life_s);
                 Some(self.way(kind, serial, recipient, expires_at, draft.new_email.as_deref()))
             }
         };
-        let letter = letter(draft.kind, way).ok_or(LetterError::Build)?;
+        let letter = letter(draft, way).ok_or(LetterError::Build)?;
         let message = self.letters.write(&letter, permit.to(), order.id, name.number, now)?;
         let sent = self.transport.send(permit, name, message, now).await;
         self.remember(name, &sent);
@@ -278,7 +315,13 @@ impl Mailer {
                 let since = memory.trouble.take().map_or_else(ambient::now, |(since, _)| since);
                 memory.trouble = Some((since, why.clone()));
             }
-            Err(SendError::NotNow(_) | SendError::Refused(_)) => memory.trouble = None,
+            // Of one mail: the others go out.
+            Err(
+                SendError::NotNow(_)
+                | SendError::Refused(_)
+                | SendError::Unfit(_)
+                | SendError::Broken(_),
+            ) => memory.trouble = None,
             Ok(()) => {
                 memory.trouble = None;
                 memory.handed_over.push_back(name);
@@ -302,7 +345,13 @@ impl Mailer {
             Mail::SetPassword { user }
             | Mail::VerifyEmail { user }
             | Mail::EmailChange { user, .. }
-            | Mail::PasswordChanged { user } => Some(*user),
+            | Mail::PasswordChanged { user }
+            | Mail::EmailChanged { user, .. }
+            | Mail::LoggedIn { user, .. }
+            | Mail::RolesChanged { user }
+            | Mail::Disabled { user }
+            | Mail::Enabled { user }
+            | Mail::Administrator { user } => Some(*user),
         };
         match user {
             Some(user) => self.recipient(user).await,
@@ -339,19 +388,38 @@ impl Mailer {
                     Draft::link(MailKind::ConfirmEmail, &new, LinkKind::ConfirmEmail, life_s);
                 let notice =
                     Draft::link(MailKind::EmailWillChange, address, LinkKind::AbortEmail, life_s);
-                // The address that nobody has written to yet comes first. When it takes no mail, the
-                // change cannot happen, and there is nothing to tell.
-                vec![Draft { new_email: Some(new_email.clone()), ..confirm }, notice]
+                // The notice comes first. When the present address takes no mail, its owner cannot know, and the
+                // link that would take the account away is not sent.
+                vec![notice, Draft { new_email: Some(new_email.clone()), ..confirm }]
             }
             Mail::PasswordChanged { .. } => {
                 vec![Draft::notice(MailKind::PasswordChanged, address)]
             }
             Mail::AddressTaken { .. } => vec![Draft::notice(MailKind::AddressTaken, address)],
+            Mail::EmailChanged { old_email, revision, .. } => {
+                let old = EmailAddress::parse(old_email).map_err(|_| LetterError::Address)?;
+                let link = (LinkKind::UndoEmail, life.undo_link_s);
+                let way_back = Draft::link(MailKind::EmailChanged, &old, link.0, link.1);
+                // Another spelling, or the user is back already: there is nothing to undo.
+                if old.canonical() == address.canonical() {
+                    Vec::new()
+                } else {
+                    let new_email = Some(old_email.clone());
+                    vec![Draft { new_email, undoes: Some(*revision), ..way_back }]
+                }
+            }
+            Mail::LoggedIn { .. } => vec![Draft::notice(MailKind::NewDevice, address)],
+            Mail::RolesChanged { .. } => vec![Draft::notice(MailKind::RolesChanged, address)],
+            Mail::Disabled { .. } if is_active => Vec::new(),
+            Mail::Disabled { .. } => vec![Draft::notice(MailKind::Disabled, address)],
+            Mail::Enabled { .. } if !is_active => Vec::new(),
+            Mail::Enabled { .. } => vec![Draft::notice(MailKind::Enabled, address)],
+            Mail::Administrator { .. } => vec![Draft::notice(MailKind::Administrator, address)],
         };
-        // Nobody follows the link of a disabled user, and a notice to an address that nobody has proven is a mail to
-        // a stranger.
+        // Nobody follows the link of a disabled user, who may be enabled again while the way back is still good; and a
+        // notice to an address that nobody has proven is a mail to a stranger.
         let may_go = |draft: &Draft| {
-            (is_active || draft.link.is_none())
+            (is_active || draft.link.is_none() || draft.undoes.is_some())
                 && (to.user.email_verified || !draft.kind.is_notice())
         };
         Ok(drafts.into_iter().filter(may_go).collect())
@@ -389,13 +457,20 @@ impl Mailer {
         Ok(Cutoff::of(revocation, last.position))
     }
 
-    /// The record of the good link of a kind, with the guard on it.
+    /// Whether a change of address was undone already.
+    async fn is_undone(&self, user: UserId, change: Revision) -> Result<bool, Failure> {
+        let stored = self.users.last(&subjects::undone_email_changes(user)).await?;
+        let record = stored.map(|stored| from_slice::<UndoneChanges>(&stored.payload)).transpose();
+        Ok(record.map_err(|_| Failure::Unreadable)?.unwrap_or_default().covers(change))
+    }
+
+    /// The record of the good link for a purpose, with the guard on it.
     async fn link_record(
         &self,
-        kind: LinkKind,
+        purpose: LinkPurpose,
         user: UserId,
     ) -> Result<(Option<LinkRecord>, Guard), Failure> {
-        let Top { last, guard } = self.users.top(&subjects::link(kind.purpose(), user)).await?;
+        let Top { last, guard } = self.users.top(&subjects::link(purpose, user)).await?;
         let record = last.as_ref().map(|stored| from_slice::<LinkRecord>(&stored.payload));
         Ok((record.transpose().map_err(|_| Failure::Unreadable)?, guard))
     }
@@ -405,14 +480,14 @@ impl Mailer {
     async fn link_stands(
         &self,
         order: &MailOrder,
-        kind: LinkKind,
+        purpose: LinkPurpose,
         user: UserId,
         serial: Uuid,
     ) -> Result<bool, Failure> {
-        let subject = subjects::link(kind.purpose(), user);
+        let subject = subjects::link(purpose, user);
         let mut outcome = Outcome::Conflict;
         for _ in 0..RECORD_TRIES_MAX {
-            let (record, guard) = self.link_record(kind, user).await?;
+            let (record, guard) = self.link_record(purpose, user).await?;
             if record.is_some_and(|record| record.serial == Some(serial)) {
                 return Ok(true);
             }
@@ -463,9 +538,9 @@ impl Mailer {
     }
 }
 
-/// The letter of a kind; `None` where a link is missing.
-fn letter(kind: MailKind, way: Option<Way>) -> Option<Letter> {
-    Some(match kind {
+/// The letter of a draft; `None` where a link is missing.
+fn letter(draft: &Draft, way: Option<Way>) -> Option<Letter> {
+    Some(match draft.kind {
         MailKind::ResetPassword => Letter::ResetPassword(way?),
         MailKind::SetPassword => Letter::SetPassword(way?),
         MailKind::VerifyEmail => Letter::VerifyEmail(way?),
@@ -473,6 +548,12 @@ fn letter(kind: MailKind, way: Option<Way>) -> Option<Letter> {
         MailKind::EmailWillChange => Letter::EmailWillChange(way?),
         MailKind::PasswordChanged => Letter::PasswordChanged,
         MailKind::AddressTaken => Letter::AddressTaken,
+        MailKind::EmailChanged => Letter::EmailChanged(way?),
+        MailKind::NewDevice => Letter::NewDevice(draft.at?),
+        MailKind::RolesChanged => Letter::RolesChanged,
+        MailKind::Disabled => Letter::Disabled,
+        MailKind::Enabled => Letter::Enabled,
+        MailKind::Administrator => Letter::Administrator,
     })
 }
 

@@ -1,22 +1,25 @@
 //! The first loop: which events lead to mails.
 
-use events::{Actor, Event, Snapshot, UserFact};
+use events::{Actor, Event, ROLE_ADMIN, Snapshot, UserFact};
 use service_kit::mail_orders::{Mail, MailOrder, order_id};
 
 /// What an event does not say and its mails depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OrderedBy {
     /// Whether the user has a password.
     pub has_credential: bool,
+    /// The address that the user had before the event, as given.
+    pub previous_email: Option<String>,
 }
 
 /// The mails that an event leads to.
 ///
 /// Whoever registers is asked to verify the address. A user whom somebody else made without a password
-/// is asked to choose one, which shows the address to be theirs as well. Whose password changed is told. An
-/// import writes to nobody: its users have been told elsewhere, or will be.
+/// is asked to choose one, which shows the address to be theirs as well. Whoever is made an administrator with a
+/// password is told. Whoever has another password, other roles or another status is told, and a changed address is told
+/// to the one from before. An import writes to nobody: its users have been told elsewhere, or will be.
 #[must_use]
-pub fn orders_for(event: &Event, by: OrderedBy) -> Vec<Mail> {
+pub fn orders_for(event: &Event, by: &OrderedBy) -> Vec<Mail> {
     let Snapshot::Present(after) = &event.after else { return Vec::new() };
     let user = after.id;
     match &event.fact {
@@ -30,24 +33,34 @@ pub fn orders_for(event: &Event, by: OrderedBy) -> Vec<Mail> {
             if made_by_another && !by.has_credential {
                 vec![Mail::SetPassword { user }]
             } else if *email_verified {
-                Vec::new()
+                if made_by_another && after.has_role(ROLE_ADMIN) {
+                    vec![Mail::Administrator { user }]
+                } else {
+                    Vec::new()
+                }
             } else {
                 vec![Mail::VerifyEmail { user }]
             }
         }
         UserFact::PasswordChanged => vec![Mail::PasswordChanged { user }],
-        UserFact::ProfileChanged { .. }
-        | UserFact::RolesChanged { .. }
-        | UserFact::Disabled
-        | UserFact::Enabled
-        | UserFact::EmailVerified
-        | UserFact::EmailChanged { .. }
-        | UserFact::Deleted => Vec::new(),
+        UserFact::RolesChanged { .. } => vec![Mail::RolesChanged { user }],
+        UserFact::Disabled => vec![Mail::Disabled { user }],
+        UserFact::Enabled => vec![Mail::Enabled { user }],
+        UserFact::EmailChanged { .. } => by
+            .previous_email
+            .iter()
+            .map(|old| Mail::EmailChanged {
+                user,
+                old_email: old.clone(),
+                revision: after.revision,
+            })
+            .collect(),
+        UserFact::ProfileChanged { .. } | UserFact::EmailVerified | UserFact::Deleted => Vec::new(),
     }
 }
 
 /// The orders of an event. Their ids come from it, so that an event that is read twice orders once.
-pub(crate) fn orders(event: &Event, by: OrderedBy) -> Vec<MailOrder> {
+pub(crate) fn orders(event: &Event, by: &OrderedBy) -> Vec<MailOrder> {
     let mails = orders_for(event, by).into_iter();
     mails
         .map(|mail| MailOrder { id: order_id(event.id, mail.kind()), ordered_at: event.time, mail })
@@ -56,7 +69,7 @@ pub(crate) fn orders(event: &Event, by: OrderedBy) -> Vec<MailOrder> {
 
 #[cfg(test)]
 mod tests {
-    use events::{CommandId, Timestamp, UserId, UserState};
+    use events::{CommandId, Revision, Timestamp, UserId, UserState};
     use uuid::Uuid;
 
     use super::*;
@@ -109,8 +122,8 @@ mod tests {
             (Actor::System, true, true, vec![]),
             (Actor::System, true, false, set_password),
         ] {
-            let by = OrderedBy { has_credential };
-            assert_eq!(orders_for(&event(actor, &[registered(verified)]), by), mails, "{actor}");
+            let by = OrderedBy { has_credential, previous_email: None };
+            assert_eq!(orders_for(&event(actor, &[registered(verified)]), &by), mails, "{actor}");
         }
         let imported = UserFact::Registered {
             email: "ada@example.com".to_owned(),
@@ -122,24 +135,46 @@ mod tests {
         };
         for has_credential in [true, false] {
             let event = event(Actor::System, std::slice::from_ref(&imported));
-            assert_eq!(orders_for(&event, OrderedBy { has_credential }), vec![]);
+            let by = OrderedBy { has_credential, previous_email: None };
+            assert_eq!(orders_for(&event, &by), vec![]);
         }
-        let by = OrderedBy { has_credential: true };
+        let old_email = "ada@example.com".to_owned();
+        let by = OrderedBy { has_credential: true, previous_email: Some(old_email.clone()) };
+        let moved = UserFact::EmailChanged { email: "new@example.com".to_owned() };
+        let roles = vec!["auditor".to_owned(), "user".to_owned()];
         for (fact, mails) in [
             (UserFact::PasswordChanged, vec![Mail::PasswordChanged { user }]),
+            (UserFact::RolesChanged { roles }, vec![Mail::RolesChanged { user }]),
             (UserFact::EmailVerified, vec![]),
-            (UserFact::Disabled, vec![]),
+            (UserFact::Disabled, vec![Mail::Disabled { user }]),
+            (moved, vec![Mail::EmailChanged { user, old_email, revision: Revision(2) }]),
             (UserFact::Deleted, vec![]),
         ] {
             let event = event(Actor::User(user), &[registered(false), fact]);
-            assert_eq!(orders_for(&event, by), mails, "{:?}", event.fact);
+            assert_eq!(orders_for(&event, &by), mails, "{:?}", event.fact);
         }
+        let enabled = [registered(true), UserFact::Disabled, UserFact::Enabled];
+        let enabled = event(Actor::System, &enabled);
+        assert_eq!(orders_for(&enabled, &by), vec![Mail::Enabled { user }]);
+    }
+
+    #[test]
+    fn the_first_administrator_is_told() {
+        let user = UserId::from_uuid(Uuid::from_u128(USER));
+        let mut made = registered(true);
+        if let UserFact::Registered { roles, .. } = &mut made {
+            roles.insert(0, ROLE_ADMIN.to_owned());
+        }
+        let event = event(Actor::System, &[made]);
+        let with = |has_credential| OrderedBy { has_credential, previous_email: None };
+        assert_eq!(orders_for(&event, &with(true)), vec![Mail::Administrator { user }]);
+        assert_eq!(orders_for(&event, &with(false)), vec![Mail::SetPassword { user }]);
     }
 
     #[test]
     fn an_event_always_makes_the_same_order() {
         let event = event(Actor::Anonymous, &[registered(false)]);
-        let by = OrderedBy { has_credential: true };
-        assert_eq!(orders(&event, by), orders(&event, by));
+        let by = OrderedBy { has_credential: true, previous_email: None };
+        assert_eq!(orders(&event, &by), orders(&event, &by));
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Overflow {
     Drop,
     /// One waits for its turn and stands for all that come meanwhile.
     Coalesce,
+    /// Each waits for its turn.
+    Wait,
 }
 
 /// The bucket of one kind of mail to one address.
@@ -161,6 +163,7 @@ impl Sent {
     fn beyond(&mut self, order: Uuid, wait_ms: u64, overflow: Overflow) -> Verdict {
         match overflow {
             Overflow::Drop => Verdict::Never,
+            Overflow::Wait => Verdict::Later(wait_ms),
             Overflow::Coalesce => {
                 if *self.waiting.get_or_insert(order) == order {
                     Verdict::Later(wait_ms)

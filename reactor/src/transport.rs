@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use events::Timestamp;
 use lettre::message::Mailbox;
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use service_kit::config::{Mail, MailTransport};
 use tokio::time::timeout;
@@ -17,8 +19,11 @@ use crate::gate::Permit;
 
 /// One step of the conversation with the mail server.
 const STEP_MAX: Duration = Duration::from_secs(10);
-/// The whole of it. Less than the time in which an order must be acknowledged.
+/// The whole of it. With the look at the server after a failure, less than the time in which an order must be
+/// acknowledged.
 const SEND_MAX: Duration = Duration::from_secs(20);
+/// Such a look.
+const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// The settings of mail cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +39,21 @@ pub enum SetupError {
     Url,
     /// The mails would cross a network in the clear.
     #[error(
-        "mail.smtp_url would send without TLS: use smtps:// or ?tls=required; smtp:// alone is for the loopback"
+        "mail.smtp_url would send without TLS: use smtps:// or ?tls=required; smtp:// alone is for the loopback, or \
+         with mail.smtp_allow_plain for a relay on a private network"
     )]
     Plain,
+    /// The name for the mail server is none.
+    #[error("mail.smtp_ehlo_name is neither a host name nor an IP address")]
+    EhloName,
+    /// The certificate authority cannot be used.
+    #[error("mail.smtp_ca_file {path} does not hold a certificate in PEM: {why}")]
+    Authority {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// No folder is named.
     #[error("mail.folder must be set for the transport folder")]
     NoFolder,
@@ -59,7 +76,13 @@ pub(crate) enum SendError {
     /// The server is there and does not take this mail now.
     #[error("the mail server does not take it now ({0})")]
     NotNow(u16),
-    /// No conversation came about, or it broke.
+    /// The server takes other mails, but cannot be handed this one at all.
+    #[error("the mail server cannot take such a mail: {0}")]
+    Unfit(String),
+    /// The conversation about this mail broke, and the server is there.
+    #[error("the mail server broke off: {0}")]
+    Broken(String),
+    /// No conversation comes about.
     #[error("the mail cannot be handed over: {0}")]
     Trouble(String),
 }
@@ -85,7 +108,7 @@ pub(crate) fn sender(mail: &Mail) -> Result<Mailbox, SetupError> {
 #[must_use]
 pub fn check_mail(mail: &Mail) -> Vec<SetupError> {
     let transport = match mail.transport {
-        MailTransport::Smtp => smtp(&mail.smtp_url).map(drop),
+        MailTransport::Smtp => smtp(mail).map(drop),
         MailTransport::Folder if mail.folder.as_os_str().is_empty() => Err(SetupError::NoFolder),
         MailTransport::Folder => Ok(()),
     };
@@ -96,7 +119,7 @@ impl Transport {
     /// Takes the transport of the settings. Nothing is connected yet.
     pub(crate) fn open(mail: &Mail) -> Result<Self, SetupError> {
         match mail.transport {
-            MailTransport::Smtp => smtp(&mail.smtp_url),
+            MailTransport::Smtp => smtp(mail),
             MailTransport::Folder => {
                 let path = mail.folder.clone();
                 if path.as_os_str().is_empty() {
@@ -123,11 +146,20 @@ impl Transport {
         now: Timestamp,
     ) -> Result<(), SendError> {
         match self {
-            Self::Smtp(server) => match timeout(SEND_MAX, server.send(message)).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(judge(&error)),
-                Err(_) => Err(SendError::Trouble("no answer in time".to_owned())),
-            },
+            Self::Smtp(server) => {
+                let failure = match timeout(SEND_MAX, server.send(message)).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => classify(&error),
+                    Err(_) => Failure::Unknown("no answer in time".to_owned()),
+                };
+                Err(match failure {
+                    Failure::Answered(error) => error,
+                    // Whose fault it is shows when a conversation is begun without the mail.
+                    Failure::Impossible(why) if is_there(server).await => SendError::Unfit(why),
+                    Failure::Unknown(why) if is_there(server).await => SendError::Broken(why),
+                    Failure::Impossible(why) | Failure::Unknown(why) => SendError::Trouble(why),
+                })
+            }
             Self::Folder(folder) => {
                 let time = now.as_datetime().format("%Y%m%dT%H%M%S%3fZ");
                 let file = format!("{time}-{}-{}.eml", name.order.hyphenated(), name.number);
@@ -141,7 +173,8 @@ impl Transport {
     }
 }
 
-fn smtp(text: &str) -> Result<Transport, SetupError> {
+fn smtp(mail: &Mail) -> Result<Transport, SetupError> {
+    let text = &mail.smtp_url;
     let url = Url::parse(text).map_err(|_| SetupError::Url)?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(SetupError::Url)?;
     // Behind a scheme that is not one of the web, the address of a host is text to the parser.
@@ -152,27 +185,75 @@ fn smtp(text: &str) -> Result<Transport, SetupError> {
         Err(_) => return Err(SetupError::Url),
     };
     let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value);
-    match (url.scheme(), tls.as_deref()) {
-        ("smtps", None | Some("required")) | ("smtp", Some("required")) => {}
-        ("smtp", None) if is_loopback => {}
+    let in_tls = match (url.scheme(), tls.as_deref()) {
+        ("smtps", None | Some("required")) => Some(Tls::Wrapper as fn(TlsParameters) -> Tls),
+        ("smtp", Some("required")) => Some(Tls::Required as fn(TlsParameters) -> Tls),
+        ("smtp", None) if is_loopback || mail.smtp_allow_plain => None,
         ("smtp", None | Some("opportunistic")) => return Err(SetupError::Plain),
         _ => return Err(SetupError::Url),
-    }
-    let builder =
+    };
+    let mut builder =
         AsyncSmtpTransport::<Tokio1Executor>::from_url(text).map_err(|_| SetupError::Url)?;
+    if let (Some(in_tls), Some(parameters)) = (in_tls, authority(&mail.smtp_ca_file, host)?) {
+        builder = builder.tls(in_tls(parameters));
+    }
+    if !mail.smtp_ehlo_name.is_empty() {
+        builder = builder.hello_name(ehlo_name(&mail.smtp_ehlo_name)?);
+    }
     Ok(Transport::Smtp(Box::new(builder.timeout(Some(STEP_MAX)).build())))
 }
 
+/// TLS that trusts a private certificate authority and no other; `None` for those of the system.
+fn authority(path: &Path, host: &str) -> Result<Option<TlsParameters>, SetupError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let refused = |why: String| SetupError::Authority { path: path.to_owned(), why };
+    let pem = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let certificate = Certificate::from_pem(&pem).map_err(|error| refused(error.to_string()))?;
+    TlsParameters::builder(host.to_owned())
+        .certificate_store(CertificateStore::None)
+        .add_root_certificate(certificate)
+        .build()
+        .map(Some)
+        .map_err(|error| refused(error.to_string()))
+}
+
+/// How Roster names itself to the mail server.
+fn ehlo_name(text: &str) -> Result<ClientId, SetupError> {
+    match Host::parse(text) {
+        Ok(Host::Ipv4(address)) => Ok(ClientId::Ipv4(address)),
+        Ok(Host::Domain(name)) if !name.ends_with('.') => Ok(ClientId::Domain(name)),
+        _ => match text.parse() {
+            Ok(address) => Ok(ClientId::Ipv6(address)),
+            Err(_) => Err(SetupError::EhloName),
+        },
+    }
+}
+
+/// Why a mail was not taken, as far as the error tells.
+enum Failure {
+    /// The server said so.
+    Answered(SendError),
+    /// It was not even tried: the server lacks what the mail, or the way to it, needs.
+    Impossible(String),
+    /// The conversation broke, or there was none.
+    Unknown(String),
+}
+
 /// What is wrong with one mail, and what with the way to the server.
-fn judge(error: &lettre::transport::smtp::Error) -> SendError {
+fn classify(error: &lettre::transport::smtp::Error) -> Failure {
     let Some(code) = error.status().map(u16::from) else {
-        return SendError::Trouble(if error.is_response() {
-            "the answer of the mail server cannot be read".to_owned()
-        } else {
-            error.to_string()
-        });
+        let why = error.to_string();
+        return match (error.is_response(), error.is_client()) {
+            (true, _) => {
+                Failure::Unknown("the answer of the mail server cannot be read".to_owned())
+            }
+            (false, true) => Failure::Impossible(why),
+            (false, false) => Failure::Unknown(why),
+        };
     };
-    match code {
+    Failure::Answered(match code {
         // Command not understood, no TLS, no or wrong credentials, this server takes no mail: nothing
         // that another recipient would cure, and everything that another setting would.
         500 | 502..=504 | 521 | 523 | 524 | 530 | 534 | 535 | 538 => {
@@ -180,7 +261,12 @@ fn judge(error: &lettre::transport::smtp::Error) -> SendError {
         }
         500.. => SendError::Refused(code),
         _ => SendError::NotNow(code),
-    }
+    })
+}
+
+/// Whether the server can be talked to: connection, TLS and credentials.
+async fn is_there(server: &AsyncSmtpTransport<Tokio1Executor>) -> bool {
+    matches!(timeout(PROBE_MAX, server.test_connection()).await, Ok(Ok(true)))
 }
 
 /// A file appears whole or not at all, and for its owner alone: it holds a link.
@@ -198,7 +284,49 @@ fn put(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use service_kit::config::Settings;
+
     use super::*;
+
+    fn settings(url: &str) -> Mail {
+        Mail { smtp_url: url.to_owned(), ..Settings::merge("", []).unwrap().mail }
+    }
+
+    fn opened(url: &str) -> Result<Transport, SetupError> {
+        smtp(&settings(url))
+    }
+
+    #[test]
+    fn a_relay_without_tls_must_be_allowed() {
+        let plain = settings("smtp://relay.internal:25");
+        assert!(matches!(smtp(&plain), Err(SetupError::Plain)));
+        assert!(smtp(&Mail { smtp_allow_plain: true, ..plain }).is_ok());
+        // What may fall back to no TLS is refused in any case: nobody would notice.
+        let falls_back = settings("smtp://relay.internal:25?tls=opportunistic");
+        let falls_back = smtp(&Mail { smtp_allow_plain: true, ..falls_back });
+        assert!(matches!(falls_back, Err(SetupError::Plain)));
+    }
+
+    #[test]
+    fn the_name_for_the_mail_server_is_a_host() {
+        for (text, name) in [
+            ("mail.example.com", ClientId::Domain("mail.example.com".to_owned())),
+            ("192.0.2.1", ClientId::Ipv4([192, 0, 2, 1].into())),
+            ("2001:db8::1", ClientId::Ipv6("2001:db8::1".parse().unwrap())),
+        ] {
+            assert_eq!(ehlo_name(text).unwrap(), name);
+        }
+        for wrong in ["", "two words", "a\r\nMAIL FROM:<x@example.com>", "mail.example.com."] {
+            assert!(ehlo_name(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_authority_that_is_none_is_refused() {
+        let mut mail = settings("smtps://mail.example.com");
+        mail.smtp_ca_file = PathBuf::from("/nowhere/ca.pem");
+        assert!(matches!(smtp(&mail), Err(SetupError::Authority { .. })));
+    }
 
     #[test]
     fn nothing_goes_out_in_the_clear_but_to_the_loopback() {
@@ -210,7 +338,7 @@ mod tests {
             "smtp://[::1]:2525",
             "smtp://127.0.0.1:2525?tls=required",
         ] {
-            assert!(smtp(fine).is_ok(), "{fine}");
+            assert!(opened(fine).is_ok(), "{fine}");
         }
         for plain in [
             "smtp://mail.example.com",
@@ -220,10 +348,10 @@ mod tests {
             "smtp://10.0.0.1",
             "smtp://127.0.0.1?tls=opportunistic",
         ] {
-            assert!(matches!(smtp(plain), Err(SetupError::Plain)), "{plain}");
+            assert!(matches!(opened(plain), Err(SetupError::Plain)), "{plain}");
         }
         for wrong in ["", "mail.example.com", "http://mail.example.com", "smtp://", "smtps://"] {
-            let error = smtp(wrong).err().unwrap();
+            let error = opened(wrong).err().unwrap();
             assert!(matches!(error, SetupError::Url), "{wrong}: {error}");
         }
     }

@@ -346,6 +346,12 @@ section! {
         smtp_url: String,
         /// File with the same; empty for none.
         smtp_url_file: PathBuf,
+        /// Private certificate authority of that server; empty for the system's.
+        smtp_ca_file: PathBuf,
+        /// How Roster names itself to that server; empty for the name of the host.
+        smtp_ehlo_name: String,
+        /// Whether a server that is not on the loopback may be talked to without TLS.
+        smtp_allow_plain: bool,
         /// Sender.
         from: String,
         /// What links begin with; empty for Roster's own pages. See [`Settings::link_base`].
@@ -358,6 +364,8 @@ section! {
         verify_link_s: u64,
         /// Life of the links of a change of address, in seconds.
         email_link_s: u64,
+        /// Life of a link to take an address back that was changed, in seconds.
+        undo_link_s: u64,
         /// Time in which one notice of a kind stands for all, in seconds.
         notice_interval_s: u64,
         /// Age at which an order is parked, in seconds.

@@ -12,7 +12,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{Cutoff, LinkPurpose, Position, Timestamp, UserId};
+use events::{Cutoff, LinkPurpose, Position, Revision, Timestamp, UserId};
 use uuid::Uuid;
 
 use crate::keys::SecretKey;
@@ -41,25 +41,30 @@ pub enum LinkKind {
     ConfirmEmail,
     /// Stop a change of address.
     AbortEmail,
+    /// Take the address back that was changed.
+    UndoEmail,
 }
 
 impl LinkKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ResetPassword,
         Self::SetPassword,
         Self::VerifyEmail,
         Self::ConfirmEmail,
         Self::AbortEmail,
+        Self::UndoEmail,
     ];
 
-    /// The record that says which link is good.
+    /// The record that says which link is good: the newest. `None` for a link that no newer one voids, which has a
+    /// record of another kind ([`events::UndoneChanges`]).
     #[must_use]
-    pub const fn purpose(self) -> LinkPurpose {
+    pub const fn purpose(self) -> Option<LinkPurpose> {
         match self {
-            Self::ResetPassword | Self::SetPassword => LinkPurpose::Password,
-            Self::VerifyEmail => LinkPurpose::Verify,
-            Self::ConfirmEmail | Self::AbortEmail => LinkPurpose::Email,
+            Self::ResetPassword | Self::SetPassword => Some(LinkPurpose::Password),
+            Self::VerifyEmail => Some(LinkPurpose::Verify),
+            Self::ConfirmEmail | Self::AbortEmail => Some(LinkPurpose::Email),
+            Self::UndoEmail => None,
         }
     }
 
@@ -72,6 +77,7 @@ impl LinkKind {
             Self::VerifyEmail => "verify-email",
             Self::ConfirmEmail => "confirm-email",
             Self::AbortEmail => "abort-email-change",
+            Self::UndoEmail => "undo-email-change",
         }
     }
 
@@ -82,6 +88,7 @@ impl LinkKind {
             Self::VerifyEmail => 3,
             Self::ConfirmEmail => 4,
             Self::AbortEmail => 5,
+            Self::UndoEmail => 6,
         }
     }
 
@@ -95,7 +102,7 @@ impl LinkKind {
             Self::ResetPassword | Self::ConfirmEmail => [credential, cutoff.position],
             Self::SetPassword | Self::VerifyEmail => [credential, cutoff.sessions_from],
             // A thief who changes the password must not take the owner's way back with it.
-            Self::AbortEmail => [Position(0), Position(0)],
+            Self::AbortEmail | Self::UndoEmail => [Position(0), Position(0)],
         }
     }
 }
@@ -111,7 +118,8 @@ pub struct Link {
     pub serial: Uuid,
     /// When it ends, in whole seconds.
     pub expires_at: Timestamp,
-    /// The new address as given, in a [`LinkKind::ConfirmEmail`].
+    /// The address to take, as given: the new one in a [`LinkKind::ConfirmEmail`], the old one in a
+    /// [`LinkKind::UndoEmail`].
     pub new_email: Option<String>,
 }
 
@@ -183,7 +191,9 @@ impl Links {
         let end = i64::from_be_bytes(end.try_into().ok()?);
         let kind = LinkKind::ALL.into_iter().find(|kind| kind.number() == number)?;
         let new_email = match kind {
-            LinkKind::ConfirmEmail => Some(String::from_utf8(new_email.to_vec()).ok()?),
+            LinkKind::ConfirmEmail | LinkKind::UndoEmail => {
+                Some(String::from_utf8(new_email.to_vec()).ok()?)
+            }
             LinkKind::ResetPassword
             | LinkKind::SetPassword
             | LinkKind::VerifyEmail
@@ -217,8 +227,23 @@ impl Links {
     fn mac(&self, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
         let [credential, cutoff] =
             link.kind.bound(binding).map(|position| position.0.to_be_bytes());
-        self.key.mac(&[&head(link), binding.email.as_bytes(), &credential, &cutoff])
+        // The link back to an old address is not good for one present address alone: a thief may change it again.
+        let email = if link.kind == LinkKind::UndoEmail { "" } else { binding.email };
+        self.key.mac(&[&head(link), email.as_bytes(), &credential, &cutoff])
     }
+}
+
+/// The serial of the link that undoes a change of address: the revision of the change, which the record of what was
+/// undone ([`events::UndoneChanges`]) is about.
+#[must_use]
+pub const fn undo_serial(change: Revision) -> Uuid {
+    Uuid::from_u128(change.0 as u128)
+}
+
+/// The revision of the change that a link undoes.
+#[must_use]
+pub fn undone_revision(link: &Link) -> Option<Revision> {
+    u64::try_from(link.serial.as_u128()).ok().map(Revision)
 }
 
 fn head(link: &Link) -> Vec<u8> {
@@ -246,7 +271,8 @@ mod tests {
             user: UserId::from_uuid(Uuid::from_u128(1)),
             serial: Uuid::from_u128(2),
             expires_at: at(60),
-            new_email: (kind == LinkKind::ConfirmEmail).then(|| "new@example.com".to_owned()),
+            new_email: matches!(kind, LinkKind::ConfirmEmail | LinkKind::UndoEmail)
+                .then(|| "new@example.com".to_owned()),
         }
     }
 
@@ -265,7 +291,8 @@ mod tests {
             assert_eq!(links.verify(read(), &BINDING, at(59)), Some(link(kind)));
             assert_eq!(links.verify(read(), &BINDING, at(60)), None, "it is over");
             let moved = Binding { email: "other@example.com", ..BINDING };
-            assert_eq!(links.verify(read(), &moved, at(0)), None, "another address");
+            let survives = kind == LinkKind::UndoEmail;
+            assert_eq!(links.verify(read(), &moved, at(0)).is_some(), survives, "another address");
             let stranger = Links::new(SecretKey::generate().unwrap());
             assert_eq!(stranger.verify(read(), &BINDING, at(0)), None, "another key");
         }
@@ -281,7 +308,7 @@ mod tests {
             let lives = |binding: Binding<'_>| {
                 links.verify(Links::read(&token).unwrap(), &binding, at(0)).is_some()
             };
-            let calls_off = kind == LinkKind::AbortEmail;
+            let calls_off = matches!(kind, LinkKind::AbortEmail | LinkKind::UndoEmail);
             assert_eq!(
                 lives(Binding { credential: Position(8), ..BINDING }),
                 calls_off,

@@ -5,7 +5,7 @@
 //! wish placed twice is one order as long as it waits, and one link however often it is carried out.
 
 use aws_lc_rs::digest;
-use events::{CommandId, Position, Timestamp, UserId, subjects};
+use events::{CommandId, Position, Revision, SessionId, Timestamp, UserId, subjects};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ pub enum Mail {
         /// To whom.
         user: UserId,
     },
-    /// A link to confirm to the new address, and a notice with a link to abort to the present one.
+    /// A notice with a link to abort to the present address, and then a link to confirm to the new one.
     EmailChange {
         /// Whose.
         user: UserId,
@@ -68,6 +68,42 @@ pub enum Mail {
         /// `<key>` of `uq.email.<key>`.
         claim: String,
     },
+    /// The notice to the address that a user had, with a link to take it back.
+    EmailChanged {
+        /// Whose.
+        user: UserId,
+        /// The address from before, as given.
+        old_email: String,
+        /// Revision of the change.
+        revision: Revision,
+    },
+    /// The notice that somebody logged in from a new device; placed at every login, since only the mailer looks.
+    LoggedIn {
+        /// Who.
+        user: UserId,
+        /// By which session.
+        session: SessionId,
+    },
+    /// The notice that the roles are others.
+    RolesChanged {
+        /// To whom.
+        user: UserId,
+    },
+    /// The notice that the account was disabled.
+    Disabled {
+        /// To whom.
+        user: UserId,
+    },
+    /// The notice that the account was enabled again.
+    Enabled {
+        /// To whom.
+        user: UserId,
+    },
+    /// The notice that the account was made, as an administrator's.
+    Administrator {
+        /// To whom.
+        user: UserId,
+    },
 }
 
 impl Mail {
@@ -81,6 +117,12 @@ impl Mail {
             Self::EmailChange { .. } => "email_change",
             Self::PasswordChanged { .. } => "password_changed",
             Self::AddressTaken { .. } => "address_taken",
+            Self::EmailChanged { .. } => "email_changed",
+            Self::LoggedIn { .. } => "logged_in",
+            Self::RolesChanged { .. } => "roles_changed",
+            Self::Disabled { .. } => "disabled",
+            Self::Enabled { .. } => "enabled",
+            Self::Administrator { .. } => "administrator",
         }
     }
 
@@ -88,12 +130,19 @@ impl Mail {
     #[must_use]
     pub const fn is_notice(&self) -> bool {
         match self {
-            Self::PasswordChanged { .. } => true,
+            Self::PasswordChanged { .. }
+            | Self::LoggedIn { .. }
+            | Self::RolesChanged { .. }
+            | Self::Disabled { .. }
+            | Self::Enabled { .. }
+            | Self::Administrator { .. } => true,
             Self::ResetPassword { .. }
             | Self::SetPassword { .. }
             | Self::VerifyEmail { .. }
             | Self::EmailChange { .. }
-            | Self::AddressTaken { .. } => false,
+            | Self::AddressTaken { .. }
+            // It carries the way back: it must not wait behind others.
+            | Self::EmailChanged { .. } => false,
         }
     }
 }

@@ -125,9 +125,10 @@ impl Cell<'_> {
             "password_reset_request" => json!({"email": email}),
             "password_reset_confirm" => json!({"token": "x", "new_password": another}),
             "change_password" => json!({"current_password": PASSWORD, "new_password": another}),
-            "verify_email_confirm" | "change_email_confirm" | "change_email_abort" => {
-                json!({"token": "x"})
-            }
+            "verify_email_confirm"
+            | "change_email_confirm"
+            | "change_email_abort"
+            | "change_email_undo" => json!({"token": "x"}),
             "change_email" => {
                 json!({"new_email": self.email("new"), "current_password": PASSWORD})
             }

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod address_undo;
 mod administrators;
 mod auditing;
 mod backing_up;
@@ -40,6 +41,7 @@ mod logging;
 mod looking;
 mod looking_at_events;
 mod mails;
+mod new_device;
 mod operator;
 mod parking;
 mod queries;

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, RevocationCause, RevocationReason, Salvage, StoredRevocation, UserFact,
-    UserId, UserState, subjects,
+    Position, ROLE_ADMIN, RevocationCause, RevocationReason, Salvage, StoredRevocation,
+    UndoneChanges, UserFact, UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -141,6 +141,10 @@ impl NatsUserLog {
             let subject = subjects::link(link.purpose, change.user);
             writes.push(Write::new(subject, link.guard, encode(&link.record.used())?));
         }
+        if let Some((undone, guard)) = &change.undone {
+            let subject = subjects::undone_email_changes(change.user);
+            writes.push(Write::new(subject, *guard, encode(undone)?));
+        }
         if let Some((revocation, guard)) = &change.revocation {
             let subject = subjects::user_revocation(change.user);
             let cause = change.revoked_by.clone().or_else(|| cause(&change.events));
@@ -246,6 +250,16 @@ impl UserLog for NatsUserLog {
                 serde_json::from_slice(&stored.payload).map(Some).map_err(|e| e.to_string())
             })
             .await
+    }
+
+    async fn undone(&self, user: UserId) -> Result<Loaded<UndoneChanges>, LogError> {
+        let loaded = self
+            .log
+            .loaded(&subjects::undone_email_changes(user), |stored| {
+                serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())
+            })
+            .await?;
+        Ok(loaded.unwrap_or_else(|| Loaded::empty(UndoneChanges::default())))
     }
 
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {

@@ -2,8 +2,13 @@
 
 use std::net::IpAddr;
 
-use events::{Actor, Cutoff, EmailAddress, UserId, UserRevocation, UserState};
-use service_kit::links::LinkKind;
+use events::{
+    Actor, Cutoff, EmailAddress, Position, Revision, Status, UndoneChanges, User, UserId,
+    UserRevocation, UserState,
+};
+use service_kit::ambient;
+use service_kit::commands::Loaded;
+use service_kit::links::{Binding, LinkKind, Links, undone_revision};
 use service_kit::mail_orders::Mail;
 use service_kit::tokens::Caller;
 
@@ -12,7 +17,7 @@ use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
 use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, ClaimChange, HashClient};
+use crate::ports::{self, ClaimChange, CredentialChange, HashClient};
 
 /// How whoever follows a verification link shows that the account is theirs, and not that of somebody who registered
 /// with their address.
@@ -26,6 +31,17 @@ pub enum AccountProof {
     NewPassword(String),
     /// Not at all.
     Nothing,
+}
+
+/// A good link that undoes a change of address, and what has to be there still when it is used.
+pub(super) struct WayBack {
+    pub user: User,
+    /// The address from before.
+    pub address: EmailAddress,
+    /// Revision of the change.
+    change: Revision,
+    state: Loaded<UserState>,
+    undone: Loaded<UndoneChanges>,
 }
 
 impl Users {
@@ -204,6 +220,74 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+
+    /// Gives a user the address back that was changed: for an owner whose account somebody else has taken over. It ends
+    /// every session and takes the password away, so that the way in is a mail to the address that is back.
+    pub async fn undo_email_change(
+        &self,
+        token: String,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(|users| async move {
+            for _ in 0..ATTEMPTS_MAX {
+                if let Some(done) = users.earlier(request.key.as_ref()).await? {
+                    return Ok(done);
+                }
+                let WayBack { user, address, change: undone_change, state, undone } =
+                    users.follow_way_back(&token).await?;
+                let claim = users.log().claim(&address).await?;
+                if claim.value.is_some_and(|holder| holder != user.id) {
+                    return Err(CommandError::EmailTaken);
+                }
+                let credential = users.log().credential(user.id).await?;
+                let cutoff = users.log().cutoff(user.id).await?;
+                let request = Request { actor: Actor::User(user.id), ..request.clone() };
+                let command = Command::ChangeEmail(address.clone());
+                let (events, after) = decided(user.id, &state.value, &command, &request.origin())?;
+                let mut change = ports::Change::of(user.id, state.guard);
+                change.claims.extend(users.release(&user).await?);
+                change.claims.push(ClaimChange::Hold(address, claim.guard));
+                change.credential = Some(CredentialChange::Remove(credential.guard));
+                change.revocation = Some((cutoff.value.all(), cutoff.guard));
+                let record = undone.value.after(undone_change, after.revision());
+                change.undone = Some((record, undone.guard));
+                change.events = events;
+                change.key.clone_from(&request.key);
+                if let Some(position) = settled(users.log().append(&change).await)? {
+                    return done(&after, position);
+                }
+            }
+            Err(CommandError::overloaded())
+        })
+        .await
+    }
+
+    /// Checks a link that undoes a change of address. It is bound to nothing that somebody inside could change.
+    pub(super) async fn follow_way_back(&self, token: &str) -> Result<WayBack, CommandError> {
+        let refused = || CommandError::InvalidLink;
+        let unverified = Links::read(token).ok_or_else(refused)?;
+        if unverified.kind() != LinkKind::UndoEmail {
+            return Err(refused());
+        }
+        let id = unverified.user();
+        let binding =
+            Binding { email: "", credential: Position::default(), cutoff: Cutoff::default() };
+        let link = self.parts.links.verify(unverified, &binding, ambient::now());
+        let link = link.ok_or_else(refused)?;
+        let change = undone_revision(&link).ok_or_else(refused)?;
+        let address = EmailAddress::parse(link.new_email.as_deref().unwrap_or_default());
+        let address = address.map_err(|_| refused())?;
+        let undone = self.log().undone(id).await?;
+        let state = self.log().load(id).await?;
+        let UserState::Present(user) = &state.value else { return Err(refused()) };
+        let is_back = stored_address(user)?.canonical() == address.canonical();
+        // A log that was put back may not know the change yet.
+        let is_known = change <= user.revision;
+        if user.status != Status::Active || is_back || !is_known || undone.value.covers(change) {
+            return Err(refused());
+        }
+        Ok(WayBack { user: user.clone(), address, change, state, undone })
     }
 
     /// Calls a change of address off.

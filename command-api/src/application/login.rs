@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use events::{EmailAddress, Status, UserId};
 use service_kit::ambient;
+use service_kit::mail_orders::Mail;
 use tokio::time::Instant;
 
 use super::sessions::Proved;
@@ -28,7 +29,9 @@ impl Users {
                     return Err(CommandError::InvalidCredentials);
                 };
                 let proved = users.attempt_login(&email, password, device.ip).await?;
-                users.start_session(proved, &device).await
+                let granted = users.start_session(proved, &device).await?;
+                users.tell_of_login(&granted).await;
+                Ok(granted)
             })
             .await;
         // A message that is there takes longer to read than none, and a hash of another system is not as
@@ -37,6 +40,17 @@ impl Users {
             self.parts.discretion.at_the_step(began).await;
         }
         granted
+    }
+
+    /// Has the mailer look whether the device is a new one. A login does not fail for a notice.
+    async fn tell_of_login(&self, granted: &Granted) {
+        if !granted.user.email_verified {
+            return;
+        }
+        let (user, session) = (granted.user.id, granted.session.id);
+        if let Err(error) = self.mail(Mail::LoggedIn { user, session }).await {
+            tracing::warn!(%error, %user, "nobody looks whether a login came from a new device");
+        }
     }
 
     /// Who has that address and password and may log in; counted where attempts are.

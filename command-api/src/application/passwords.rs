@@ -235,6 +235,12 @@ impl Users {
         kind: LinkKind,
     ) -> Result<LinkOwner, CommandError> {
         self.to_the_end(|users| async move {
+            if kind == LinkKind::UndoEmail {
+                let back = users.follow_way_back(&token).await?;
+                // The address that the mail went to: its reader need not learn the present one.
+                let user = User { email: back.address.as_given().to_owned(), ..back.user };
+                return Ok(LinkOwner { user, asks_password: false });
+            }
             let followed = users.follow_link(&token, &[kind]).await?;
             let asks_password = kind == LinkKind::VerifyEmail && followed.asks_password();
             Ok(LinkOwner { user: followed.user, asks_password })
@@ -253,7 +259,8 @@ impl Users {
         if !kinds.contains(&unverified.kind()) {
             return Err(refused());
         }
-        let (id, purpose) = (unverified.user(), unverified.kind().purpose());
+        let id = unverified.user();
+        let purpose = unverified.kind().purpose().ok_or_else(refused)?;
         let record = self.log().link(purpose, id).await?;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;

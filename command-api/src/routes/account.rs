@@ -211,6 +211,27 @@ pub async fn change_email_abort(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/change-email-undo",
+    tag = "auth",
+    operation_id = "change_email_undo",
+    summary = "Take a changed address back by a link",
+    request_body = LinkToken,
+    responses((status = 204, description = "The address from before is in use. Every session has ended and there is no password: ask for a reset"))
+)]
+pub async fn change_email_undo(
+    State(state): State<AppState>,
+    context: Asked,
+    JsonObject(body): JsonObject,
+) -> Result<Response, Problem> {
+    let token = only_token(body)?;
+    let respond_async = context.respond_async;
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
+    let done = state.users.undo_email_change(token, request).await?;
+    Ok(state.answer_nothing(done.position, respond_async).await)
+}
+
 fn only_token(mut body: Object) -> Result<String, Problem> {
     let token = body.required("token", string);
     body.finish(|| token)

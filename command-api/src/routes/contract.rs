@@ -137,6 +137,12 @@ pub const EXTRAS: &[Extras] = &[
     ),
     extras("change_email_abort", &[Code::InvalidToken, Code::OutcomeUnknown], &[], NOTHING),
     extras(
+        "change_email_undo",
+        &[Code::InvalidToken, Code::EmailTaken, REUSED, Code::OutcomeUnknown],
+        WRITE,
+        REFLECTED,
+    ),
+    extras(
         "change_me",
         &[
             Code::NotFound,

@@ -57,6 +57,12 @@ const fn words(kind: LinkKind) -> Words {
             button: "Keep my address",
             done: "Your address stays as it is. If you did not ask for the change, change your password.",
         },
+        LinkKind::UndoEmail => Words {
+            title: "Take your address back",
+            button: "Take my account back",
+            done: "The account has this address again. Nobody is logged in, and the password is invalid: ask for a \
+                   new one where you log in.",
+        },
     }
 }
 
@@ -104,6 +110,9 @@ pub async fn follow(
             state.users.confirm_email_change(token.clone(), None, request).await.map(drop)
         }
         LinkKind::AbortEmail => state.users.abort_email_change(token.clone()).await,
+        LinkKind::UndoEmail => {
+            state.users.undo_email_change(token.clone(), request).await.map(drop)
+        }
     };
     let again = async |status, alert: &str| asking(&state, kind, &token, status, Some(alert)).await;
     match result {
@@ -186,6 +195,11 @@ fn form(kind: LinkKind, token: &str, owner: &LinkOwner, alert: Option<&str>) -> 
             posted(NEW_PASSWORD, "Set a new password"),
         ),
         LinkKind::VerifyEmail | LinkKind::ConfirmEmail | LinkKind::AbortEmail => posted("", button),
+        LinkKind::UndoEmail => format!(
+            "<p>If somebody else has changed the address of your account, this ends every session, makes the \
+             password invalid and gives the account this address again. It works once.</p>{}",
+            posted("", button),
+        ),
     };
     format!(
         "<p>This is about the account of <strong>{email}</strong>, registered on {since}.</p>{alert}{forms}"

@@ -90,6 +90,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(routes!(account::change_email))
         .routes(routes!(account::change_email_confirm))
         .routes(routes!(account::change_email_abort))
+        .routes(routes!(account::change_email_undo))
         .routes(routes!(account::change_me, account::delete_me))
         .routes(routes!(users::create))
         .routes(routes!(import::import))

@@ -182,7 +182,6 @@ async fn mailer_cannot_decide_delete_or_read_on_its_own() {
         "$JS.API.STREAM.MSG.DELETE.SESSIONS",
         "$JS.API.STREAM.MSG.DELETE.USER_EVENTS",
         "$JS.API.STREAM.MSG.DELETE.USER_SNAPSHOTS",
-        "$JS.API.STREAM.MSG.GET.SESSIONS",
         "$JS.API.STREAM.MSG.GET.USER_EVENTS",
         "$JS.API.CONSUMER.MSG.NEXT.USERS.eraser",
         "er.session.x",

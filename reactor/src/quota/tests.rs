@@ -170,6 +170,21 @@ fn one_notice_tells_of_everything_that_happened_until_it() {
 }
 
 #[test]
+fn what_must_not_be_lost_waits_for_its_turn() {
+    let quota = Quota { overflow: Overflow::Wait, ..LINKS };
+    let mut sent = Sent::default();
+    for n in 0..3 {
+        assert_eq!(sent.admit(&mail(n, DAY), DAY, &quota), Verdict::Send { repeat: None });
+    }
+    for n in 3..5 {
+        assert_eq!(sent.admit(&mail(n, DAY), DAY, &quota), Verdict::Later(10 * MINUTE));
+    }
+    let turn = DAY + 10 * MINUTE;
+    assert_eq!(sent.admit(&mail(4, DAY), turn, &quota), Verdict::Send { repeat: None });
+    assert_eq!(sent.admit(&mail(3, DAY), turn, &quota), Verdict::Later(10 * MINUTE));
+}
+
+#[test]
 fn a_clock_that_runs_ahead_closes_nothing_for_longer_than_a_bucket() {
     let mut sent = Sent::default();
     for n in 0..3 {

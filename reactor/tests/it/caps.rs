@@ -1,6 +1,7 @@
 //! How many mails one address gets, and which of them go first, at a real socket that speaks SMTP.
 
-use events::{Actor, ClaimState, EmailClaim, LinkPurpose, UserFact, subjects};
+use events::{Actor, ClaimState, CommandId, EmailClaim, LinkPurpose, UserFact, subjects};
+use service_kit::event_log::{Append, Guard, Write};
 use service_kit::mail_orders::Mail;
 
 use crate::smtp::with_server;
@@ -157,4 +158,19 @@ async fn a_flood_of_resets_leaves_a_good_link_and_a_used_one_is_replaced_at_once
     let mails = server.mails();
     assert_eq!(mails.len(), 4);
     assert_eq!(system.verified(&mails[3]).await.serial, id(&again));
+}
+
+/// What an older version left in the queue of all mails.
+#[tokio::test]
+async fn a_notice_in_the_queue_of_other_mails_is_carried_out() {
+    let (system, server) = with_server(&[], "").await;
+    let user = system.user("bob@example.com", "bob").await;
+    let order = order(Mail::PasswordChanged { user });
+    let sealed = system.orders.seal(&order).unwrap();
+    let write = Write::new(subjects::mail_order(order.id), Guard::absent(), sealed);
+    system.mails.append(&Append::new(CommandId::from_uuid(order.id), write)).await;
+    let reactor = system.reactor().await;
+    wait_for("the notice", || async { server.mails().len() == 1 }).await;
+    system.settled().await;
+    reactor.end().await;
 }

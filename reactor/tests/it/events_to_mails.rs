@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use events::{Actor, LinkPurpose, UserFact, subjects};
+use events::{Actor, LinkPurpose, Snapshot, UserFact, subjects};
 use service_kit::ambient;
-use service_kit::links::LinkKind;
+use service_kit::links::{LinkKind, undone_revision};
 use service_kit::mail_orders::{Mail, order_id};
 
 use crate::support::{ADA, System, new_user, order, registered, wait_for};
@@ -118,7 +118,9 @@ async fn there_is_no_mail_to_nobody() {
     let reactor = system.reactor().await;
     system.settled().await;
     reactor.end().await;
-    assert!(system.received().is_empty());
+    let mails: Vec<_> = system.received().into_iter().map(|m| (m.to, m.subject)).collect();
+    let told = ("off@example.com".to_owned(), "Your account was disabled".to_owned());
+    assert_eq!(mails, [told], "of what happened, and of nothing that was asked for");
     for order in &orders {
         assert!(!system.is_waiting(order).await, "{order:?}");
     }
@@ -151,4 +153,60 @@ async fn a_change_of_address_is_confirmed_there_and_told_here() {
     assert_eq!((abort.kind, abort.serial), (LinkKind::AbortEmail, link.serial));
     assert_ne!(confirm.message_id, notice.message_id);
     assert_eq!(of("You already have an account").to, ADA);
+}
+
+#[tokio::test]
+async fn the_address_from_before_gets_a_link_to_take_the_account_back() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    // Others between: the event before the change is looked for among theirs.
+    for n in 0..5 {
+        system.user(&format!("other{n}@example.com"), &format!("other{n}")).await;
+    }
+    let reactor = system.reactor().await;
+    let moved = UserFact::EmailChanged { email: "thief@evil.example".to_owned() };
+    let event = system.happens(user, Actor::User(user), moved).await;
+    system.settled().await;
+    let mails = system.received();
+    let [mail] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!((mail.to.as_str(), mail.subject.as_str()), (ADA, "Your e-mail address was changed"));
+    assert!(!mail.raw.contains("evil"), "it does not tell the new address");
+    let link = system.verified(mail).await;
+    assert_eq!((link.kind, link.new_email.as_deref()), (LinkKind::UndoEmail, Some(ADA)));
+    let Snapshot::Present(after) = event.after else { panic!("deleted") };
+    assert_eq!(undone_revision(&link), Some(after.revision));
+
+    // Whatever happens inside does not void it; another change leads to another link.
+    system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
+    let ended = br#"{"sessions":{"kept":"none"}}"#.to_vec();
+    system.put(subjects::user_revocation(user), ended).await;
+    let again = UserFact::EmailChanged { email: "second@evil.example".to_owned() };
+    system.happens(user, Actor::User(user), again).await;
+    system.settled().await;
+    reactor.end().await;
+    assert_eq!(system.verified(mail).await, link);
+    let to: Vec<String> = system.received().into_iter().map(|mail| mail.to).collect();
+    assert_eq!(to, [ADA, "thief@evil.example"]);
+}
+
+#[tokio::test]
+async fn whoever_has_other_roles_or_another_status_is_told() {
+    let system = System::start().await;
+    let user = system.user(ADA, "ada").await;
+    let administrator = Actor::User(new_user());
+    let reactor = system.reactor().await;
+    let roles = vec!["admin".to_owned(), "user".to_owned()];
+    let mut told = Vec::new();
+    for (fact, subject) in [
+        (UserFact::RolesChanged { roles }, "Your roles were changed"),
+        (UserFact::Disabled, "Your account was disabled"),
+        (UserFact::Enabled, "Your account was enabled"),
+    ] {
+        system.happens(user, administrator, fact).await;
+        system.settled().await;
+        told.push((ADA.to_owned(), subject.to_owned()));
+        let mails: Vec<_> = system.received().into_iter().map(|m| (m.to, m.subject)).collect();
+        assert_eq!(mails, told);
+    }
+    reactor.end().await;
 }

@@ -130,7 +130,7 @@ async fn a_change_of_address_that_was_asked_for_before_a_recovery_is_not_mailed_
     system.settled().await;
     reactor.end().await;
     let mails = system.received();
-    let [confirm, notice] = &mails[..] else { panic!("{mails:?}") };
+    let [notice, confirm] = &mails[..] else { panic!("{mails:?}") };
     assert_eq!(system.verified(confirm).await.kind, LinkKind::ConfirmEmail);
     assert_eq!(system.verified(notice).await.kind, LinkKind::AbortEmail);
 }

@@ -22,6 +22,8 @@ struct Told {
     answers: VecDeque<&'static str>,
     mails: Vec<Received>,
     recipients: Vec<String>,
+    /// How the client named itself.
+    greetings: Vec<String>,
     /// Conversations that are over.
     over: usize,
 }
@@ -70,6 +72,10 @@ async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> 
         }
         let verb = line.split_whitespace().next().unwrap_or_default().to_uppercase();
         let answer = match verb.as_str() {
+            "EHLO" => {
+                told.lock().unwrap().greetings.push(line.trim_end().to_owned());
+                "250 yes"
+            }
             "RCPT" => {
                 let mut told = told.lock().unwrap();
                 told.recipients.push(line.trim_end().to_owned());
@@ -165,7 +171,7 @@ async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
     system.settled().await;
     reactor.end().await;
     let to: Vec<String> = server.mails().into_iter().map(|mail| mail.to).collect();
-    assert_eq!(to, ["new@example.com", "Bob@example.com"]);
+    assert_eq!(to, ["Bob@example.com", "new@example.com"], "the notice goes first");
 }
 
 #[tokio::test]
@@ -210,4 +216,51 @@ async fn settings_that_send_in_the_clear_are_refused() {
     let refused = App::build(&system.settings, &watch).await.err().unwrap();
     assert!(matches!(refused, StartError::Setup(_)), "{refused}");
     assert!(!format!("{refused} {refused:?}").contains("pa55word"));
+}
+
+/// A server without SMTPUTF8 can never be handed such a mail, and takes all others.
+#[tokio::test]
+async fn an_address_that_the_server_cannot_take_is_parked_at_once_and_the_reactor_stays_ready() {
+    let (system, server) = with_server(&[], "").await;
+    system.user("j\u{f6}rg.falk@example.com", "joerg").await;
+    let order = reset("joerg");
+    system.place(&order).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    let listed = system.parked().list().await.unwrap();
+    assert_eq!(listed.iter().map(|mail| mail.id).collect::<Vec<_>>(), [id(&order)]);
+    system.place(&reset("ada")).await;
+    system.settled().await;
+    reactor.readiness.check().await.unwrap();
+    reactor.end().await;
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn the_mail_server_hears_the_name_that_is_set() {
+    let (mut system, server) = with_server(&[], "").await;
+    system.settings.mail.smtp_ehlo_name = "id.example.com".to_owned();
+    system.place(&reset("ada")).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    assert_eq!(server.told.lock().unwrap().greetings, ["EHLO id.example.com"]);
+}
+
+/// Whoever has the present address must know before the account can move away from it.
+#[tokio::test]
+async fn a_change_whose_notice_is_refused_cannot_be_confirmed() {
+    let (system, server) = with_server(&["550 never"], "").await;
+    let user = system.user("bob@example.com", "bob").await;
+    let new_email = "new@example.com".to_owned();
+    let change = order(Mail::EmailChange { user, new_email, epoch: None });
+    system.place(&change).await;
+    let reactor = system.reactor().await;
+    system.settled().await;
+    reactor.end().await;
+    let recipients = server.told.lock().unwrap().recipients.clone();
+    assert_eq!(recipients, ["RCPT TO:<bob@example.com>"], "nothing goes to the new address");
+    assert!(server.mails().is_empty());
+    let listed = system.parked().list().await.unwrap();
+    assert_eq!(listed.iter().map(|mail| mail.id).collect::<Vec<_>>(), [id(&change)]);
 }

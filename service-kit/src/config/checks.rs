@@ -51,6 +51,7 @@ impl Checked for Settings {
         ] {
             bound(key, seconds, 300, 604_800);
         }
+        bound("mail.undo_link_s", self.mail.undo_link_s, 86_400, 2_592_000);
         bound("mail.give_up_s", self.mail.give_up_s, 60, 604_800);
         // A notice that waits for its turn must not be given up meanwhile.
         let interval_max_s = self.mail.give_up_s.saturating_sub(1).clamp(1, 86_400);

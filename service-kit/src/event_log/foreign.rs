@@ -77,15 +77,35 @@ impl EventLog {
             return Ok(Top { last: None, guard: Guard::absent() });
         };
         let guard = newest.guard();
-        let mut message = newest;
+        Ok(Top { last: self.beneath(subject, Some(newest)).await?, guard })
+    }
+
+    /// The last message of a writer on one literal subject before a position.
+    ///
+    /// # Errors
+    /// As for [`EventLog::top`].
+    pub async fn previous(
+        &self,
+        subject: &str,
+        end: Position,
+    ) -> Result<Option<Stored>, ReadError> {
+        let found = self.before(subject, end).await?;
+        self.beneath(subject, found).await
+    }
+
+    /// The message, or the last one of a writer before it when no writer wrote it.
+    async fn beneath(
+        &self,
+        subject: &str,
+        mut message: Option<Stored>,
+    ) -> Result<Option<Stored>, ReadError> {
         for _ in 0..ON_TOP_MAX {
-            if !message.is_foreign() {
-                return Ok(Top { last: Some(message), guard });
-            }
-            self.passes_over(&message.subject, message.position);
-            match self.before(subject, message.position).await? {
-                Some(earlier) => message = earlier,
-                None => return Ok(Top { last: None, guard }),
+            match message {
+                Some(foreign) if foreign.is_foreign() => {
+                    self.passes_over(&foreign.subject, foreign.position);
+                    message = self.before(subject, foreign.position).await?;
+                }
+                found => return Ok(found),
             }
         }
         Err(ReadError::Refused(format!("more than {ON_TOP_MAX} foreign messages end {subject}")))
