@@ -205,6 +205,21 @@ enum KeysCommand {
     /// that was signed before is refused
     #[command(after_help = "Example: roster keys rotate --dir .roster/secrets")]
     Rotate(RotateArgs),
+    /// Take a key away that somebody else may have: no token that it has signed is good any more, and another key signs
+    #[command(
+        after_help = "Example: roster keys revoke kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k --dir .roster/secrets"
+    )]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// The key: `kid` in the header of its tokens, in /.well-known/jwks.json and in keys.json
+    #[arg(allow_hyphen_values = true)]
+    kid: String,
+    /// The folder of `roster init`; bring the changed files of its folders to their services
+    #[arg(long)]
+    dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -320,6 +335,7 @@ pub fn run(cli: Cli) -> ExitCode {
             report(backup::crypt::generate(&args.recipient, &args.identity))
         }
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
+        Command::Keys(KeysCommand::Revoke(args)) => report(keys::revoke(&args.dir, &args.kid)),
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),
             Err(error) => failed(&error.to_string()),
