@@ -20,7 +20,15 @@ pub struct Site {
 impl Site {
     /// Writes the keys of a backup with `roster restore --keys`, and starts servers that trust them.
     pub fn of(backup: &Path, settings: &[(&str, &str)]) -> Self {
-        let dir = keys_of(backup);
+        Self::with_keys(keys_of(backup, &[]), settings)
+    }
+
+    /// The same of a backup that is encrypted.
+    pub fn of_encrypted(backup: &Path, identity: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::with_keys(keys_of(backup, &[Path::new("--identity"), identity]), settings)
+    }
+
+    fn with_keys(dir: TempDir, settings: &[(&str, &str)]) -> Self {
         let data = DataDir::open(dir.path().join("servers")).unwrap();
         let config = std::fs::read_to_string(dir.path().join("secrets/nats/auth.conf")).unwrap();
         let options = NatsOptions { data_dir: data.nats(), port: None, config };
@@ -34,7 +42,7 @@ impl Site {
 
     /// The same with three nodes; the views are on the shared server.
     pub fn cluster_of(backup: &Path) -> Self {
-        let dir = keys_of(backup);
+        let dir = keys_of(backup, &[]);
         let cluster = Cluster::start(&dir.path().join("secrets"));
         let urls = (cluster.url(), local_stack::testing::mongod().url());
         let environment = Environment::new(dir.path(), next_number(), urls, 3, &[]);
@@ -77,12 +85,14 @@ impl Site {
 }
 
 /// A folder with the keys of a backup, and the credentials that are made of them.
-fn keys_of(backup: &Path) -> TempDir {
+fn keys_of(backup: &Path, arguments: &[&Path]) -> TempDir {
     let dir = temp_dir();
     let secrets = dir.path().join("secrets");
     let output = Command::new(binary())
         .arg("restore")
         .args([backup, Path::new("--keys"), &secrets])
+        .args(arguments)
+        .env("ROSTER_DEPLOYMENT", "development")
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -121,7 +121,7 @@ enum Command {
         /// Folder to write to
         dir: PathBuf,
     },
-    /// See to the keys of access tokens
+    /// Manage the keys of access tokens and of backups
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Ask a running service whether it is ready; for health checks
@@ -153,11 +153,12 @@ Example: roster erase --verify 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b";
 
 /// What `roster backup --help` ends with.
 const BACKUP_HELP: &str = "\
-The folder holds keys and personal data: encrypt it. docs/backup.md says how to live with backups.
+The folder holds keys and personal data: production makes it for a --recipient alone. docs/backup.md says how to live with
+backups.
 
 Examples:
-  roster backup /backups/2026-01-31
-  roster backup /backups/2026-01-31 --ends
+  roster backup /backups/2026-01-31 --recipient backup.recipient
+  roster backup /backups/2026-01-31 --recipient backup.recipient --ends
   roster backup /backups/2026-01-31 --check";
 
 /// What `roster restore --help` ends with.
@@ -165,8 +166,8 @@ const RESTORE_HELP: &str = "\
 The views are not in a backup: start the projector with an empty database afterwards, and then run roster verify.
 
 Examples:
-  roster restore /backups/2026-01-31 --keys /etc/roster/secrets
-  roster restore /backups/2026-01-31 --config operator.toml";
+  roster restore /backups/2026-01-31 --identity backup.identity --keys /etc/roster/secrets
+  roster restore /backups/2026-01-31 --identity backup.identity --config operator.toml";
 /// What `roster rebuild --help` ends with.
 const REBUILD_HELP: &str = "\
 The projector must be running: it does the work. What was live is kept up to date for --rollback until --discard or
@@ -194,10 +195,31 @@ pub struct EraseArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
+    /// Make the two files that backups are encrypted with: the recipient, for the host that makes them, and the identity,
+    /// without which none can be read; keep that one elsewhere
+    #[command(
+        after_help = "Example: roster keys backup --recipient backup.recipient --identity backup.identity"
+    )]
+    Backup(BackupKeysArgs),
     /// Make a new key while everything runs: it is published at once, signs after the lead, and no token
     /// that was signed before is refused
     #[command(after_help = "Example: roster keys rotate --dir .roster/secrets")]
     Rotate(RotateArgs),
+    /// Take a key away that somebody else may have: no token that it has signed is good any more, and another key signs
+    #[command(
+        after_help = "Example: roster keys revoke kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k --dir .roster/secrets"
+    )]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// The key: `kid` in the header of its tokens, in /.well-known/jwks.json and in keys.json
+    #[arg(allow_hyphen_values = true)]
+    kid: String,
+    /// The folder of `roster init`; bring the changed files of its folders to their services
+    #[arg(long)]
+    dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -209,6 +231,16 @@ struct RotateArgs {
     /// Seconds until the new key signs
     #[arg(long, default_value_t = LEAD_DEFAULT_S)]
     lead_s: u64,
+}
+
+#[derive(Debug, Args)]
+struct BackupKeysArgs {
+    /// File to write the recipient to: what encrypts and signs
+    #[arg(long, value_name = "FILE")]
+    recipient: PathBuf,
+    /// File to write the identity to: what decrypts and verifies
+    #[arg(long, value_name = "FILE")]
+    identity: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -299,7 +331,11 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Init(args) => report(init::all(&args.dir, &args.services)),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
+        Command::Keys(KeysCommand::Backup(args)) => {
+            report(backup::crypt::generate(&args.recipient, &args.identity))
+        }
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
+        Command::Keys(KeysCommand::Revoke(args)) => report(keys::revoke(&args.dir, &args.kid)),
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),
             Err(error) => failed(&error.to_string()),

@@ -1,4 +1,4 @@
-//! `roster keys rotate`: another key for access tokens, while everything runs.
+//! `roster keys rotate` and `revoke`: another key for access tokens, while everything runs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use service_kit::ambient;
 use service_kit::keys::{replace_private, write_private};
 use service_kit::signing_keys::{
-    KEYS_FILE, KeySchedule, LEAD_MIN_S, ScheduledKey, SigningKey, private_key_file,
+    JWKS_MAX_AGE_S, KEYS_FILE, KeySchedule, LEAD_MIN_S, ScheduledKey, SigningKey, private_key_file,
 };
 
 use crate::cli::say;
@@ -26,6 +26,31 @@ pub fn run(dir: &Path, lead_s: u64) -> anyhow::Result<()> {
         let until = retire_at.map_or_else(String::new, |at| format!(", taken until {at}"));
         say(&format!("{} signs from {sign_from}{until}", key.kid));
     }
+    Ok(())
+}
+
+/// Takes a key away at once. Who holds a token that it has signed is asked for a refresh; who stole it has nothing.
+pub fn revoke(dir: &Path, kid: &str) -> anyhow::Result<()> {
+    let path = dir.join("operator").join(KEYS_FILE);
+    let mut schedule = KeySchedule::read(&path)?;
+    match schedule.revoke(kid, ambient::now()) {
+        None => {
+            let kids: Vec<&str> = schedule.keys.iter().map(|key| key.key.kid.as_str()).collect();
+            bail!("there is no key {kid}; there are {}", kids.join(", "));
+        }
+        Some(true) => replace_private(&path, &serde_json::to_vec_pretty(&schedule)?)?,
+        // The new one is in the file before the revoked one is out of it, as it replaces the file once.
+        Some(false) => schedule = add(dir, schedule, 0)?,
+    }
+    hand_out(dir)?;
+    let signing = schedule.signing(ambient::now()).context("no key signs")?;
+    say(&format!(
+        "{kid} is revoked, and {} signs. Bring {dir}/command-api and {dir}/query-api to their services now: each takes them \
+         within seconds. Other services refuse the key when they fetch the set again, at the first token of another key and \
+         after {JWKS_MAX_AGE_S} s at the latest",
+        signing.key.kid,
+        dir = dir.display()
+    ));
     Ok(())
 }
 

@@ -158,6 +158,12 @@ impl SecretKey {
         aws_lc_rs::constant_time::verify_slices_are_equal(&self.mac(parts), tag).is_ok()
     }
 
+    /// A key that was agreed on or unwrapped.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes, for a cipher.
     #[must_use]
     pub const fn expose(&self) -> &[u8; KEY_BYTES] {

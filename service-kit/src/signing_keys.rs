@@ -187,6 +187,28 @@ impl KeySchedule {
         self.keys.push(ScheduledKey { key, sign_from, retire_at: None });
     }
 
+    /// Takes a key away at once, with every token that it has signed. `false` when nothing can sign any more, and a key has
+    /// to be added; `None` when there is no such key.
+    pub fn revoke(&mut self, kid: &str, now: Timestamp) -> Option<bool> {
+        let signed = self.signing(now).is_some_and(|signing| signing.key.kid == kid);
+        let place = self.keys.iter().position(|known| known.key.kid == kid)?;
+        self.keys.remove(place);
+        if signed {
+            // One that is published and waits for its time begins early: whoever does not know it yet asks for it.
+            let next = self.keys.iter_mut().filter(|known| known.sign_from > now);
+            let next = next.min_by_key(|known| known.sign_from);
+            return Some(next.map(|next| next.sign_from = now).is_some());
+        }
+        if self.keys.iter().all(|known| known.retire_at.is_some()) {
+            // It was to follow the one that signs, which goes on instead.
+            let signing = self.keys.iter_mut().filter(|known| known.sign_from <= now);
+            if let Some(signing) = signing.max_by_key(|known| known.sign_from) {
+                signing.retire_at = None;
+            }
+        }
+        Some(true)
+    }
+
     /// The key that signs at that time: the one that began last.
     #[must_use]
     pub fn signing(&self, now: Timestamp) -> Option<&ScheduledKey> {
@@ -369,9 +391,56 @@ mod tests {
         assert_eq!(thumbprint(&public), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap()
+    }
+
+    /// One key that signs, and another that is to follow it at 1,600.
+    fn rotating() -> (KeySchedule, [PublicKey; 2]) {
+        let [one, two] = [[1; 32], [2; 32]].map(|key| PublicKey::ed25519(&key));
+        let mut schedule = KeySchedule::default();
+        schedule.rotate(one.clone(), at(0), 600);
+        schedule.rotate(two.clone(), at(1_000), 600);
+        (schedule, [one, two])
+    }
+
+    #[test]
+    fn the_key_that_follows_signs_at_once_when_the_one_that_signs_is_revoked() {
+        let (mut schedule, [one, two]) = rotating();
+        assert_eq!(schedule.revoke(&one.kid, at(1_100)), Some(true));
+        assert_eq!(schedule.signing(at(1_100)).unwrap().key, two);
+        assert_eq!(schedule.key_set(at(1_100)).keys, [two]);
+    }
+
+    #[test]
+    fn the_key_that_signs_goes_on_when_the_one_that_follows_is_revoked() {
+        let (mut schedule, [one, two]) = rotating();
+        assert_eq!(schedule.revoke(&two.kid, at(1_100)), Some(true));
+        assert_eq!(schedule.signing(at(100_000)).unwrap().key, one);
+        assert_eq!(schedule.key_set(at(100_000)).keys, [one]);
+    }
+
+    #[test]
+    fn a_key_that_signs_no_more_is_revoked_alone() {
+        let (mut schedule, [one, two]) = rotating();
+        assert_eq!(schedule.revoke(&one.kid, at(1_700)), Some(true));
+        assert_eq!(
+            schedule.keys,
+            [ScheduledKey { key: two, sign_from: at(1_600), retire_at: None }]
+        );
+    }
+
+    #[test]
+    fn without_the_only_key_another_one_is_needed() {
+        let mut schedule = KeySchedule::default();
+        let one = PublicKey::ed25519(&[1; 32]);
+        schedule.rotate(one.clone(), at(0), 600);
+        assert_eq!(schedule.revoke("nobody", at(1)), None);
+        assert_eq!(schedule.revoke(&one.kid, at(1)), Some(false));
+    }
+
     #[test]
     fn a_new_key_is_published_before_it_signs_and_an_old_one_taken_after_it_did() {
-        let at = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
         let [one, two, three] = [[1; 32], [2; 32], [3; 32]].map(|key| PublicKey::ed25519(&key));
         let mut schedule = KeySchedule::default();
         schedule.rotate(one.clone(), at(0), 600);

@@ -55,6 +55,34 @@ async fn a_rotation_refuses_no_token() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_is_good_for_nothing() {
+    let system = System::shared().await;
+    let login = async || system.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;
+    let before = login().await;
+    let revoke = ["keys", "revoke", &kid(&before), "--dir"];
+    let revoked = Command::new(binary()).args(revoke).arg(system.secrets_dir()).output().unwrap();
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+
+    wait_for("the token to be refused everywhere", || async {
+        let patch = serde_json::json!({});
+        let commands = system.commands().with_token(&before).patch("/api/v1/auth/me", &patch).await;
+        let queries = system.queries().with_token(&before).get("/api/v1/auth/me").await;
+        commands.status == 401 && queries.status == 401
+    })
+    .await;
+    // Another key signs, the same for both, and what it signs is taken.
+    let after = login().await;
+    assert_ne!(kid(&after), kid(&before));
+    system.queries().with_token(&after).get("/api/v1/auth/me").await.expect(200);
+    let [commands, queries] = published(&system).await;
+    assert_eq!((&commands, &queries), (&BTreeSet::from([kid(&after)]), &commands));
+    let file = format!("signing-{}.pem", kid(&before));
+    for folder in ["operator", "command-api"] {
+        assert!(!system.secrets_dir().join(folder).join(&file).exists(), "{folder}");
+    }
+}
+
+#[tokio::test]
 async fn a_broken_file_of_keys_changes_nothing_while_it_lasts() {
     let system = System::shared().await;
     let login = async || system.commands().login(ADMIN_EMAIL, ADMIN_PASSWORD).await;

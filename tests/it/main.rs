@@ -15,6 +15,7 @@ mod administrators;
 mod auditing;
 mod backing_up;
 mod backup_damage;
+mod backup_encryption;
 mod beside;
 mod canary;
 mod checking;

@@ -15,6 +15,7 @@ use service_kit::event_log::{EventLog, Followed, Limits};
 use service_kit::nats;
 use uuid::Uuid;
 
+use super::crypt::Recipient;
 use super::folder::Backup;
 use crate::reading::Reading;
 
@@ -126,7 +127,11 @@ impl Ends {
 }
 
 /// Reads what ended since the backup was taken, or since it was last asked, and writes it into the folder.
-pub async fn collect(settings: &Settings, backup: &Backup) -> anyhow::Result<Ends> {
+pub async fn collect(
+    settings: &Settings,
+    backup: &Backup,
+    recipient: Option<&Recipient>,
+) -> anyhow::Result<Ends> {
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
     let (users, sessions) = (log(subjects::USERS_STREAM), log(subjects::SESSIONS_STREAM));
@@ -138,7 +143,7 @@ pub async fn collect(settings: &Settings, backup: &Backup) -> anyhow::Result<End
             );
         }
     }
-    // Damaged ones are of no use; everything is in the log still.
+    // Damaged ones are of no use, and encrypted ones cannot be read here; everything is in the log still.
     let mut ends = Ends::read(backup).or_else(|_| Ends::of(backup))?;
     let until = ambient::now();
     let end = users.end().await?;
@@ -161,6 +166,6 @@ pub async fn collect(settings: &Settings, backup: &Backup) -> anyhow::Result<End
     ends.sessions_position = end;
     ends.until = Some(until);
     ends.users.retain(|_, ends| *ends != UserEnds::default());
-    backup.write_ends(&ends)?;
+    backup.write_ends(&ends, recipient)?;
     Ok(ends)
 }

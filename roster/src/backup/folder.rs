@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use events::{Position, Timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
@@ -15,20 +17,30 @@ use service_kit::keys::{SecretKey, replace_private};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::crypt::{Decrypting, Encrypting, Identity, Recipient, WrappedKey};
+
 /// Counts up when an older `roster` could not read what is written.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// What a backup has that is not encrypted: all that older ones know.
+const FORMAT_PLAIN: u32 = 1;
 /// What makes a folder a backup. It is written last.
 const MANIFEST_FILE: &str = "manifest.jsonl";
 /// What ended since, of `roster backup --ends`.
 const ENDS_FILE: &str = "ends.jsonl";
+/// What a signature is for.
+const MANIFEST: &str = "manifest";
+const ENDS: &str = "ends";
 /// Bytes read at once.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What a backup consists of.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or what is enough for it; see [`format_of`].
     pub format: u32,
+    /// The key that its files are encrypted with; `None` when they are plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<WrappedKey>,
     /// This backup.
     pub id: Uuid,
     /// Version of `roster`.
@@ -132,11 +144,32 @@ pub fn key_check(key: &SecretKey, backup: Uuid) -> String {
     key.derive("backup check v1").mac_hex(&[backup.as_bytes()])
 }
 
+/// The format of a backup.
+pub const fn format_of(encrypted: Option<&WrappedKey>) -> u32 {
+    if encrypted.is_some() { FORMAT } else { FORMAT_PLAIN }
+}
+
 /// A backup that is whole as far as its manifest says.
 pub struct Backup {
     dir: PathBuf,
     /// What it consists of.
     pub manifest: Manifest,
+    sealed: SealedText,
+    unlocked: Option<Unlocked>,
+}
+
+/// What reads an encrypted backup.
+struct Unlocked {
+    identity: Identity,
+    key: SecretKey,
+}
+
+/// What ended since, of an encrypted backup.
+#[derive(Serialize, Deserialize)]
+struct EncryptedEnds {
+    backup: Uuid,
+    key: WrappedKey,
+    content: String,
 }
 
 impl Backup {
@@ -149,14 +182,37 @@ impl Backup {
                 dir.display()
             );
         }
-        let manifest: Manifest = read_sealed(&path)?;
+        let sealed = read_sealed(&path)?;
+        let manifest: Manifest = sealed.parse(&path)?;
         if manifest.format > FORMAT {
             bail!(
                 "the backup was made by roster {}: take that version or a later one",
                 manifest.roster
             );
         }
-        Ok(Self { dir: dir.to_owned(), manifest })
+        Ok(Self { dir: dir.to_owned(), manifest, sealed, unlocked: None })
+    }
+
+    /// Makes sure that the backup is the operator's own, and lets it be read.
+    pub fn unlock(&mut self, identity: Identity) -> anyhow::Result<()> {
+        let Some(wrapped) = &self.manifest.encrypted else {
+            bail!("{} is not encrypted, so nothing shows who made it", self.dir.display());
+        };
+        if !self.sealed.is_signed_for(&identity, MANIFEST) {
+            bail!(
+                "{} was changed, or was not made by the recipient that belongs to this identity",
+                self.dir.display()
+            );
+        }
+        let key = identity.key(wrapped, self.manifest.id)?;
+        self.unlocked = Some(Unlocked { identity, key });
+        Ok(())
+    }
+
+    fn unlocked(&self) -> anyhow::Result<&Unlocked> {
+        self.unlocked.as_ref().with_context(|| {
+            format!("{} is encrypted: name the file with its --identity", self.dir.display())
+        })
     }
 
     /// Reads every file and compares it with its checksum.
@@ -165,7 +221,7 @@ impl Backup {
         let bar = bar(files().map(|file| file.bytes).sum(), "checking")?;
         for file in files() {
             let path = self.dir.join(&file.path);
-            let mut open = self.reader(file)?;
+            let mut open = self.stored(file)?;
             let mut sum = Sum::default();
             let mut piece = vec![0; PIECE_BYTES];
             loop {
@@ -189,8 +245,17 @@ impl Backup {
         Ok(())
     }
 
-    /// A file, to be read. Its path comes from the manifest, and must not lead out of the folder.
-    pub fn reader(&self, file: &FileCopy) -> anyhow::Result<File> {
+    /// What is in a file.
+    pub fn reader(&self, file: &FileCopy) -> anyhow::Result<Box<dyn Read + Send>> {
+        let stored = self.stored(file)?;
+        match self.manifest.encrypted {
+            None => Ok(Box::new(stored)),
+            Some(_) => Ok(Box::new(Decrypting::new(&self.unlocked()?.key, &file.path, stored)?)),
+        }
+    }
+
+    /// A file as it is stored. Its path comes from the manifest, and must not lead out of the folder.
+    fn stored(&self, file: &FileCopy) -> anyhow::Result<File> {
         let path = self.dir.join(within(&file.path)?);
         File::open(&path).with_context(|| unreadable(&path))
     }
@@ -198,12 +263,45 @@ impl Backup {
     /// What ended since the backup, if it was collected.
     pub fn ends<T: DeserializeOwned>(&self) -> anyhow::Result<Option<T>> {
         let path = self.dir.join(ENDS_FILE);
-        if path.exists() { read_sealed(&path).map(Some) } else { Ok(None) }
+        if !path.exists() {
+            return Ok(None);
+        }
+        let sealed = read_sealed(&path)?;
+        if self.manifest.encrypted.is_none() {
+            return sealed.parse(&path).map(Some);
+        }
+        let Unlocked { identity, .. } = self.unlocked()?;
+        let damaged = || damaged(&path);
+        let EncryptedEnds { backup, key, content } = sealed.parse(&path)?;
+        if backup != self.manifest.id || !sealed.is_signed_for(identity, ENDS) {
+            bail!("{} was changed, or is of another backup", path.display());
+        }
+        let content = STANDARD.decode(content).with_context(damaged)?;
+        let key = identity.key(&key, backup)?;
+        let content = Decrypting::new(&key, Path::new(ENDS_FILE), content.as_slice())?;
+        serde_json::from_reader(content).map(Some).with_context(damaged)
     }
 
-    /// Replaces what is known to have ended since, as a whole.
-    pub fn write_ends(&self, ends: &impl Serialize) -> anyhow::Result<()> {
-        write_sealed(&self.dir.join(ENDS_FILE), ends)
+    /// Replaces what is known to have ended since, as a whole; encrypted where the backup is.
+    pub fn write_ends(
+        &self,
+        ends: &impl Serialize,
+        recipient: Option<&Recipient>,
+    ) -> anyhow::Result<()> {
+        let (path, backup) = (self.dir.join(ENDS_FILE), self.manifest.id);
+        let Some(wrapped) = &self.manifest.encrypted else {
+            return write_sealed(&path, ends, None);
+        };
+        let recipient = recipient.filter(|recipient| recipient.is_of(wrapped));
+        let recipient = recipient.context(
+            "the backup is encrypted: name the file of the same recipient with --recipient",
+        )?;
+        let (key, wrapped) = recipient.new_key(backup)?;
+        let mut encrypting = Encrypting::new(&key, Path::new(ENDS_FILE))?;
+        let mut content = encrypting.add(&serde_json::to_vec(ends)?)?;
+        content.extend(encrypting.end()?);
+        let ends = EncryptedEnds { backup, key: wrapped, content: STANDARD.encode(content) };
+        write_sealed(&path, &ends, Some((recipient, ENDS)))
     }
 }
 
@@ -211,11 +309,12 @@ impl Backup {
 pub struct Unfinished {
     dir: PathBuf,
     partial: PathBuf,
+    key: Option<SecretKey>,
 }
 
 impl Unfinished {
     /// Makes the folder. What an earlier try left is gone.
-    pub fn begin(dir: &Path) -> anyhow::Result<Self> {
+    pub fn begin(dir: &Path, key: Option<SecretKey>) -> anyhow::Result<Self> {
         if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!("{} is not empty: name a folder that does not exist yet", dir.display());
         }
@@ -227,7 +326,7 @@ impl Unfinished {
             fs::remove_dir_all(&partial).with_context(cannot)?;
         }
         private_dir(&partial)?;
-        Ok(Self { dir: dir.to_owned(), partial })
+        Ok(Self { dir: dir.to_owned(), partial, key })
     }
 
     /// A file that is summed up while it is written.
@@ -242,12 +341,15 @@ impl Unfinished {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let cannot = || format!("cannot write {}", full.display());
         let file = options.open(&full).with_context(cannot)?;
-        Ok(Written { file, path: path.into(), sum: Sum::default() })
+        let path = PathBuf::from(path);
+        let encrypting = self.key.as_ref().map(|key| Encrypting::new(key, &path)).transpose()?;
+        Ok(Written { file, path, sum: Sum::default(), encrypting })
     }
 
     /// Writes the manifest and gives the folder its name.
-    pub fn end(self, manifest: &Manifest) -> anyhow::Result<()> {
-        write_sealed(&self.partial.join(MANIFEST_FILE), manifest)?;
+    pub fn end(self, manifest: &Manifest, recipient: Option<&Recipient>) -> anyhow::Result<()> {
+        let signer = recipient.map(|recipient| (recipient, MANIFEST));
+        write_sealed(&self.partial.join(MANIFEST_FILE), manifest, signer)?;
         File::open(&self.partial).and_then(|dir| dir.sync_all())?;
         let cannot = || format!("cannot rename {}", self.partial.display());
         fs::rename(&self.partial, &self.dir).with_context(cannot)?;
@@ -262,17 +364,32 @@ pub struct Written {
     file: File,
     path: PathBuf,
     sum: Sum,
+    encrypting: Option<Encrypting>,
 }
 
 impl Written {
     /// Writes on.
     pub fn add(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+        match &mut self.encrypting {
+            None => self.store(piece),
+            Some(encrypting) => {
+                let sealed = encrypting.add(piece)?;
+                self.store(&sealed)
+            }
+        }
+    }
+
+    fn store(&mut self, piece: &[u8]) -> anyhow::Result<()> {
         self.sum.add(piece);
         self.file.write_all(piece).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// It is whole, and on the disk.
-    pub fn end(self) -> anyhow::Result<FileCopy> {
+    pub fn end(mut self) -> anyhow::Result<FileCopy> {
+        if let Some(encrypting) = &mut self.encrypting {
+            let last = encrypting.end()?;
+            self.store(&last)?;
+        }
         self.file.sync_all().with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(FileCopy { path: self.path, bytes: self.sum.bytes, sha256: self.sum.hex() })
     }
@@ -298,23 +415,51 @@ impl Sum {
 #[derive(Serialize, Deserialize)]
 struct Seal {
     sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
 }
 
-/// Two lines: the checksum of the second one, and the second one.
-fn write_sealed(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+/// A text with its checksum, and with a signature where somebody signs.
+struct SealedText {
+    seal: Seal,
+    body: String,
+}
+
+impl SealedText {
+    fn parse<T: DeserializeOwned>(&self, path: &Path) -> anyhow::Result<T> {
+        serde_json::from_str(&self.body).with_context(|| damaged(path))
+    }
+
+    fn is_signed_for(&self, identity: &Identity, what: &str) -> bool {
+        let signature = self.seal.signature.as_deref();
+        signature.is_some_and(|signature| identity.verifies(what, &self.body, signature))
+    }
+}
+
+/// Two lines: checksum and signature of the second one, and the second one.
+fn write_sealed(
+    path: &Path,
+    value: &impl Serialize,
+    signer: Option<(&Recipient, &str)>,
+) -> anyhow::Result<()> {
     let body = serde_json::to_string(value)?;
-    let text = format!("{}\n{body}\n", json!(Seal { sha256: sum(&body) }));
+    let signature = signer.map(|(recipient, what)| recipient.sign(what, &body));
+    let text = format!("{}\n{body}\n", json!(Seal { sha256: sum(&body), signature }));
     Ok(replace_private(path, text.as_bytes())?)
 }
 
-fn read_sealed<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+fn read_sealed(path: &Path) -> anyhow::Result<SealedText> {
     let text = fs::read_to_string(path).with_context(|| unreadable(path))?;
     let read = || {
         let (seal, body) = text.strip_suffix('\n')?.split_once('\n')?;
-        let Seal { sha256 } = serde_json::from_str(seal).ok()?;
-        if sha256 == sum(body) { serde_json::from_str(body).ok() } else { None }
+        let seal: Seal = serde_json::from_str(seal).ok()?;
+        (seal.sha256 == sum(body)).then(|| SealedText { seal, body: body.to_owned() })
     };
-    read().with_context(|| format!("{} is damaged", path.display()))
+    read().with_context(|| damaged(path))
+}
+
+fn damaged(path: &Path) -> String {
+    format!("{} is damaged", path.display())
 }
 
 fn sum(text: &str) -> String {
@@ -352,7 +497,8 @@ mod tests {
     fn crafted(dir: &Path, path: &str) -> Backup {
         let file = FileCopy { path: path.into(), bytes: 0, sha256: sum("") };
         let manifest = Manifest {
-            format: FORMAT,
+            format: FORMAT_PLAIN,
+            encrypted: None,
             id: Uuid::nil(),
             roster: String::new(),
             nats_server: String::new(),
@@ -362,7 +508,7 @@ mod tests {
             files: vec![file],
             subscribers: Vec::new(),
         };
-        write_sealed(&dir.join(MANIFEST_FILE), &manifest).unwrap();
+        write_sealed(&dir.join(MANIFEST_FILE), &manifest, None).unwrap();
         Backup::open(dir).unwrap()
     }
 

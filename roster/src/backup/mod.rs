@@ -4,6 +4,7 @@
 //! after the other, what is derived before what it is derived from: first the feed, then the sessions, then the
 //! users. So the feed never tells what the log does not hold, and no session is without its user.
 
+pub mod crypt;
 pub mod ends;
 pub mod folder;
 pub mod keys;
@@ -16,7 +17,7 @@ use events::subjects;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use service_kit::ambient;
-use service_kit::config::Settings;
+use service_kit::config::{Deployment, Settings};
 use service_kit::event_log::{EventLog, Limits, Unpacker};
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::nats;
@@ -24,7 +25,8 @@ use tokio::time::Instant;
 
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{BackupArgs, progress, say};
-use folder::{Backup, FORMAT, Manifest, StreamCopy, SubscriberCopy, Unfinished, key_check};
+use crypt::{Identity, Recipient};
+use folder::{Backup, Manifest, StreamCopy, SubscriberCopy, Unfinished, format_of, key_check};
 
 /// In the order in which they are copied.
 const STREAMS: [&str; 3] = [FEED_STREAM, subjects::SESSIONS_STREAM, subjects::USERS_STREAM];
@@ -32,13 +34,20 @@ const STREAMS: [&str; 3] = [FEED_STREAM, subjects::SESSIONS_STREAM, subjects::US
 /// Makes a backup, or looks at one, or brings what ended since up to date.
 pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCode> {
     if args.check {
-        let backup = Backup::open(&args.dir)?;
+        let mut backup = Backup::open(&args.dir)?;
         backup.check()?;
-        return report(&backup, ends::Ends::read(&backup)?.until, args.json);
+        if let Some(file) = &args.identity {
+            backup.unlock(Identity::read(file)?)?;
+        }
+        // Without the identity only the checksums can be looked at.
+        let is_readable = backup.manifest.encrypted.is_none() || args.identity.is_some();
+        let until = if is_readable { ends::Ends::read(&backup)?.until } else { None };
+        return report(&backup, until, args.json);
     }
+    let recipient = args.recipient.as_deref().map(Recipient::read).transpose()?;
     if args.ends {
         let backup = Backup::open(&args.dir)?;
-        let ends = ends::collect(&settings, &backup).await?;
+        let ends = ends::collect(&settings, &backup, recipient.as_ref()).await?;
         let deleted = ends.users.values().filter(|ends| ends.deleted).count();
         let users = ends.users.values().filter(|ends| ends.takes()).count();
         let (until, sessions) = (ends.until, ends.sessions.len());
@@ -54,37 +63,62 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if recipient.is_none() && !args.plain && settings.deployment == Deployment::Production {
+        bail!(
+            "a backup holds keys and personal data: name the --recipient that it is encrypted to (`roster keys backup` \
+             makes one), or take --plain and encrypt it yourself"
+        );
+    }
     let client = nats::connect(&settings.nats, "operator").await?;
     let backing_up = async {
-        let code = whole(&settings, &args).await?;
+        let code = whole(&settings, &args, recipient.as_ref()).await?;
         Ok(Ended { code, result: json!({ "id": Backup::open(&args.dir)?.manifest.id }) })
     };
     audit::over(&settings, &client, Operation::Backup, json!({}), backing_up).await
 }
 
 /// A new one.
-async fn whole(settings: &Settings, args: &BackupArgs) -> anyhow::Result<ExitCode> {
+async fn whole(
+    settings: &Settings,
+    args: &BackupArgs,
+    recipient: Option<&Recipient>,
+) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    make(settings, args).await?;
+    make(settings, args, recipient).await?;
     let backup = Backup::open(&args.dir)?;
     let bytes: u64 = backup.manifest.streams.iter().map(|stream| stream.file.bytes).sum();
     let seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "shown to people")]
     let rate = bytes as f64 / 1e6 / seconds;
+    let care = match recipient {
+        Some(_) => "It is encrypted:",
+        None => "The folder holds keys and personal data: encrypt it, and",
+    };
     progress(&format!(
-        "{bytes} bytes in {seconds:.1} s ({rate:.1} MB/s). The folder holds keys and personal data: encrypt it, and \
-         keep it no longer than docs/erasure.md says. Run `roster backup {} --ends` every few minutes",
+        "{bytes} bytes in {seconds:.1} s ({rate:.1} MB/s). {care} keep it no longer than docs/erasure.md says. Run \
+         `roster backup {} --ends` every few minutes",
         args.dir.display()
     ));
     report(&backup, None, args.json)
 }
 
-async fn make(settings: &Settings, args: &BackupArgs) -> anyhow::Result<()> {
+async fn make(
+    settings: &Settings,
+    args: &BackupArgs,
+    recipient: Option<&Recipient>,
+) -> anyhow::Result<()> {
     let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
-    let folder = Unfinished::begin(&args.dir)?;
     let id = ambient::new_uuid();
+    let (secret, encrypted) = match recipient {
+        None => (None, None),
+        Some(recipient) => {
+            let (secret, wrapped) = recipient.new_key(id)?;
+            (Some(secret), Some(wrapped))
+        }
+    };
+    let folder = Unfinished::begin(&args.dir, secret)?;
     let files = keys::copy(settings, &folder)?;
     // Before the feed is: what they acknowledge meanwhile is told them again, and nothing is missed.
     let subscribers = log(FEED_STREAM).subscribers().await?;
@@ -99,8 +133,9 @@ async fn make(settings: &Settings, args: &BackupArgs) -> anyhow::Result<()> {
         streams.push(copied.with_context(|| format!("cannot copy {name}"))?);
         bar.finish_and_clear();
     }
-    folder.end(&Manifest {
-        format: FORMAT,
+    let manifest = Manifest {
+        format: format_of(encrypted.as_ref()),
+        encrypted,
         id,
         roster: env!("CARGO_PKG_VERSION").to_owned(),
         nats_server: client.server_info().version,
@@ -109,7 +144,8 @@ async fn make(settings: &Settings, args: &BackupArgs) -> anyhow::Result<()> {
         streams,
         files,
         subscribers: subscribers.into_iter().map(SubscriberCopy::from).collect(),
-    })
+    };
+    folder.end(&manifest, recipient)
 }
 
 async fn copy(
@@ -160,12 +196,13 @@ fn report(
             })
             .collect();
         let found = json!({
-            "id": id, "roster": roster, "taken_at": taken_at, "ends_until": ends_until, "streams": streams,
+            "id": id, "encrypted": backup.manifest.encrypted.is_some(), "roster": roster, "taken_at": taken_at, "ends_until": ends_until, "streams": streams,
         });
         say(&found.to_string());
         return Ok(ExitCode::SUCCESS);
     }
-    say(&format!("backup {id}, taken at {taken_at}, is whole"));
+    let how = if backup.manifest.encrypted.is_some() { "encrypted" } else { "not encrypted" };
+    say(&format!("backup {id}, taken at {taken_at}, is whole and {how}"));
     for StreamCopy { name, first, last, messages, file, .. } in streams {
         let bytes = file.bytes;
         say(&format!("{name}  {messages} messages, positions {first} to {last}  {bytes} bytes"));

@@ -17,6 +17,15 @@ pub struct BackupArgs {
     /// Only compare the files of the backup with their checksums; needs no system
     #[arg(long)]
     pub check: bool,
+    /// Encrypt it to the recipient in this file, which `roster keys backup` makes, and sign it
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub recipient: Option<PathBuf>,
+    /// Do not encrypt it, also in production
+    #[arg(long, conflicts_with = "recipient")]
+    pub plain: bool,
+    /// With --check: make sure that it was made by the recipient that belongs to the identity in this file
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub identity: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,
@@ -57,6 +66,12 @@ pub struct RestoreArgs {
     /// Only write the keys of the backup into this folder, which must not exist yet, as `roster init` would
     #[arg(long, value_name = "FOLDER")]
     pub keys: Option<PathBuf>,
+    /// Decrypt it with the identity in this file, and make sure that its own recipient made it
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Take a backup that is not encrypted, also in production
+    #[arg(long, conflicts_with = "identity")]
+    pub plain: bool,
     /// Let sessions live on that were alive in the backup, but for those that are known to have ended since
     #[arg(long)]
     pub keep_sessions: bool,

@@ -19,7 +19,7 @@ use events::{Position, subjects};
 use indicatif::ProgressBar;
 use serde_json::json;
 use service_kit::ambient;
-use service_kit::config::Settings;
+use service_kit::config::{Deployment, Settings};
 use service_kit::event_log::{
     Beginning, EventLog, Limits, NewSubscriber, StreamSpec, Unpacker, beginning, feed_stream,
     sessions_stream, users_stream,
@@ -27,6 +27,7 @@ use service_kit::event_log::{
 use service_kit::nats;
 
 use crate::audit::{Audit, Operation};
+use crate::backup::crypt::Identity;
 use crate::backup::ends::Ends;
 use crate::backup::folder::{Backup, StreamCopy, bar};
 use crate::backup::keys;
@@ -39,7 +40,15 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Restores. Nothing is changed before the backup is known to be whole and the system to be empty.
 pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let backup = Backup::open(&args.dir)?;
+    let mut backup = Backup::open(&args.dir)?;
+    match &args.identity {
+        Some(file) => backup.unlock(Identity::read(file)?)?,
+        None if settings.deployment == Deployment::Production && !args.plain => bail!(
+            "name the --identity that the backup was made for: without it nothing shows who made it. Take --plain for one \
+             that is not encrypted and that nobody else could have changed"
+        ),
+        None => {}
+    }
     backup.check()?;
     if let Some(root) = &args.keys {
         keys::restore(&backup, root)?;
