@@ -448,6 +448,7 @@ impl Environment {
             ("ROSTER_FEED_BYTES_MAX", (64_u64 << 20).to_string()),
             ("ROSTER_FEED_SNAPSHOTS_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_AUDIT_BYTES_MAX", (2_u64 << 20).to_string()),
+            ("ROSTER_SECURITY_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_LOG_REPLICAS", self.replicas.to_string()),
             // All clients of a test come from one address.
             ("ROSTER_THROTTLE_ENABLED", "false".to_owned()),

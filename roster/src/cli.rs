@@ -17,15 +17,16 @@ use service_kit::telemetry;
 
 use crate::{
     admin, asyncapi, audit, backup, beside, dev, erase, health, init, keys, lag, log, openapi,
-    parked, preflight, provision, rebuild, replay, restore, services, subscribers, user, users,
-    verify,
+    parked, preflight, provision, rebuild, replay, restore, security, services, subscribers, user,
+    users, verify,
 };
 
 use crate::preflight::Process;
 
 pub use operator::{
     AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
-    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, UserShowArgs, UsersCommand, VerifyArgs,
+    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SecurityAction, SecurityArgs,
+    UserShowArgs, UsersCommand, VerifyArgs,
 };
 pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
 use setup::DEV_HELP;
@@ -76,6 +77,9 @@ enum Command {
     Replay(ReplayArgs),
     /// What operators changed: who, when and how it ended. Needs the operator's credentials
     Audit(AuditArgs),
+    /// Who tried to get in: logins, limits, changes of passwords and roles, calls of administrators. Needs the
+    /// operator's credentials
+    Security(SecurityArgs),
     /// Mails that could not be sent and events that cannot be read: look, try again, give up. Needs the operator's
     /// credentials
     Parked(ParkedArgs),
@@ -251,6 +255,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Audit(args) => {
             with_settings(args.config.config.clone(), |settings| audit::run(settings, args))
+        }
+        Command::Security(args) => {
+            with_settings(args.config.config.clone(), |settings| security::run(settings, args))
         }
         Command::Verify(args) => {
             with_settings(args.config.config.clone(), |settings| verify::run(settings, args))

@@ -21,6 +21,7 @@ mod reading;
 mod rebuild;
 mod replay;
 mod restore;
+mod security;
 mod services;
 mod stack;
 mod subscribers;

@@ -10,9 +10,9 @@ use serde_json::json;
 use service_kit::config::{Settings, secret_in};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
-    mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, sessions_stream,
-    snapshots_stream, throttle_closed_stream, throttle_counts_stream, throttle_stream,
-    users_stream,
+    mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, security_stream,
+    sessions_stream, snapshots_stream, throttle_closed_stream, throttle_counts_stream,
+    throttle_stream, users_stream,
 };
 use service_kit::metrics::Metrics;
 use service_kit::nats;
@@ -105,7 +105,7 @@ async fn work(
 }
 
 /// Every stream as the settings want it.
-fn streams(settings: &Settings) -> [StreamSpec; 9] {
+fn streams(settings: &Settings) -> [StreamSpec; 10] {
     [
         operations_stream(&settings.log, &settings.audit),
         users_stream(&settings.log),
@@ -114,6 +114,7 @@ fn streams(settings: &Settings) -> [StreamSpec; 9] {
         throttle_stream(&settings.log),
         throttle_closed_stream(&settings.log),
         throttle_counts_stream(&settings.log),
+        security_stream(&settings.log, &settings.security),
         feed_stream(&settings.log, &settings.feed),
         snapshots_stream(&settings.log, &settings.feed),
     ]

@@ -48,6 +48,7 @@ mod rebuilding;
 mod recovery;
 mod registering;
 mod replaying;
+mod security_record;
 mod sessions;
 mod subscribing;
 mod throttling;

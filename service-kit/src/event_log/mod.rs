@@ -55,8 +55,9 @@ pub use provision::{
     OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, StreamSpec,
     THROTTLE_CLOSED_STREAM, THROTTLE_CLOSED_SUBJECT_PREFIX, THROTTLE_COUNTS_STREAM,
     THROTTLE_COUNTS_SUBJECT_PREFIX, THROTTLE_RECORD_LIFE, THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX,
-    feed_stream, mails_stream, operations_stream, sessions_stream, snapshots_stream,
-    throttle_closed_stream, throttle_counts_stream, throttle_stream, users_stream,
+    feed_stream, mails_stream, operations_stream, security_stream, sessions_stream,
+    snapshots_stream, throttle_closed_stream, throttle_counts_stream, throttle_stream,
+    users_stream,
 };
 pub use read::{ReadError, Stored};
 pub use repack::{Damaged, Unpacker, beginning};
