@@ -16,17 +16,17 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    admin, asyncapi, audit, backup, beside, dev, erase, health, init, keys, lag, log, openapi,
-    parked, preflight, provision, rebuild, replay, restore, security, services, subscribers, user,
-    users, verify,
+    admin, asyncapi, audit, backup, beside, dev, doctor, erase, health, init, keys, lag, log,
+    openapi, parked, preflight, provision, rebuild, replay, restore, security, services,
+    subscribers, user, users, verify,
 };
 
 use crate::preflight::Process;
 
 pub use operator::{
-    AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
-    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SecurityAction, SecurityArgs,
-    UserShowArgs, UsersCommand, VerifyArgs,
+    AdminAction, AdminArgs, AuditAction, AuditArgs, DoctorArgs, EventsAction, EventsArgs,
+    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SecurityAction,
+    SecurityArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
 pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
 use setup::DEV_HELP;
@@ -108,6 +108,11 @@ enum Command {
         after_help = "Example: roster check-config --service command-api --config command-api.toml"
     )]
     CheckConfig(CheckConfigArgs),
+    /// Look whether servers, clocks, disks, secrets, streams and indexes are as they must be, and say what to do about
+    /// each that is not. Changes nothing. Needs the operator's credentials and the database. Exit code 1 when
+    /// something is wrong or could not be looked at; warnings leave it at 0
+    #[command(after_help = "Example: roster doctor --json")]
+    Doctor(DoctorArgs),
     /// Look at the log: follow it, show one event, count. Needs the operator's credentials
     Events(EventsArgs),
     /// How far views, feed, reactor and subscribers are behind the log. Needs the operator's credentials. Exit code
@@ -292,6 +297,10 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Events(args) => {
             with_settings(args.config.config.clone(), |settings| log::run(settings, args))
+        }
+        // What another command would refuse to start with is what this one is asked for.
+        Command::Doctor(args) => {
+            with_checked(None, args.config.config.clone(), |settings| doctor::run(settings, args))
         }
         Command::Lag(args) => {
             with_settings(args.config.config.clone(), |settings| lag::run(settings, args))

@@ -7,6 +7,7 @@ mod backup;
 mod beside;
 mod cli;
 mod dev;
+mod doctor;
 mod erase;
 mod health;
 mod init;

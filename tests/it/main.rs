@@ -22,6 +22,7 @@ mod concealing;
 mod contract;
 mod damage;
 mod dev;
+mod doctor;
 mod erasing;
 mod failures;
 mod feeding;

@@ -304,6 +304,16 @@ pub struct ProvisionArgs {
     pub(super) config: ConfigArgs,
 }
 
+/// Arguments of `roster doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
 /// Arguments of `roster lag`.
 #[derive(Debug, Args)]
 pub struct LagArgs {

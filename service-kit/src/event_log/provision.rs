@@ -15,7 +15,7 @@ use crate::config::{Audit, Feed, Log, Security, Sessions};
 use crate::security::{SECURITY_STREAM, SECURITY_STREAM_SUBJECTS};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
-const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
+pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 /// The command that makes what Roster itself needs.
 pub(super) const MADE_BY_ROSTER: &str = "roster provision";
 /// "stream not found".
