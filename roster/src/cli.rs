@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use events::UserId;
 use service_kit::config::Settings;
+use service_kit::nats::ConnectError;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
@@ -312,7 +313,9 @@ pub fn run(cli: Cli) -> ExitCode {
             })
         }
         Command::CheckConfig(args) => check_config(&args),
-        Command::Init(args) => report(init::all(&args.dir, &args.services)),
+        Command::Init(args) => report(init::all(&args.dir, &args.services).map(|made| {
+            made.iter().for_each(|line| say(line));
+        })),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
@@ -381,13 +384,24 @@ where
         return failed(&error);
     }
     telemetry::warn_insecure(&warnings);
+    let nats_url = settings.nats.url.clone();
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {
             Ok(code) => code,
-            Err(error) => failed(&format!("{error:#}")),
+            Err(error) => failed(&with_hint(&error, &nats_url)),
         },
         Err(error) => failed(&error.to_string()),
     }
+}
+
+/// An error in words; where NATS was not reached, where that was, and where settings come from.
+fn with_hint(error: &anyhow::Error, nats_url: &str) -> String {
+    let text = format!("{error:#}");
+    if error.chain().any(|cause| cause.is::<ConnectError>()) {
+        let hint = "settings come from --config FILE or ROSTER_CONFIG";
+        return format!("{text}\nroster: nats.url is {nats_url}; {hint}");
+    }
+    text
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -27,6 +27,7 @@ mod erasing;
 mod failures;
 mod feeding;
 mod feeding_operator;
+mod first_steps;
 mod foreign;
 mod going_back;
 mod hard_values;

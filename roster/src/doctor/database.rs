@@ -37,7 +37,8 @@ pub async fn look(settings: &Settings, views: &Views, report: &mut Report) {
         }
     };
     if let Ok(time) = hello.get_datetime("localTime")
-        && let Some(time) = Timestamp::from_unix_seconds(time.timestamp_millis().div_euclid(1_000))
+        && let Ok(time) = time.try_to_rfc3339_string()
+        && let Ok(time) = Timestamp::try_from(time)
     {
         compare_clocks(report, "MongoDB", (before, now()), time);
     }
