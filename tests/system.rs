@@ -1,5 +1,7 @@
 //! A whole Roster: own processes for each service on real servers.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -141,7 +143,9 @@ impl System {
         let path = |name: &str| dir.path().join(name);
         init(dir.path());
         for role in Role::ALL {
-            std::fs::write(path(&creds_file(role)), creds(role)).unwrap();
+            let file = path(&creds_file(role));
+            std::fs::write(&file, creds(role)).unwrap();
+            std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         }
         let replicas = if matches!(servers, Servers::Cluster(_)) { 3 } else { 1 };
         let environment =
@@ -448,6 +452,7 @@ impl Environment {
             ("ROSTER_FEED_BYTES_MAX", (64_u64 << 20).to_string()),
             ("ROSTER_FEED_SNAPSHOTS_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_AUDIT_BYTES_MAX", (2_u64 << 20).to_string()),
+            ("ROSTER_SECURITY_BYTES_MAX", (8_u64 << 20).to_string()),
             ("ROSTER_LOG_REPLICAS", self.replicas.to_string()),
             // All clients of a test come from one address.
             ("ROSTER_THROTTLE_ENABLED", "false".to_owned()),

@@ -5,6 +5,7 @@ pub(crate) mod administrators;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use events::feed::FEED_STREAM;
 use events::{SessionSeed, subjects};
 use service_kit::access::Access;
@@ -21,6 +22,9 @@ use service_kit::links::{LINK_KEY_PURPOSE, Links};
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
+use service_kit::security::{
+    Observed, SECURITY_KEY_PURPOSE, SecurityRecorder, SecurityStreamError, observe,
+};
 use service_kit::signing_keys::KeyRing;
 use service_kit::tokens::TokenIssuer;
 use service_kit::verification::{Accepted, Verification, VerificationError};
@@ -37,6 +41,8 @@ pub use administrators::{Made, NewAdministrator};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";
+/// What the routes of calls about other users begin with.
+const ADMINISTRATIVE_ROUTES: &str = "/api/v1/users";
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,9 @@ pub enum StartError {
     /// The event log is not as it must be.
     #[error(transparent)]
     Log(#[from] ProvisionError),
+    /// The stream of security records is not as it must be.
+    #[error(transparent)]
+    Security(#[from] SecurityStreamError),
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
@@ -71,6 +80,7 @@ pub struct App {
     keys: KeyRing,
     readiness: Readiness,
     tasks: TaskTracker,
+    recorder: SecurityRecorder,
 }
 
 impl App {
@@ -125,6 +135,8 @@ impl App {
             closed: open(throttle_closed_stream(&settings.log)).await?,
             counts: open(throttle_counts_stream(&settings.log)).await?,
         };
+        let address_key = Some(application_key.derive(SECURITY_KEY_PURPOSE));
+        let recorder = SecurityRecorder::open(&client, address_key, settings, metrics).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
         let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
@@ -138,7 +150,14 @@ impl App {
             }
         });
         let tasks = TaskTracker::new();
-        let logs = Logs { users: users_log, sessions: sessions_log, mails, buckets, feed };
+        let logs = Logs {
+            users: users_log,
+            sessions: sessions_log,
+            mails,
+            buckets,
+            feed,
+            recorder: recorder.clone(),
+        };
         let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
@@ -147,9 +166,15 @@ impl App {
             views_wait: Duration::from_millis(settings.views.command_wait_ms),
             issuer: TokenIssuer::new(keys.clone(), settings.tokens.clone()),
             verifier: verification.verifier(),
-            trusted_proxies,
+            trusted_proxies: trusted_proxies.clone(),
         });
-        Ok(Self { users, router, keys, readiness, tasks })
+        let observed = Observed {
+            recorder: recorder.clone(),
+            trusted_proxies,
+            administrative: ADMINISTRATIVE_ROUTES,
+        };
+        let router = router.layer(from_fn_with_state(observed, observe));
+        Ok(Self { users, router, keys, readiness, tasks, recorder })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -172,6 +197,7 @@ impl App {
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.recorder.finish().await;
     }
 
     /// Imports lines of newline-delimited JSON, as the operator; `first` is the number of the first one.
@@ -201,6 +227,8 @@ pub(crate) struct Logs {
     pub(crate) buckets: Buckets,
     /// Only its room is looked at, if it may be.
     pub(crate) feed: Option<EventLog>,
+    /// Not a log of commands: who tried to get in.
+    pub(crate) recorder: SecurityRecorder,
 }
 
 /// Puts the commands together.
@@ -216,7 +244,8 @@ pub(crate) fn users(
         NatsThrottle::new(logs.buckets, application_key, &settings.throttle).watched(metrics);
     let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
     let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), application_key)
-        .map_err(StartError::Crypto)?;
+        .map_err(StartError::Crypto)?
+        .recorded(logs.recorder.clone());
     let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
         .map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
@@ -226,6 +255,7 @@ pub(crate) fn users(
         throttle: Arc::new(throttle),
         desk: Arc::new(NatsMailDesk::new(logs.mails, orders)),
         hasher: Arc::new(hasher),
+        recorder: logs.recorder,
         rules: PasswordRules {
             length_min: settings.passwords.length_min,
             strength_min: settings.passwords.strength_min,

@@ -9,6 +9,7 @@ use service_kit::event_log::{
 };
 use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
 use service_kit::metrics::Metrics;
+use service_kit::security::SecurityRecorder;
 use service_kit::verification::VerificationError;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +57,7 @@ impl Restorer {
                 counts: log(THROTTLE_COUNTS_STREAM),
             },
             feed: None,
+            recorder: SecurityRecorder::off(),
         };
         let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());
         Ok(Self { users: users(settings, &key, access, logs, &metrics, tasks)? })

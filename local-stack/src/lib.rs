@@ -50,6 +50,6 @@ pub use guard::{GUARD_GRACE_SECONDS, KILL_MAX_SECONDS, STOP_GRACE_SECONDS};
 pub use mongod::{MONGOD_START_MAX_SECONDS, Mongod, MongodOptions, REPLICA_SET};
 pub use nats::{NATS_START_MAX_SECONDS, NatsOptions, NatsServer};
 pub use obtain::{Binaries, Progress, Sources};
-pub use ports::free_port;
+pub use ports::{free_port, keep_port, last_port};
 pub use program::{Program, Version};
 pub use wheel::{CACHE_LOCK_MAX_SECONDS, DOWNLOAD_MAX_SECONDS};

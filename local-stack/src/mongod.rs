@@ -66,11 +66,12 @@ impl Mongod {
     }
 
     pub(crate) fn start_at(executable: &Path, options: MongodOptions) -> Result<Self, ServerError> {
+        let last = options.data_dir.path().with_extension("port");
         let mut mongod = Self {
             server: Server::prepare(Program::Mongod, executable, options.data_dir)?,
             port: 0,
         };
-        mongod.port = with_port(Program::Mongod, options.port, |port| mongod.launch(port))?;
+        mongod.port = with_port(Program::Mongod, options.port, &last, |port| mongod.launch(port))?;
         Ok(mongod)
     }
 

@@ -62,6 +62,7 @@ impl NatsServer {
 
     pub(crate) fn start_at(executable: &Path, options: NatsOptions) -> Result<Self, ServerError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let last = options.data_dir.path().with_extension("port");
         let mut nats = Self {
             server: Server::prepare(Program::NatsServer, executable, options.data_dir)?,
             port: 0,
@@ -73,7 +74,7 @@ impl NatsServer {
             ),
             config: options.config,
         };
-        nats.port = with_port(Program::NatsServer, options.port, |port| nats.launch(port))?;
+        nats.port = with_port(Program::NatsServer, options.port, &last, |port| nats.launch(port))?;
         Ok(nats)
     }
 

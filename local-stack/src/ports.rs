@@ -1,9 +1,11 @@
 //! Free ports of the loopback interface.
 
 use std::collections::hash_map::RandomState;
+use std::fs;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 
 /// The first port that is ever chosen.
 ///
@@ -39,6 +41,18 @@ pub fn free_port() -> io::Result<u16> {
         })
 }
 
+/// The port that a file keeps, if it is free now: whoever knew it finds what listens there again.
+#[must_use]
+pub fn last_port(file: &Path) -> Option<u16> {
+    let port = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    (port > 0 && is_free(port)).then_some(port)
+}
+
+/// Keeps a port for [`last_port`]. A port that could not be kept is another one the next time, and nothing else.
+pub fn keep_port(file: &Path, port: u16) {
+    let _ = fs::write(file, port.to_string());
+}
+
 /// Whether a server could listen on the port now.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
@@ -52,6 +66,18 @@ mod tests {
     fn a_free_port_lies_below_those_of_outgoing_connections() {
         let port = free_port().unwrap();
         assert!((PORT_FIRST..PORT_FIRST + PORT_COUNT).contains(&port));
+    }
+
+    #[test]
+    fn the_last_port_is_taken_again_while_it_is_free() {
+        let dir = crate::testing::temp_dir();
+        let file = dir.path().join("nats.port");
+        assert_eq!(last_port(&file), None, "there was none");
+        let port = free_port().unwrap();
+        keep_port(&file, port);
+        assert_eq!(last_port(&file), Some(port));
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_eq!(last_port(&file), None, "somebody has it");
     }
 
     #[test]

@@ -190,16 +190,33 @@ impl Server {
     }
 }
 
-/// Calls `start` with the given port, or with free ports until one is not lost to another
-/// process between its choice and its use.
+/// Calls `start` with the given port; or with that of the last time, which clients may still know, and then with
+/// free ports until one is not lost to another process between its choice and its use. What it was is kept in the
+/// file `last`.
 pub(crate) fn with_port(
     program: Program,
     port: Option<u16>,
+    last: &Path,
     mut start: impl FnMut(u16) -> Result<(), ServerError>,
 ) -> Result<u16, ServerError> {
     if let Some(port) = port {
         return start(port).map(|()| port);
     }
+    if let Some(port) = ports::last_port(last) {
+        match start(port) {
+            Err(ServerError::PortInUse { .. }) => {}
+            outcome => return outcome.map(|()| port),
+        }
+    }
+    let port = with_free_port(program, start)?;
+    ports::keep_port(last, port);
+    Ok(port)
+}
+
+fn with_free_port(
+    program: Program,
+    mut start: impl FnMut(u16) -> Result<(), ServerError>,
+) -> Result<u16, ServerError> {
     let none_free = ServerError::NoFreePort { program, tries: PORT_TRIES_MAX };
     for _ in 0..PORT_TRIES_MAX {
         let Ok(port) = ports::free_port() else {
@@ -238,8 +255,9 @@ mod tests {
 
     #[test]
     fn a_lost_port_is_replaced_by_another() {
-        let mut tried = Vec::new();
-        let port = with_port(Program::Mongod, None, |port| {
+        let (mut tried, folder) = (Vec::new(), temp_dir());
+        let last = folder.path().join("mongod.port");
+        let port = with_port(Program::Mongod, None, &last, |port| {
             tried.push(port);
             if tried.len() < 3 {
                 return Err(ServerError::PortInUse { program: Program::Mongod, port });
@@ -249,12 +267,15 @@ mod tests {
         .unwrap();
         assert_eq!(tried.len(), 3);
         assert_eq!(tried.last(), Some(&port));
+        let again = with_port(Program::Mongod, None, &last, |_| Ok(())).unwrap();
+        assert_eq!(again, port, "whoever knew the port finds the server again");
     }
 
     #[test]
     fn losing_ports_has_an_end() {
-        let mut tries = 0;
-        let error = with_port(Program::Mongod, None, |port| {
+        let (mut tries, folder) = (0, temp_dir());
+        let last = folder.path().join("mongod.port");
+        let error = with_port(Program::Mongod, None, &last, |port| {
             tries += 1;
             Err(ServerError::PortInUse { program: Program::Mongod, port })
         })

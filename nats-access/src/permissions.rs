@@ -154,6 +154,13 @@ const TABLE: &[Permission] = &[
     row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.INFO.KV_THROTTLE_COUNTS", "refuses to run on a bucket that is configured wrongly"),
     row(&[CommandApi, Mailer], Publish, "$JS.API.STREAM.MSG.GET.KV_THROTTLE_COUNTS", "reads them from the leader"),
 
+    // The security record. Both APIs add to it; none of them reads it.
+    row(&[CommandApi, QueryApi], Publish, "security.user.*.*", "records who tried to get in, and who called"),
+    row(&[CommandApi, QueryApi], Publish, "security.anonymous.*", "the same of nobody in particular"),
+    row(&[CommandApi, QueryApi, Eraser], Publish, "$JS.API.STREAM.INFO.SECURITY", "refuses to run on a stream that is configured wrongly"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.GET.SECURITY", "finds what is to be erased"),
+    row(&[Eraser], Publish, "$JS.API.STREAM.MSG.DELETE.SECURITY", "erases the records of a deleted user"),
+
     // Always under a name in the subject, which the server holds the payload to. The other subject,
     // without one, takes a name out of the payload: it could make the mailer's consumer anew (tried).
     row(&[Projector], Publish, "$JS.API.CONSUMER.CREATE.USERS.>", "makes an ordered consumer under a name of its own"),
@@ -251,13 +258,15 @@ mod tests {
                     "STREAM.UPDATE",
                     "DELETE.USERS",
                     "DELETE.KV_THROTTLE",
+                    "DELETE.SECURITY",
                     "PURGE",
                     "RESTORE",
                     "STREAM.SNAPSHOT",
                 ] {
                     let own_consumer = subject == "$JS.API.CONSUMER.DELETE.USERS.>";
-                    let erasure =
-                        role == Eraser && subject.starts_with("$JS.API.STREAM.MSG.DELETE.USER");
+                    let erasure = role == Eraser
+                        && (subject.starts_with("$JS.API.STREAM.MSG.DELETE.USER")
+                            || subject == "$JS.API.STREAM.MSG.DELETE.SECURITY");
                     assert!(
                         own_consumer || erasure || !subject.contains(forbidden),
                         "{role}: {subject}"
@@ -282,7 +291,23 @@ mod tests {
         };
         assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "SESSIONS")), (0, 0));
         assert_eq!((of(Eraser, "lk."), of(Eraser, "mail"), of(Eraser, "MAILS")), (0, 0, 0));
-        assert_eq!(of(Eraser, "MSG.DELETE"), 4);
+        assert_eq!(of(Eraser, "MSG.DELETE"), 5);
+    }
+
+    #[test]
+    fn no_service_reads_the_security_record_except_the_one_that_erases() {
+        for role in Role::ALL.into_iter().filter(|role| *role != Operator) {
+            let reads: Vec<_> = role
+                .subjects(Publish)
+                .into_iter()
+                .filter(|subject| subject.contains("SECURITY") && !subject.contains("STREAM.INFO"))
+                .collect();
+            let erases = ["$JS.API.STREAM.MSG.GET.SECURITY", "$JS.API.STREAM.MSG.DELETE.SECURITY"];
+            let may: &[&str] = if role == Eraser { &erases } else { &[] };
+            assert_eq!(reads, may, "{role}");
+            let writes = role.subjects(Publish).iter().any(|s| s.starts_with("security."));
+            assert_eq!(writes, matches!(role, CommandApi | QueryApi), "{role}");
+        }
     }
 
     #[test]

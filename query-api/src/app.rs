@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use events::subjects;
 use service_kit::config::Settings;
 use service_kit::health::Readiness;
+use service_kit::http::TrustedProxies;
 use service_kit::keys::{CURSOR_KEY_FILE, SecretKey};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
+use service_kit::security::{Observed, SecurityRecorder, SecurityStreamError, observe};
 use service_kit::signing_keys::KeyRing;
 use service_kit::verification::{Accepted, Verification, VerificationError};
 use service_kit::views_position::ViewsPosition;
@@ -21,6 +24,8 @@ use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "query-api";
+/// What the routes of calls about other users begin with.
+const ADMINISTRATIVE_ROUTES: &str = "/api/v1/users";
 
 /// The service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,12 @@ pub enum StartError {
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
+    /// The stream of security records is not as it must be.
+    #[error(transparent)]
+    Security(#[from] SecurityStreamError),
+    /// The networks of trusted proxies are not valid.
+    #[error("http.trusted_proxies: {0}")]
+    TrustedProxies(String),
     /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Views(String),
@@ -48,6 +59,7 @@ pub struct App {
     keys: KeyRing,
     readiness: Readiness,
     reader: Reader,
+    recorder: SecurityRecorder,
 }
 
 impl App {
@@ -64,6 +76,9 @@ impl App {
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
         let keys = KeyRing::follow(secrets, false, &stop)?;
         let client = nats::connect(&settings.nats, SERVICE).await?;
+        let recorder = SecurityRecorder::open(&client, None, settings, metrics).await?;
+        let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
+            .map_err(StartError::TrustedProxies)?;
         let subject = subjects::USER_VIEWS_POSITION;
         let position = ViewsPosition::follow(&client, subject, stop.clone())
             .await
@@ -102,7 +117,13 @@ impl App {
             cursor_key: cursor_key.derive("list cursor v2"),
             query_wait: Duration::from_millis(settings.views.query_wait_ms),
         });
-        Ok(Self { router, keys, readiness, reader })
+        let observed = Observed {
+            recorder: recorder.clone(),
+            trusted_proxies,
+            administrative: ADMINISTRATIVE_ROUTES,
+        };
+        let router = router.layer(from_fn_with_state(observed, observe));
+        Ok(Self { router, keys, readiness, reader, recorder })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -124,5 +145,6 @@ impl App {
     /// Waits until no operation on the database is under way any more.
     pub async fn finished(&self) {
         self.reader.finished().await;
+        self.recorder.finish().await;
     }
 }

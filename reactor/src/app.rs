@@ -7,8 +7,8 @@ use events::{Event, Fact, Position, Snapshot, Timestamp, UserFact, feed, subject
 use service_kit::config::{self, Settings};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, Outcome, ProvisionError, StreamSpec, Task, erasures,
-    feed_stream, mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream,
-    snapshots_stream, throttle_counts_stream, users_stream,
+    feed_stream, mailer_events, mailer_notices, mailer_orders, mails_stream, security_stream,
+    sessions_stream, snapshots_stream, throttle_counts_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
@@ -17,7 +17,8 @@ use service_kit::mail_orders::MailOrders;
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::sealing::SealingError;
-use service_kit::trace::{Scope, TraceContext, Tracer};
+use service_kit::security::SECURITY_STREAM;
+use service_kit::trace::{Requester, Scope, TraceContext, Tracer};
 use service_kit::watch::Watch;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -127,6 +128,7 @@ impl App {
             sessions: sessions.watched(metrics),
             feed: open(erasing.clone(), &feed_stream(log, &settings.feed)).await?,
             snapshots,
+            security: open(erasing.clone(), &security_stream(log, &settings.security)).await?,
             causes: erasures(),
             second_look: Duration::from_secs(settings.erasure.second_look_s),
             metrics: metrics.erasures([
@@ -134,6 +136,7 @@ impl App {
                 subjects::SESSIONS_STREAM,
                 feed::FEED_STREAM,
                 feed::SNAPSHOTS_STREAM,
+                SECURITY_STREAM,
             ]),
             turns: Semaphore::new(ERASED_AT_ONCE_MAX),
             waiting: Mutex::default(),
@@ -254,7 +257,8 @@ impl Work {
         let recorded = self.tracer.event(subjects::USERS_STREAM, kind, position, cause);
         let placed = match event.correlation_id.clone() {
             Some(request_id) => {
-                let scope = Scope { request_id, context: recorded.context().cloned() };
+                let context = recorded.context().cloned();
+                let scope = Scope { request_id, context, requester: Requester::default() };
                 scope.cover(self.place(event, position)).await
             }
             None => self.place(event, position).await,

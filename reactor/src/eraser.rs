@@ -18,6 +18,7 @@ use service_kit::event_log::{
     Append, ConsumerSpec, EVENT_TYPE_HEADER, EventLog, Outcome, ReadError, Task, Write,
 };
 use service_kit::metrics::ErasureMetrics;
+use service_kit::security::records_of;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -41,6 +42,7 @@ pub(crate) struct Eraser {
     pub sessions: EventLog,
     pub feed: EventLog,
     pub snapshots: EventLog,
+    pub security: EventLog,
     /// The consumer of what leads to erasures.
     pub causes: ConsumerSpec,
     /// How long after a deletion its user is looked for once more.
@@ -172,6 +174,9 @@ impl Eraser {
         }
         self.all_sessions(user, sweep).await?;
         self.undelivered(user, sweep).await?;
+        // Nothing leans on a record, and nobody reads on from the last one.
+        let records = records_of(user);
+        self.before(&self.security, &records, Position(u64::MAX), sweep).await?;
         // Until the feed has told of the deletion its writer may still tell of what was before.
         let told = self.feed.last(&feed::deletion_of(user)).await?;
         if let Some(told) = &told {

@@ -3,6 +3,7 @@
 use events::{CommandId, Event, Position, Snapshot, UserId, feed, subjects};
 use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, ReadError, Stored};
 use service_kit::mail_orders::{Mail, MailOrders};
+use service_kit::security::{SECURITY_STREAM, records_of};
 use uuid::Uuid;
 
 /// What the log says of a user.
@@ -45,6 +46,7 @@ pub struct Streams {
     mails: EventLog,
     feed: EventLog,
     snapshots: EventLog,
+    security: EventLog,
     orders: MailOrders,
 }
 
@@ -57,6 +59,7 @@ impl Streams {
             mails: open(subjects::MAILS_STREAM),
             feed: open(feed::FEED_STREAM),
             snapshots: open(feed::SNAPSHOTS_STREAM),
+            security: open(SECURITY_STREAM),
             orders,
         }
     }
@@ -118,6 +121,8 @@ impl Streams {
             |found: &Stored| found.header(EVENT_TYPE_HEADER).as_deref() == Some(feed::DELETED);
         let what = "a state or an event that waits for a subscriber";
         self.find(&self.snapshots, &snapshots, what, is_deletion, &mut left).await?;
+        let records = records_of(user);
+        self.find(&self.security, &records, "a security record", |_| false, &mut left).await?;
         self.find_mails(user, &mut left).await?;
         Ok(left)
     }
@@ -175,7 +180,7 @@ impl Streams {
     }
 
     fn name(&self, log: &EventLog) -> &'static str {
-        [subjects::SESSIONS_STREAM, feed::FEED_STREAM, feed::SNAPSHOTS_STREAM]
+        [subjects::SESSIONS_STREAM, feed::FEED_STREAM, feed::SNAPSHOTS_STREAM, SECURITY_STREAM]
             .into_iter()
             .find(|name| *name == log.stream())
             .unwrap_or(subjects::USERS_STREAM)

@@ -4,9 +4,12 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use async_nats::Client;
 use command_api::{App, Made, NewAdministrator};
-use serde_json::json;
+use events::{ROLE_ADMIN, subjects};
+use serde_json::{Value, json};
 use service_kit::config::Settings;
+use service_kit::event_log::{EventLog, Limits};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,17 @@ pub async fn run(settings: Settings, args: AdminArgs) -> anyhow::Result<ExitCode
     // Who it is stands in the result by id: an address is somebody's.
     let arguments = json!({ "promote": promote, "with_password": password.is_some() });
     audit::over(&settings, &client, Operation::AdminCreate, arguments, making).await
+}
+
+/// How many administrators there are, as the log has them.
+///
+/// # Errors
+/// The log cannot be read.
+pub async fn count(settings: &Settings, client: &Client) -> anyhow::Result<usize> {
+    let log = EventLog::new(client.clone(), subjects::USERS_STREAM, Limits::of(settings));
+    let Some(record) = log.last(&subjects::role_holders(ROLE_ADMIN)).await? else { return Ok(0) };
+    let record: Value = serde_json::from_slice(&record.payload).context("who is administrator")?;
+    Ok(record.get("holders").and_then(serde_json::Value::as_array).map_or(0, Vec::len))
 }
 
 /// The first line of standard input.

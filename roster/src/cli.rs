@@ -12,20 +12,22 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use events::UserId;
 use service_kit::config::Settings;
+use service_kit::nats::ConnectError;
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    admin, asyncapi, audit, backup, beside, dev, erase, health, init, keys, lag, log, openapi,
-    parked, preflight, provision, rebuild, replay, restore, services, subscribers, user, users,
-    verify,
+    admin, asyncapi, audit, backup, beside, dev, doctor, erase, health, init, keys, lag, log,
+    openapi, parked, preflight, provision, rebuild, replay, restore, security, services,
+    subscribers, user, users, verify,
 };
 
 use crate::preflight::Process;
 
 pub use operator::{
-    AdminAction, AdminArgs, AuditAction, AuditArgs, EventsAction, EventsArgs, ImportArgs, LagArgs,
-    ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, UserShowArgs, UsersCommand, VerifyArgs,
+    AdminAction, AdminArgs, AuditAction, AuditArgs, DoctorArgs, EventsAction, EventsArgs,
+    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SecurityAction,
+    SecurityArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
 pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
 use setup::DEV_HELP;
@@ -76,6 +78,9 @@ enum Command {
     Replay(ReplayArgs),
     /// What operators changed: who, when and how it ended. Needs the operator's credentials
     Audit(AuditArgs),
+    /// Who tried to get in: logins, limits, changes of passwords and roles, calls of administrators. Needs the
+    /// operator's credentials
+    Security(SecurityArgs),
     /// Mails that could not be sent and events that cannot be read: look, try again, give up. Needs the operator's
     /// credentials
     Parked(ParkedArgs),
@@ -104,6 +109,11 @@ enum Command {
         after_help = "Example: roster check-config --service command-api --config command-api.toml"
     )]
     CheckConfig(CheckConfigArgs),
+    /// Look whether servers, clocks, disks, secrets, streams and indexes are as they must be, and say what to do about
+    /// each that is not. Changes nothing. Needs the operator's credentials and the database. Exit code 1 when
+    /// something is wrong or could not be looked at; warnings leave it at 0
+    #[command(after_help = "Example: roster doctor --json")]
+    Doctor(DoctorArgs),
     /// Look at the log: follow it, show one event, count. Needs the operator's credentials
     Events(EventsArgs),
     /// How far views, feed, reactor and subscribers are behind the log. Needs the operator's credentials. Exit code
@@ -284,6 +294,9 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Audit(args) => {
             with_settings(args.config.config.clone(), |settings| audit::run(settings, args))
         }
+        Command::Security(args) => {
+            with_settings(args.config.config.clone(), |settings| security::run(settings, args))
+        }
         Command::Verify(args) => {
             with_settings(args.config.config.clone(), |settings| verify::run(settings, args))
         }
@@ -318,6 +331,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Events(args) => {
             with_settings(args.config.config.clone(), |settings| log::run(settings, args))
         }
+        // What another command would refuse to start with is what this one is asked for.
+        Command::Doctor(args) => {
+            with_checked(None, args.config.config.clone(), |settings| doctor::run(settings, args))
+        }
         Command::Lag(args) => {
             with_settings(args.config.config.clone(), |settings| lag::run(settings, args))
         }
@@ -328,7 +345,9 @@ pub fn run(cli: Cli) -> ExitCode {
             })
         }
         Command::CheckConfig(args) => check_config(&args),
-        Command::Init(args) => report(init::all(&args.dir, &args.services)),
+        Command::Init(args) => report(init::all(&args.dir, &args.services).map(|made| {
+            made.iter().for_each(|line| say(line));
+        })),
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
         Command::Keys(KeysCommand::Backup(args)) => {
@@ -401,13 +420,24 @@ where
         return failed(&error);
     }
     telemetry::warn_insecure(&warnings);
+    let nats_url = settings.nats.url.clone();
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {
             Ok(code) => code,
-            Err(error) => failed(&format!("{error:#}")),
+            Err(error) => failed(&with_hint(&error, &nats_url)),
         },
         Err(error) => failed(&error.to_string()),
     }
+}
+
+/// An error in words; where NATS was not reached, where that was, and where settings come from.
+fn with_hint(error: &anyhow::Error, nats_url: &str) -> String {
+    let text = format!("{error:#}");
+    if error.chain().any(|cause| cause.is::<ConnectError>()) {
+        let hint = "settings come from --config FILE or ROSTER_CONFIG";
+        return format!("{text}\nroster: nats.url is {nats_url}; {hint}");
+    }
+    text
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -71,7 +71,8 @@ pub fn settings(examined: Examined<Settings>, args: &DevArgs) -> Result<Settings
     settings.deployment = Deployment::Development;
     settings.http.listen = args.listen.unwrap_or(settings.http.listen);
     if !given.contains("http.private_listen") {
-        settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let last = local_stack::last_port(&args.data_dir.join(PRIVATE_PORT));
+        settings.http.private_listen = SocketAddr::from(([127, 0, 0, 1], last.unwrap_or(0)));
     }
     if !given.contains("tokens.issuer") {
         // Only known when it listens.
@@ -162,6 +163,9 @@ struct Dev<'a> {
     stop: &'a CancellationToken,
 }
 
+/// File with the port of the private listener, for the next time.
+const PRIVATE_PORT: &str = "private.port";
+
 /// Where Roster listens.
 struct Place {
     listeners: Listeners,
@@ -192,6 +196,8 @@ impl Dev<'_> {
             given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
 
         let place = Place::bind(&settings).await?;
+        let port = place.listeners.private_addr()?.port();
+        local_stack::keep_port(&args.data_dir.join(PRIVATE_PORT), port);
         if settings.tokens.issuer.is_empty() {
             settings.tokens.issuer.clone_from(&place.url);
         }

@@ -32,8 +32,9 @@ use crate::{beside, keys};
 const CREDS_FILE: &str = "nats.creds";
 
 /// Everything for a system whose servers run elsewhere. Again, it leaves keys as they are and brings what is made
-/// of them to what this version needs.
-pub fn all(dir: &Path, services: &[ServiceNames]) -> anyhow::Result<()> {
+/// of them to what this version needs. Says, line by line, what each folder is for.
+pub fn all(dir: &Path, services: &[ServiceNames]) -> anyhow::Result<Vec<String>> {
+    let is_new = !dir.join("operator").join(APPLICATION_KEY_FILE).exists();
     keys(dir)?;
     let trust = Trust::load_or_create(&dir.join("operator").join("nats"))?;
     for (role, folder, file) in [
@@ -57,7 +58,29 @@ pub fn all(dir: &Path, services: &[ServiceNames]) -> anyhow::Result<()> {
     let servers = dir.join("nats");
     private_dir(&servers)?;
     replace_private(&servers.join("auth.conf"), trust.server_config()?.as_bytes())?;
-    Ok(())
+    Ok(told(dir, services, is_new))
+}
+
+/// What there is now, and whom it is for.
+fn told(dir: &Path, services: &[ServiceNames], is_new: bool) -> Vec<String> {
+    let folder = |name: &str, what: &str| format!("{}  {what}", dir.join(name).display());
+    let mut lines = vec![
+        match is_new {
+            true => {
+                "made new keys; back the folder up: without it nobody can log in again".to_owned()
+            }
+            false => "the keys stay; credentials are what this version needs".to_owned(),
+        },
+        folder("operator", "for the operator's commands alone: all keys, and those of NATS"),
+    ];
+    for service in ["command-api", "query-api", "projector", "reactor"] {
+        lines.push(folder(service, &format!("for {service}: set secrets.dir to it")));
+    }
+    for names in services {
+        lines.push(folder(&names.service(), "for this service"));
+    }
+    lines.push(folder("nats/auth.conf", "for nats-server, which includes it"));
+    lines
 }
 
 /// The application's keys; those that are there stay.

@@ -10,16 +10,21 @@ use serde_json::json;
 use service_kit::config::{Settings, secret_in};
 use service_kit::event_log::{
     ConsumerSpec, EventLog, Limits, ProvisionError, StreamSpec, erasures, feed_stream,
-    mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, sessions_stream,
-    snapshots_stream, throttle_closed_stream, throttle_counts_stream, throttle_stream,
-    users_stream,
+    mailer_events, mailer_notices, mailer_orders, mails_stream, operations_stream, security_stream,
+    sessions_stream, snapshots_stream, throttle_closed_stream, throttle_counts_stream,
+    throttle_stream, users_stream,
 };
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{ProvisionArgs, say};
+
+/// What `provision` says where nobody can administer.
+const NO_ADMINISTRATOR: &str = "there is no administrator yet: set ROSTER_ADMIN_EMAIL and \
+    ROSTER_ADMIN_PASSWORD and run this again";
 
 /// The administrator that the environment asks for.
 #[derive(Clone)]
@@ -100,12 +105,17 @@ async fn work(
             done.push("the first administrator is there");
         }
         stop.cancel();
+    } else {
+        let client = nats::connect(&settings.nats, "operator").await?;
+        if admin::count(settings, &client).await? == 0 {
+            done.push(NO_ADMINISTRATOR);
+        }
     }
     Ok(done)
 }
 
 /// Every stream as the settings want it.
-fn streams(settings: &Settings) -> [StreamSpec; 9] {
+fn streams(settings: &Settings) -> [StreamSpec; 10] {
     [
         operations_stream(&settings.log, &settings.audit),
         users_stream(&settings.log),
@@ -114,6 +124,7 @@ fn streams(settings: &Settings) -> [StreamSpec; 9] {
         throttle_stream(&settings.log),
         throttle_closed_stream(&settings.log),
         throttle_counts_stream(&settings.log),
+        security_stream(&settings.log, &settings.security),
         feed_stream(&settings.log, &settings.feed),
         snapshots_stream(&settings.log, &settings.feed),
     ]
@@ -152,24 +163,35 @@ async fn stream(settings: &Settings, client: &Client, spec: &StreamSpec) -> anyh
     log.provision(spec).await.with_context(|| format!("cannot provision {}", spec.name()))
 }
 
+/// The names of the streams.
+pub fn names(settings: &Settings) -> Vec<String> {
+    streams(settings).iter().map(|spec| spec.name().to_owned()).collect()
+}
+
 /// What differs in a stream, or in a consumer of it.
-struct Differing {
+pub struct Differing {
     stream: String,
     consumer: Option<String>,
     faults: Vec<String>,
 }
 
 impl Differing {
-    fn name(&self) -> String {
+    /// The stream, and the consumer where it is one.
+    pub fn name(&self) -> String {
         match &self.consumer {
             Some(consumer) => format!("{} {consumer}", self.stream),
             None => self.stream.clone(),
         }
     }
+
+    /// Every difference, in words.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
 }
 
 /// Looks at everything that [`log`] makes.
-async fn differing(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Differing>> {
+pub async fn differing(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Differing>> {
     let mut found = Vec::new();
     for spec in streams(settings) {
         let log = EventLog::new(client.clone(), spec.name(), Limits::of(settings));

@@ -1,20 +1,65 @@
-//! Reading a stream from one position to another, for commands that look and change nothing.
+//! Reading a stream from one position to another, or on and on, for commands that look and change nothing.
 //!
 //! The server drops a reader that pauses for too long, as one does that waits for a database. Then it begins
 //! again behind what it has.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use events::Position;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use service_kit::event_log::{EventLog, FollowError, Followed, Start};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use crate::cli::progress;
 
 /// How often in a row it begins again without having got anything.
 const TRIES_MAX: u32 = 5;
 /// How long a message may take to come. One that was erased under way never does.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
+/// How often in a row following begins again without having got anything.
+const FOLLOW_TRIES_MAX: u32 = 60;
+/// Pause before following begins again.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// Follows what comes after a position until `show` answers `false`: nobody reads any more.
+///
+/// # Errors
+/// The stream cannot be read, and trying again for a minute did not help.
+pub async fn follow(
+    log: &EventLog,
+    filters: &[impl AsRef<str>],
+    mut behind: Position,
+    show: impl Fn(&Followed) -> bool,
+) -> anyhow::Result<ExitCode> {
+    let filters: Vec<&str> = filters.iter().map(AsRef::as_ref).collect();
+    let mut tries = 0;
+    loop {
+        let mut messages = match log.follow(&filters, Start::Behind(behind)).await {
+            Ok(following) => following.messages,
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        };
+        while let Some(message) = messages.next().await {
+            match message {
+                Ok(event) => {
+                    (behind, tries) = (event.position, 0);
+                    if !show(&event) {
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                }
+                Err(error) if tries < FOLLOW_TRIES_MAX => {
+                    tries += 1;
+                    progress(&format!("{error}; going on behind {behind}"));
+                    sleep(FOLLOW_PAUSE).await;
+                }
+                Err(error) => bail!(error),
+            }
+        }
+    }
+}
 
 /// The messages on some filters up to a position, in order.
 pub struct Reading {

@@ -63,6 +63,8 @@ section! {
         feed: Feed,
         /// What operators did.
         audit: Audit,
+        /// Who tried to get in.
+        security: Security,
         /// The database of the views.
         mongodb: MongoDb,
         /// Keys.
@@ -162,6 +164,19 @@ section! {
         bytes_max: u64,
         /// How long it is kept, in seconds.
         kept_s: u64,
+    }
+}
+section! {
+    /// `[security]`
+    Security {
+        /// Bound of the stream of security records.
+        bytes_max: u64,
+        /// How long they are kept, in seconds.
+        kept_s: u64,
+        /// Records that may wait to be stored.
+        queue_max: usize,
+        /// Records a minute that anonymous clients can cause in one process.
+        anonymous_per_minute_max: u32,
     }
 }
 section! {

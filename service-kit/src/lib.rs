@@ -26,6 +26,7 @@ pub mod remote_keys;
 pub mod revocations;
 pub mod running;
 pub mod sealing;
+pub mod security;
 pub mod signing_keys;
 pub mod telemetry;
 pub mod tokens;

@@ -25,16 +25,21 @@ impl Listeners {
     /// `described` describes.
     ///
     /// # Errors
-    /// [`ServeError`] names the address.
+    /// [`ServeError`] names the address and the setting.
     pub async fn bind(
         settings: &Http,
         described: Option<&'static str>,
     ) -> Result<Self, ServeError> {
         let public = match described {
-            Some(document) => Some((bind(settings.listen).await?, document)),
+            Some(document) => {
+                let listening = bind(settings.listen).await;
+                Some((listening.map_err(|error| error.set_by("http.listen"))?, document))
+            }
             None => None,
         };
-        Ok(Self { public, private: bind(settings.private_listen).await? })
+        let listening = bind(settings.private_listen).await;
+        let private = listening.map_err(|error| error.set_by("http.private_listen"))?;
+        Ok(Self { public, private })
     }
 
     /// Address of the public listener.

@@ -19,6 +19,7 @@ use crate::config::Tokens;
 use crate::problem::{Code, Problem};
 use crate::revocations::Revocations;
 use crate::signing_keys::{KeyRing, SigningKey};
+use crate::trace;
 
 pub use callers::{
     Administrator, Authenticated, HasRole, NamedRole, Presented, UserWriter, bearer, lacking,
@@ -207,7 +208,11 @@ impl TokenVerifier {
             Found::Unknown => self.keys.ask_for(&kid).await,
             known @ (Found::Key(_) | Found::Outdated) => known,
         };
-        self.living(self.signed(token, key)?)
+        let caller = self.living(self.signed(token, key)?)?;
+        if let Some(scope) = trace::current() {
+            scope.requester.is(caller.user, caller.session);
+        }
+        Ok(caller)
     }
 
     /// Checks a token for itself: signature, claims, end. For those who want to end a session that may

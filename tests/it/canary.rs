@@ -32,7 +32,7 @@ pub async fn messages(system: &System) -> Vec<(String, Vec<u8>)> {
     let context = jetstream::new(system.operator().await);
     let mut found = Vec::new();
     let names: Vec<String> = context.stream_names().map(Result::unwrap).collect().await;
-    assert_eq!(names.len(), 7, "{names:?}");
+    assert_eq!(names.len(), 10, "{names:?}");
     for name in names {
         let mut stream = context.get_stream(&name).await.unwrap();
         let state = stream.info().await.unwrap().state.clone();

@@ -104,6 +104,11 @@ async fn a_deleted_user_is_gone_from_the_streams_the_views_and_the_files_of_the_
 
     // Looking finds what is there.
     system.subscriber("somebody", &["--from", "snapshot"]).await;
+    // Records are stored beside requests, a moment later.
+    wait_for("the security records", || async {
+        streams_with(&gone.agent, &log_files(&system)).contains(&"SECURITY".to_owned())
+    })
+    .await;
     let before = log_files(&system);
     let everywhere = ["USERS", "USER_EVENTS", "USER_SNAPSHOTS"];
     for canary in [&gone.email, &gone.renamed, &gone.metadata] {
@@ -111,7 +116,11 @@ async fn a_deleted_user_is_gone_from_the_streams_the_views_and_the_files_of_the_
     }
     assert_eq!(streams_with(&gone.name, &before), ["USERS", "USER_EVENTS"], "the name from before");
     let from_where = streams_with(&gone.agent, &before);
-    assert_eq!(from_where, ["SESSIONS", "USER_EVENTS"], "where the user logged in from");
+    assert_eq!(
+        from_where,
+        ["SECURITY", "SESSIONS", "USER_EVENTS"],
+        "where the user logged in from"
+    );
 
     // Until the projector is there the feed does not tell of the deletion, and may tell of what was before.
     system.kill_projector();

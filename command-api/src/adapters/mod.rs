@@ -2,6 +2,7 @@
 
 mod hashing;
 mod mail_desk;
+mod recorded;
 mod sealing;
 mod session_log;
 mod throttle;

@@ -13,9 +13,10 @@ use service_kit::commands::{
 };
 use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
 use service_kit::keys::SecretKey;
+use service_kit::security::SecurityRecorder;
 use std::collections::BTreeSet;
 
-use super::CredentialSealer;
+use super::{CredentialSealer, recorded};
 use crate::domain::Admins;
 use crate::ports::{Change, ClaimChange, CredentialChange, PasswordHash, UserLog};
 
@@ -48,6 +49,7 @@ pub struct NatsUserLog {
     feed: Option<EventLog>,
     sealer: CredentialSealer,
     claim_key: SecretKey,
+    recorder: SecurityRecorder,
 }
 
 impl NatsUserLog {
@@ -63,7 +65,13 @@ impl NatsUserLog {
             sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
                 .map_err(|error| error.to_string())?,
             claim_key: email_claim_key(application_key),
+            recorder: SecurityRecorder::off(),
         })
+    }
+
+    /// The same, with what it stores in the security record.
+    pub fn recorded(self, recorder: SecurityRecorder) -> Self {
+        Self { recorder, ..self }
     }
 
     fn claim_subject(&self, email: &EmailAddress) -> String {
@@ -275,10 +283,14 @@ impl UserLog for NatsUserLog {
         if change.can_wait() && !self.has_headroom() {
             return Appended::Full;
         }
-        match self.append_of(change) {
+        let appended = match self.append_of(change) {
             Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
+        };
+        if let Appended::Stored(_) = appended {
+            recorded::records(change).for_each(|event| self.recorder.record(event));
         }
+        appended
     }
 
     async fn append_all(&self, changes: &[Change]) -> Appended {

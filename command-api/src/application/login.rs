@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use events::{EmailAddress, Status, UserId};
 use service_kit::ambient;
 use service_kit::mail_orders::Mail;
+use service_kit::security::{Kind, Outcome, SecurityEvent};
 use tokio::time::Instant;
 
 use super::sessions::Proved;
@@ -26,6 +27,7 @@ impl Users {
         let granted = self
             .to_the_end(|users| async move {
                 let (Some(email), Some(password)) = (email, password) else {
+                    users.record(refused("malformed"));
                     return Err(CommandError::InvalidCredentials);
                 };
                 let proved = users.attempt_login(&email, password, device.ip).await?;
@@ -80,13 +82,24 @@ impl Users {
         let credential = self.log().credential(id).await?;
         let verified = self.parts.hasher.verify(client, password.clone(), credential.value).await?;
         let proved = Proved::by_secret(cutoff, state.value);
-        let Some(user) = proved.user() else { return Err(CommandError::InvalidCredentials) };
+        let Some(user) = proved.user() else {
+            self.record(refused("unknown-address").with_address(email.clone()));
+            return Err(CommandError::InvalidCredentials);
+        };
         // Whether a session starts is decided where it does; here a refusal counts as a wrong password does.
         let welcome = user.status == Status::Active && holder == Some(user.id);
         if !verified.matches || !welcome {
+            // The answer is the same for all of them; the record is not.
+            let why = match (user.status, holder == Some(user.id)) {
+                (Status::Disabled, _) => "user-disabled",
+                (Status::Active, false) => "unknown-address",
+                (Status::Active, true) => "wrong-password",
+            };
+            self.record(refused(why).about(user.id));
             return Err(CommandError::InvalidCredentials);
         }
         if !self.parts.session_rules.admits(user) {
+            self.record(refused("email-not-verified").about(user.id));
             // Where a registration tells nothing, a login with the password that was just registered must not
             // tell that the address was free.
             let concealed = self.parts.discretion.conceal_existing;
@@ -103,4 +116,8 @@ impl Users {
         }
         Ok(proved)
     }
+}
+
+fn refused(why: &'static str) -> SecurityEvent {
+    SecurityEvent::new(Kind::Login, Outcome::Refused).because(why)
 }

@@ -24,6 +24,7 @@ use service_kit::commands::{
 };
 use service_kit::links::Links;
 use service_kit::mail_orders::Mail;
+use service_kit::security::{Kind, Outcome, SecurityEvent, SecurityRecorder};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -31,7 +32,7 @@ use crate::domain::{
     Broken, Candidate, Password, PasswordContext, PasswordRules, Rejection, SessionRules,
 };
 use crate::ports::throttle::{
-    Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched,
+    Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched, Whose,
 };
 use crate::ports::{
     HashClient, HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
@@ -55,6 +56,8 @@ pub struct Parts {
     pub throttle: Arc<dyn Throttle>,
     /// Passwords.
     pub hasher: Arc<dyn PasswordHasher>,
+    /// Who tried to get in.
+    pub recorder: SecurityRecorder,
     /// What a new password must fulfil.
     pub rules: PasswordRules,
     /// How long sessions live.
@@ -220,7 +223,10 @@ impl Users {
         let throttle = &self.parts.throttle;
         let ticket = match throttle.begin(watched, ambient::now()).await? {
             Admission::Go(ticket) => ticket,
-            Admission::Refused(refusal) => return Err(CommandError::TooMany(refusal)),
+            Admission::Refused(refusal) => {
+                self.record_limited(refusal, watched.iter().find_map(Watched::whom));
+                return Err(CommandError::TooMany(refusal));
+            }
         };
         let compared = compare.await;
         let verdict = match &compared {
@@ -234,7 +240,26 @@ impl Users {
 
     /// Counts what is limited by number alone.
     async fn count(&self, counted: Counted) -> Result<(), CommandError> {
-        self.parts.throttle.allow(counted, ambient::now()).await?.map_err(CommandError::TooMany)
+        let allowed = self.parts.throttle.allow(counted, ambient::now()).await?;
+        allowed.map_err(|refusal| {
+            self.record_limited(refusal, counted.user().map(Whose::User));
+            CommandError::TooMany(refusal)
+        })
+    }
+
+    /// Puts something into the security record, within the present request.
+    fn record(&self, event: SecurityEvent) {
+        self.parts.recorder.record(event);
+    }
+
+    fn record_limited(&self, refusal: Refusal, whose: Option<Whose<'_>>) {
+        let limited =
+            SecurityEvent::new(Kind::AttemptLimited, Outcome::Refused).because(refusal.policy);
+        self.record(match whose {
+            Some(Whose::User(user)) => limited.about(user),
+            Some(Whose::Email(email)) => limited.with_address(email.clone()),
+            None => limited,
+        });
     }
 
     /// Counts a request to register, before anything else is done about it.

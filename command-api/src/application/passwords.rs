@@ -7,6 +7,7 @@ use service_kit::ambient;
 use service_kit::commands::Loaded;
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_orders::Mail;
+use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::tokens::Caller;
 
 use super::users::{decided, done, stored_address};
@@ -114,6 +115,8 @@ impl Users {
             {
                 Ok(credential)
             } else {
+                let wrong = SecurityEvent::new(Kind::PasswordCheck, Outcome::Refused);
+                self.record(wrong.because("wrong-password").about(user));
                 Err(CommandError::WrongPassword)
             }
         });
@@ -131,6 +134,8 @@ impl Users {
     ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
             users.count(Counted::ResetRequestFrom(from)).await?;
+            let asked = SecurityEvent::new(Kind::PasswordResetRequested, Outcome::Succeeded);
+            users.record(asked.with_address(email.clone()));
             let claim = users.log().claim_key(&email);
             users.mail(Mail::ResetPassword { claim }).await
         })

@@ -7,6 +7,7 @@ use events::{
     SessionId, SessionSeed, User, UserId, UserState, record,
 };
 use service_kit::commands::{Failure, Loaded};
+use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::{ambient, trace};
 
 use super::rights::Rights;
@@ -79,6 +80,8 @@ impl Users {
         let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
             Some((session, position)) => {
+                let login = SecurityEvent::new(Kind::Login, Outcome::Succeeded).about(user.id);
+                self.record(login.by(Actor::User(user.id)).in_session(id));
                 self.cap_sessions(&user).await;
                 Ok(self.granted(user, session, &cutoff, position))
             }
@@ -121,6 +124,8 @@ impl Users {
                 Refresh::Stolen(fact) => {
                     tracing::info!(%user, session = %id, "a replaced refresh token came back");
                     if self.append_session(user, id, &loaded, fact).await?.is_some() {
+                        let theft = SecurityEvent::new(Kind::RefreshTokenTheft, Outcome::Refused);
+                        self.record(theft.about(user).in_session(id));
                         return Err(refused);
                     }
                 }

@@ -52,6 +52,38 @@ pub enum Deed {
     PasswordCheck,
 }
 
+/// Of whom something is counted.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Of a user.
+    User(UserId),
+    /// Of an address, whether anybody has it or not.
+    Email(&'a EmailAddress),
+}
+
+impl<'a> Watched<'a> {
+    /// Of whom it counts; `None` for a client.
+    pub const fn whom(&self) -> Option<Whose<'a>> {
+        match self {
+            Self::Account(email) => Some(Whose::Email(email)),
+            Self::Caller(user, _) => Some(Whose::User(*user)),
+            Self::Address(_) => None,
+        }
+    }
+}
+
+impl Counted {
+    /// Of which user it counts; `None` for a client.
+    pub const fn user(self) -> Option<UserId> {
+        match self {
+            Self::MailAskedBy(user) | Self::By(user, _) => Some(user),
+            Self::RegistrationFrom(_) | Self::ResetRequestFrom(_) | Self::PasswordSetFrom(_) => {
+                None
+            }
+        }
+    }
+}
+
 /// The places of an attempt under way. To be given back with [`Throttle::finish`]; one that is lost is
 /// given up after some seconds, without counting.
 #[derive(Debug)]

@@ -18,13 +18,14 @@ use service_kit::ambient;
 use service_kit::config::{MailTransport, Settings};
 use service_kit::event_log::{
     Append, EventLog, Guard, Limits, Outcome, THROTTLE_COUNTS_STREAM, Write, erasures, feed_stream,
-    mailer_events, mailer_notices, mailer_orders, mails_stream, sessions_stream, snapshots_stream,
-    throttle_counts_stream, users_stream,
+    mailer_events, mailer_notices, mailer_orders, mails_stream, security_stream, sessions_stream,
+    snapshots_stream, throttle_counts_stream, users_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::{Binding, Link, Links, Unverified};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use service_kit::security::SECURITY_STREAM;
 use service_kit::watch::Watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -140,6 +141,8 @@ impl System {
         let bucket = log(&operator, THROTTLE_COUNTS_STREAM);
         bucket.provision(&throttle_counts_stream(&settings.log)).await.unwrap();
         let sessions = log(&operator, subjects::SESSIONS_STREAM);
+        let security = log(&operator, SECURITY_STREAM);
+        security.provision(&security_stream(&settings.log, &settings.security)).await.unwrap();
         let feed = log(&operator, feed::FEED_STREAM);
         let snapshots = log(&operator, feed::SNAPSHOTS_STREAM);
         sessions.provision(&sessions_stream(&settings.log, &settings.sessions)).await.unwrap();

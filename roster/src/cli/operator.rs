@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArgs;
 use crate::parked::{ParkedId, parked_id};
-use crate::{audit, log, replay};
+use crate::{audit, log, replay, security};
 
 /// What to do about users.
 #[derive(Debug, Subcommand)]
@@ -254,12 +254,59 @@ pub enum AuditAction {
     },
 }
 
+/// Arguments of `roster security`.
+#[derive(Debug, Args)]
+pub struct SecurityArgs {
+    #[command(subcommand)]
+    pub action: SecurityAction,
+    /// Answer in JSON; with --follow one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// How to look at the security record.
+#[derive(Debug, Subcommand)]
+pub enum SecurityAction {
+    /// Show it, oldest first. Lines hold addresses of clients: they are personal data
+    #[command(
+        after_help = "Examples:\n  roster security list --kind login --since 2026-01-31T12:00:00Z\n  \
+                      roster security list --user 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b\n  \
+                      roster security list --follow --json"
+    )]
+    List {
+        /// About this user or by this user
+        #[arg(long, value_name = "ID")]
+        user: Option<events::UserId>,
+        /// Of this kind alone
+        #[arg(long, value_name = "KIND", value_parser = security::kinds())]
+        kind: Option<String>,
+        /// From this time on
+        #[arg(long, value_name = "TIME", value_parser = audit::time)]
+        since: Option<events::Timestamp>,
+        /// Go on with what happens from now on; Ctrl-C ends it
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
 /// Arguments of `roster provision`.
 #[derive(Debug, Args)]
 pub struct ProvisionArgs {
     /// Change nothing, and name everything that would be changed; exit code 1 when there is something
     #[arg(long)]
     pub check: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// Arguments of `roster doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,

@@ -1,23 +1,13 @@
 //! `roster events tail`: what happens, as it happens.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::bail;
 use events::{Position, UserId};
-use futures::StreamExt;
 use serde_json::json;
-use service_kit::event_log::{EventLog, Followed, Start};
-use tokio::time::sleep;
+use service_kit::event_log::{EventLog, Followed};
 
 use super::{Heading, Stream, is_read};
-use crate::cli::progress;
-use crate::reading::Reading;
-
-/// How often in a row it begins again without having got anything.
-const TRIES_MAX: u32 = 60;
-/// Pause before it begins again.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::reading::{Reading, follow};
 
 /// Which events.
 pub struct Wanted {
@@ -48,40 +38,7 @@ pub async fn run(log: &EventLog, wanted: &Wanted, as_json: bool) -> anyhow::Resu
         }
         return Ok(ExitCode::SUCCESS);
     }
-    follow(log, wanted, &filters, behind, as_json).await
-}
-
-async fn follow(
-    log: &EventLog,
-    wanted: &Wanted,
-    filters: &[String],
-    mut behind: Position,
-    as_json: bool,
-) -> anyhow::Result<ExitCode> {
-    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let mut tries = 0;
-    loop {
-        let mut messages = match log.follow(&filters, Start::Behind(behind)).await {
-            Ok(following) => following.messages,
-            Err(error) => futures::stream::iter([Err(error)]).boxed(),
-        };
-        while let Some(message) = messages.next().await {
-            match message {
-                Ok(event) => {
-                    (behind, tries) = (event.position, 0);
-                    if !wanted.show(&event, as_json) {
-                        return Ok(ExitCode::SUCCESS);
-                    }
-                }
-                Err(error) if tries < TRIES_MAX => {
-                    tries += 1;
-                    progress(&format!("{error}; going on behind {behind}"));
-                    sleep(PAUSE).await;
-                }
-                Err(error) => bail!(error),
-            }
-        }
-    }
+    follow(log, &filters, behind, |event| wanted.show(event, as_json)).await
 }
 
 impl Wanted {

@@ -33,11 +33,17 @@ impl Checked for Settings {
             ("feed.bytes_max", self.feed.bytes_max),
             ("feed.snapshots_bytes_max", self.feed.snapshots_bytes_max),
             ("audit.bytes_max", self.audit.bytes_max),
+            ("security.bytes_max", self.security.bytes_max),
         ] {
             bound(key, bytes, 1 << 20, i64::MAX.unsigned_abs());
         }
         bound("feed.sessions_kept_s", self.feed.sessions_kept_s, 3_600, 315_360_000);
         bound("audit.kept_s", self.audit.kept_s, 86_400, 315_360_000);
+        let security = &self.security;
+        bound("security.kept_s", security.kept_s, 86_400, 315_360_000);
+        bound("security.queue_max", security.queue_max as u64, 100, 1_000_000);
+        let per_minute = u64::from(security.anonymous_per_minute_max);
+        bound("security.anonymous_per_minute_max", per_minute, 1, 100_000);
         bound("sessions.idle_s", self.sessions.idle_s, 300, 31_536_000);
         bound("sessions.absolute_s", self.sessions.absolute_s, 300, 31_536_000);
         bound("sessions.reuse_window_s", self.sessions.reuse_window_s, 0, 60);

@@ -34,6 +34,7 @@ mod room;
 mod sequel;
 mod service;
 mod snapshot;
+mod state;
 mod subscribers;
 mod work;
 mod working;
@@ -52,11 +53,12 @@ pub use append::{Append, Guard, Outcome, Write};
 pub use follow::{FollowError, Followed, Following, Start};
 pub use foreign::Top;
 pub use provision::{
-    OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, StreamSpec,
+    OPERATIONS_STREAM, OPERATIONS_SUBJECT_PREFIX, ProvisionError, SERVER_VERSION_MIN, StreamSpec,
     THROTTLE_CLOSED_STREAM, THROTTLE_CLOSED_SUBJECT_PREFIX, THROTTLE_COUNTS_STREAM,
     THROTTLE_COUNTS_SUBJECT_PREFIX, THROTTLE_RECORD_LIFE, THROTTLE_STREAM, THROTTLE_SUBJECT_PREFIX,
-    feed_stream, mails_stream, operations_stream, sessions_stream, snapshots_stream,
-    throttle_closed_stream, throttle_counts_stream, throttle_stream, users_stream,
+    feed_stream, mails_stream, operations_stream, security_stream, sessions_stream,
+    snapshots_stream, throttle_closed_stream, throttle_counts_stream, throttle_stream,
+    users_stream,
 };
 pub use read::{ReadError, Stored};
 pub use repack::{Damaged, Unpacker, beginning};
@@ -64,6 +66,7 @@ pub use room::Room;
 pub use sequel::{SEQUEL_MESSAGES_MAX, Sequel, Tail};
 pub use service::{service_feed_stream, service_log_stream, service_reaction};
 pub use snapshot::{Restoring, Snapshot, SnapshotHead, Standing};
+pub use state::StreamState;
 pub use subscribers::{Beginning, NewSubscriber, Subscriber};
 pub use work::{
     Backlog, ConsumerSpec, Task, WorkError, erasures, mailer_events, mailer_notices, mailer_orders,

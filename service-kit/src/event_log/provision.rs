@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::read::refusal;
 use super::{EventLog, ReadError};
-use crate::config::{Audit, Feed, Log, Sessions};
+use crate::config::{Audit, Feed, Log, Security, Sessions};
+use crate::security::{SECURITY_STREAM, SECURITY_STREAM_SUBJECTS};
 
 /// Oldest server whose atomic batches and leader reads were found sound.
-const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
+pub const SERVER_VERSION_MIN: (i64, i64, i64) = (2, 14, 4);
 /// The command that makes what Roster itself needs.
 pub(super) const MADE_BY_ROSTER: &str = "roster provision";
 /// "stream not found".
@@ -193,6 +194,18 @@ pub fn operations_stream(log: &Log, settings: &Audit) -> StreamSpec {
         .with("allow_msg_ttl", json!(false))
         // No user is in it but by id, so there is nothing to erase.
         .with("deny_delete", json!(true))
+}
+
+/// Who tried to get in. The oldest records give way: a full stream must keep nobody from logging in, and what happens
+/// now is worth more than what is nearly over.
+#[must_use]
+pub fn security_stream(log: &Log, settings: &Security) -> StreamSpec {
+    let description = "who tried to get in";
+    StreamSpec::log(SECURITY_STREAM, description, log.replicas, settings.bytes_max)
+        .with("subjects", json!(SECURITY_STREAM_SUBJECTS))
+        .with("discard", json!("old"))
+        .with("max_age", nanoseconds(Duration::from_secs(settings.kept_s)))
+        .with("allow_msg_ttl", json!(false))
 }
 
 /// The bucket of the throttle. One message a key: the log of attempts is of no use, and a guard on the

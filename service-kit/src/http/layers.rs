@@ -19,7 +19,7 @@ use super::REQUEST_ID;
 use crate::ambient;
 use crate::openapi;
 use crate::problem::{Code, Problem};
-use crate::trace::{Scope, TraceContext};
+use crate::trace::{Requester, Scope, TraceContext};
 use crate::watch::Watch;
 
 /// Longest request id taken over from a caller.
@@ -67,7 +67,8 @@ async fn outermost(State(watch): State<Watch>, request: Request, next: Next) -> 
     let too_long = request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX);
     let caller = TraceContext::of(request.headers());
     let recorded = tracer.request(&method, &route, &id, caller);
-    let scope = Scope { request_id: id.clone(), context: recorded.context().cloned() };
+    let context = recorded.context().cloned();
+    let scope = Scope { request_id: id.clone(), context, requester: Requester::default() };
     let trace_id = recorded.context().map(TraceContext::trace_id);
 
     let mut response = if too_long {

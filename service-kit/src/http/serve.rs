@@ -23,10 +23,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}{setting}")]
 pub struct ServeError {
     address: String,
+    /// In words, which setting chose the address.
+    setting: String,
     source: std::io::Error,
+}
+
+impl ServeError {
+    /// The same, with the setting that chose the address: processes of one host need one of their own each.
+    #[must_use]
+    pub fn set_by(self, key: &str) -> Self {
+        Self { setting: format!(", which is {key}: each process of a host needs its own"), ..self }
+    }
 }
 
 /// Opens a listener; port 0 takes a free one.
@@ -34,9 +44,11 @@ pub struct ServeError {
 /// # Errors
 /// [`ServeError`] names the address that is taken or not ours.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError { address: address.to_string(), source })
+    TcpListener::bind(address).await.map_err(|source| ServeError {
+        address: address.to_string(),
+        setting: String::new(),
+        source,
+    })
 }
 
 /// Serves until `stop`, then lets requests under way finish. A trailing slash is the same path.

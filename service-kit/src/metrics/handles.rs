@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::{Level, Metrics, Value};
 use crate::event_log::{Outcome, Room};
+use crate::security::{Kind, Outcome as Outcomes};
 use crate::views_position::Waited;
 
 /// Methods with a name of their own.
@@ -195,7 +196,7 @@ impl Metrics {
 
     /// Watches the eraser of these streams.
     #[must_use]
-    pub fn erasures(&self, streams: [&'static str; 4]) -> ErasureMetrics {
+    pub fn erasures(&self, streams: [&'static str; 5]) -> ErasureMetrics {
         let table = self.table();
         let erasures = |kind: &'static str| table.erasures.with([self.service(), kind.into()]);
         ErasureMetrics {
@@ -206,6 +207,26 @@ impl Metrics {
             }),
             oldest: table.erasure_oldest.with([self.service()]),
         }
+    }
+
+    /// Watches the security record.
+    #[must_use]
+    pub fn security(&self) -> SecurityMetrics {
+        let table = self.table();
+        let records =
+            |outcome: &'static str| table.security_records.with([self.service(), outcome.into()]);
+        let metrics = SecurityMetrics {
+            metrics: self.clone(),
+            stored: records("stored"),
+            coalesced: records("coalesced"),
+            dropped: records("dropped"),
+        };
+        for kind in Kind::ALL {
+            for outcome in Outcomes::ALL {
+                metrics.events(*kind, outcome);
+            }
+        }
+        metrics
     }
 
     /// Watches the spans of traces.
@@ -401,6 +422,42 @@ impl ProjectorMetrics {
     }
 }
 
+/// Of the security record.
+#[derive(Clone)]
+pub struct SecurityMetrics {
+    metrics: Metrics,
+    stored: Counter,
+    coalesced: Counter,
+    dropped: Counter,
+}
+
+impl SecurityMetrics {
+    /// Something happened that is worth a record.
+    pub fn happened(&self, kind: Kind, outcome: Outcomes) {
+        self.events(kind, outcome).inc();
+    }
+
+    /// So many were stored.
+    pub fn stored(&self, records: u64) {
+        self.stored.inc_by(records);
+    }
+
+    /// One was counted and not written for itself.
+    pub fn coalesced(&self) {
+        self.coalesced.inc();
+    }
+
+    /// So many are lost.
+    pub fn dropped(&self, records: u64) {
+        self.dropped.inc_by(records);
+    }
+
+    fn events(&self, kind: Kind, outcome: Outcomes) -> Counter {
+        let (kind, outcome) = (kind.name().into(), outcome.name().into());
+        self.metrics.table().security_events.with([self.metrics.service(), kind, outcome])
+    }
+}
+
 /// How full a stream is.
 #[derive(Clone)]
 pub struct StreamMetrics {
@@ -458,7 +515,7 @@ impl MailMetrics {
 pub struct ErasureMetrics {
     users: Counter,
     credentials: Counter,
-    messages: [(&'static str, Counter); 4],
+    messages: [(&'static str, Counter); 5],
     oldest: Level,
 }
 

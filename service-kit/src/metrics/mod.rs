@@ -37,8 +37,8 @@ use crate::ambient;
 pub(crate) use handles::known_method;
 pub use handles::{
     CheckMetrics, ErasureMetrics, ForeignMetrics, GenerationMetrics, HashMetrics, InFlight,
-    LogMetrics, MailMetrics, ProjectorMetrics, SpanMetrics, StreamMetrics, ThrottleMetrics,
-    ViewsMetrics,
+    LogMetrics, MailMetrics, ProjectorMetrics, SecurityMetrics, SpanMetrics, StreamMetrics,
+    ThrottleMetrics, ViewsMetrics,
 };
 
 /// Time that everything which is looked up for a scrape may take.
@@ -194,6 +194,10 @@ table! {
     erased_messages: Count = "roster_erased_messages_total" ["service", "stream"];
     /// Age of the oldest message that leads to an erasure, or may, and is not seen to.
     erasure_oldest: Gauged = "roster_erasure_oldest_seconds" ["service"];
+    /// What is worth a security record.
+    security_events: Count = "roster_security_events_total" ["service", "kind", "outcome"];
+    /// Security records, by what became of them.
+    security_records: Count = "roster_security_records_total" ["service", "outcome"];
     /// Spans of traces, by what became of them.
     spans: Count = "roster_trace_spans_total" ["service", "outcome"];
 }

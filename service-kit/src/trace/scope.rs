@@ -5,7 +5,7 @@ use tokio::task_local;
 use tracing::instrument::Instrument as _;
 use tracing::{Span, error_span};
 
-use super::TraceContext;
+use super::{Requester, TraceContext};
 
 task_local! {
     static REQUEST: Scope;
@@ -18,6 +18,8 @@ pub struct Scope {
     pub request_id: String,
     /// What is caused by it has this as its parent.
     pub context: Option<TraceContext>,
+    /// Who is behind it.
+    pub requester: Requester,
 }
 
 impl Scope {
@@ -59,7 +61,8 @@ mod tests {
     #[tokio::test]
     async fn a_part_of_a_request_knows_it_in_another_task_too() {
         let id = || current().map(|scope| scope.request_id);
-        let scope = Scope { request_id: "one".to_owned(), context: None };
+        let requester = Requester::default();
+        let scope = Scope { request_id: "one".to_owned(), context: None, requester };
         scope
             .cover(async {
                 assert_eq!(id().as_deref(), Some("one"));
