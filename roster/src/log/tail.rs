@@ -1,23 +1,15 @@
 //! `roster events tail`: what happens, as it happens.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::bail;
 use events::{Position, UserId};
 use futures::StreamExt;
 use serde_json::json;
 use service_kit::event_log::{EventLog, Followed, Start};
-use tokio::time::sleep;
+use tokio::time::Instant;
 
 use super::{Heading, Stream, is_read};
-use crate::cli::progress;
-use crate::reading::Reading;
-
-/// How often in a row it begins again without having got anything.
-const TRIES_MAX: u32 = 60;
-/// Pause before it begins again.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::reading::{Reading, Silence};
 
 /// Which events.
 pub struct Wanted {
@@ -26,7 +18,7 @@ pub struct Wanted {
     /// With its version or without.
     pub kind: Option<String>,
     /// The first position.
-    pub from: Option<u64>,
+    pub from: Option<Position>,
     pub is_endless: bool,
 }
 
@@ -35,7 +27,7 @@ pub async fn run(log: &EventLog, wanted: &Wanted, as_json: bool) -> anyhow::Resu
     let filters = wanted.stream.filters(wanted.user);
     let end = log.end().await?;
     let behind = match (wanted.from, wanted.is_endless) {
-        (Some(from), _) => Position(from.saturating_sub(1)),
+        (Some(from), _) => Position(from.0.saturating_sub(1)),
         (None, true) => end,
         (None, false) => Position(0),
     };
@@ -59,8 +51,9 @@ async fn follow(
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let mut tries = 0;
+    let mut silence = Silence::new(log.silence_max());
     loop {
+        let began = Instant::now();
         let mut messages = match log.follow(&filters, Start::Behind(behind)).await {
             Ok(following) => following.messages,
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
@@ -68,17 +61,19 @@ async fn follow(
         while let Some(message) = messages.next().await {
             match message {
                 Ok(event) => {
-                    (behind, tries) = (event.position, 0);
+                    silence.end();
+                    behind = event.position;
                     if !wanted.show(&event, as_json) {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }
-                Err(error) if tries < TRIES_MAX => {
-                    tries += 1;
-                    progress(&format!("{error}; going on behind {behind}"));
-                    sleep(PAUSE).await;
+                Err(error) => {
+                    // A quiet log that was followed for longer did answer.
+                    if began.elapsed() >= log.silence_max() {
+                        silence.end();
+                    }
+                    silence.wait(error, behind).await?;
                 }
-                Err(error) => bail!(error),
             }
         }
     }

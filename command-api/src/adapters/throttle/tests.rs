@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use events::{EmailAddress, UserId};
 use nats_access::{Account, Role, TestTrust};
 use service_kit::config::Settings;
-use service_kit::event_log::{Limits, THROTTLE_STREAM, throttle_stream};
+use service_kit::event_log::{Limits, SILENCE_DEFAULT, THROTTLE_STREAM, throttle_stream};
 
 use super::*;
 
@@ -28,6 +28,7 @@ fn bucket(client: async_nats::Client) -> EventLog {
     let limits = Limits {
         request_timeout: Duration::from_secs(10),
         append_deadline: Duration::from_secs(20),
+        silence_max: SILENCE_DEFAULT,
     };
     EventLog::new(client, THROTTLE_STREAM, limits)
 }
