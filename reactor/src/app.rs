@@ -185,6 +185,7 @@ impl App {
                 eraser.carry_out(task)
             }),
         );
+        mailer.users.disconnect().await;
     }
 }
 
