@@ -53,7 +53,7 @@ pub async fn count(settings: &Settings, client: &Client) -> anyhow::Result<usize
     let log = EventLog::new(client.clone(), subjects::USERS_STREAM, Limits::of(settings));
     let Some(record) = log.last(&subjects::role_holders(ROLE_ADMIN)).await? else { return Ok(0) };
     let record: Value = serde_json::from_slice(&record.payload).context("who is administrator")?;
-    Ok(record.get("holders").and_then(serde_json::Value::as_array).map_or(0, Vec::len))
+    Ok(record.get("holders").and_then(Value::as_array).map_or(0, Vec::len))
 }
 
 /// The first line of standard input.

@@ -6,13 +6,15 @@ mod others;
 mod setup;
 mod upkeep;
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use events::UserId;
 use service_kit::config::Settings;
-use service_kit::nats::ConnectError;
+use service_kit::nats::{self, ConnectError};
 use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
@@ -420,52 +422,70 @@ where
         return failed(&error);
     }
     telemetry::warn_insecure(&warnings);
-    let nats_url = settings.nats.url.clone();
+    let nats_url = nats::shown(&settings.nats.url);
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {
             Ok(code) => code,
-            Err(error) => failed(&with_hint(&error, &nats_url)),
+            Err(error) => ended(&error, hint_for(&error, &nats_url)),
         },
         Err(error) => failed(&error.to_string()),
     }
 }
 
-/// An error in words; where NATS was not reached, where that was, and where settings come from.
-fn with_hint(error: &anyhow::Error, nats_url: &str) -> String {
-    let text = format!("{error:#}");
-    if error.chain().any(|cause| cause.is::<ConnectError>()) {
-        let hint = "settings come from --config FILE or ROSTER_CONFIG";
-        return format!("{text}\nroster: nats.url is {nats_url}; {hint}");
-    }
-    text
+/// Where NATS was not reached: where that was, and where settings come from.
+fn hint_for(error: &anyhow::Error, nats_url: &str) -> Option<String> {
+    let is_connection = error.chain().any(|cause| cause.is::<ConnectError>());
+    is_connection.then(|| {
+        format!("nats.url is {nats_url}; settings come from --config FILE or ROSTER_CONFIG")
+    })
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&format!("{error:#}")),
+        Err(error) => ended(&error, None),
     }
 }
 
+/// Arguments that do not fit together or name what there cannot be, found where clap cannot: exit code 2.
+#[derive(Debug)]
+pub struct WrongUse(pub String);
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
+
+fn ended(error: &anyhow::Error, hint: Option<String>) -> ExitCode {
+    let code = failed(&format!("{error:#}"));
+    if let Some(hint) = hint {
+        progress(&hint);
+    }
+    if error.is::<WrongUse>() { ExitCode::from(2) } else { code }
+}
+
+// Nobody may read any more, as behind `head`: a command goes on to its end without a word, since what it changes must
+// not be left half-way.
+
 /// What went wrong, on standard error.
-#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
 pub fn failed(text: &str) -> ExitCode {
-    eprintln!("roster: {text}");
+    progress(text);
     ExitCode::FAILURE
 }
 
 /// A line of the answer, on standard output.
-#[expect(clippy::print_stdout, reason = "the command line speaks to its caller")]
 pub fn say(text: &str) {
-    println!("{text}");
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// A line about progress, on standard error.
-#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
 pub fn progress(text: &str) {
-    eprintln!("roster: {text}");
+    let _ = writeln!(io::stderr().lock(), "roster: {text}");
 }
