@@ -289,7 +289,7 @@ mod tests {
         let of = |role: Role, word: &str| {
             role.subjects(Publish).into_iter().filter(|subject| subject.contains(word)).count()
         };
-        assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "SESSIONS")), (0, 0));
+        assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "USER_EVENTS")), (0, 0));
         assert_eq!((of(Eraser, "lk."), of(Eraser, "mail"), of(Eraser, "MAILS")), (0, 0, 0));
         assert_eq!(of(Eraser, "MSG.DELETE"), 5);
     }
