@@ -289,7 +289,13 @@ mod tests {
         let of = |role: Role, word: &str| {
             role.subjects(Publish).into_iter().filter(|subject| subject.contains(word)).count()
         };
-        assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "SESSIONS")), (0, 0));
+        assert_eq!(of(Mailer, "MSG.DELETE"), 0);
+        // It looks which devices a user has used, message by message.
+        let of_sessions = Mailer.subjects(Publish).into_iter().filter(|s| s.contains("SESSIONS"));
+        assert_eq!(
+            of_sessions.collect::<Vec<_>>(),
+            ["$JS.API.STREAM.INFO.SESSIONS", "$JS.API.STREAM.MSG.GET.SESSIONS"]
+        );
         assert_eq!((of(Eraser, "lk."), of(Eraser, "mail"), of(Eraser, "MAILS")), (0, 0, 0));
         assert_eq!(of(Eraser, "MSG.DELETE"), 5);
     }
