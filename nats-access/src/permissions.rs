@@ -290,6 +290,12 @@ mod tests {
             role.subjects(Publish).into_iter().filter(|subject| subject.contains(word)).count()
         };
         assert_eq!((of(Mailer, "MSG.DELETE"), of(Mailer, "USER_EVENTS")), (0, 0));
+        // It looks which devices a user has used, message by message.
+        let of_sessions = Mailer.subjects(Publish).into_iter().filter(|s| s.contains("SESSIONS"));
+        assert_eq!(
+            of_sessions.collect::<Vec<_>>(),
+            ["$JS.API.STREAM.INFO.SESSIONS", "$JS.API.STREAM.MSG.GET.SESSIONS"]
+        );
         assert_eq!((of(Eraser, "lk."), of(Eraser, "mail"), of(Eraser, "MAILS")), (0, 0, 0));
         assert_eq!(of(Eraser, "MSG.DELETE"), 5);
     }
