@@ -273,22 +273,50 @@ fn nothing_personal_is_left_by_a_deletion() {
     assert!(matches!(events.last().unwrap().after, Snapshot::Deleted(_)));
 }
 
+/// Free data of every kind that is accepted.
+fn any_metadata() -> impl Strategy<Value = Metadata> {
+    use serde_json::Value;
+
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-9e18..9e18_f64).prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(3, 16, 4, |inner| {
+        let members = proptest::collection::btree_map(".{0,4}", inner.clone(), 0..4);
+        prop_oneof![
+            proptest::collection::vec(inner, 0..4).prop_map(Value::from),
+            members.prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    });
+    (".{0,4}", value).prop_map(|(name, value)| Metadata::from_iter([(name, value)]))
+}
+
+/// Every time that is accepted.
+fn any_time() -> impl Strategy<Value = Timestamp> {
+    (-62_135_596_800_i64..=253_402_300_799)
+        .prop_map(|seconds| Timestamp::from_unix_seconds(seconds).unwrap())
+}
+
 fn any_fact() -> impl Strategy<Value = UserFact> {
-    let name = proptest::option::of("[a-z]{1,8}");
+    let name = proptest::option::of("\\PC{1,12}");
+    let imported = proptest::option::of(any_time());
+    let data = any_metadata();
     prop_oneof![
-        (name.clone(), any::<bool>()).prop_map(|(full_name, email_verified)| {
-            UserFact::Registered {
+        (name.clone(), any::<bool>(), imported, data).prop_map(
+            |(full_name, email_verified, imported, metadata)| UserFact::Registered {
                 email: "a@example.com".to_owned(),
                 email_verified,
                 full_name,
                 roles: vec!["user".to_owned()],
-                metadata: Metadata::new(),
-                imported: None,
+                metadata,
+                imported,
             }
-        }),
-        proptest::option::of(name).prop_map(|full_name| UserFact::ProfileChanged {
-            full_name,
-            metadata: Some(metadata())
+        ),
+        (proptest::option::of(name), any_metadata()).prop_map(|(full_name, metadata)| {
+            UserFact::ProfileChanged { full_name, metadata: Some(metadata) }
         }),
         proptest::collection::vec("[a-z]{2,6}", 0..3)
             .prop_map(|roles| UserFact::RolesChanged { roles }),
