@@ -19,7 +19,9 @@ use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
 };
-use utoipa::openapi::schema::{Components, ObjectBuilder, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, ArrayBuilder, Components, ObjectBuilder, Schema, SchemaType, Type,
+};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
@@ -84,7 +86,7 @@ pub struct Extras {
 #[derive(ToSchema)]
 #[schema(as = Problem)]
 #[expect(dead_code, reason = "a description")]
-struct ProblemSchema {
+pub struct ProblemSchema {
     /// Where the code is explained.
     #[schema(rename = "type")]
     kind: String,
@@ -148,8 +150,14 @@ pub fn head_of(title: &str, description: &str) -> OpenApi {
 }
 
 fn key_set() -> Operation {
-    let object = ObjectBuilder::new().schema_type(Type::Object);
-    let content = ContentBuilder::new().schema(Some(object)).build();
+    let key = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true)));
+    let set = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("keys", ArrayBuilder::new().items(key))
+        .required("keys");
+    let content = ContentBuilder::new().schema(Some(set)).build();
     let set = ResponseBuilder::new()
         .description("JSON Web Key Set (RFC 7517); may be cached as it says")
         .content("application/json", content);
@@ -161,22 +169,24 @@ fn key_set() -> Operation {
         .build()
 }
 
-fn schema_of<T: ToSchema>() -> (String, RefOr<utoipa::openapi::Schema>) {
+fn schema_of<T: ToSchema>() -> (String, RefOr<Schema>) {
     (T::name().into_owned(), T::schema())
 }
 
 /// Adds to each operation what it has beyond its description, and what every operation has.
 pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
+    let schemas = document.components.iter_mut().flat_map(|all| all.schemas.values_mut());
+    schemas.for_each(open_free_objects);
     let nobody = SecurityRequirement::default();
     for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
+        for (is_command, operation) in operations(item) {
             let id = operation.operation_id.clone().unwrap_or_default();
             let own = extras.iter().find(|extras| extras.operation == id);
             let headers = own.map_or(&[][..], |own| own.headers);
             let parameters = operation.parameters.get_or_insert_default();
             parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
             add_told(operation, own.map_or(&[][..], |own| own.tells));
-            add_errors(operation, own.map_or(&[][..], |own| own.errors));
+            add_errors(operation, is_command, own.map_or(&[][..], |own| own.errors));
             let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
             // Whoever shows a token in the header needs no body.
             if open && let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -186,10 +196,22 @@ pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
-        .into_iter()
-        .flatten()
+/// Says of objects whose members are not named that they have any: a generator makes a type without members otherwise.
+fn open_free_objects(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::Object(object)) = schema else { return };
+    let is_object = matches!(&object.schema_type, SchemaType::Type(Type::Object));
+    if is_object && object.properties.is_empty() && object.additional_properties.is_none() {
+        let any = AdditionalProperties::FreeForm(true);
+        object.additional_properties = Some(Box::new(any));
+    }
+    object.properties.values_mut().for_each(open_free_objects);
+}
+
+/// The operations of a path, and whether each is a command.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let query = item.get.iter_mut().map(|operation| (false, operation));
+    let commands = [&mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+    query.chain(commands.into_iter().flatten().map(|operation| (true, operation)))
 }
 
 fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
@@ -231,9 +253,11 @@ fn text(what: &str) -> Header {
     HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
 }
 
-fn add_errors(operation: &mut Operation, own: &[Code]) {
+fn add_errors(operation: &mut Operation, is_command: bool, own: &[Code]) {
     let mut codes =
         vec![Code::BadRequest, Code::InvalidHeader, Code::UriTooLong, Code::Unavailable];
+    // Commands are decided on the log.
+    codes.extend(is_command.then_some(Code::UnreadableRecord));
     if operation.request_body.is_some() {
         codes.extend([
             Code::MalformedBody,
@@ -267,7 +291,14 @@ fn error(status: u16, codes: &[Code]) -> Answer {
         ResponseBuilder::new().description(names.join(", ")).content(PROBLEM_JSON, content);
     match status {
         401 => answer.header("WWW-Authenticate", text("`Bearer`")),
-        429 | 503 => answer.header("Retry-After", text("Seconds to wait")),
+        429 => answer
+            .header("Retry-After", text("Seconds to wait"))
+            .header(
+                "RateLimit",
+                text("The limit that was met: what is left of it, and seconds until more is"),
+            )
+            .header("RateLimit-Policy", text("The same limit: how many in how many seconds")),
+        503 => answer.header("Retry-After", text("Seconds to wait")),
         _ => answer,
     }
     .build()

@@ -11,6 +11,7 @@ use serde_json::Value;
 use service_kit::ambient;
 use service_kit::commands::{Failure, Request};
 use service_kit::http::{Asked, Fault, Lines, NDJSON, Object, string};
+use service_kit::openapi::ProblemSchema;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
 use utoipa::ToSchema;
@@ -42,7 +43,7 @@ pub struct Line {
     #[schema(nullable = false, value_type = Option<String>)]
     password: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Object>)]
+    #[schema(nullable = false, value_type = Option<ProblemSchema>)]
     error: Option<Problem>,
 }
 

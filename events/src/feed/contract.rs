@@ -68,7 +68,42 @@ pub fn schema_of<T: JsonSchema>() -> Value {
     let mut settings = SchemaSettings::draft07();
     settings.inline_subschemas = true;
     settings.meta_schema = None;
-    settings.into_generator().into_root_schema_for::<T>().to_value()
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    strip_rust_formats(&mut schema);
+    schema
+}
+
+/// Takes out the formats that name a type of Rust: a validator need not know them, and may refuse what it does not know.
+fn strip_rust_formats(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            let is_of_rust = |format: &Value| {
+                format.as_str().is_some_and(|format| {
+                    format.starts_with("uint") || matches!(format, "int8" | "int16")
+                })
+            };
+            if members.get("format").is_some_and(is_of_rust) {
+                members.remove("format");
+            }
+            members.values_mut().for_each(strip_rust_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_rust_formats),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Names the content and its parts, for generators that make a type of each.
+fn entitle(data: &mut Value, title: &str) {
+    let Value::Object(members) = data else { return };
+    members.insert("title".to_owned(), format!("{title}: data").into());
+    let Some(Value::Object(parts)) = members.get_mut("properties") else { return };
+    for (name, part) in parts {
+        if let Value::Object(part) = part
+            && part.get("type").is_some_and(|kind| kind == "object")
+        {
+            part.insert("title".to_owned(), format!("{title}: {name}").into());
+        }
+    }
 }
 
 /// The JSON Schema (draft 7) of each event type with its name. They are open: what they do not name may be
@@ -115,10 +150,8 @@ struct Enveloped<'a> {
 
 fn envelope(of: &Enveloped<'_>) -> Value {
     let mut data = of.data.clone();
-    if let Value::Object(members) = &mut data {
-        // Names of Rust types, which mean nothing here.
-        members.remove("title");
-    }
+    // In place of the names of Rust types, which mean nothing here.
+    entitle(&mut data, of.title);
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "$id": of.id,
