@@ -6,6 +6,8 @@ mod others;
 mod setup;
 mod upkeep;
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -424,7 +426,7 @@ where
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {
             Ok(code) => code,
-            Err(error) => failed(&with_hint(&error, &nats_url)),
+            Err(error) => ended(&error, &with_hint(&error, &nats_url)),
         },
         Err(error) => failed(&error.to_string()),
     }
@@ -440,32 +442,49 @@ fn with_hint(error: &anyhow::Error, nats_url: &str) -> String {
     text
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&format!("{error:#}")),
+        Err(error) => ended(&error, &format!("{error:#}")),
     }
 }
 
+/// Arguments that do not fit together or name what there cannot be, found where clap cannot: exit code 2.
+#[derive(Debug)]
+pub struct WrongUse(pub String);
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
+
+fn ended(error: &anyhow::Error, text: &str) -> ExitCode {
+    let code = failed(text);
+    if error.is::<WrongUse>() { ExitCode::from(2) } else { code }
+}
+
+// Nobody may read any more, as behind `head`: a command goes on to its end without a word, since what it changes must
+// not be left half-way.
+
 /// What went wrong, on standard error.
-#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
 pub fn failed(text: &str) -> ExitCode {
-    eprintln!("roster: {text}");
+    progress(text);
     ExitCode::FAILURE
 }
 
 /// A line of the answer, on standard output.
-#[expect(clippy::print_stdout, reason = "the command line speaks to its caller")]
 pub fn say(text: &str) {
-    println!("{text}");
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// A line about progress, on standard error.
-#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
 pub fn progress(text: &str) {
-    eprintln!("roster: {text}");
+    let _ = writeln!(io::stderr().lock(), "roster: {text}");
 }

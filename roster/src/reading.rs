@@ -1,34 +1,29 @@
 //! Reading a stream from one position to another, or on and on, for commands that look and change nothing.
 //!
-//! The server drops a reader that pauses for too long, as one does that waits for a database. Then it begins
-//! again behind what it has.
+//! The server drops a reader that pauses for too long, as one does that waits for a database, and a busy server misses
+//! heartbeats. Then it begins again behind what it has, and says so, as long as the silence is not longer than
+//! `log.silence_max_s`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
 use events::Position;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use service_kit::event_log::{EventLog, FollowError, Followed, Start};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::progress;
 
-/// How often in a row it begins again without having got anything.
-const TRIES_MAX: u32 = 5;
+/// Pause before it begins again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long a message may take to come. One that was erased under way never does.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
-
-/// How often in a row following begins again without having got anything.
-const FOLLOW_TRIES_MAX: u32 = 60;
-/// Pause before following begins again.
-const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Follows what comes after a position until `show` answers `false`: nobody reads any more.
 ///
 /// # Errors
-/// The stream cannot be read, and trying again for a minute did not help.
+/// The stream cannot be read, and trying again for as long as a silence may last did not help.
 pub async fn follow(
     log: &EventLog,
     filters: &[impl AsRef<str>],
@@ -36,8 +31,9 @@ pub async fn follow(
     show: impl Fn(&Followed) -> bool,
 ) -> anyhow::Result<ExitCode> {
     let filters: Vec<&str> = filters.iter().map(AsRef::as_ref).collect();
-    let mut tries = 0;
+    let mut silence = Silence::new(log.silence_max());
     loop {
+        let began = Instant::now();
         let mut messages = match log.follow(&filters, Start::Behind(behind)).await {
             Ok(following) => following.messages,
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
@@ -45,17 +41,19 @@ pub async fn follow(
         while let Some(message) = messages.next().await {
             match message {
                 Ok(event) => {
-                    (behind, tries) = (event.position, 0);
+                    silence.end();
+                    behind = event.position;
                     if !show(&event) {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }
-                Err(error) if tries < FOLLOW_TRIES_MAX => {
-                    tries += 1;
-                    progress(&format!("{error}; going on behind {behind}"));
-                    sleep(FOLLOW_PAUSE).await;
+                Err(error) => {
+                    // A quiet log that was followed for longer did answer.
+                    if began.elapsed() >= log.silence_max() {
+                        silence.end();
+                    }
+                    silence.wait(error, behind).await?;
                 }
-                Err(error) => bail!(error),
             }
         }
     }
@@ -93,9 +91,9 @@ impl Reading {
     /// The next message; `None` behind the last.
     ///
     /// # Errors
-    /// The stream cannot be read, and trying again did not help.
+    /// The stream cannot be read, and trying again for as long as a silence may last did not help.
     pub async fn next(&mut self) -> Result<Option<Followed>, FollowError> {
-        let mut tries = 0;
+        let mut silence = Silence::new(self.log.silence_max());
         while !self.is_over {
             match self.attempt().await {
                 Ok(Some(message)) => {
@@ -104,11 +102,10 @@ impl Reading {
                     return Ok((message.position <= self.end).then_some(message));
                 }
                 Ok(None) => self.is_over = true,
-                Err(_) if tries < TRIES_MAX => {
-                    tries += 1;
+                Err(error) => {
                     self.messages = None;
+                    silence.wait(error, self.position).await?;
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -136,5 +133,66 @@ impl Reading {
             Ok(reading.next().await?.map(|message| (message, reading)))
         })
         .boxed()
+    }
+}
+
+/// A time in which a log does not answer.
+pub struct Silence {
+    max: Duration,
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// None yet.
+    pub const fn new(max: Duration) -> Self {
+        Self { max, since: None }
+    }
+
+    /// Pauses before another try behind a position.
+    ///
+    /// # Errors
+    /// The error again, when the silence has lasted too long.
+    pub async fn wait(&mut self, error: FollowError, behind: Position) -> Result<(), FollowError> {
+        match self.since {
+            Some(since) if since.elapsed() >= self.max => return Err(error),
+            Some(_) => {}
+            None => {
+                self.since = Some(Instant::now());
+                let max_s = self.max.as_secs();
+                progress(&format!(
+                    "{error}; going on behind position {behind}, trying for {max_s} s (log.silence_max_s)"
+                ));
+            }
+        }
+        sleep(PAUSE).await;
+        Ok(())
+    }
+
+    /// It is over.
+    pub const fn end(&mut self) {
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disturbed() -> FollowError {
+        FollowError::Disturbed("missed idle heartbeat".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_silence_is_waited_out_as_long_as_it_may_last() {
+        let mut silence = Silence::new(Duration::from_secs(60));
+        for _ in 0..3 {
+            assert!(silence.wait(disturbed(), Position(17)).await.is_ok());
+        }
+        let mut silence = Silence::new(Duration::ZERO);
+        assert!(silence.wait(disturbed(), Position(17)).await.is_ok(), "one try in any case");
+        let error = silence.wait(disturbed(), Position(17)).await.unwrap_err();
+        assert!(error.to_string().contains("heartbeat"), "{error}");
+        silence.end();
+        assert!(silence.wait(disturbed(), Position(18)).await.is_ok(), "another silence");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,6 +30,35 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Differences that are named.
 const DIFFERENCES_MAX: usize = 100;
 
+/// Whom a command is about.
+#[derive(Debug, Clone)]
+pub enum Whom {
+    /// By id.
+    User(UserId),
+    /// By the address that the user has now.
+    Address(String),
+}
+
+impl FromStr for Whom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(user) => Ok(Self::User(user)),
+            Err(_) => match EmailAddress::parse(text) {
+                Ok(email) => Ok(Self::Address(email.as_given().to_owned())),
+                Err(_) => Err("neither the id of a user nor an address".to_owned()),
+            },
+        }
+    }
+}
+
+/// Checks an address.
+pub fn address(text: &str) -> Result<String, String> {
+    let address = EmailAddress::parse(text).map_err(|why| format!("the address {why}"))?;
+    Ok(address.as_given().to_owned())
+}
+
 /// Shows. Exit code 1 when there is no such user, or something disagrees.
 pub async fn show(settings: Settings, args: UserShowArgs) -> anyhow::Result<ExitCode> {
     let client = nats::connect(&settings.nats, "operator").await?;
@@ -41,9 +71,9 @@ pub async fn show(settings: Settings, args: UserShowArgs) -> anyhow::Result<Exit
         views: Views::open(&settings.mongodb.url, &settings.mongodb.database).await?,
         claim_key: command_api::email_claim_key(&key),
     };
-    let user = match args.who.parse::<UserId>() {
-        Ok(user) => user,
-        Err(_) => match looking.holder(&args.who).await? {
+    let user = match &args.who {
+        Whom::User(user) => *user,
+        Whom::Address(email) => match looking.holder(email).await? {
             Some(user) => user,
             None => return Ok(failed("nobody has that address")),
         },
@@ -87,7 +117,6 @@ struct Looking {
 impl Looking {
     /// Who has an address.
     async fn holder(&self, email: &str) -> anyhow::Result<Option<UserId>> {
-        EmailAddress::parse(email).ok().context("neither the id of a user nor an address")?;
         Ok(self.stored_claim(email).await?.and_then(|(claim, _)| claim.holder()))
     }
 

@@ -144,6 +144,8 @@ section! {
         throttle_counts_bytes_max: u64,
         /// An append with its retries, in milliseconds.
         append_deadline_ms: u64,
+        /// Longest silence that a command of the operator waits out, in seconds.
+        silence_max_s: u64,
     }
 }
 section! {

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient;
-use crate::event_log::{EventLog, FollowError, Followed, Limits, Start};
+use crate::event_log::{EventLog, FollowError, Followed, Limits, SILENCE_DEFAULT, Start};
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
@@ -32,8 +32,11 @@ use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
 /// this one is set to, so that no other service has to know. Clocks differ.
 const KEPT_S: u64 = ACCESS_LIFETIME_MAX_S + CLOCKS_MARGIN_S;
 /// Nothing is appended here, and what is followed has limits of its own.
-const LIMITS: Limits =
-    Limits { request_timeout: Duration::from_secs(5), append_deadline: Duration::from_secs(5) };
+const LIMITS: Limits = Limits {
+    request_timeout: Duration::from_secs(5),
+    append_deadline: Duration::from_secs(5),
+    silence_max: SILENCE_DEFAULT,
+};
 /// Pause before the feed is followed again after a disturbance.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long the feed may have been silent when the disturbance is noticed: two missed heartbeats.

@@ -27,7 +27,7 @@ async fn a_subscriber_begins_where_the_operator_says() {
 
     let mut start = system.subscriber("start", &[]).await;
     assert_eq!(start.take_until(|_| true).await[0].sequence, 1);
-    let third = positions[3].0.to_string();
+    let third = format!("position:{}", positions[3].0);
     let mut position = system.subscriber("position", &["--from", &third]).await;
     assert_eq!(position.take_until(|_| true).await[0].event, of(3).1);
     // A position between two: of a claim, or of a credential.
@@ -37,7 +37,7 @@ async fn a_subscriber_begins_where_the_operator_says() {
     let after = (positions[5].0 + 1).to_string();
     let mut after = system.subscriber("after", &["--from", &after]).await;
     let mut now = system.subscriber("nowadays", &["--from", "now"]).await;
-    let beginning = of(0).1.time.to_string();
+    let beginning = format!("time:{}", of(0).1.time);
     let mut time = system.subscriber("time", &["--from", &beginning]).await;
     assert!(time.take_until(|_| true).await[0].event.time >= of(0).1.time);
 
@@ -124,19 +124,26 @@ async fn a_snapshot_and_what_follows_is_every_user_without_gap_or_overlap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_sees_how_far_subscribers_are_and_removes_them() {
     let system = System::shared().await;
-    let refused = |arguments: &[&str], why: &str| {
+    let ends_with = |expected: i32, arguments: &[&str], why: &str| {
         let mut command = vec!["subscribers"];
         command.extend(arguments);
         let output = system.roster(&command);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(expected), "{arguments:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(why), "{said}");
     };
-    refused(&["add", "Billing"], "lower case");
-    refused(&["add", "billing", "--filter", "ev.user.*"], "--filter");
-    refused(&["add", "billing", "--from", "yesterday"], "--from");
+    let wrong = |arguments: &[&str], why: &str| ends_with(2, arguments, why);
+    let refused = |arguments: &[&str], why: &str| ends_with(1, arguments, why);
+    wrong(&["add", "Billing"], "lower case");
+    wrong(&["add", "billing-service"], "-service");
+    wrong(&["add", "billing", "--filter", "ev.user.*"], "--filter");
+    wrong(&["add", "billing", "--from", "yesterday"], "--from");
     let some = ["add", "billing", "--from", "snapshot", "--filter", "users.v1.deleted.*"];
-    refused(&some, "snapshot");
+    wrong(&some, "snapshot");
+    let audit = json_of(&system.roster(&["audit", "list", "--json"]));
+    let is_of_subscribers = |one: &&Value| one["subject"].to_string().contains("subscribers");
+    let items = audit["items"].as_array().unwrap();
+    assert_eq!(items.iter().find(is_of_subscribers), None, "what is wrong does not begin");
     refused(&["lag", "billing"], "no subscriber");
     refused(&["remove", "billing"], "no subscriber");
     assert!(!system.file("billing.creds").exists(), "refused, and yet there are credentials");

@@ -156,6 +156,19 @@ async fn one_user_is_shown_side_by_side_with_what_disagrees() {
         let output = system.roster(&["user", "show", nobody]);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{nobody}");
     }
-    let output = system.roster(&["user", "show", "not an address"]);
-    assert_eq!(output.status.code(), Some(1));
+    for wrong in [
+        &["user", "show", "not an address"][..],
+        &["events", "tail", "--no-follow", "--type", "user.registerd"],
+        &["events", "tail", "--no-follow", "--type", "sessions.v1.started"],
+        &["events", "tail", "--no-follow", "--from", "now"],
+        &["replay", "--type", "user.registered"],
+        &["admin", "create", "nobody"],
+    ] {
+        let output = system.roster(wrong);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{wrong:?}");
+    }
+    for (stream, named) in [("users", "users.v1.deleted"), ("feed", "user.deleted")] {
+        let command = ["events", "tail", "--no-follow", "--stream", stream, "--type", named];
+        assert_eq!(system.roster(&command).stdout.iter().filter(|b| **b == b'\n').count(), 1);
+    }
 }

@@ -1,6 +1,6 @@
 //! The operator's commands.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use e2e::binary;
 
@@ -118,6 +118,31 @@ fn no_error_of_a_process_repeats_a_secret() {
         }
     }
     assert_eq!(tried, 10 * 14);
+}
+
+/// As behind `head`: nobody reads.
+#[test]
+fn what_nobody_reads_ends_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(binary());
+    let output = command.arg("openapi").stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+}
+
+/// Every command that somebody types has an example.
+#[test]
+fn every_command_of_subscribers_and_parked_has_an_example() {
+    let subscribers = ["add", "list", "lag", "remove", "creds"].map(|name| ["subscribers", name]);
+    let parked = ["list", "show", "retry", "drop"].map(|name| ["parked", name]);
+    for [group, name] in subscribers.into_iter().chain(parked) {
+        let (code, help, _) = roster(&[group, name, "--help"], &[]);
+        assert_eq!(code, Some(0));
+        assert!(help.contains(&format!("roster {group} {name}")), "{help}");
+        assert!(help.contains("Example"), "{help}");
+    }
 }
 
 #[test]

@@ -129,10 +129,10 @@ async fn any_range_comes_as_it_was_told_and_nothing_of_the_deleted() {
     );
     assert!(told > feed.len());
     for (wrong, code) in [
-        (&["--type", "user.registered.v1"][..], 1),
+        (&["--type", "user.registered.v1"][..], 2),
         (&["--from", "yesterday"], 2),
         (&["--rate", "0"], 2),
-        (&["--from", "9", "--to", "3"], 1),
+        (&["--from", "9", "--to", "3"], 2),
         (&["--file", "x", "--to-subscriber", "y"], 2),
         (&["--to-subscriber", "nobody"], 1),
     ] {

@@ -184,6 +184,36 @@ async fn every_kind_of_damage_is_found_and_named() {
     assert!(said.contains(&format!("and {} more: see --max", found.len() - 2)), "{said}");
 }
 
+/// No event of a user comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_false_record_at_the_end_of_the_log_is_found() {
+    let system = System::shared().await;
+    let users = some_users(&system, 3).await;
+    is_sound(&system, &[]);
+    let damage = Damage::of(&system).await;
+    let found = || {
+        let (code, answer) = verify(&system, &[]);
+        assert_eq!(code, Some(1), "{answer}");
+        let differences = answer["differences"].as_array().unwrap();
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        let what = |one: &Value| (text(one, "what"), text(one, "user_id"));
+        differences.iter().map(what).collect::<BTreeSet<_>>()
+    };
+    let claim = damage.claim_of(users[0]).await;
+    let stolen = json!({"user_id": users[1], "state": "held"}).to_string();
+    damage.write(&claim.subject, async_nats::HeaderMap::new(), stolen.into()).await;
+    let taken = ("somebody else holds the claim on the address".to_owned(), users[0].to_string());
+    assert_eq!(found(), BTreeSet::from([taken.clone()]));
+
+    let record = damage.messages("USERS", "uq.role.admin").await.pop().unwrap();
+    let mut holders = record.json();
+    holders["holders"].as_array_mut().unwrap().push(json!(users[2]));
+    damage.write(&record.subject, async_nats::HeaderMap::new(), holders.to_string().into()).await;
+    let named =
+        ("somebody is named who is no active administrator".to_owned(), users[2].to_string());
+    assert_eq!(found(), BTreeSet::from([taken, named]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_found_while_writers_race() {
     let system = System::shared().await;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use nats_access::SubscriberName;
 
 use super::ConfigArgs;
 use crate::parked::{ParkedId, parked_id};
-use crate::{audit, log, replay, security};
+use crate::{audit, log, replay, security, subscribers, user};
 
 /// What to do about users.
 #[derive(Debug, Subcommand)]
@@ -26,7 +27,7 @@ pub enum UsersCommand {
 pub struct UserShowArgs {
     /// The user's id, or the address that the user has now
     #[arg(value_name = "EMAIL|ID")]
-    pub who: String,
+    pub who: user::Whom,
     /// Answer in JSON alone, in one line
     #[arg(long)]
     pub json: bool,
@@ -59,12 +60,13 @@ pub enum EventsAction {
         /// Of this user alone
         #[arg(long, value_name = "ID")]
         user: Option<events::UserId>,
-        /// Of this type alone, with its version or without
+        /// Of this type alone, with its version or without; as log or feed name it
         #[arg(long = "type", value_name = "TYPE")]
         kind: Option<String>,
-        /// Begin with this position; by default with what happens from now on
-        #[arg(long, value_name = "POSITION")]
-        from: Option<u64>,
+        /// Begin with what happened at this position (17 or position:17), included; by default with what happens from
+        /// now on
+        #[arg(long, value_name = "POSITION", value_parser = replay::position)]
+        from: Option<events::Position>,
         /// End at the end of the log; then it begins with the first event unless --from says otherwise
         #[arg(long)]
         no_follow: bool,
@@ -122,6 +124,7 @@ pub struct ParkedArgs {
 #[derive(Debug, Subcommand)]
 pub enum ParkedAction {
     /// Show mails and events, oldest first; exit code 1 when there are any
+    #[command(after_help = "Example: roster parked list --json")]
     List,
     /// Show one as JSON; of an event, what waits behind it
     #[command(after_help = "Example: roster parked show users-17")]
@@ -169,6 +172,7 @@ pub enum AdminAction {
     )]
     Create {
         /// Their address
+        #[arg(value_parser = user::address)]
         email: String,
         /// Name to show
         #[arg(long, conflicts_with = "promote")]
@@ -186,21 +190,23 @@ pub enum AdminAction {
 #[derive(Debug, Args)]
 #[command(after_help = REPLAY_HELP)]
 pub struct ReplayArgs {
-    /// Begin with what was told at this Roster-Position or time, as in 2026-01-31T12:00:00Z
+    /// Begin with what happened at this Roster-Position (17 or position:17) or was told at this time
+    /// (2026-01-31T12:00:00Z, also behind time:); both included
     #[arg(long, value_name = "POSITION|TIME")]
     pub from: Option<replay::Point>,
-    /// End with what was told at this Roster-Position or time; by default with what is told now
+    /// End with what happened at this Roster-Position or was told at this time, both included; by default with what is
+    /// told now
     #[arg(long, value_name = "POSITION|TIME")]
     pub to: Option<replay::Point>,
     /// Of this user alone; may be repeated
     #[arg(long = "user", value_name = "ID")]
     pub users: Vec<events::UserId>,
     /// Of this type alone: users, sessions, or one as users.v1.registered; may be repeated
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = replay::known_kind)]
     pub kinds: Vec<String>,
     /// Put them where this subscriber alone can read them: into the work queue of its name in USER_SNAPSHOTS
-    #[arg(long, value_name = "NAME", conflicts_with = "file")]
-    pub to_subscriber: Option<String>,
+    #[arg(long, value_name = "NAME", conflicts_with = "file", value_parser = subscribers::name)]
+    pub to_subscriber: Option<SubscriberName>,
     /// Write them to this file, which gets its name when it is whole; by default to standard output
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use nats_access::SubscriberName;
 
 use super::ConfigArgs;
-use crate::beside;
+use crate::{beside, subscribers};
 
 /// Arguments of `roster subscribers`.
 #[derive(Debug, Args)]
@@ -29,14 +30,16 @@ pub enum SubscribersAction {
     )]
     Add {
         /// 2 to 32 letters in lower case, digits and dashes; a letter first
-        name: String,
+        #[arg(value_parser = subscribers::name)]
+        name: SubscriberName,
         /// What it is given: users, sessions, or a subject as in users.v1.registered.*; by default users
-        #[arg(long = "filter")]
+        #[arg(long = "filter", value_parser = subscribers::filter)]
         filters: Vec<String>,
         /// Where it begins: start (the whole history), snapshot (the state of every user, then what happens from
-        /// now on), now, a Roster-Position, or a time as in 2026-01-31T12:00:00Z
+        /// now on), now, with what happened at a Roster-Position (17 or position:17), or with what was told at a time
+        /// (2026-01-31T12:00:00Z, also behind time:)
         #[arg(long, default_value = "start")]
-        from: String,
+        from: subscribers::From,
         /// Messages it may have at once without having acknowledged them. With 1 the order holds whatever
         /// happens; more is faster, and then the state with the highest revision counts
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -50,24 +53,32 @@ pub enum SubscribersAction {
         creds: Option<PathBuf>,
     },
     /// Make new credentials for a subscriber; those from before are revoked
+    #[command(after_help = "Example: roster subscribers creds billing --creds billing-2.creds")]
     Creds {
         /// As `list` shows it
-        name: String,
+        #[arg(value_parser = subscribers::name)]
+        name: SubscriberName,
         /// Where the credentials go; by default NAME.creds
         #[arg(long)]
         creds: Option<PathBuf>,
     },
     /// Show them all
+    #[command(after_help = "Example: roster subscribers list --json")]
     List,
     /// Show how far they are
+    #[command(
+        after_help = "Examples:\n  roster subscribers lag\n  roster subscribers lag billing --json"
+    )]
     Lag {
         /// As `list` shows it; all when it is not given
         name: Option<String>,
     },
     /// Remove one, and revoke its credentials
+    #[command(after_help = "Example: roster subscribers remove billing")]
     Remove {
         /// As `list` shows it
-        name: String,
+        #[arg(value_parser = subscribers::name)]
+        name: SubscriberName,
     },
 }
 

@@ -16,7 +16,7 @@ pub struct Wanted {
     /// With its version or without.
     pub kind: Option<String>,
     /// The first position.
-    pub from: Option<u64>,
+    pub from: Option<Position>,
     pub is_endless: bool,
 }
 
@@ -25,7 +25,7 @@ pub async fn run(log: &EventLog, wanted: &Wanted, as_json: bool) -> anyhow::Resu
     let filters = wanted.stream.filters(wanted.user);
     let end = log.end().await?;
     let behind = match (wanted.from, wanted.is_endless) {
-        (Some(from), _) => Position(from.saturating_sub(1)),
+        (Some(from), _) => Position(from.0.saturating_sub(1)),
         (None, true) => end,
         (None, false) => Position(0),
     };

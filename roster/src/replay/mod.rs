@@ -25,7 +25,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{ReplayArgs, progress, say};
 use crate::reading::Reading;
-pub use range::Point;
+pub use range::{Point, known_kind, position};
 use range::{Range, filters};
 use sink::Sink;
 
@@ -45,7 +45,7 @@ pub async fn run(settings: Settings, args: ReplayArgs) -> anyhow::Result<ExitCod
         "users": args.users,
         "types": args.kinds,
         "rate": args.rate,
-        "subscriber": args.to_subscriber,
+        "subscriber": args.to_subscriber.as_ref().map(SubscriberName::as_str),
         "is_file": args.file.is_some(),
     });
     let replaying = async {
@@ -91,7 +91,6 @@ impl<'a> Replay<'a> {
         let subscriber = match &args.to_subscriber {
             None => None,
             Some(name) => {
-                let name = SubscriberName::parse(name)?;
                 let found = feed.subscriber(name.as_str()).await?;
                 Some(found.with_context(|| format!("there is no subscriber {name}"))?)
             }

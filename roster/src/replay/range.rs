@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::bail;
 use events::feed::{FEED_STREAM_SUBJECTS, Happened};
 use events::{Position, Timestamp, UserId};
 use service_kit::event_log::EventLog;
 
+use crate::cli::WrongUse;
 use crate::told::{first, told_of_users};
 
 /// Filters that one consumer is made with.
@@ -26,13 +26,32 @@ impl FromStr for Point {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match (text.parse().map(Position), Timestamp::try_from(text.to_owned())) {
-            (Ok(position), _) => Ok(Self::Position(position)),
-            (_, Ok(time)) => Ok(Self::Time(time)),
-            (Err(_), Err(_)) => {
-                Err("give a Roster-Position or a time as in 2026-01-31T12:00:00Z".to_owned())
-            }
+        if let Some(time) = text.strip_prefix("time:") {
+            return Timestamp::parse(time).map(Self::Time).map_err(|why| why.to_string());
         }
+        if let Ok(position) = position(text) {
+            return Ok(Self::Position(position));
+        }
+        Timestamp::parse(text).map(Self::Time).map_err(|_| {
+            "give a Roster-Position as in position:17 or a time as in time:2026-01-31T12:00:00Z"
+                .to_owned()
+        })
+    }
+}
+
+/// Reads a position: `17` or `position:17`.
+pub fn position(text: &str) -> Result<Position, String> {
+    let number = text.strip_prefix("position:").unwrap_or(text);
+    number.parse().map(Position).map_err(|_| "give a position as in position:17".to_owned())
+}
+
+/// Checks the name of a type.
+pub fn known_kind(text: &str) -> Result<String, String> {
+    let is_known = matches!(text, "users" | "sessions")
+        || (Happened::KINDS.contains(&text) && text != "users.v1.snapshot");
+    match is_known {
+        true => Ok(text.to_owned()),
+        false => Err("give users, sessions, or a type as users.v1.registered".to_owned()),
     }
 }
 
@@ -78,7 +97,7 @@ impl Range {
             Some(Point::Time(to)) => before(first(feed, last, |event| event.stored_at > to).await?),
         };
         if end < behind {
-            bail!("--to is before --from");
+            return Err(WrongUse("--to is before --from".to_owned()).into());
         }
         Ok(Self { behind, end })
     }
@@ -88,16 +107,11 @@ impl Range {
 pub fn filters(kinds: &[String], users: &[UserId]) -> anyhow::Result<Vec<String>> {
     let (mut users_too, mut sessions_too) = (kinds.is_empty(), kinds.is_empty());
     let mut heads = Vec::new();
-    for kind in kinds {
-        match kind.as_str() {
+    for named in kinds {
+        match named.as_str() {
             "users" => users_too = true,
             "sessions" => sessions_too = true,
-            known if Happened::KINDS.contains(&known) && known != "users.v1.snapshot" => {
-                heads.push(known.to_owned());
-            }
-            other => {
-                bail!("--type {other}: give users, sessions, or a type as users.v1.registered")
-            }
+            other => heads.push(known_kind(other).map_err(WrongUse)?),
         }
     }
     for (root, wanted) in FEED_STREAM_SUBJECTS.iter().zip([users_too, sessions_too]) {
@@ -119,7 +133,11 @@ pub fn filters(kinds: &[String], users: &[UserId]) -> anyhow::Result<Vec<String>
     filters.sort();
     filters.dedup();
     if filters.len() > FILTERS_MAX {
-        bail!("{} filters at once and at most {FILTERS_MAX}: name fewer users", filters.len());
+        let count = filters.len();
+        return Err(WrongUse(format!(
+            "{count} filters at once and at most {FILTERS_MAX}: name fewer users"
+        ))
+        .into());
     }
     Ok(filters)
 }
@@ -152,7 +170,12 @@ mod tests {
         for text in ["17", "2026-01-31T12:00:00.000Z"] {
             assert_eq!(text.parse::<Point>().unwrap().to_string(), text);
         }
-        for wrong in ["", "-1", "now", "2026-01-31"] {
+        for (named, text) in
+            [("position:17", "17"), ("time:2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z")]
+        {
+            assert_eq!(named.parse::<Point>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "-1", "now", "2026-01-31", "position:", "position:x", "time:17"] {
             assert!(wrong.parse::<Point>().is_err(), "{wrong}");
         }
     }

@@ -19,9 +19,10 @@ use service_kit::keys::write_private;
 use service_kit::nats;
 
 use crate::audit::{self, Ended, Operation};
-use crate::cli::{SubscribersAction, SubscribersArgs, failed, progress, say};
+use crate::cli::{SubscribersAction, SubscribersArgs, WrongUse, failed, progress, say};
+use crate::replay::Point;
 use crate::trust;
-use wishes::From;
+pub use wishes::{From, filter, name};
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
 pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<ExitCode> {
@@ -32,24 +33,39 @@ pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<Ex
         SubscribersAction::List => return operator.list().await,
         SubscribersAction::Lag { name } => return operator.lag(name.as_deref()).await,
         SubscribersAction::Add { name, filters, from, in_flight, ack_wait_s, creds } => {
+            check(&name, &filters, from)?;
             let arguments = json!({
-                "name": name, "filters": filters, "from": from,
+                "name": name.as_str(), "filters": filters, "from": from.to_string(),
                 "in_flight": in_flight, "ack_wait_s": ack_wait_s,
             });
             let wish = Wish { filters, from, in_flight, ack_wait: Duration::from_secs(ack_wait_s) };
             (Operation::SubscribersAdd, arguments, name, Change::Add(wish, creds))
         }
         SubscribersAction::Creds { name, creds } => {
-            let arguments = json!({ "name": name });
+            let arguments = json!({ "name": name.as_str() });
             (Operation::SubscribersCreds, arguments, name, Change::Credentials(creds))
         }
         SubscribersAction::Remove { name } => {
-            (Operation::SubscribersRemove, json!({ "name": name }), name, Change::Remove)
+            (Operation::SubscribersRemove, json!({ "name": name.as_str() }), name, Change::Remove)
         }
     };
-    let name = SubscriberName::parse(&name)?;
     let changing = operator.change(&name, change);
     audit::over(&settings, &client, operation, arguments, changing).await
+}
+
+/// Refuses what cannot be before anything begins.
+fn check(name: &SubscriberName, words: &[String], from: From) -> anyhow::Result<()> {
+    if ServiceNames::is_of_a_service(name.as_str()) {
+        return Err(WrongUse(format!(
+            "{name} is a name of a service in Roster's own account: take one without -service"
+        ))
+        .into());
+    }
+    if from == From::Snapshot && !wishes::has_all_of_users(&wishes::filters(words)?) {
+        let why = "a snapshot is of users: the filters must let all of users.v1.*.* through";
+        return Err(WrongUse(why.to_owned()).into());
+    }
+    Ok(())
 }
 
 /// What to do about one.
@@ -74,7 +90,7 @@ struct Operator<'a> {
 /// What a new subscriber is to be like.
 struct Wish {
     filters: Vec<String>,
-    from: String,
+    from: From,
     in_flight: u32,
     ack_wait: Duration,
 }
@@ -101,16 +117,8 @@ impl Operator<'_> {
         wish: Wish,
         creds: Option<PathBuf>,
     ) -> anyhow::Result<Users> {
-        if ServiceNames::is_of_a_service(name.as_str()) {
-            bail!(
-                "{name} is a name of a service in Roster's own account: take one without -service"
-            );
-        }
         let filters = wishes::filters(&wish.filters)?;
-        let from: From = wish.from.parse()?;
-        if from == From::Snapshot && !wishes::has_all_of_users(&filters) {
-            bail!("a snapshot is of users: the filters must let all of users.v1.*.* through");
-        }
+        let from = wish.from;
         if !wishes::has_deletions(&filters) {
             progress(
                 "warning: the filters do not let users.v1.deleted.* through, so it is not told who must be erased: \
@@ -131,9 +139,9 @@ impl Operator<'_> {
         let beginning = match from {
             From::Start => Beginning::Start,
             From::Now => Beginning::Now,
-            From::Time(time) => Beginning::Time(time),
+            From::At(Point::Time(time)) => Beginning::Time(time),
             From::Snapshot => Beginning::Sequence(Position(end.0 + 1)),
-            From::Position(position) => {
+            From::At(Point::Position(position)) => {
                 Beginning::Sequence(wishes::sequence_of(&self.feed, position, end).await?)
             }
         };
@@ -141,7 +149,7 @@ impl Operator<'_> {
             name: name.as_str(),
             filters: &filters,
             beginning,
-            from: &wish.from,
+            from: &from.to_string(),
             in_flight: wish.in_flight,
             ack_wait: wish.ack_wait,
         };

@@ -11,14 +11,14 @@ use events::feed::{
     FEED_STREAM_SUBJECTS, FeedEvent, Happened, SNAPSHOTS_STREAM, UserData, snapshot,
 };
 use events::{CommandId, Position, UserId};
-use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use nats_access::SubscriberName;
 use service_kit::ambient;
-use service_kit::event_log::{Append, EventLog, Followed, Guard, Limits, Outcome, Start, Write};
+use service_kit::event_log::{Append, EventLog, Followed, Guard, Limits, Outcome, Write};
 use service_kit::nats;
 
 use super::Operator;
+use crate::reading::Reading;
 
 /// States in one write.
 const WRITE_STATES_MAX: usize = 500;
@@ -93,20 +93,9 @@ async fn each(
     end: Position,
     mut work: impl AsyncFnMut(Followed) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // Without one in the range the reader would wait for what is yet to come.
-    if feed.next(filter, behind).await?.is_none_or(|next| next.position > end) {
-        return Ok(());
-    }
-    let mut messages = feed.follow(&[filter], Start::Behind(behind)).await?.messages;
-    while let Some(message) = messages.next().await {
-        let message = message?;
-        let is_last = message.pending == 0 || message.position >= end;
-        if message.position <= end {
-            work(message).await?;
-        }
-        if is_last {
-            break;
-        }
+    let mut messages = Reading::new(feed, &[filter], behind, end);
+    while let Some(message) = messages.next().await? {
+        work(message).await?;
     }
     Ok(())
 }

@@ -1,12 +1,15 @@
 //! What the operator asks for: which events, and from where.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::bail;
 use events::feed::{FEED_STREAM_SUBJECTS, Happened};
-use events::{Position, Timestamp, UserId};
+use events::{Position, UserId};
+use nats_access::SubscriberName;
 use service_kit::event_log::EventLog;
 
+use crate::replay::Point;
 use crate::told::{first, told_of_users};
 
 /// Everything that happens to users.
@@ -20,28 +23,44 @@ pub enum From {
     Start,
     Now,
     Snapshot,
-    /// A position of the log of users, as commands answer it.
-    Position(Position),
-    Time(Timestamp),
+    /// With what happened at a position of the log of users, or what was told at a time.
+    At(Point),
 }
 
 impl FromStr for From {
-    type Err = anyhow::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> anyhow::Result<Self> {
+    fn from_str(text: &str) -> Result<Self, String> {
         Ok(match text {
             "start" => Self::Start,
             "now" => Self::Now,
             "snapshot" => Self::Snapshot,
-            other => match (other.parse().map(Position), Timestamp::try_from(other.to_owned())) {
-                (Ok(position), _) => Self::Position(position),
-                (_, Ok(time)) => Self::Time(time),
-                (Err(_), Err(_)) => bail!(
-                    "--from {other}: give start, snapshot, now, a Roster-Position or a time as in 2026-01-31T12:00:00Z"
-                ),
-            },
+            other => Self::At(
+                other.parse().map_err(|why| format!("give start, snapshot or now; or {why}"))?,
+            ),
         })
     }
+}
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::Now => f.write_str("now"),
+            Self::Snapshot => f.write_str("snapshot"),
+            Self::At(point) => point.fmt(f),
+        }
+    }
+}
+
+/// Checks a filter as the operator says it.
+pub fn filter(text: &str) -> Result<String, String> {
+    filters(&[text.to_owned()]).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Reads the name of a subscriber.
+pub fn name(text: &str) -> Result<SubscriberName, String> {
+    SubscriberName::parse(text).map_err(|error| error.to_string())
 }
 
 /// The filters that the words of the operator stand for; without any, all about users.
@@ -59,15 +78,14 @@ pub fn filters(words: &[String]) -> anyhow::Result<Vec<String>> {
                     [root, version, event, user] => {
                         let kind = format!("{root}.{version}.{event}");
                         let known = Happened::KINDS.contains(&kind.as_str())
-                            || (*event == "*" && matches!(kind.as_str(), "users.v1.*" | "sessions.v1.*"));
+                            || (*event == "*"
+                                && matches!(kind.as_str(), "users.v1.*" | "sessions.v1.*"));
                         known && (*user == "*" || user.parse::<UserId>().is_ok())
                     }
                     _ => false,
                 };
                 if !fits || other.starts_with("users.v1.snapshot") {
-                    bail!(
-                        "--filter {other}: give users, sessions, or a subject as in users.v1.registered.*"
-                    );
+                    bail!("give users, sessions, or a subject as in users.v1.registered.*");
                 }
                 other.to_owned()
             }
@@ -101,6 +119,8 @@ pub async fn sequence_of(
 
 #[cfg(test)]
 mod tests {
+    use events::Timestamp;
+
     use super::*;
 
     #[test]
@@ -147,10 +167,14 @@ mod tests {
         assert_eq!(from("start").unwrap(), From::Start);
         assert_eq!(from("snapshot").unwrap(), From::Snapshot);
         assert_eq!(from("now").unwrap(), From::Now);
-        assert_eq!(from("17").unwrap(), From::Position(Position(17)));
-        let time = Timestamp::try_from("2026-01-31T12:00:00.000Z".to_owned()).unwrap();
-        assert_eq!(from("2026-01-31T12:00:00Z").unwrap(), From::Time(time));
-        for wrong in ["", "end", "-1", "2026-01-31", "yesterday"] {
+        for text in ["17", "position:17"] {
+            assert_eq!(from(text).unwrap(), From::At(Point::Position(Position(17))));
+        }
+        let time = Timestamp::parse("2026-01-31T12:00:00.000Z").unwrap();
+        for text in ["2026-01-31T12:00:00Z", "time:2026-01-31T12:00:00Z"] {
+            assert_eq!(from(text).unwrap(), From::At(Point::Time(time)));
+        }
+        for wrong in ["", "end", "-1", "2026-01-31", "yesterday", "position:now"] {
             assert!(from(wrong).is_err(), "{wrong}");
         }
     }

@@ -101,7 +101,7 @@ impl Verifier {
             // A claim that was replaced since may have been erased before it was read.
             let subject = subjects::email_claim(&key);
             let is_newer = !self.report.is_full()
-                && self.streams.users.next(&subject, self.edge.users).await?.is_some();
+                && self.streams.users.next(&subject, self.edge.records).await?.is_some();
             if is_newer {
                 self.report.changed_meanwhile += 1;
             } else {

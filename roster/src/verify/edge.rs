@@ -4,22 +4,28 @@ use std::time::Duration;
 
 use events::{Position, subjects};
 use projector::View;
-use service_kit::event_log::Stored;
+use projector::feed::project;
+use service_kit::event_log::{Followed, Stored};
 use tokio::time::{Instant, sleep};
 use views::{Kind, Views};
 
 use super::report::{Difference, Place, Report};
 use super::{Compared, Streams};
+use crate::reading::Reading;
 use crate::told::{Told, untold_of_sessions};
 
+/// Claims on addresses and records of who holds a role.
+const RECORDS_FILTER: &str = "uq.>";
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// As of when, and what reached it.
 #[derive(Debug, Clone, Copy)]
 pub struct Edge {
-    /// Position of the last event of a user.
+    /// Position of the last event or revocation of a user.
     pub users: Position,
+    /// Position of the last record of any kind in the log of users.
+    pub records: Position,
     /// Position of the last event of a session.
     pub sessions: Position,
     /// Sequence of the last message of the feed that is looked at.
@@ -41,12 +47,18 @@ pub async fn reached(
     report: &mut Report,
 ) -> anyhow::Result<Edge> {
     let last = |of: Option<Stored>| of.map_or(Position(0), |of| of.position);
-    // An event ends the write it belongs to, so nothing of a command is cut off behind it.
-    let users = last(streams.users.last(subjects::USER_EVENTS_FILTER).await?);
+    // The event comes last in the write that it belongs to, and is asked for last: a record that stands behind it then
+    // belongs to no command that is cut off. Claims and the record of administrators are written with events alone, so
+    // one that comes behind the last event is false, or its user changes right now.
+    let records = last(streams.users.last(RECORDS_FILTER).await?);
+    let revocations = last(streams.users.last(subjects::USER_REVOCATIONS_FILTER).await?);
+    let events = last(streams.users.last(subjects::USER_EVENTS_FILTER).await?);
+    let users = events.max(revocations);
     let sessions = last(streams.sessions.last(subjects::SESSION_EVENTS_FILTER).await?);
     let deadline = Instant::now() + wait;
     let mut edge = Edge {
         users,
+        records: users.max(records),
         sessions,
         feed: Position(0),
         user_views: false,
@@ -61,8 +73,9 @@ pub async fn reached(
         edge.user_views = !compared.has(Kind::Users)
             || has(View::Users, users).await? && has(View::Logins, sessions).await?;
         edge.session_views = !compared.has(Kind::Sessions) || has(View::Sessions, sessions).await?;
-        edge.is_told =
-            compared.is_views_alone() || edge.is_told || is_told(streams, users, sessions).await?;
+        edge.is_told = compared.is_views_alone()
+            || edge.is_told
+            || is_told(streams, events, users, sessions).await?;
         if edge.user_views && edge.session_views && edge.is_told {
             break;
         }
@@ -90,12 +103,34 @@ pub async fn reached(
 }
 
 /// Whether the feed tells everything up to two positions.
-async fn is_told(streams: &Streams, users: Position, sessions: Position) -> anyhow::Result<bool> {
+async fn is_told(
+    streams: &Streams,
+    events: Position,
+    users: Position,
+    sessions: Position,
+) -> anyhow::Result<bool> {
     let told = Told::of(&streams.feed).await?;
-    if told.users < users {
+    if told.users < events {
         return Ok(false);
+    }
+    // Not every revocation leads to a message that could say that it is told.
+    let filter = [subjects::USER_REVOCATIONS_FILTER];
+    let mut revocations = Reading::new(&streams.users, &filter, told.users, users);
+    while let Some(message) = revocations.next().await? {
+        if must_be_told(&message) {
+            return Ok(false);
+        }
     }
     let logs = (&streams.users, &streams.sessions);
     let untold = untold_of_sessions(logs, told.sessions, sessions, 1).await?;
     Ok(untold.count == 0)
+}
+
+fn must_be_told(message: &Followed) -> bool {
+    let user = message.subject.rsplit('.').next().and_then(|id| id.parse().ok());
+    let stored = serde_json::from_slice(&message.payload).ok();
+    let expected = user.zip(stored).and_then(|(user, stored)| {
+        project::of_revocation(user, &stored, message.position, message.stored_at)
+    });
+    expected.is_some()
 }

@@ -33,7 +33,8 @@ impl Verifier {
         {
             filters.extend(OF_NOBODY.map(str::to_owned));
         }
-        let mut log = Reading::new(&self.streams.users, &filters, Position(0), end);
+        let records = self.edge.records;
+        let mut log = Reading::new(&self.streams.users, &filters, Position(0), records);
         let mut history = self.history().await?;
         let mut told = self.told(&OF_USERS);
         while let Some(message) = log.next().await? {

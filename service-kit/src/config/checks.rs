@@ -23,6 +23,7 @@ impl Checked for Settings {
         let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
         bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
         bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
+        bound("log.silence_max_s", self.log.silence_max_s, 1, 86_400);
         bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
         for (key, bytes) in [
             ("log.sessions_bytes_max", self.log.sessions_bytes_max),

@@ -88,13 +88,19 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// An append with all its retries and look-ups.
     pub append_deadline: Duration,
+    /// How long a command that reads the log from one position to another goes on trying while nothing comes.
+    pub silence_max: Duration,
 }
+
+/// The same for those who read to no end, and never wait so.
+pub const SILENCE_DEFAULT: Duration = Duration::from_secs(60);
 
 impl Limits {
     /// The limits that the settings name.
     #[must_use]
     pub const fn of(settings: &Settings) -> Self {
-        Self::ms(settings.nats.request_timeout_ms, settings.log.append_deadline_ms)
+        let limits = Self::ms(settings.nats.request_timeout_ms, settings.log.append_deadline_ms);
+        Self { silence_max: Duration::from_secs(settings.log.silence_max_s), ..limits }
     }
 
     /// The limits that the settings of a further service name.
@@ -107,6 +113,7 @@ impl Limits {
         Self {
             request_timeout: Duration::from_millis(request),
             append_deadline: Duration::from_millis(append),
+            silence_max: SILENCE_DEFAULT,
         }
     }
 }
@@ -151,6 +158,12 @@ impl EventLog {
         self
     }
 
+    /// How long a reader goes on trying while nothing comes.
+    #[must_use]
+    pub const fn silence_max(&self) -> Duration {
+        self.limits.silence_max
+    }
+
     /// The name of the stream.
     #[must_use]
     pub fn stream(&self) -> &str {
@@ -161,6 +174,12 @@ impl EventLog {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Closes the connection, for a process that stops: a server that stops after it is no loss then.
+    pub async fn disconnect(&self) {
+        // It is closed already otherwise.
+        let _ = self.client.drain().await;
     }
 
     /// Position of the last message of the stream, 0 when it is empty; also the check behind readiness.

@@ -163,6 +163,7 @@ async fn a_server_that_hangs_makes_the_outcome_unknown_and_a_repetition_tells() 
         Limits {
             request_timeout: Duration::from_millis(200),
             append_deadline: Duration::from_millis(700),
+            ..limits()
         },
     );
     log.provision(&spec()).await.unwrap();

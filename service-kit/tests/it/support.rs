@@ -49,7 +49,11 @@ pub async fn connect_service(account: &Account, user: &ServiceUser) -> async_nat
 }
 
 pub fn limits() -> Limits {
-    Limits { request_timeout: Duration::from_secs(2), append_deadline: Duration::from_secs(5) }
+    Limits {
+        request_timeout: Duration::from_secs(2),
+        append_deadline: Duration::from_secs(5),
+        silence_max: service_kit::event_log::SILENCE_DEFAULT,
+    }
 }
 
 pub fn log(client: async_nats::Client) -> EventLog {

@@ -82,8 +82,11 @@ pub async fn make_stream(client: &Client, lineage: &str) -> EventLog {
 }
 
 pub fn log(client: &Client) -> EventLog {
-    let limits =
-        Limits { request_timeout: Duration::from_secs(2), append_deadline: Duration::from_secs(5) };
+    let limits = Limits {
+        request_timeout: Duration::from_secs(2),
+        append_deadline: Duration::from_secs(5),
+        silence_max: service_kit::event_log::SILENCE_DEFAULT,
+    };
     EventLog::new(client.clone(), Notes::<1>::STREAM, limits)
 }
 

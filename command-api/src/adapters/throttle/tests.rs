@@ -5,7 +5,7 @@ use events::{EmailAddress, UserId};
 use nats_access::{Account, Role, TestTrust};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    Limits, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
+    Limits, SILENCE_DEFAULT, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
     throttle_closed_stream, throttle_counts_stream, throttle_stream,
 };
 
@@ -39,6 +39,7 @@ fn bucket(client: &async_nats::Client, stream: &str) -> EventLog {
     let limits = Limits {
         request_timeout: Duration::from_secs(10),
         append_deadline: Duration::from_secs(20),
+        silence_max: SILENCE_DEFAULT,
     };
     EventLog::new(client.clone(), stream, limits)
 }
