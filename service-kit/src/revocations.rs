@@ -78,11 +78,11 @@ enum Heard {
     SilentSince(Instant),
 }
 
-/// What is dead, with the time from which on nobody can have it any more.
+/// What is dead, and until when it is kept: from then on nobody can have it any more.
 #[derive(Default)]
 struct Denied {
-    users: HashMap<UserId, (Position, Timestamp)>,
-    sessions: HashMap<SessionId, Timestamp>,
+    users: HashMap<UserId, (Position, Instant)>,
+    sessions: HashMap<SessionId, Instant>,
     prune_at: usize,
     /// The last message of the log of users, by position and by time.
     last: Option<(Position, Timestamp)>,
@@ -260,6 +260,10 @@ impl Follower {
     fn take(&self, message: &Followed) {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let mut denied = write(&self.denied);
+        // Kept by a clock that nobody sets, from when it was heard: one that jumps ahead and back would forget what ended
+        // tokens that are good again by then.
+        let now = Instant::now();
+        let until = now + Duration::from_secs(KEPT_S);
         match self.feed {
             Feed::Users => {
                 if denied.hears(message.position, message.stored_at) {
@@ -269,16 +273,16 @@ impl Follower {
                     );
                 }
                 if let Ok(user) = name.parse() {
-                    denied.end_user(user, message.position, message.stored_at.plus_seconds(KEPT_S));
+                    denied.end_user(user, message.position, until);
                 }
             }
             Feed::Sessions => {
                 if let Ok(session) = name.parse() {
-                    denied.sessions.insert(session, message.stored_at.plus_seconds(KEPT_S));
+                    denied.sessions.insert(session, until);
                 }
             }
         }
-        denied.prune(ambient::now());
+        denied.prune(now);
     }
 }
 
@@ -301,14 +305,14 @@ impl Denied {
     }
 
     /// The last end counts, in whatever order they are read.
-    fn end_user(&mut self, user: UserId, position: Position, until: Timestamp) {
+    fn end_user(&mut self, user: UserId, position: Position, until: Instant) {
         let known = self.users.entry(user).or_insert((position, until));
         *known = (known.0.max(position), known.1.max(until));
     }
 
     /// Forgets what no token can refer to any more, whenever there is twice as much as after the last
     /// time.
-    fn prune(&mut self, now: Timestamp) {
+    fn prune(&mut self, now: Instant) {
         if self.users.len() + self.sessions.len() < self.prune_at.max(PRUNE_FROM) {
             return;
         }
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn an_end_that_is_read_again_opens_nothing() {
         let mut denied = Denied::default();
-        let (user, until) = (UserId::from_uuid(ambient::new_uuid()), ambient::now());
+        let (user, until) = (UserId::from_uuid(ambient::new_uuid()), Instant::now());
         for position in [10, 20, 10] {
             denied.end_user(user, Position(position), until);
         }
@@ -356,10 +360,10 @@ mod tests {
 
     #[test]
     fn what_nobody_can_refer_to_is_forgotten() {
-        let now = ambient::now();
+        let (now, later) = (Instant::now(), Duration::from_secs(60));
         let mut denied = Denied::default();
         for n in 0..PRUNE_FROM {
-            let until = if n % 2 == 0 { now.minus_seconds(1) } else { now.plus_seconds(60) };
+            let until = if n % 2 == 0 { now } else { now + later };
             denied.sessions.insert(SessionId::from_uuid(ambient::new_uuid()), until);
         }
         denied.prune(now);
