@@ -170,6 +170,7 @@ impl App {
             self.wishes.run(&stop),
             self.check_slowly(&stop),
         );
+        self.users.log.disconnect().await;
     }
 
     async fn check_slowly(&self, stop: &CancellationToken) {

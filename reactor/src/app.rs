@@ -204,6 +204,7 @@ impl App {
                 eraser.carry_out(task)
             }),
         );
+        mailer.users.disconnect().await;
     }
 }
 

@@ -57,10 +57,11 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
                         tracing::debug!(service, "connected to NATS");
                     }
                     Event::Connected => tracing::info!(service, "connected to NATS"),
-                    Event::Closed => tracing::debug!(service, "closed the connection to NATS"),
+                    Event::Closed | Event::Draining => {
+                        tracing::debug!(service, "closes the connection to NATS");
+                    }
                     Event::Disconnected => tracing::warn!(service, "lost the connection to NATS"),
                     other @ (Event::LameDuckMode
-                    | Event::Draining
                     | Event::SlowConsumer(_)
                     | Event::ServerError(_)
                     | Event::ClientError(_)) => tracing::warn!(service, event = %other, "NATS"),

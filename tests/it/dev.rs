@@ -66,6 +66,9 @@ async fn it_starts_stops_and_goes_on_with_the_same_data() {
 
     assert!(first.end("-INT").success());
     assert_eq!(processes_in(&data), Vec::<String>::new(), "nothing is left behind");
+    let said = std::fs::read_to_string(&log).unwrap();
+    let (_, at_the_end) = said.split_once("stopping").unwrap();
+    assert!(!at_the_end.contains("WARN") && !at_the_end.contains("ERROR"), "{at_the_end}");
 
     let again = dev(&data, &log);
     let client = Client::new(&again.value("url"));
