@@ -93,6 +93,21 @@ let stopping = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (stopping = true));
 const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
 
+/**
+ * Ends the program when the operator has removed the consumer: trying again would never help. No answer at all tells
+ * nothing, and a request for the next message of a consumer that is gone may have none.
+ */
+async function endIfGone(consumer, stream) {
+  try {
+    await consumer.info();
+  } catch (error) {
+    if (error.code === 10014 || error.code === 10059) {
+      console.error(`the consumer ${name} on ${stream} is gone: ask the operator (roster subscribers list)`);
+      process.exit(1);
+    }
+  }
+}
+
 /** Takes one event after the other; from the snapshots until there are none left. */
 async function follow(js, stream, revisions) {
   let consumer;
@@ -102,7 +117,8 @@ async function follow(js, stream, revisions) {
     } catch (error) {
       if (error.code === 10014 || error.code === 10059) {
         if (stream === SNAPSHOTS) return; // It was not added with --from snapshot.
-        throw error;
+        console.error(`there is no consumer ${name} on ${stream}: ask the operator (roster subscribers list)`);
+        process.exit(1);
       }
       console.error("trying again:", error.message);
       await pause();
@@ -122,10 +138,12 @@ async function follow(js, stream, revisions) {
       // No server, or one that has just started. The connection is made again by itself.
       console.error("trying again:", error.message);
       await pause();
+      if (stream === FEED) await endIfGone(consumer, stream);
       continue;
     }
     if (!message) {
       seemsEmpty = stream === SNAPSHOTS;
+      if (stream === FEED) await endIfGone(consumer, stream);
       continue;
     }
     // What cannot be read or handled ends the program: nothing is skipped, and it comes first next time.

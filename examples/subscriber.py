@@ -82,6 +82,17 @@ def handle(database, event):
         return True
 
 
+async def end_if_gone(consumer, stream, name):
+    """Ends the program when the operator has removed the consumer: trying again would never help. No answer at all
+    tells nothing, and a request for the next message of a consumer that is gone may have none."""
+    try:
+        await consumer.consumer_info()
+    except nats.js.errors.NotFoundError:
+        sys.exit(f"the consumer {name} on {stream} is gone: ask the operator (roster subscribers list)")
+    except (nats.errors.Error, nats.js.errors.Error):
+        pass
+
+
 async def follow(jetstream, stream, name, database, stop):
     """Takes one event after the other; from the snapshots until there are none left."""
     consumer = await jetstream.pull_subscribe_bind(consumer=name, stream=stream)
@@ -97,14 +108,19 @@ async def follow(jetstream, stream, name, database, stop):
         except nats.js.errors.NotFoundError:
             if stream == SNAPSHOTS:
                 return  # It was not added with --from snapshot.
-            raise
+            await end_if_gone(consumer, stream, name)
+            continue
         except nats.errors.TimeoutError:
             nothing_left = stream == SNAPSHOTS
+            if stream == FEED:
+                await end_if_gone(consumer, stream, name)
             continue
         except (nats.errors.Error, nats.js.errors.Error) as error:
             # No server, or one that has just started. The connection is made again by itself.
             print(f"trying again: {error!r}", flush=True)
             await asyncio.sleep(1)
+            if stream == FEED:
+                await end_if_gone(consumer, stream, name)
             continue
         # What cannot be read or stored ends the program: nothing is skipped, and it comes first next time.
         # Work that takes longer than 20 s calls `await message.in_progress()` now and then.

@@ -129,6 +129,18 @@ impl FeedBus {
         true
     }
 
+    /// Whether the subscriber waits for the next message of the feed.
+    pub async fn is_asked(&self) -> bool {
+        let consumer: Result<PullConsumer, _> =
+            self.context.get_consumer_from_stream(&self.name, FEED_STREAM).await;
+        consumer.is_ok_and(|consumer| consumer.cached_info().num_waiting > 0)
+    }
+
+    /// Removes the consumer of the feed, as `roster subscribers remove` does.
+    pub async fn remove_subscriber(&self) {
+        self.context.delete_consumer_from_stream(&self.name, FEED_STREAM).await.unwrap();
+    }
+
     /// A file in the folder of this test.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

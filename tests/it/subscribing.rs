@@ -1,7 +1,7 @@
 //! The examples of subscribers, as docs/feed.md has them run: killed in the middle, and so is the server.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 use std::time::Duration;
 
@@ -105,7 +105,29 @@ async fn survives(bus: &FeedBus, command: impl Fn() -> Command) -> Vec<String> {
     }
     wait_for("everything to be acknowledged", || bus.is_done()).await;
     assert!(running.end().success());
-    said.lines()
+    let lines = said.lines();
+    ends_without_its_consumer(bus, command()).await;
+    lines
+}
+
+/// An operator removes the subscriber while it runs: it says so and ends, and does not try for ever.
+async fn ends_without_its_consumer(bus: &FeedBus, mut command: Command) {
+    let errors = bus.file("errors");
+    command.stderr(File::create(&errors).unwrap());
+    let mut running = Running::start(command, &Said::default());
+    // It asks for the next message: only then is it there.
+    wait_for("the subscriber to ask", || bus.is_asked()).await;
+    bus.remove_subscriber().await;
+    let mut ended = None;
+    wait_for("the end of the subscriber", || {
+        ended = ended.or_else(|| running.ended());
+        let is_over = ended.is_some();
+        async move { is_over }
+    })
+    .await;
+    assert_eq!(ended.unwrap().code(), Some(1));
+    let errors = fs::read_to_string(&errors).unwrap();
+    assert!(errors.contains("is gone: ask the operator (roster subscribers list)"), "{errors}");
 }
 
 /// The revisions that lines `TYPE SUBJECT REVISION MORE` tell of each user, those that came again left out.
