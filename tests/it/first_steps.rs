@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use e2e::{System, binary};
+use e2e::{System, binary, wait_for};
 use local_stack::testing::temp_dir;
 
 fn roster(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
@@ -16,18 +16,23 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-#[test]
-fn a_taken_port_names_its_setting() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_names_its_setting() {
+    let system = System::shared().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for (setting, variable, other) in [
-        ("http.listen", "ROSTER_HTTP_LISTEN", "ROSTER_HTTP_PRIVATE_LISTEN"),
-        ("http.private_listen", "ROSTER_HTTP_PRIVATE_LISTEN", "ROSTER_HTTP_LISTEN"),
+    for (setting, variable) in [
+        ("http.listen", "ROSTER_HTTP_LISTEN"),
+        ("http.private_listen", "ROSTER_HTTP_PRIVATE_LISTEN"),
     ] {
-        let output = roster(&["command-api"], &[(variable, &address), (other, "127.0.0.1:0")]);
-        assert_eq!(output.status.code(), Some(1));
-        let (said, wanted) =
-            (said(&output), format!("cannot listen on {address}, which is {setting}"));
+        let mut process = system.spawn_with("command-api", &[(variable, &address)], setting);
+        wait_for("the process to end", || {
+            let ended = process.ended();
+            async move { ended.is_some_and(|status| status.code() == Some(1)) }
+        })
+        .await;
+        let said = system.log_of(setting);
+        let wanted = format!("cannot listen on {address}, which is {setting}");
         assert!(said.contains(&wanted), "{said}");
     }
 }
@@ -36,7 +41,8 @@ fn a_taken_port_names_its_setting() {
 fn a_command_that_reaches_no_nats_says_where_it_looked() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("nats://{free}");
-    let output = roster(&["lag"], &[("ROSTER_NATS_URL", &url)]);
+    let output =
+        roster(&["lag"], &[("ROSTER_NATS_URL", &url), ("ROSTER_DEPLOYMENT", "development")]);
     assert_eq!(output.status.code(), Some(1));
     let said = said(&output);
     assert!(said.contains(&format!("nats.url is {url}")), "{said}");
