@@ -508,7 +508,7 @@ async fn a_full_log_of_sessions_refuses_and_loses_nothing() {
     for answer in
         [commands.refresh(&inside.refresh).await, commands.post("/api/v1/auth/login", &body).await]
     {
-        assert_eq!((answer.status, answer.code()), (503, "unavailable"), "{answer:?}");
+        assert_eq!((answer.status, answer.code()), (503, "log-full"), "{answer:?}");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     // Who is inside stays inside, and the token that was refused is good when there is room again.
