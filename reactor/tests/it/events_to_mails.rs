@@ -7,7 +7,7 @@ use service_kit::ambient;
 use service_kit::links::{LinkKind, undone_revision};
 use service_kit::mail_orders::{Mail, order_id};
 
-use crate::support::{ADA, System, new_user, order, registered, wait_for};
+use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 
 #[tokio::test]
 async fn who_registers_gets_one_mail_with_a_link_that_is_good() {
@@ -81,7 +81,8 @@ async fn what_is_long_over_leads_to_no_mail() {
 async fn an_event_that_cannot_be_read_is_not_passed_over_and_holds_nobody_up() {
     let system = System::start().await;
     let (broken, user) = (new_user(), new_user());
-    system.put(subjects::user_events(broken), b"{}".to_vec()).await;
+    let poison = Some((ambient::new_uuid(), "user.registered.v1"));
+    put(&system.users, subjects::user_events(broken), b"{}".to_vec(), poison).await;
     system.happens(user, Actor::Anonymous, registered(ADA, false)).await;
     let reactor = system.reactor().await;
     wait_for("the mail of the other", || async { system.received().len() == 1 }).await;

@@ -13,7 +13,7 @@ use service_kit::event_log::{
     users_stream,
 };
 
-use crate::support::{account, command, connect, limits, log, spec};
+use crate::support::{account, command, connect, limits, log, of_writer, spec};
 
 /// Bound of the streams; their blocks have 4 MB then.
 const BYTES_MAX: u64 = 24 << 20;
@@ -63,7 +63,7 @@ fn has(folder: &Path, text: &[u8]) -> bool {
 async fn put(log: &EventLog, subject: &str, payload: Vec<u8>) -> Position {
     let last = log.last(subject).await.unwrap();
     let guard = last.map_or(Guard::absent(), |last| last.guard());
-    let write = Write::new(subject.to_owned(), guard, payload);
+    let write = of_writer(subject, guard, payload);
     let outcome = log.append(&Append::new(command(), write)).await;
     let Outcome::Stored(position) = outcome else { panic!("{outcome:?}") };
     position

@@ -9,10 +9,10 @@ use nats_access::Role;
 use service_kit::ambient::new_uuid;
 use service_kit::event_log::{Append, EventLog, Guard, Limits, Outcome, Write};
 
-use crate::support::{BYTES_MAX, command, connect, limits, log, provisioned, spec};
+use crate::support::{BYTES_MAX, command, connect, limits, log, of_writer, provisioned, spec};
 
 fn one(subject: &str, guard: Guard) -> Append {
-    Append::new(command(), Write::new(subject.to_owned(), guard, "{}"))
+    Append::new(command(), of_writer(subject, guard, "{}"))
 }
 
 fn three(n: u32, guard: Guard) -> Append {

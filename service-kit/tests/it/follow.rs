@@ -7,17 +7,17 @@ use events::Position;
 use futures::StreamExt;
 use local_stack::{DataDir, NatsOptions, NatsServer};
 use nats_access::Role;
-use service_kit::event_log::{Append, Guard, Outcome, Start, Write};
+use service_kit::event_log::{Append, Guard, Outcome, Start};
 use tokio::time::timeout;
 
-use crate::support::{command, connect, log, provisioned, spec};
+use crate::support::{command, connect, log, of_writer, provisioned, spec};
 
 /// Longest wait for something that must come.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 async fn append(log: &service_kit::event_log::EventLog, subject: &str) -> Position {
     let guard = log.last(subject).await.unwrap().map_or(Guard::absent(), |m| m.guard());
-    let append = Append::new(command(), Write::new(subject.to_owned(), guard, subject.to_owned()));
+    let append = Append::new(command(), of_writer(subject, guard, subject));
     let Outcome::Stored(position) = log.append(&append).await else { panic!("not stored") };
     position
 }

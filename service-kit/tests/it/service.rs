@@ -11,7 +11,9 @@ use service_kit::event_log::{
     service_feed_stream, service_log_stream, service_reaction,
 };
 
-use crate::support::{BYTES_MAX, account, command, connect, connect_service, limits, provisioned};
+use crate::support::{
+    BYTES_MAX, account, command, connect, connect_service, limits, of_writer, provisioned,
+};
 
 const PRODUCT: ServiceNames = ServiceNames::fixed("product", "products");
 const DELETIONS: [&str; 1] = ["users.v1.deleted.*"];
@@ -32,7 +34,7 @@ async fn write(log: &EventLog, mut writes: Vec<Write>) -> Position {
 }
 
 fn text(subject: String) -> Write {
-    Write::new(subject, Guard::absent(), "{}")
+    of_writer(&subject, Guard::absent(), "{}")
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
     Append, EventLog, Guard, Outcome, ProvisionError, Snapshot, SnapshotHead, StreamSpec, Unpacker,
-    Write, beginning, users_stream,
+    beginning, users_stream,
 };
 use tokio::task::JoinSet;
 
-use crate::support::{account, command, connect, log};
+use crate::support::{account, command, connect, log, of_writer};
 
 /// Writers of batches at once.
 const WRITERS: usize = 12;
@@ -53,7 +53,7 @@ async fn restore(to: &EventLog, head: &SnapshotHead, bytes: &[u8]) {
 }
 
 fn batch(key: &str, guard: Guard) -> Append {
-    let write = |kind: &str| Write::new(format!("{kind}.{key}"), guard, format!("{kind} of {key}"));
+    let write = |kind: &str| of_writer(&format!("{kind}.{key}"), guard, format!("{kind} of {key}"));
     Append::new(command(), write("ev.user")).with(write("uq.email")).with(write("sec.user"))
 }
 

@@ -8,14 +8,14 @@ use events::CommandId;
 use nats_access::{Account, Role, ServiceUser, TestTrust};
 use service_kit::ambient;
 use service_kit::config::Settings;
-use service_kit::event_log::{EventLog, Limits, StreamSpec, users_stream};
+use service_kit::event_log::{EventLog, Guard, Limits, StreamSpec, Write, users_stream};
 
 /// Room for one test's stream.
 pub const BYTES_MAX: u64 = 1 << 20;
 
 fn trust() -> &'static TestTrust {
     static TRUST: OnceLock<TestTrust> = OnceLock::new();
-    TRUST.get_or_init(|| TestTrust::with_accounts(32))
+    TRUST.get_or_init(|| TestTrust::with_accounts(64))
 }
 
 pub fn account() -> &'static Account {
@@ -75,4 +75,10 @@ pub async fn provisioned() -> (EventLog, &'static Account) {
 
 pub fn command() -> CommandId {
     CommandId::from_uuid(ambient::new_uuid())
+}
+
+/// A message as the writers of its subject make it: on the subjects of events it is an event.
+pub fn of_writer(subject: &str, guard: Guard, payload: impl Into<Vec<u8>>) -> Write {
+    let write = Write::new(subject.to_owned(), guard, payload.into());
+    if subject.starts_with("ev.") { write.event(ambient::new_uuid(), "user.x.v1") } else { write }
 }

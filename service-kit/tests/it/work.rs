@@ -7,13 +7,13 @@ use events::subjects::USER_EVENTS_FILTER;
 use futures::StreamExt as _;
 use nats_access::Role;
 use service_kit::event_log::{
-    Append, EventLog, Guard, Outcome, ProvisionError, Task, Write, mailer_events,
+    Append, EventLog, Guard, Outcome, ProvisionError, Task, mailer_events,
 };
 
-use crate::support::{account, command, connect, log, provisioned, spec};
+use crate::support::{account, command, connect, log, of_writer, provisioned, spec};
 
 async fn write(log: &EventLog, subject: &str) {
-    let write = Write::new(subject.to_owned(), Guard::absent(), subject.to_owned());
+    let write = of_writer(subject, Guard::absent(), subject);
     let outcome = log.append(&Append::new(command(), write)).await;
     assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
 }
