@@ -20,6 +20,7 @@ mod reading;
 mod rebuild;
 mod replay;
 mod restore;
+mod schemas;
 mod services;
 mod stack;
 mod subscribers;

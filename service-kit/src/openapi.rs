@@ -47,6 +47,8 @@ pub enum RequestHeader {
     Prefer,
     /// Not before the views have a position.
     Position,
+    /// The same in the log of sessions.
+    SessionPosition,
 }
 
 /// A header that answers carry.
@@ -169,14 +171,14 @@ fn schema_of<T: ToSchema>() -> (String, RefOr<utoipa::openapi::Schema>) {
 pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
     let nobody = SecurityRequirement::default();
     for item in document.paths.paths.values_mut() {
-        for operation in operations(item) {
+        for (operation, writes) in operations(item) {
             let id = operation.operation_id.clone().unwrap_or_default();
             let own = extras.iter().find(|extras| extras.operation == id);
             let headers = own.map_or(&[][..], |own| own.headers);
             let parameters = operation.parameters.get_or_insert_default();
             parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
             add_told(operation, own.map_or(&[][..], |own| own.tells));
-            add_errors(operation, own.map_or(&[][..], |own| own.errors));
+            add_errors(operation, own.map_or(&[][..], |own| own.errors), writes);
             let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
             // Whoever shows a token in the header needs no body.
             if open && let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -186,10 +188,17 @@ pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch]
-        .into_iter()
-        .flatten()
+/// The operations of a path, and whether each of them writes.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool)> {
+    [
+        (&mut item.get, false),
+        (&mut item.put, true),
+        (&mut item.post, true),
+        (&mut item.delete, true),
+        (&mut item.patch, true),
+    ]
+    .into_iter()
+    .filter_map(|(operation, writes)| Some((operation.as_mut()?, writes)))
 }
 
 fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
@@ -231,17 +240,22 @@ fn text(what: &str) -> Header {
     HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
 }
 
-fn add_errors(operation: &mut Operation, own: &[Code]) {
-    let mut codes =
-        vec![Code::BadRequest, Code::InvalidHeader, Code::UriTooLong, Code::Unavailable];
+fn add_errors(operation: &mut Operation, own: &[Code], writes: bool) {
+    let mut codes = vec![
+        Code::BadRequest,
+        Code::InvalidHeader,
+        Code::InvalidParameter,
+        Code::MalformedBody,
+        Code::UriTooLong,
+        Code::Unavailable,
+    ];
+    // A body that nobody asked for is read as well, to be refused.
+    codes.extend([Code::RequestTimeout, Code::BodyTooLarge, Code::ValidationFailed]);
     if operation.request_body.is_some() {
-        codes.extend([
-            Code::MalformedBody,
-            Code::RequestTimeout,
-            Code::BodyTooLarge,
-            Code::UnsupportedMediaType,
-            Code::ValidationFailed,
-        ]);
+        codes.push(Code::UnsupportedMediaType);
+    }
+    if writes {
+        codes.push(Code::PreconditionFailed);
     }
     if operation.security.as_ref().is_some_and(|all| !all.is_empty()) {
         codes.push(Code::Unauthorized);
@@ -290,12 +304,16 @@ fn parameter(header: RequestHeader) -> Parameter {
             "Roster-Position",
             "Position that the answer must reflect, as an earlier answer told it",
         ),
+        RequestHeader::SessionPosition => (
+            "Roster-Session-Position",
+            "Position in the log of sessions that the answer must reflect, as an earlier answer told it",
+        ),
     };
     let mut schema = ObjectBuilder::new().schema_type(Type::String);
     if header == RequestHeader::IdempotencyKey {
         schema = schema.min_length(Some(1)).max_length(Some(255)).pattern(Some("^[ -~]*$"));
     }
-    if header == RequestHeader::Position {
+    if matches!(header, RequestHeader::Position | RequestHeader::SessionPosition) {
         schema = schema.pattern(Some("^[0-9]{1,19}$"));
     }
     ParameterBuilder::new()

@@ -65,6 +65,7 @@ impl Users {
                 }
                 let credential = users.check_password(&caller, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
+                Self::hold(&request, &loaded.value)?;
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
                 };
@@ -86,6 +87,21 @@ impl Users {
                 }
             }
             Err(CommandError::overloaded())
+        })
+        .await
+    }
+
+    /// That whoever repeats a change of password knows the password that it set.
+    pub async fn prove(
+        &self,
+        caller: Caller,
+        password: Option<Password>,
+    ) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            match users.check_password(&caller, password).await {
+                Err(CommandError::WrongPassword) => Err(CommandError::InvalidCredentials),
+                checked => checked.map(drop),
+            }
         })
         .await
     }
@@ -124,27 +140,40 @@ impl Users {
         &self,
         email: EmailAddress,
         from: IpAddr,
+        request: Request,
     ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
             users.count(Counted::ResetRequestFrom(from)).await?;
-            // An account has had enough mails: the last of them is good, and the answer stays the same.
-            match users.count(Counted::MailTo(&email)).await {
-                Err(CommandError::TooMany(_)) => return Ok(()),
-                counted => counted?,
-            }
-            let claim = users.log().claim_key(&email);
-            users.mail(Mail::ResetPassword { claim }).await
+            let effect = async {
+                // An account has had enough mails: the last of them is good, and the answer stays the same.
+                match users.count(Counted::MailTo(&email)).await {
+                    Err(CommandError::TooMany(_)) => return Ok(()),
+                    counted => counted?,
+                }
+                let claim = users.log().claim_key(&email);
+                users.mail(Mail::ResetPassword { claim }).await
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
 
     /// Asks for a link to a first or new password of another user.
-    pub async fn send_password_link(&self, actor: Actor, user: UserId) -> Result<(), CommandError> {
+    pub async fn send_password_link(
+        &self,
+        user: UserId,
+        request: Request,
+    ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
-            match users.reachable(actor, user).await?.value {
-                UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
-                UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
-            }
+            let state = users.reachable(request.actor, user).await?.value;
+            let effect = async {
+                Self::hold(&request, &state)?;
+                match state {
+                    UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
+                    UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
+                }
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
@@ -178,6 +207,7 @@ impl Users {
                     return users.prove_answer(client, done, Password::given(&new)).await;
                 }
                 let followed = users.follow_link(&token, kinds).await?;
+                Self::hold(&request, &followed.state.value)?;
                 let new = users.validate_password(client, &new, &followed.user).await?;
                 let hash = match &hash {
                     Some(hash) => hash.clone(),

@@ -42,7 +42,8 @@ struct Args {
 async fn main() -> Result<(), Box<dyn Error>> {
     let Args { name, issuer, audience, jwks, ca, nats: url, listen } = Args::parse();
     let (creds, ca_file) = (format!("{name}.creds").into(), PathBuf::new());
-    let bus = Nats { url, credentials_file: creds, ca_file, request_timeout_ms: 5_000 };
+    let bus =
+        Nats { url, credentials_file: creds, ca_file, request_timeout_ms: 5_000, start_wait_s: 60 };
     let jwks = jwks.unwrap_or_else(|| format!("{issuer}/.well-known/jwks.json"));
 
     let stop = CancellationToken::new();
