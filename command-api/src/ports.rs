@@ -9,6 +9,7 @@ use events::{
     Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
     Session, SessionEvent, SessionId, UndoneChanges, UserId, UserRevocation, UserState,
 };
+use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
@@ -110,6 +111,40 @@ impl Change {
     }
 }
 
+/// How the password hash of a line stands to that of a user who was there already. It is never taken over: the user
+/// may have another password since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashGiven {
+    /// The line has none, or the user has just this one.
+    Same,
+    /// The user has another one, and keeps it.
+    Kept,
+    /// The user has none, and still has none: nobody can log in.
+    Missing,
+}
+
+/// What an import made of one line that it could read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportOutcome {
+    /// A user.
+    Created(UserId),
+    /// Nothing: the user is there, just so.
+    Unchanged(UserId, HashGiven),
+    /// Nothing: another user has the address.
+    Taken,
+}
+
+/// The answer to an import, to be given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptImport {
+    /// In the order of the lines.
+    pub outcomes: Vec<ImportOutcome>,
+    /// The position that shows what was made.
+    pub shown_at: Position,
+}
+
 /// The log of users.
 #[async_trait]
 pub trait UserLog: Send + Sync {
@@ -138,6 +173,12 @@ pub trait UserLog: Send + Sync {
     async fn undone(&self, user: UserId) -> Result<Loaded<UndoneChanges>, LogError>;
     /// What a key led to.
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure>;
+    /// Remembers that a key led to something of which no event of a user tells.
+    async fn record(&self, key: &IdempotencyKey) -> Appended;
+    /// What an import under a key led to, if it did.
+    async fn recorded_import(&self, key: &IdempotencyKey) -> Result<Option<KeptImport>, Failure>;
+    /// Remembers what an import under a key led to.
+    async fn record_import(&self, key: &IdempotencyKey, kept: &KeptImport) -> Appended;
     /// The event at a position; `None` when it was erased.
     async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError>;
     /// Stores a change.

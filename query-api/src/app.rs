@@ -79,11 +79,14 @@ impl App {
         let recorder = SecurityRecorder::open(&client, None, settings, metrics).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
-        let subject = subjects::USER_VIEWS_POSITION;
-        let position = ViewsPosition::follow(&client, subject, stop.clone())
-            .await
-            .map_err(|error| StartError::Views(error.to_string()))?
-            .watched(metrics, "users");
+        let follow = async |subject, views| {
+            ViewsPosition::follow(&client, subject, stop.clone())
+                .await
+                .map(|position| position.watched(metrics, views))
+                .map_err(|error| StartError::Views(error.to_string()))
+        };
+        let position = follow(subjects::USER_VIEWS_POSITION, "users").await?;
+        let sessions = follow(subjects::SESSION_VIEWS_POSITION, "sessions").await?;
         let accepted = Accepted::of(&settings.tokens, &settings.revocations, &settings.access)?;
         let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
         verification.watched(metrics);
@@ -94,7 +97,8 @@ impl App {
             total_max: settings.views.list_total_max,
         };
         let live = Live::follow(views.clone(), metrics, stop);
-        let reader = Reader::new(views, live, Reads::new(position.clone(), limits));
+        let reads = Reads::new(position.clone(), limits);
+        let reader = Reader::new(views, live, reads, Reads::new(sessions, limits));
 
         let readiness = verification
             .check(Readiness::default())

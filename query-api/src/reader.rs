@@ -31,17 +31,20 @@ pub struct Reader {
     views: Views,
     live: Live,
     reads: Reads,
+    /// The same on the views of sessions, which have positions of their own.
+    session_reads: Reads,
 }
 
 impl Reader {
     /// Reads from a database, following its position and the generation that is live.
-    pub const fn new(views: Views, live: Live, reads: Reads) -> Self {
-        Self { views, live, reads }
+    pub const fn new(views: Views, live: Live, reads: Reads, session_reads: Reads) -> Self {
+        Self { views, live, reads, session_reads }
     }
 
     /// Waits until no operation is under way.
     pub async fn finished(&self) {
         self.reads.finished().await;
+        self.session_reads.finished().await;
     }
 
     /// Asks the database whether it is there, and whether it is known what to read of it.
@@ -61,6 +64,25 @@ impl Reader {
     /// Waits until the views have a position, at most `limit`.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> Result<bool, ReadError> {
         self.reads.wait_for(position, limit, || self.checkpoint()).await
+    }
+
+    /// A position in the log of sessions that everything read of them after this reflects.
+    pub async fn session_position(&self) -> Result<Position, ReadError> {
+        self.session_reads.position(|| self.session_checkpoint()).await
+    }
+
+    /// Waits until the views of sessions have a position, at most `limit`.
+    pub async fn wait_for_session(
+        &self,
+        position: Position,
+        limit: Duration,
+    ) -> Result<bool, ReadError> {
+        self.session_reads.wait_for(position, limit, || self.session_checkpoint()).await
+    }
+
+    async fn session_checkpoint(&self) -> Result<Position, ReadError> {
+        let views = self.views.clone();
+        self.session_reads.whole(async move { Ok(views.sessions_position().await?) }).await
     }
 
     /// What every generation has that this or a later read may be answered from.
@@ -133,7 +155,7 @@ impl Reader {
         let sessions = self.views.sessions(self.live.of(Kind::Sessions)?);
         let filter = doc! {"user_id": user_key(user), "created_at": {"$exists": true}};
         let documents: Vec<SessionDocument> = self
-            .reads
+            .session_reads
             .whole(async move {
                 let found = sessions.find(filter).sort(doc! {"created_at": -1}).limit(limit);
                 Ok(found.await?.try_collect().await?)

@@ -23,6 +23,7 @@ use crate::cli::{DevArgs, failed, say};
 use crate::init;
 use crate::openapi::DOCUMENT;
 use crate::provision::{self, Administrator};
+use crate::schemas;
 use crate::stack::{self, Stack};
 
 /// The name of the process, for what belongs to none of its services.
@@ -177,7 +178,7 @@ impl Place {
     async fn bind(settings: &Settings) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(&settings.http, Some(DOCUMENT)).await?;
         let url = format!("http://{}", listeners.public_addr()?.context("no public listener")?);
-        let private = format!("http://{}", listeners.private_addr()?);
+        let private = format!("http://{}", listeners.private_addr());
         Ok(Self { listeners, url, private })
     }
 }
@@ -195,8 +196,12 @@ impl Dev<'_> {
         settings.mongodb.url =
             given(stack.mongodb_url(), &args.mongodb_url).context("no MongoDB")?;
 
+        if args.no_throttle {
+            // A load test is one client.
+            settings.http.connections_per_network_max = settings.http.connections_max;
+        }
         let place = Place::bind(&settings).await?;
-        let port = place.listeners.private_addr()?.port();
+        let port = place.listeners.private_addr().port();
         local_stack::keep_port(&args.data_dir.join(PRIVATE_PORT), port);
         if settings.tokens.issuer.is_empty() {
             settings.tokens.issuer.clone_from(&place.url);
@@ -271,7 +276,10 @@ impl Dev<'_> {
             .and(reactor.readiness());
         let services = vec![
             (over_commands.clone(), commands.router()),
-            (over_queries.clone(), queries.router().merge(queries.key_routes())),
+            (
+                over_queries.clone(),
+                queries.router().merge(queries.key_routes()).merge(schemas::routes()?),
+            ),
         ];
         let following = TaskTracker::new();
         following.spawn(projector.run(stop.clone()));

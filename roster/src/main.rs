@@ -22,6 +22,7 @@ mod reading;
 mod rebuild;
 mod replay;
 mod restore;
+mod schemas;
 mod security;
 mod services;
 mod stack;

@@ -104,6 +104,20 @@ section! {
         private_listen: SocketAddr,
         /// Networks of trusted proxies, separated by commas.
         trusted_proxies: String,
+        /// Origins whose pages may call, separated by commas.
+        cors_origins: String,
+        /// Connections in all.
+        connections_max: u64,
+        /// Connections from one client network.
+        connections_per_network_max: u64,
+        /// Time without a request, in seconds.
+        idle_timeout_s: u64,
+        /// Time for a head to arrive, in seconds.
+        head_timeout_s: u64,
+        /// Time for a client to take an answer, in seconds.
+        answer_timeout_s: u64,
+        /// Time between not being ready and not taking requests, when stopping, in milliseconds.
+        stop_delay_ms: u64,
     }
 }
 section! {
@@ -119,6 +133,8 @@ section! {
         ca_file: PathBuf,
         /// One request, in milliseconds.
         request_timeout_ms: u64,
+        /// Wait for the servers at the start, in seconds.
+        start_wait_s: u64,
     }
 }
 section! {

@@ -1,6 +1,6 @@
 //! `/livez` and `/readyz` on the private listener.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -61,15 +61,24 @@ impl Readiness {
 
     /// The private routes.
     pub fn routes(self) -> Router {
-        Router::new()
-            .route("/livez", get(|| async { Json(json!({"status": "ok"})) }))
-            .route("/readyz", get(ready))
-            .with_state(self)
+        routes(Arc::new(OnceLock::from(self)))
     }
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    match readiness.check().await {
+/// The private routes of a service that may still be starting: it is not ready before it is known what must hold.
+pub(crate) fn routes(readiness: Arc<OnceLock<Readiness>>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(ready))
+        .with_state(readiness)
+}
+
+async fn ready(State(readiness): State<Arc<OnceLock<Readiness>>>) -> Response {
+    let checked = match readiness.get() {
+        Some(readiness) => readiness.check().await,
+        None => Err(vec![("start", "the service is starting".to_owned())]),
+    };
+    match checked {
         Ok(()) => Json(json!({"status": "ready"})).into_response(),
         Err(failed) => {
             let failed: Map<String, Value> =

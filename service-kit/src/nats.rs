@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use tokio::time::{Instant, sleep};
 
 use crate::config::Nats;
 use crate::preflight::{certificates, is_badly_encoded};
@@ -32,11 +33,41 @@ pub enum ConnectError {
     Connect(#[from] async_nats::ConnectError),
 }
 
-/// Connects as `service`. Later losses are healed in the background, without end.
+/// Connects as `service`. A server that is not there yet is waited for, as long as the settings say; later losses are
+/// healed in the background, without end.
 ///
 /// # Errors
-/// [`ConnectError`] when the first connection fails.
+/// [`ConnectError`] when there is no connection by then, or when a server refuses it.
 pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectError> {
+    // A command of the operator has somebody who waits for it.
+    let wait_s = if service == "operator" { 0 } else { settings.start_wait_s };
+    let deadline = Instant::now() + Duration::from_secs(wait_s);
+    let mut told = false;
+    loop {
+        match connect_now(settings, service).await {
+            Err(ConnectError::Connect(error))
+                if is_absence(&error) && Instant::now() < deadline =>
+            {
+                if !told {
+                    tracing::warn!(service, %error, wait_s, "NATS is not there yet; waiting for it");
+                    told = true;
+                }
+                sleep(RECONNECT_PAUSE_MAX).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// Whether there was nobody to connect to, and not somebody who refused.
+fn is_absence(error: &async_nats::ConnectError) -> bool {
+    matches!(
+        error.kind(),
+        ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut
+    )
+}
+
+async fn connect_now(settings: &Nats, service: &str) -> Result<Client, ConnectError> {
     let name = service.to_owned();
     let mut options = ConnectOptions::new()
         .name(format!("roster-{service}"))

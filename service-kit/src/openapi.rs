@@ -49,6 +49,8 @@ pub enum RequestHeader {
     Prefer,
     /// Not before the views have a position.
     Position,
+    /// The same in the log of sessions.
+    SessionPosition,
 }
 
 /// A header that answers carry.
@@ -254,18 +256,23 @@ fn text(what: &str) -> Header {
 }
 
 fn add_errors(operation: &mut Operation, is_command: bool, own: &[Code]) {
-    let mut codes =
-        vec![Code::BadRequest, Code::InvalidHeader, Code::UriTooLong, Code::Unavailable];
+    let mut codes = vec![
+        Code::BadRequest,
+        Code::InvalidHeader,
+        Code::InvalidParameter,
+        Code::MalformedBody,
+        Code::UriTooLong,
+        Code::Unavailable,
+    ];
     // Commands are decided on the log.
     codes.extend(is_command.then_some(Code::UnreadableRecord));
+    // A body that nobody asked for is read as well, to be refused.
+    codes.extend([Code::RequestTimeout, Code::BodyTooLarge, Code::ValidationFailed]);
     if operation.request_body.is_some() {
-        codes.extend([
-            Code::MalformedBody,
-            Code::RequestTimeout,
-            Code::BodyTooLarge,
-            Code::UnsupportedMediaType,
-            Code::ValidationFailed,
-        ]);
+        codes.push(Code::UnsupportedMediaType);
+    }
+    if is_command {
+        codes.push(Code::PreconditionFailed);
     }
     if operation.security.as_ref().is_some_and(|all| !all.is_empty()) {
         codes.push(Code::Unauthorized);
@@ -321,12 +328,16 @@ fn parameter(header: RequestHeader) -> Parameter {
             "Roster-Position",
             "Position that the answer must reflect, as an earlier answer told it",
         ),
+        RequestHeader::SessionPosition => (
+            "Roster-Session-Position",
+            "Position in the log of sessions that the answer must reflect, as an earlier answer told it",
+        ),
     };
     let mut schema = ObjectBuilder::new().schema_type(Type::String);
     if header == RequestHeader::IdempotencyKey {
         schema = schema.min_length(Some(1)).max_length(Some(255)).pattern(Some("^[ -~]*$"));
     }
-    if header == RequestHeader::Position {
+    if matches!(header, RequestHeader::Position | RequestHeader::SessionPosition) {
         schema = schema.pattern(Some("^[0-9]{1,19}$"));
     }
     ParameterBuilder::new()

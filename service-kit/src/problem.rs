@@ -87,6 +87,8 @@ codes! {
     UnreadableRecord = "unreadable-record", CONFLICT, "A record in the log cannot be read";
     /// `If-Match` names an older revision.
     StaleRevision = "stale-revision", PRECONDITION_FAILED, "It has changed since";
+    /// `If-None-Match` or `If-Match` does not hold.
+    PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "A precondition does not hold";
     /// The body is larger than allowed.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The address is longer than allowed.
@@ -241,6 +243,11 @@ impl Problem {
             status if status.is_client_error() => Code::BadRequest,
             _ => Code::Internal,
         })
+    }
+
+    /// What stands in the body.
+    pub(crate) fn told<'a>(&'a self, instance: Option<&'a str>) -> impl Serialize + 'a {
+        self.body(instance)
     }
 
     fn body<'a>(&'a self, instance: Option<&'a str>) -> Body<'a> {

@@ -2,22 +2,32 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Http;
-use crate::health::Readiness;
-use crate::http::{ServeError, bind, public, serve};
+use crate::health::{Readiness, routes};
+use crate::http::{Origins, ServeError, Serving, bind, public, serve};
 use crate::watch::Watch;
 
 /// The open listeners of a process.
 pub struct Listeners {
     public: Option<(TcpListener, &'static str)>,
-    private: TcpListener,
+    /// Until it is served.
+    private: Option<TcpListener>,
+    private_addr: SocketAddr,
+    serving: Serving,
+    origins: Origins,
+    /// What `/readyz` asks, once there is something to ask.
+    readiness: Arc<OnceLock<Readiness>>,
+    tasks: TaskTracker,
 }
 
 impl Listeners {
@@ -25,7 +35,7 @@ impl Listeners {
     /// `described` describes.
     ///
     /// # Errors
-    /// [`ServeError`] names the address and the setting.
+    /// [`ServeError`] names the address and the setting, or what is wrong with the settings.
     pub async fn bind(
         settings: &Http,
         described: Option<&'static str>,
@@ -39,7 +49,13 @@ impl Listeners {
         };
         let listening = bind(settings.private_listen).await;
         let private = listening.map_err(|error| error.set_by("http.private_listen"))?;
-        Ok(Self { public, private })
+        let private_addr = private.local_addr().unwrap_or(settings.private_listen);
+        let serving = Serving::of(settings)?;
+        let origins = Origins::parse(&settings.cors_origins)
+            .map_err(|why| ServeError::Settings(format!("http.cors_origins: {why}")))?;
+        let private = Some(private);
+        let (readiness, tasks) = (Arc::default(), TaskTracker::new());
+        Ok(Self { public, private, private_addr, serving, origins, readiness, tasks })
     }
 
     /// Address of the public listener.
@@ -51,11 +67,17 @@ impl Listeners {
     }
 
     /// Address of the private listener.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn private_addr(&self) -> io::Result<SocketAddr> {
-        self.private.local_addr()
+    #[must_use]
+    pub const fn private_addr(&self) -> SocketAddr {
+        self.private_addr
+    }
+
+    /// Serves the private listener from now on: alive, with metrics, and not ready until [`Listeners::start`]. For
+    /// services that wait for others when they start.
+    pub fn begin(&mut self, process: &Watch, stop: &CancellationToken) {
+        let Some(private) = self.private.take() else { return };
+        let routes = routes(self.readiness.clone()).merge(process.metrics.routes());
+        self.tasks.spawn(serve(private, routes, self.serving.clone(), stop.clone()));
     }
 
     /// Says where it listens and serves until `stop`, then lets requests under way finish.
@@ -70,9 +92,7 @@ impl Listeners {
         if let Ok(Some(address)) = self.public_addr() {
             line.push_str(&format!(" url=http://{address}"));
         }
-        if let Ok(address) = self.private_addr() {
-            line.push_str(&format!(" private=http://{address}"));
-        }
+        line.push_str(&format!(" private=http://{}", self.private_addr));
         let serving = self.start(services, readiness, process, stop);
         say(&line);
         serving.wait().await;
@@ -80,20 +100,21 @@ impl Listeners {
 
     /// Starts to serve; the tracker is done when the last request is.
     pub fn start(
-        self,
+        mut self,
         services: Vec<(Watch, Router)>,
         readiness: Readiness,
         process: &Watch,
         stop: &CancellationToken,
     ) -> TaskTracker {
-        let serving = TaskTracker::new();
+        // Set once: `start` takes the listeners.
+        let _ = self.readiness.set(readiness);
+        self.begin(process, stop);
         if let Some((listener, document)) = self.public {
-            serving.spawn(serve(listener, public(process, document, services), stop.clone()));
+            let routes = public(process, document, services, &self.origins);
+            self.tasks.spawn(serve(listener, routes, self.serving, stop.clone()));
         }
-        let private = readiness.routes().merge(process.metrics.routes());
-        serving.spawn(serve(self.private, private, stop.clone()));
-        serving.close();
-        serving
+        self.tasks.close();
+        self.tasks
     }
 }
 
@@ -108,28 +129,67 @@ fn say(text: &str) {
 /// # Errors
 /// The system's: signals cannot be waited for.
 pub fn stop_on_signal() -> io::Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = CancellationToken::new();
-    let told = stop.clone();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "lives as long as the process: it waits for its end"
-    )]
-    tokio::spawn(async move {
-        let mut signals = 0;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+    Stop::on_signal(Duration::ZERO).map(|stop| stop.token)
+}
+
+/// The end of a process, in two steps: whoever sends it requests hears that it goes before it takes none any more.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    announced: CancellationToken,
+    /// Cancelled when the work is to end.
+    pub token: CancellationToken,
+}
+
+impl Stop {
+    /// SIGINT and SIGTERM announce the end, which comes after `delay`. A second signal ends the process at once.
+    ///
+    /// # Errors
+    /// The system's: signals cannot be waited for.
+    pub fn on_signal(delay: Duration) -> io::Result<Self> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let stop = Self { announced: CancellationToken::new(), token: CancellationToken::new() };
+        let told = stop.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "lives as long as the process: it waits for its end"
+        )]
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    () = told.passed(delay) => {
+                        told.token.cancel();
+                        continue;
+                    }
+                }
+                if told.announced.is_cancelled() {
+                    std::process::exit(130);
+                }
+                tracing::info!(delay_ms = delay.as_millis(), "stopping");
+                told.announced.cancel();
             }
-            signals += 1;
-            if signals > 1 {
-                std::process::exit(130);
-            }
-            tracing::info!("stopping");
-            told.cancel();
+        });
+        Ok(stop)
+    }
+
+    /// Waits for the end of the delay, once.
+    async fn passed(&self, delay: Duration) {
+        self.announced.cancelled().await;
+        if self.token.is_cancelled() {
+            std::future::pending::<()>().await;
         }
-    });
-    Ok(stop)
+        sleep(delay).await;
+    }
+
+    /// What must hold, and that no end was announced.
+    #[must_use]
+    pub fn readiness(&self, readiness: Readiness) -> Readiness {
+        let announced = self.announced.clone();
+        readiness.with("stop", move || {
+            let stopping = announced.is_cancelled();
+            async move { if stopping { Err("the service is stopping".to_owned()) } else { Ok(()) } }
+        })
+    }
 }

@@ -307,6 +307,9 @@ async fn the_pages_ask_before_they_do_anything() {
         assert_eq!(opened.header("referrer-policy"), Some("no-referrer"));
         assert_eq!(opened.header("cache-control"), Some("no-store"));
         assert!(opened.header("content-security-policy").unwrap().contains("default-src 'none'"));
+        // Posted to the path alone: the token stands in no further address.
+        let text = String::from_utf8(opened.bytes).unwrap();
+        assert!(text.contains("<form method=\"post\" action=\"verify-email\">"), "{text}");
     }
     let form = |fields: String| ("application/x-www-form-urlencoded", fields.into_bytes());
     let post =

@@ -308,10 +308,26 @@ impl Views {
     /// # Errors
     /// The database does not answer.
     pub async fn users_position(&self) -> Result<Position, Error> {
+        self.position_of(Kind::Users, users_checkpoint).await
+    }
+
+    /// The same for sessions.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn sessions_position(&self) -> Result<Position, Error> {
+        self.position_of(Kind::Sessions, sessions_checkpoint).await
+    }
+
+    async fn position_of(
+        &self,
+        kind: Kind,
+        checkpoint: fn(u32) -> String,
+    ) -> Result<Position, Error> {
         let generations = self.generations().await?;
         let mut lowest = None;
-        for number in generations.of(Kind::Users).waited_for() {
-            let position = self.position(&users_checkpoint(number)).await?;
+        for number in generations.of(kind).waited_for() {
+            let position = self.position(&checkpoint(number)).await?;
             lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
         }
         Ok(lowest.unwrap_or_default())

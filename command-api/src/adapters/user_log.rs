@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, RevocationCause, RevocationReason, Salvage, StoredRevocation,
+    Position, ROLE_ADMIN, Revision, RevocationCause, RevocationReason, Salvage, StoredRevocation,
     UndoneChanges, UserFact, UserId, UserState, subjects,
 };
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use super::{CredentialSealer, recorded};
 use crate::domain::Admins;
-use crate::ports::{Change, ClaimChange, CredentialChange, PasswordHash, UserLog};
+use crate::ports::{Change, ClaimChange, CredentialChange, KeptImport, PasswordHash, UserLog};
 
 /// Most events of a user of whom one cannot be read that are read one by one.
 const SALVAGED_EVENTS_MAX: usize = 10_000;
@@ -34,6 +34,15 @@ struct Record {
     user_id: UserId,
     #[serde(flatten)]
     record: KeyRecord,
+}
+
+/// The record of the key of an import, with its answer.
+#[derive(Serialize)]
+struct ImportRecord<'a> {
+    #[serde(flatten)]
+    record: KeyRecord,
+    #[serde(flatten)]
+    kept: &'a KeptImport,
 }
 
 /// The key of the hashes in the subjects of claims, for those who compare claims with addresses.
@@ -85,7 +94,11 @@ impl NatsUserLog {
             let behind = (writes.len() + change.events.len()) as u64;
             let record = match (change.events.last(), change.unchanged) {
                 (Some(last), _) => KeyRecord::of(key, last.revision(), behind),
-                (None, Some((revision, at))) => KeyRecord::unchanged(key, revision, at),
+                (None, Some((revision, at))) => KeyRecord {
+                    // The revocation is what was done, and the last of the writes.
+                    events_behind: if change.revocation.is_some() { behind } else { 0 },
+                    ..KeyRecord::unchanged(key, revision, at)
+                },
                 (None, None) => return Err("a key that leads to nothing".to_owned()),
             };
             let subject = subjects::idempotency_record(&key.key);
@@ -160,6 +173,17 @@ impl NatsUserLog {
             writes.push(Write::new(subject, *guard, encode(&stored)?));
         }
         Ok(writes)
+    }
+
+    /// Stores the record of a key alone.
+    async fn store_record(&self, key: &IdempotencyKey, record: &impl Serialize) -> Appended {
+        match KeyRecord::write(subjects::idempotency_record(&key.key), record) {
+            Ok(write) => {
+                let command = CommandId::from_uuid(ambient::new_uuid());
+                self.log.append(&Append::new(command, write)).await.into()
+            }
+            Err(why) => Appended::Refused(why),
+        }
     }
 
     fn credential_write(
@@ -272,6 +296,28 @@ impl UserLog for NatsUserLog {
 
     async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {
         self.log.recorded(&subjects::idempotency_record(&key.key), key).await
+    }
+
+    async fn record(&self, key: &IdempotencyKey) -> Appended {
+        let record = KeyRecord::of(key, Revision::default(), 0);
+        self.store_record(key, &record).await
+    }
+
+    async fn recorded_import(&self, key: &IdempotencyKey) -> Result<Option<KeptImport>, Failure> {
+        // Whether it was this request is looked at as for every other.
+        if self.recorded(key).await?.is_none() {
+            return Ok(None);
+        }
+        let read = |stored: &Stored| {
+            serde_json::from_slice::<KeptImport>(&stored.payload).map_err(|e| e.to_string())
+        };
+        let loaded = self.log.loaded(&subjects::idempotency_record(&key.key), read).await?;
+        Ok(loaded.map(|loaded| loaded.value))
+    }
+
+    async fn record_import(&self, key: &IdempotencyKey, kept: &KeptImport) -> Appended {
+        let record = KeyRecord::of(key, Revision::default(), 0);
+        self.store_record(key, &ImportRecord { record, kept }).await
     }
 
     async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError> {

@@ -2,6 +2,7 @@
 
 use events::{EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
 use service_kit::commands::Request;
+use service_kit::http::Precondition;
 
 use super::App;
 use crate::application::{CommandError, Users};
@@ -61,13 +62,11 @@ impl App {
             return Ok(Made::Disabled(id));
         }
         let all = user.roles.iter().cloned().chain([ROLE_ADMIN.to_owned()]).collect();
-        let change = Change {
-            roles: Some(roles(all)?),
-            // What was looked at is what is changed.
-            expected: Some(vec![user.revision]),
-            ..Change::default()
-        };
-        match self.users.change(id, change, as_operator()).await {
+        let change = Change { roles: Some(roles(all)?), ..Change::default() };
+        // What was looked at is what is changed.
+        let precondition = Precondition::at(user.revision);
+        let request = Request { precondition, ..as_operator() };
+        match self.users.change(id, change, request).await {
             Ok(_) => Ok(Made::Promoted(id)),
             Err(error) => Err(error.to_string()),
         }

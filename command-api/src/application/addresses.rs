@@ -46,16 +46,25 @@ pub(super) struct WayBack {
 
 impl Users {
     /// Asks for a link to verify the caller's address; nothing when it is verified.
-    pub async fn request_verification(&self, user: UserId) -> Result<(), CommandError> {
+    pub async fn request_verification(
+        &self,
+        user: UserId,
+        request: Request,
+    ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
-            match users.log().load(user).await?.value {
-                UserState::Present(state) if state.email_verified => Ok(()),
-                UserState::Present(_) => {
-                    users.count(Counted::MailAskedBy(user)).await?;
-                    users.mail(Mail::VerifyEmail { user }).await
+            let effect = async {
+                let state = users.log().load(user).await?.value;
+                Self::hold(&request, &state)?;
+                match state {
+                    UserState::Present(state) if state.email_verified => Ok(()),
+                    UserState::Present(_) => {
+                        users.count(Counted::MailAskedBy(user)).await?;
+                        users.mail(Mail::VerifyEmail { user }).await
+                    }
+                    UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
                 }
-                UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
-            }
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
@@ -95,6 +104,7 @@ impl Users {
                 if followed.asks_password() {
                     users.prove_account(client, &followed, &proof).await?;
                 }
+                Self::hold(&request, &followed.state.value)?;
                 let user = followed.user.id;
                 let request = Request { actor: Actor::User(user), ..request.clone() };
                 let state = &followed.state;
@@ -153,10 +163,12 @@ impl Users {
         caller: Caller,
         new_email: EmailAddress,
         password: Option<Password>,
+        request: Request,
     ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
             let user = caller.user;
-            let UserState::Present(state) = users.log().load(user).await?.value else {
+            let loaded = users.log().load(user).await?.value;
+            let UserState::Present(state) = &loaded else {
                 return Err(Rejection::NoSuchUser.into());
             };
             if !state.email_verified {
@@ -165,9 +177,13 @@ impl Users {
             // Before the password: whatever ends access from here on calls the change off.
             let epoch = Some(users.log().cutoff(user).await?.value.position);
             users.check_password(&caller, password).await?;
-            users.count(Counted::MailAskedBy(user)).await?;
-            let new_email = new_email.as_given().to_owned();
-            users.mail(Mail::EmailChange { user, new_email, epoch }).await
+            let effect = async {
+                Self::hold(&request, &loaded)?;
+                users.count(Counted::MailAskedBy(user)).await?;
+                let new_email = new_email.as_given().to_owned();
+                users.mail(Mail::EmailChange { user, new_email, epoch }).await
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
@@ -186,6 +202,7 @@ impl Users {
                     return Ok(done);
                 }
                 let followed = users.follow_link(&token, &[LinkKind::ConfirmEmail]).await?;
+                Self::hold(&request, &followed.state.value)?;
                 let user = &followed.user;
                 let new_email = followed.link.new_email.as_deref().unwrap_or_default();
                 let new_email =
@@ -291,17 +308,25 @@ impl Users {
     }
 
     /// Calls a change of address off.
-    pub async fn abort_email_change(&self, token: String) -> Result<(), CommandError> {
+    pub async fn abort_email_change(
+        &self,
+        token: String,
+        request: Request,
+    ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
-            for _ in 0..ATTEMPTS_MAX {
-                let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;
-                let mut change = ports::Change::of(followed.user.id, followed.state.guard);
-                change.link = Some(followed.used);
-                if settled(users.log().append(&change).await)?.is_some() {
-                    return Ok(());
+            let effect = async {
+                for _ in 0..ATTEMPTS_MAX {
+                    let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;
+                    Self::hold(&request, &followed.state.value)?;
+                    let mut change = ports::Change::of(followed.user.id, followed.state.guard);
+                    change.link = Some(followed.used);
+                    if settled(users.log().append(&change).await)?.is_some() {
+                        return Ok(());
+                    }
                 }
-            }
-            Err(CommandError::overloaded())
+                Err(CommandError::overloaded())
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }

@@ -3,10 +3,50 @@
 use events::Snapshot;
 use service_kit::commands::IdempotencyKey;
 
-use super::{CommandError, Done, Users};
+use super::{CommandError, Done, Request, Users, settled};
 use crate::domain::Rejection;
 
 impl Users {
+    /// What a request led to before it ended the access that it came with.
+    ///
+    /// # Errors
+    /// [`CommandError`]; `None` when it is no repetition.
+    pub async fn replayed(&self, request: Request) -> Result<Option<Done>, CommandError> {
+        self.to_the_end(|users| async move { users.earlier(request.key.as_ref()).await }).await
+    }
+
+    /// Whether the key of a request led to something before.
+    ///
+    /// # Errors
+    /// [`CommandError`]: it was another request, or nobody can say.
+    pub async fn repeats(&self, request: &Request) -> Result<bool, CommandError> {
+        let Some(key) = &request.key else { return Ok(false) };
+        Ok(self.log().recorded(key).await?.is_some())
+    }
+
+    /// Does what no event of a user tells of (a mail, the end of a session), and remembers that the key of the request
+    /// led to it. `again` is the answer to a repetition.
+    ///
+    /// The record comes after the effect: a crash between the two does it once more, and never loses it.
+    pub(super) async fn once<T>(
+        &self,
+        key: Option<&IdempotencyKey>,
+        again: T,
+        effect: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        let Some(key) = key else { return effect.await };
+        let _running = self.in_flight.start(Some(key))?;
+        if self.log().recorded(key).await?.is_some() {
+            return Ok(again);
+        }
+        let done = effect.await?;
+        // It is done, whatever becomes of the record: another process may have written it, too.
+        if let Err(error) = settled(self.log().record(key).await) {
+            tracing::warn!(%error, "an idempotency key is not recorded; its repetition is done again");
+        }
+        Ok(done)
+    }
+
     /// What the key of a request led to before, if it did. The answer is read from the event itself, so
     /// it is the same also when the user has changed since.
     pub(super) async fn earlier(
@@ -15,7 +55,7 @@ impl Users {
     ) -> Result<Option<Done>, CommandError> {
         let Some(key) = key else { return Ok(None) };
         let Some(recorded) = self.log().recorded(key).await? else { return Ok(None) };
-        let event = self.log().event_at(recorded.position).await?;
+        let event = self.log().event_at(recorded.state_at).await?;
         match event.map(|event| event.after) {
             Some(Snapshot::Present(user)) => Ok(Some(Done {
                 revision: recorded.revision,

@@ -13,7 +13,8 @@ use super::rights::Rights;
 use super::users::decided;
 use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
 use crate::domain::{Command, FullName, Register, Roles};
-use crate::ports::{self, ClaimChange, CredentialChange, PasswordHash};
+pub use crate::ports::HashGiven;
+use crate::ports::{self, ClaimChange, CredentialChange, ImportOutcome, KeptImport, PasswordHash};
 
 /// Users stored with one append: each takes up to three messages, and an append up to a thousand.
 const TOGETHER_MAX: usize = 300;
@@ -50,18 +51,6 @@ pub enum Fate {
     Refused(CommandError),
 }
 
-/// How the password hash of a line stands to that of a user who was there already. It is never taken over: the user
-/// may have another password since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HashGiven {
-    /// The line has none, or the user has just this one.
-    Same,
-    /// The user has another one, and keeps it.
-    Kept,
-    /// The user has none, and still has none: nobody can log in.
-    Missing,
-}
-
 /// What became of all, in their order, and the position that the views must have to show it.
 #[derive(Debug)]
 pub struct Imported {
@@ -69,6 +58,31 @@ pub struct Imported {
     pub fates: Vec<Fate>,
     /// The newest of what was made or found.
     pub position: Position,
+}
+
+impl Imported {
+    /// The answer for a repetition; `None` while there are lines that have to be sent again.
+    fn kept(&self) -> Option<KeptImport> {
+        let outcome = |fate: &Fate| match fate {
+            Fate::Created(user) => Some(ImportOutcome::Created(*user)),
+            Fate::Unchanged(user, hash) => Some(ImportOutcome::Unchanged(*user, *hash)),
+            Fate::Refused(CommandError::EmailTaken) => Some(ImportOutcome::Taken),
+            Fate::Refused(_) => None,
+        };
+        let outcomes = self.fates.iter().map(outcome).collect::<Option<_>>()?;
+        Some(KeptImport { outcomes, shown_at: self.position })
+    }
+}
+
+impl From<KeptImport> for Imported {
+    fn from(kept: KeptImport) -> Self {
+        let fate = |outcome| match outcome {
+            ImportOutcome::Created(user) => Fate::Created(user),
+            ImportOutcome::Unchanged(user, hash) => Fate::Unchanged(user, hash),
+            ImportOutcome::Taken => Fate::Refused(CommandError::EmailTaken),
+        };
+        Self { fates: kept.outcomes.into_iter().map(fate).collect(), position: kept.shown_at }
+    }
 }
 
 impl Users {
@@ -82,11 +96,22 @@ impl Users {
             if users.rights(request.actor).await? != Rights::Administrator {
                 return Err(CommandError::Forbidden);
             }
+            let _running = users.in_flight.start(request.key.as_ref())?;
+            if let Some(key) = &request.key
+                && let Some(kept) = users.log().recorded_import(key).await?
+            {
+                return Ok(kept.into());
+            }
             let origin = request.origin();
             let mut imported =
                 Imported { fates: Vec::with_capacity(newcomers.len()), position: Position(0) };
             for together in newcomers.chunks(TOGETHER_MAX) {
                 users.import_together(together, &origin, &mut imported).await;
+            }
+            if let (Some(key), Some(kept)) = (&request.key, imported.kept())
+                && let Err(error) = settled(users.log().record_import(key, &kept).await)
+            {
+                tracing::warn!(%error, "the answer of an import is not recorded; its repetition decides anew");
             }
             Ok(imported)
         })

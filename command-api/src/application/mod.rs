@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Position, Revision, User};
+use events::{Position, Revision, User, UserState};
 use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::commands::{
@@ -236,6 +236,17 @@ impl Users {
         };
         throttle.finish(ticket, verdict, ambient::now()).await?;
         compared
+    }
+
+    /// Holds what a request demands of the user against what the log says of it. A deleted one has no revision to
+    /// compare.
+    fn hold(request: &Request, state: &UserState) -> Result<(), CommandError> {
+        match state {
+            UserState::Present(user) => {
+                Ok(request.precondition.check(user.revision).map_err(Failure::from)?)
+            }
+            UserState::Absent | UserState::Deleted(_) => Ok(()),
+        }
     }
 
     /// Counts what is limited by number alone.

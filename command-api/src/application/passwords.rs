@@ -66,6 +66,7 @@ impl Users {
                 }
                 let credential = users.check_password(&caller, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
+                Self::hold(&request, &loaded.value)?;
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
                 };
@@ -91,6 +92,21 @@ impl Users {
                 }
             }
             Err(CommandError::overloaded())
+        })
+        .await
+    }
+
+    /// That whoever repeats a change of password knows the password that it set.
+    pub async fn prove(
+        &self,
+        caller: Caller,
+        password: Option<Password>,
+    ) -> Result<(), CommandError> {
+        self.to_the_end(|users| async move {
+            match users.check_password(&caller, password).await {
+                Err(CommandError::WrongPassword) => Err(CommandError::InvalidCredentials),
+                checked => checked.map(drop),
+            }
         })
         .await
     }
@@ -131,24 +147,37 @@ impl Users {
         &self,
         email: EmailAddress,
         from: IpAddr,
+        request: Request,
     ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
             users.count(Counted::ResetRequestFrom(from)).await?;
             let asked = SecurityEvent::new(Kind::PasswordResetRequested, Outcome::Succeeded);
             users.record(asked.with_address(email.clone()));
-            let claim = users.log().claim_key(&email);
-            users.mail(Mail::ResetPassword { claim }).await
+            let effect = async {
+                let claim = users.log().claim_key(&email);
+                users.mail(Mail::ResetPassword { claim }).await
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
 
     /// Asks for a link to a first or new password of another user.
-    pub async fn send_password_link(&self, actor: Actor, user: UserId) -> Result<(), CommandError> {
+    pub async fn send_password_link(
+        &self,
+        user: UserId,
+        request: Request,
+    ) -> Result<(), CommandError> {
         self.to_the_end(|users| async move {
-            match users.reachable(actor, user).await?.value {
-                UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
-                UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
-            }
+            let state = users.reachable(request.actor, user).await?.value;
+            let effect = async {
+                Self::hold(&request, &state)?;
+                match state {
+                    UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
+                    UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
+                }
+            };
+            users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
@@ -182,6 +211,7 @@ impl Users {
                     return users.prove_answer(client, done, Password::given(&new)).await;
                 }
                 let followed = users.follow_link(&token, kinds).await?;
+                Self::hold(&request, &followed.state.value)?;
                 let new = users.validate_password(client, &new, &followed.user).await?;
                 if let Some(present) = followed.credential.value.clone()
                     && users.parts.hasher.verify(client, new.clone(), Some(present)).await?.matches

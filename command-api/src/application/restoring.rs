@@ -1,9 +1,7 @@
 //! What is done to a log that was restored from a backup, as the operator: access that ended behind the backup
 //! ends again. It only takes away.
 
-use events::{
-    Actor, EndReason, LinkPurpose, ROLE_USER, Session, Status, UserId, UserState, record,
-};
+use events::{EndReason, LinkPurpose, ROLE_USER, Session, Status, UserId, UserState, record};
 use service_kit::ambient;
 use service_kit::event_log::Guard;
 
@@ -75,12 +73,12 @@ impl Users {
 
     /// Deletes a user who was deleted behind the backup.
     pub async fn delete_again(&self, user: UserId) -> Result<(), CommandError> {
-        self.delete(user, None, as_operator()).await.map(drop)
+        self.delete(user, as_operator()).await.map(drop)
     }
 
     /// Ends every session of a user and all access that came of them.
     pub async fn end_access(&self, user: UserId) -> Result<(), CommandError> {
-        match self.end_sessions(Actor::System, user, Rights::Administrator).await {
+        match self.end_sessions(&as_operator(), user, Rights::Administrator).await {
             Ok(_) | Err(CommandError::Rejected(Rejection::NoSuchUser)) => Ok(()),
             Err(error) => Err(error),
         }

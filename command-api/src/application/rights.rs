@@ -46,7 +46,7 @@ impl Rights {
             Command::Register(Register { roles, .. }) | Command::Change(Change { roles, .. }) => {
                 roles.as_ref()
             }
-            Command::Delete(_)
+            Command::Delete
             | Command::ChangePassword { .. }
             | Command::VerifyEmail
             | Command::ChangeEmail(_) => None,
@@ -110,7 +110,7 @@ mod tests {
             let plain = role == ROLE_USER || role == "unknown";
             assert!(allowed(Rights::Administrator, &promote, role));
             assert_eq!(allowed(Rights::PlainUsers, &rename, role), plain, "{role}");
-            assert_eq!(allowed(Rights::PlainUsers, &Command::Delete(None), role), plain, "{role}");
+            assert_eq!(allowed(Rights::PlainUsers, &Command::Delete, role), plain, "{role}");
             assert!(!allowed(Rights::PlainUsers, &promote, role));
             assert!(allowed(Rights::Own, &rename, role));
             assert!(!allowed(Rights::Own, &promote, role));

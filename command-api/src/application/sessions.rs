@@ -145,8 +145,17 @@ impl Users {
         Ok(())
     }
 
+    /// The session that a refresh token names. Whether it is one of that session is not looked at.
+    pub fn session_of(&self, token: &str) -> Option<(UserId, SessionId)> {
+        RefreshTokens::read(token).map(|presented| (presented.user, presented.session))
+    }
+
     /// Ends the session of a refresh token, whichever of its tokens it is.
-    pub async fn logout_with(&self, token: String) -> Result<Position, CommandError> {
+    pub async fn logout_with(
+        &self,
+        token: String,
+        request: Request,
+    ) -> Result<Position, CommandError> {
         self.to_the_end(|users| async move {
             let refused = CommandError::InvalidRefreshToken;
             let Some(presented) = RefreshTokens::read(&token) else { return Err(refused) };
@@ -156,7 +165,8 @@ impl Users {
             {
                 return Err(refused);
             }
-            let ended = users.end(presented.user, presented.session, EndReason::Logout).await?;
+            let (user, session) = (presented.user, presented.session);
+            let ended = users.end_once(user, session, EndReason::Logout, &request).await?;
             Ok(ended.unwrap_or(loaded.position))
         })
         .await
@@ -168,8 +178,27 @@ impl Users {
         user: UserId,
         session: SessionId,
         reason: EndReason,
+        request: Request,
     ) -> Result<Option<Position>, CommandError> {
-        self.to_the_end(|users| async move { users.end(user, session, reason).await }).await
+        self.to_the_end(
+            |users| async move { users.end_once(user, session, reason, &request).await },
+        )
+        .await
+    }
+
+    /// Ends it under the key of a request. To end again changes nothing and tells the same, so a repetition may.
+    async fn end_once(
+        &self,
+        user: UserId,
+        session: SessionId,
+        reason: EndReason,
+        request: &Request,
+    ) -> Result<Option<Position>, CommandError> {
+        let ending = async { self.end(user, session, reason).await.map(Some) };
+        match self.once(request.key.as_ref(), None, ending).await? {
+            Some(ended) => Ok(ended),
+            None => self.end(user, session, reason).await,
+        }
     }
 
     pub(super) async fn end(
@@ -193,49 +222,64 @@ impl Users {
 
     /// Ends every session of a user and all access that came of them. No event of the user tells of it;
     /// the position is that of the revocation.
-    pub async fn end_all_sessions(&self, user: UserId) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
-            users.end_sessions(Actor::User(user), user, Rights::Own).await
-        })
+    pub async fn end_all_sessions(
+        &self,
+        user: UserId,
+        request: Request,
+    ) -> Result<Done, CommandError> {
+        self.to_the_end(
+            |users| async move { users.end_sessions(&request, user, Rights::Own).await },
+        )
         .await
     }
 
     /// The same for another user.
-    pub async fn end_sessions_of(&self, actor: Actor, user: UserId) -> Result<Done, CommandError> {
+    pub async fn end_sessions_of(
+        &self,
+        user: UserId,
+        request: Request,
+    ) -> Result<Done, CommandError> {
         self.to_the_end(|users| async move {
-            let rights = users.rights(actor).await?;
-            users.end_sessions(actor, user, rights).await
+            let rights = users.rights(request.actor).await?;
+            users.end_sessions(&request, user, rights).await
         })
         .await
     }
 
     pub(super) async fn end_sessions(
         &self,
-        actor: Actor,
+        request: &Request,
         user: UserId,
         rights: Rights,
     ) -> Result<Done, CommandError> {
+        let _running = self.in_flight.start(request.key.as_ref())?;
+        let origin = request.origin();
         for _ in 0..ATTEMPTS_MAX {
+            if let Some(done) = self.earlier(request.key.as_ref()).await? {
+                return Ok(done);
+            }
             let loaded = self.log().load(user).await?;
             if !rights.reach(&loaded.value, &self.parts.access) {
                 return Err(CommandError::Forbidden);
             }
+            Self::hold(request, &loaded.value)?;
             let UserState::Present(state) = loaded.value else {
                 return Err(Rejection::NoSuchUser.into());
             };
             let cutoff = self.log().cutoff(user).await?;
             let mut change = ports::Change::of(user, loaded.guard);
             change.revocation = Some((cutoff.value.all(), cutoff.guard));
-            let origin = Request { actor, ..Request::of(trace::current()) }.origin();
             change.revoked_by = Some(RevocationCause {
                 id: ambient::new_uuid(),
                 time: origin.time,
                 reason: RevocationReason::LoggedOut,
-                actor,
+                actor: origin.actor,
                 command_id: origin.command_id,
-                correlation_id: origin.correlation_id,
-                traceparent: origin.traceparent,
+                correlation_id: origin.correlation_id.clone(),
+                traceparent: origin.traceparent.clone(),
             });
+            change.key.clone_from(&request.key);
+            change.unchanged = Some((state.revision, loaded.position));
             if let Some(position) = settled(self.log().append(&change).await)? {
                 return Ok(Done { revision: state.revision, user: Some(state), position });
             }

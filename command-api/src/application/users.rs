@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, EmailAddress, Event, Origin, Position, ROLE_ADMIN, Revision, Snapshot, Status, User,
-    UserId, UserState, record,
+    Actor, EmailAddress, Event, Origin, Position, ROLE_ADMIN, Snapshot, Status, User, UserId,
+    UserState, record,
 };
 use service_kit::ambient;
 use service_kit::commands::{Failure, Loaded, LogError};
@@ -201,13 +201,8 @@ impl Users {
     }
 
     /// Deletes another user for ever. Again is as good as once.
-    pub async fn delete(
-        &self,
-        user: UserId,
-        expected: Option<Vec<Revision>>,
-        request: Request,
-    ) -> Result<Done, CommandError> {
-        let command = Command::Delete(expected);
+    pub async fn delete(&self, user: UserId, request: Request) -> Result<Done, CommandError> {
+        let command = Command::Delete;
         self.to_the_end(|users| async move {
             let rights = users.rights(request.actor).await?;
             users.carry_out(user, &command, rights, &request).await
@@ -222,9 +217,15 @@ impl Users {
         password: Option<Password>,
         request: Request,
     ) -> Result<Done, CommandError> {
-        let command = Command::Delete(None);
+        let command = Command::Delete;
         self.to_the_end(|users| async move {
             let user = caller.user;
+            // Whoever is gone has no password to prove any more.
+            if let Some(done) = users.earlier(request.key.as_ref()).await?
+                && done.user.is_none()
+            {
+                return Ok(done);
+            }
             users.check_password(&caller, password).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
@@ -350,6 +351,7 @@ impl Users {
             if !rights.allow(command, &loaded.value, &self.parts.access) {
                 return Err(CommandError::Forbidden);
             }
+            Self::hold(request, &loaded.value)?;
             let (events, state) = decided(user, &loaded.value, command, &origin)?;
             if events.is_empty() {
                 if let Some(done) = self.unchanged(user, &loaded, request).await? {
@@ -388,7 +390,7 @@ impl Users {
         command: &Command,
     ) -> Result<Loaded<UserState>, CommandError> {
         let mut loaded = match (self.log().load(user).await, command) {
-            (Err(LogError::Damaged { reason, .. }), Command::Delete(_)) => {
+            (Err(LogError::Damaged { reason, .. }), Command::Delete) => {
                 tracing::warn!(%user, reason, "deletes a user of whom an event cannot be read");
                 self.log().salvage(user).await?
             }

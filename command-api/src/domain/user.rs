@@ -1,8 +1,8 @@
 //! Decisions about a user.
 
 use events::{
-    Cutoff, EmailAddress, Metadata, ROLE_USER, Revision, Status, Timestamp, UserFact,
-    UserRevocation, UserState,
+    Cutoff, EmailAddress, Metadata, ROLE_USER, Status, Timestamp, UserFact, UserRevocation,
+    UserState,
 };
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ pub enum Command {
     Register(Register),
     /// Change what is given.
     Change(Change),
-    /// Go for ever; with the revisions the caller believes to delete.
-    Delete(Option<Vec<Revision>>),
+    /// Go for ever.
+    Delete,
     /// Have another password; whoever chose it by a link in a mail has shown that the address is theirs.
     ChangePassword {
         /// Whether it was chosen by a link.
@@ -56,8 +56,6 @@ pub struct Change {
     pub roles: Option<Roles>,
     /// Whether the user may log in.
     pub status: Option<Status>,
-    /// The revision the caller believes to change.
-    pub expected: Option<Vec<Revision>>,
 }
 
 /// How free data changes.
@@ -76,8 +74,6 @@ pub enum Rejection {
     Exists,
     /// There is no such user.
     NoSuchUser,
-    /// The user has changed since the caller looked.
-    Stale,
     /// No administrator would be left.
     LastAdmin,
     /// The result would break a rule: member, code, text.
@@ -102,10 +98,7 @@ pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rej
             Err(Rejection::Exists)
         }
         (UserState::Present(user), Command::Change(change)) => change_facts(user, change),
-        (UserState::Present(user), Command::Delete(expected)) => {
-            check_revision(user, expected.as_deref())?;
-            Ok(vec![UserFact::Deleted])
-        }
+        (UserState::Present(_), Command::Delete) => Ok(vec![UserFact::Deleted]),
         (UserState::Present(user), Command::ChangePassword { by_link }) => {
             let mut facts = vec![UserFact::PasswordChanged];
             if *by_link && !user.email_verified {
@@ -119,7 +112,7 @@ pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rej
         (UserState::Present(_), Command::ChangeEmail(email)) => {
             Ok(vec![UserFact::EmailChanged { email: email.as_given().to_owned() }])
         }
-        (UserState::Deleted(_), Command::Delete(_)) => Ok(Vec::new()),
+        (UserState::Deleted(_), Command::Delete) => Ok(Vec::new()),
         (UserState::Absent | UserState::Deleted(_), _) => Err(Rejection::NoSuchUser),
     }
 }
@@ -145,15 +138,7 @@ pub fn revocation(
     }
 }
 
-fn check_revision(user: &events::User, expected: Option<&[Revision]>) -> Result<(), Rejection> {
-    match expected {
-        Some(revisions) if !revisions.contains(&user.revision) => Err(Rejection::Stale),
-        Some(_) | None => Ok(()),
-    }
-}
-
 fn change_facts(user: &events::User, change: &Change) -> Result<Vec<UserFact>, Rejection> {
-    check_revision(user, change.expected.as_deref())?;
     let full_name = change
         .full_name
         .clone()
@@ -270,7 +255,6 @@ mod tests {
             metadata: Some(NewMetadata::Patch(json!({"a": 1}))),
             status: Some(Status::Active),
             roles: Some(Roles::parse(vec!["user".to_owned()]).unwrap()),
-            expected: None,
         });
         assert_eq!(user.when(&same), Ok(Vec::new()), "nothing changes, nothing happened");
 
@@ -286,7 +270,6 @@ mod tests {
             metadata: Some(NewMetadata::Patch(json!({"b": 2}))),
             roles: Some(Roles::parse(vec!["admin".to_owned()]).unwrap()),
             status: Some(Status::Disabled),
-            expected: None,
         });
         let merged = json!({"a": 1, "b": 2}).as_object().unwrap().clone();
         assert_eq!(
@@ -303,20 +286,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_revision_is_refused() {
-        let user = given(&[registered(), UserFact::Disabled]);
-        let wish = |revisions: &[u64]| {
-            change(Change {
-                status: Some(Status::Active),
-                expected: Some(revisions.iter().map(|r| Revision(*r)).collect()),
-                ..Change::default()
-            })
-        };
-        assert_eq!(user.when(&wish(&[1])), Err(Rejection::Stale));
-        assert_eq!(user.when(&wish(&[1, 2])), Ok(vec![UserFact::Enabled]));
-    }
-
-    #[test]
     fn metadata_is_checked_after_merging() {
         let large = change(Change {
             metadata: Some(NewMetadata::Patch(json!({"b": "x".repeat(4090)}))),
@@ -328,15 +297,10 @@ mod tests {
 
     #[test]
     fn deleting() {
-        assert_eq!(
-            given(&[registered()]).when(&Command::Delete(None)),
-            Ok(vec![UserFact::Deleted])
-        );
+        assert_eq!(given(&[registered()]).when(&Command::Delete), Ok(vec![UserFact::Deleted]));
         let deleted = given(&[registered(), UserFact::Deleted]);
-        assert_eq!(deleted.when(&Command::Delete(None)), Ok(Vec::new()));
-        assert_eq!(given(&[]).when(&Command::Delete(None)), Err(Rejection::NoSuchUser));
-        let stale = Command::Delete(Some(vec![Revision(7)]));
-        assert_eq!(given(&[registered()]).when(&stale), Err(Rejection::Stale));
+        assert_eq!(deleted.when(&Command::Delete), Ok(Vec::new()));
+        assert_eq!(given(&[]).when(&Command::Delete), Err(Rejection::NoSuchUser));
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! What callers do with their own account: password, address, profile, end.
 
 use axum::extract::State;
-use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use events::Actor;
-use service_kit::http::{Asked, ClientAddress, JsonObject, MergePatch, Object, revisions, string};
-use service_kit::problem::Problem;
+use service_kit::http::{Asked, ClientAddress, JsonObject, MergePatch, Object, string};
+use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Presented};
 use service_kit::user_read::UserRead;
 
@@ -16,6 +15,7 @@ use super::bodies::{
     CurrentPassword, EmailChange, EmailProof, LinkToken, NewPassword, OwnChange, PasswordChange,
     ResetRequest,
 };
+use super::request::Repeating;
 use super::users::metadata_patch;
 use crate::application::AccountProof;
 use crate::domain::{Change, Password};
@@ -33,11 +33,14 @@ use crate::domain::{Change, Password};
 pub async fn password_reset_request(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let email = body.required("email", email);
     let email = body.finish(|| email)?;
-    state.users.request_password_reset(email, from).await?;
+    let scope = email.canonical().to_owned();
+    let request = context.request(state.users.keys(), Actor::Anonymous, &scope, "");
+    state.users.request_password_reset(email, from, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -78,7 +81,7 @@ pub async fn password_reset_confirm(
 )]
 pub async fn change_password(
     State(state): State<AppState>,
-    Authenticated(caller): Authenticated,
+    repeating: Repeating,
     context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -86,10 +89,19 @@ pub async fn change_password(
     let new = body.required("new_password", string);
     let (current, new) = body.finish(|| Some((current?, new?)))?;
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
+    let request = context.by(repeating.anybody(), state.users.keys(), "");
     let current = Password::given(&current);
-    let done = state.users.change_password(caller, current, new, request).await?;
+    let done = match repeating {
+        Repeating::Good(caller) => {
+            state.users.change_password(caller, current, new, request).await?
+        }
+        // The change ended the token; the password that it set proves the caller now.
+        Repeating::Ended(caller) if state.users.repeats(&request).await? => {
+            state.users.prove(caller, Password::given(&new)).await?;
+            state.replayed(request).await?
+        }
+        Repeating::Ended(_) => return Err(Problem::new(Code::Unauthorized)),
+    };
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
@@ -105,8 +117,10 @@ pub async fn change_password(
 pub async fn verify_email_request(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
+    context: Asked,
 ) -> Result<Response, Problem> {
-    state.users.request_verification(caller.user).await?;
+    let request = context.by(&caller, state.users.keys(), "");
+    state.users.request_verification(caller.user, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -162,13 +176,16 @@ pub async fn verify_email_confirm(
 pub async fn change_email(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
+    context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
+    let fingerprint = without_secrets(&body, &["current_password"]);
     let new_email = body.required("new_email", email);
     let current = body.required("current_password", string);
     let (new_email, current) = body.finish(|| Some((new_email?, current?)))?;
     let current = Password::given(&current);
-    state.users.request_email_change(caller, new_email, current).await?;
+    let request = context.by(&caller, state.users.keys(), &fingerprint);
+    state.users.request_email_change(caller, new_email, current, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -205,9 +222,12 @@ pub async fn change_email_confirm(
 )]
 pub async fn change_email_abort(
     State(state): State<AppState>,
+    context: Asked,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
-    state.users.abort_email_change(only_token(body)?).await?;
+    let token = only_token(body)?;
+    let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
+    state.users.abort_email_change(token, request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -251,19 +271,15 @@ pub async fn change_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     context: Asked,
-    headers: HeaderMap,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
-    let expected = revisions(&headers, IF_MATCH)?;
     let fingerprint = without_secrets(&body, &[]);
     let full_name = body.optional("full_name", full_name);
     let metadata = body.optional("metadata", metadata_patch);
-    let change = Change { full_name, metadata, expected, ..Change::default() };
+    let change = Change { full_name, metadata, ..Change::default() };
     let change = body.finish(|| Some(change))?;
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request =
-        context.request(state.users.keys(), Actor::User(caller.user), &scope, &fingerprint);
+    let request = context.by(&caller, state.users.keys(), &fingerprint);
     let done = state.users.change_self(caller.user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
@@ -280,16 +296,18 @@ pub async fn change_me(
 )]
 pub async fn delete_me(
     State(state): State<AppState>,
-    Authenticated(caller): Authenticated,
+    repeating: Repeating,
     context: Asked,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let current = body.required("current_password", string);
     let current = body.finish(|| current)?;
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
+    let request = context.by(repeating.anybody(), state.users.keys(), "");
     let current = Password::given(&current);
-    let done = state.users.delete_self(caller, current, request).await?;
+    let done = match repeating {
+        Repeating::Good(caller) => state.users.delete_self(caller, current, request).await?,
+        Repeating::Ended(_) => state.replayed(request).await?,
+    };
     Ok(state.answer_nothing(done.position, respond_async).await)
 }

@@ -18,6 +18,10 @@ const fn extras(
 
 const WRITE: &[RequestHeader] = &[IdempotencyKey, Prefer];
 const GUARDED: &[RequestHeader] = &[IfMatch, IdempotencyKey, Prefer];
+/// Of calls whose effect is a mail, which no view shows.
+const KEYED: &[RequestHeader] = &[IdempotencyKey];
+/// The same about a user who is known.
+const MAILED: &[RequestHeader] = &[IfMatch, IdempotencyKey];
 const REFLECTED: &[AnswerHeader] = &[Position, Pending];
 const IN_SESSIONS: &[AnswerHeader] = &[SessionPosition, Pending];
 const A_USER: &[AnswerHeader] = &[ETag, Position, Pending];
@@ -63,21 +67,43 @@ pub const EXTRAS: &[Extras] = &[
         &[Prefer],
         IN_SESSIONS,
     ),
-    extras("logout", &[Code::InvalidRefreshToken, Code::OutcomeUnknown], &[Prefer], IN_SESSIONS),
-    extras("logout_all", &[Code::OutcomeUnknown], &[Prefer], REFLECTED),
-    extras("end_session", &[Code::NotFound, Code::OutcomeUnknown], &[Prefer], IN_SESSIONS),
-    extras("password_reset_request", &[Code::TooManyRequests, Code::OutcomeUnknown], &[], NOTHING),
+    extras(
+        "logout",
+        &[Code::InvalidRefreshToken, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+        WRITE,
+        IN_SESSIONS,
+    ),
+    extras(
+        "logout_all",
+        &[Code::NotFound, Code::StaleRevision, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+        GUARDED,
+        REFLECTED,
+    ),
+    extras(
+        "end_session",
+        &[Code::NotFound, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+        WRITE,
+        IN_SESSIONS,
+    ),
+    extras(
+        "password_reset_request",
+        &[IN_FLIGHT, REUSED, Code::TooManyRequests, Code::OutcomeUnknown],
+        KEYED,
+        NOTHING,
+    ),
     extras(
         "password_reset_confirm",
         &[
             Code::InvalidToken,
             Code::InvalidCredentials,
+            Code::StaleRevision,
+            IN_FLIGHT,
             REUSED,
             Code::TooManyRequests,
             Code::Overloaded,
             Code::OutcomeUnknown,
         ],
-        WRITE,
+        GUARDED,
         REFLECTED,
     ),
     extras(
@@ -86,18 +112,28 @@ pub const EXTRAS: &[Extras] = &[
             Code::InvalidCredentials,
             Code::WrongPassword,
             Code::NotFound,
+            Code::StaleRevision,
+            IN_FLIGHT,
             REUSED,
             Code::TooManyRequests,
             Code::Overloaded,
             Code::OutcomeUnknown,
         ],
-        WRITE,
+        GUARDED,
         REFLECTED,
     ),
     extras(
         "verify_email_request",
-        &[Code::NotFound, Code::TooManyRequests, Code::LogFull, Code::OutcomeUnknown],
-        &[],
+        &[
+            Code::NotFound,
+            Code::StaleRevision,
+            IN_FLIGHT,
+            REUSED,
+            Code::TooManyRequests,
+            Code::LogFull,
+            Code::OutcomeUnknown,
+        ],
+        MAILED,
         NOTHING,
     ),
     extras(
@@ -107,12 +143,14 @@ pub const EXTRAS: &[Extras] = &[
             Code::InvalidCredentials,
             Code::PasswordRequired,
             Code::WrongPassword,
+            Code::StaleRevision,
+            IN_FLIGHT,
             REUSED,
             Code::TooManyRequests,
             Code::Overloaded,
             Code::OutcomeUnknown,
         ],
-        WRITE,
+        GUARDED,
         REFLECTED,
     ),
     extras(
@@ -121,21 +159,37 @@ pub const EXTRAS: &[Extras] = &[
             Code::WrongPassword,
             Code::EmailNotVerified,
             Code::NotFound,
+            Code::StaleRevision,
+            IN_FLIGHT,
+            REUSED,
             Code::TooManyRequests,
             Code::Overloaded,
             Code::LogFull,
             Code::OutcomeUnknown,
         ],
-        &[],
+        MAILED,
         NOTHING,
     ),
     extras(
         "change_email_confirm",
-        &[Code::InvalidToken, Code::EmailTaken, REUSED, Code::LogFull, Code::OutcomeUnknown],
-        WRITE,
+        &[
+            Code::InvalidToken,
+            Code::EmailTaken,
+            Code::StaleRevision,
+            IN_FLIGHT,
+            REUSED,
+            Code::LogFull,
+            Code::OutcomeUnknown,
+        ],
+        GUARDED,
         REFLECTED,
     ),
-    extras("change_email_abort", &[Code::InvalidToken, Code::OutcomeUnknown], &[], NOTHING),
+    extras(
+        "change_email_abort",
+        &[Code::InvalidToken, Code::StaleRevision, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+        MAILED,
+        NOTHING,
+    ),
     extras(
         "change_email_undo",
         &[Code::InvalidToken, Code::EmailTaken, REUSED, Code::OutcomeUnknown],
@@ -163,12 +217,13 @@ pub const EXTRAS: &[Extras] = &[
             Code::NotFound,
             Code::LastAdmin,
             IN_FLIGHT,
+            Code::StaleRevision,
             REUSED,
             Code::TooManyRequests,
             Code::Overloaded,
             Code::OutcomeUnknown,
         ],
-        WRITE,
+        GUARDED,
         REFLECTED,
     ),
     extras(
@@ -185,24 +240,19 @@ pub const EXTRAS: &[Extras] = &[
         WRITE,
         A_NEW_USER,
     ),
-    extras("import_users", &[Code::Forbidden, Code::BodyTooLarge], &[Prefer], REFLECTED),
+    extras(
+        "import_users",
+        &[Code::Forbidden, IN_FLIGHT, REUSED, Code::BodyTooLarge],
+        WRITE,
+        REFLECTED,
+    ),
     extras("change_user", CHANGE, GUARDED, A_USER),
     extras("replace_user", CHANGE, GUARDED, A_USER),
     extras("disable_user", CHANGE, GUARDED, A_USER),
     extras("enable_user", CHANGE, GUARDED, A_USER),
     extras("delete_user", CHANGE, GUARDED, REFLECTED),
-    extras(
-        "logout_user",
-        &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown],
-        &[Prefer],
-        A_USER,
-    ),
-    extras(
-        "reset_password_of_user",
-        &[Code::Forbidden, Code::NotFound, Code::OutcomeUnknown],
-        &[],
-        NOTHING,
-    ),
+    extras("logout_user", CHANGE, GUARDED, A_USER),
+    extras("reset_password_of_user", CHANGE, MAILED, NOTHING),
 ];
 
 const CHANGE: &[Code] = &[

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use events::{Actor, Position, Timestamp, UserId};
+use events::{Position, Timestamp, UserId};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::ambient;
@@ -79,18 +79,20 @@ pub async fn import(
             .detail(format!("at most {LINES_MAX} lines are accepted")));
     }
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
+    let request = context.by(&caller, state.users.keys(), &String::from_utf8_lossy(&body));
     let report = import_lines(&state.users, &lines, 1, request).await?;
     let headers = [(CONTENT_TYPE, NDJSON)];
     let mut response = (StatusCode::OK, headers, Body::from(report.lines)).into_response();
-    state.reflect(&mut response, report.position, respond_async).await;
+    // Where every line was rejected there is nothing that a view could show.
+    if report.position != Position::default() {
+        state.reflect(&mut response, report.position, respond_async).await;
+    }
     Ok(response)
 }
 
-/// The lines of a text. The end of a line ends it, and is not the begin of a further one.
+/// The lines of a text, without the blank ones at its end.
 pub fn lines_of(text: &[u8]) -> Vec<&[u8]> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let text = text.trim_ascii_end();
     if text.is_empty() {
         return Vec::new();
     }
@@ -160,14 +162,16 @@ fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
     let mut members = Object::parse(line)?;
     let email = members.required("email", email);
     let full_name = members.optional("full_name", full_name);
-    let roles = members.optional("roles", roles);
+    // Systems that export users write `null` for what a user has not.
+    let roles = members.optional("roles", or_null(roles)).flatten();
     let metadata = members.optional("metadata", metadata);
-    let email_verified = members.optional("email_verified", boolean);
-    let password_hash = members.optional("password_hash", |value| {
+    let email_verified = members.optional("email_verified", or_null(boolean)).flatten();
+    let foreign = |value| {
         let hash = PasswordHash(string(value)?);
         users.check_foreign(&hash).map(|()| hash)
-    });
-    let created_at = members.optional("created_at", past);
+    };
+    let password_hash = members.optional("password_hash", or_null(foreign)).flatten();
+    let created_at = members.optional("created_at", or_null(past)).flatten();
     members.finish(|| {
         Some(Newcomer {
             email: email?,
@@ -179,6 +183,13 @@ fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
             created_at,
         })
     })
+}
+
+/// Takes `null` for a member that is not given.
+fn or_null<T>(
+    parse: impl FnOnce(Value) -> Result<T, Fault>,
+) -> impl FnOnce(Value) -> Result<Option<T>, Fault> {
+    move |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
 }
 
 fn past(value: Value) -> Result<Timestamp, Fault> {
@@ -198,6 +209,7 @@ mod tests {
         assert_eq!(lines_of(b""), Vec::<&[u8]>::new());
         assert_eq!(lines_of(b"\n"), Vec::<&[u8]>::new());
         assert_eq!(lines_of(b"a\r\nb"), [&b"a"[..], b"b"]);
+        assert_eq!(lines_of(b"a\nb\r\n \n\n"), [&b"a"[..], b"b"]);
         assert_eq!(lines_of(b"a\n\nb\n"), [&b"a"[..], b"", b"b"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The pages behind the links in mails, for products that have none of their own: they ask, and then do
 //! what the link is for. Opening a page changes nothing, since mail programs open links by themselves.
 //!
-//! No script: a form that is posted back. The token travels in the body from there on, and the pages ask
+//! No script: a form that is posted to the page's path without its query. The token travels in the body from there on, and the pages ask
 //! browsers to tell nobody where they were.
 
 use axum::extract::{Path, RawQuery, State};
@@ -109,7 +109,7 @@ pub async fn follow(
         LinkKind::ConfirmEmail => {
             state.users.confirm_email_change(token.clone(), None, request).await.map(drop)
         }
-        LinkKind::AbortEmail => state.users.abort_email_change(token.clone()).await,
+        LinkKind::AbortEmail => state.users.abort_email_change(token.clone(), request).await,
         LinkKind::UndoEmail => {
             state.users.undo_email_change(token.clone(), request).await.map(drop)
         }
@@ -179,8 +179,10 @@ fn form(kind: LinkKind, token: &str, owner: &LinkOwner, alert: Option<&str>) -> 
         alert.map_or_else(String::new, |why| format!("<p role=\"alert\">{}</p>", escaped(why)));
     let posted = |fields: &str, button: &str| {
         let token = escaped(token);
+        // Relative to this page, without its query: the token does not stand in an address once more.
+        let action = kind.path();
         format!(
-            "<form method=\"post\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{fields}\
+            "<form method=\"post\" action=\"{action}\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{fields}\
              <button>{button}</button></form>"
         )
     };

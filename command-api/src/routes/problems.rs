@@ -30,7 +30,6 @@ fn rejected(rejection: Rejection) -> Problem {
         // A new id that is taken: ids are drawn by us, so this is ours.
         Rejection::Exists => Problem::new(Code::Internal).because("a new user id was in use"),
         Rejection::NoSuchUser => Problem::new(Code::NotFound),
-        Rejection::Stale => Problem::new(Code::StaleRevision),
         Rejection::LastAdmin => Problem::new(Code::LastAdmin),
         Rejection::Invalid(member, code, detail) => {
             Problem::validation(vec![FieldError { pointer: format!("/{member}"), code, detail }])

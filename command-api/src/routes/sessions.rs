@@ -1,20 +1,20 @@
 //! Ending sessions: one's own from here, from elsewhere, all of them.
 
-use axum::body::HttpBody;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
-use events::EndReason;
-use service_kit::http::{Asked, JsonObject, string};
-use service_kit::problem::{Code, Problem};
-use service_kit::tokens::{Authenticated, bearer};
+use events::{Actor, EndReason};
+use service_kit::http::{Asked, optional_object, string};
+use service_kit::problem::{Code, FieldError, Problem};
+use service_kit::tokens::bearer;
 
 use super::AppState;
 use super::bodies::RefreshToken;
+use super::request::Repeating;
 
-/// With a refresh token in the body, or with a bearer and no body. Either is checked for itself alone:
-/// ending a session that has ended is no error.
+/// With a refresh token in the body, or with a bearer and nothing in the body, or with both of one session. Either is
+/// checked for itself alone: ending a session that has ended is no error.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout",
@@ -30,20 +30,42 @@ pub async fn logout(
     context: Asked,
     request: Request,
 ) -> Result<Response, Problem> {
+    let respond_async = context.respond_async;
+    let keys = state.users.keys();
     let (parts, body) = request.into_parts();
-    let position = if body.is_end_stream() && parts.headers.contains_key(AUTHORIZATION) {
-        let caller = state.verifier.verify_signature(bearer(&parts)?)?;
-        state.users.end_session(caller.user, caller.session, EndReason::Logout).await?
-    } else {
-        let request = Request::from_parts(parts, body);
-        let JsonObject(mut body) = JsonObject::from_request(request, &state).await?;
-        let token = body.required("refresh_token", string);
-        let token = body.finish(|| token)?;
-        Some(state.users.logout_with(token).await?)
+    let shown = match parts.headers.contains_key(AUTHORIZATION) {
+        true => bearer(&parts).and_then(|token| state.verifier.verify_signature(token)),
+        false => Err(Problem::new(Code::Unauthorized)),
+    };
+    let position = match (shown, optional_object(&parts.headers, body).await?) {
+        (Err(refused), None) => return Err(refused),
+        (Ok(caller), None) => {
+            let request = context.by(&caller, keys, "");
+            let (user, session) = (caller.user, caller.session);
+            state.users.end_session(user, session, EndReason::Logout, request).await?
+        }
+        (shown, Some(mut body)) => {
+            let token = body.required("refresh_token", string);
+            let token = body.finish(|| token)?;
+            // A client may send an access token that has expired with every request: the other one is enough.
+            if let Ok(caller) = shown
+                && state.users.session_of(&token) != Some((caller.user, caller.session))
+            {
+                let why = "the access token and the refresh token are of different sessions";
+                let error = FieldError {
+                    pointer: "/refresh_token".to_owned(),
+                    code: "other-session",
+                    detail: why.to_owned(),
+                };
+                return Err(Problem::validation(vec![error]));
+            }
+            let request = context.request(keys, Actor::Anonymous, &token, "");
+            Some(state.users.logout_with(token, request).await?)
+        }
     };
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(position) = position {
-        state.reflect_session(&mut response, position, context.respond_async).await;
+        state.reflect_session(&mut response, position, respond_async).await;
     }
     Ok(response)
 }
@@ -59,11 +81,16 @@ pub async fn logout(
 )]
 pub async fn logout_all(
     State(state): State<AppState>,
-    Authenticated(caller): Authenticated,
+    repeating: Repeating,
     context: Asked,
 ) -> Result<Response, Problem> {
-    let done = state.users.end_all_sessions(caller.user).await?;
-    Ok(state.answer_nothing(done.position, context.respond_async).await)
+    let respond_async = context.respond_async;
+    let request = context.by(repeating.anybody(), state.users.keys(), "");
+    let done = match repeating {
+        Repeating::Good(caller) => state.users.end_all_sessions(caller.user, request).await?,
+        Repeating::Ended(_) => state.replayed(request).await?,
+    };
+    Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
 #[utoipa::path(
@@ -78,15 +105,21 @@ pub async fn logout_all(
 )]
 pub async fn end(
     State(state): State<AppState>,
-    Authenticated(caller): Authenticated,
+    repeating: Repeating,
     Path(session): Path<String>,
     context: Asked,
 ) -> Result<Response, Problem> {
     let nobody = || Problem::new(Code::NotFound);
     let session = session.parse().map_err(|_| nobody())?;
-    let ended = state.users.end_session(caller.user, session, EndReason::Revoked).await?;
+    let respond_async = context.respond_async;
+    let request = context.by(repeating.anybody(), state.users.keys(), "");
+    if matches!(repeating, Repeating::Ended(_)) && !state.users.repeats(&request).await? {
+        return Err(Problem::new(Code::Unauthorized));
+    }
+    let user = repeating.anybody().user;
+    let ended = state.users.end_session(user, session, EndReason::Revoked, request).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let position = ended.ok_or_else(nobody)?;
-    state.reflect_session(&mut response, position, context.respond_async).await;
+    state.reflect_session(&mut response, position, respond_async).await;
     Ok(response)
 }

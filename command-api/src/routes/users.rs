@@ -1,12 +1,12 @@
 //! `/api/v1/users/{user_id}`: the writes.
 
 use axum::extract::{Path, State};
-use axum::http::header::{IF_MATCH, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::{Actor, Status, UserId};
+use events::{Status, UserId};
 use serde_json::Value;
-use service_kit::http::{Asked, Fault, JsonObject, MergePatch, revisions, string};
+use service_kit::http::{Asked, Fault, JsonObject, MergePatch, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::UserRead;
@@ -59,8 +59,7 @@ pub async fn create(
         })
     })?;
     let respond_async = asked.respond_async;
-    let scope = caller.user.to_string();
-    let request = asked.request(state.users.keys(), Actor::User(caller.user), &scope, &fingerprint);
+    let request = asked.by(&caller, state.users.keys(), &fingerprint);
     let done = state.users.create(register, password, request).await?;
     let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
     let mut response = state.answer(StatusCode::CREATED, done, respond_async).await;
@@ -86,8 +85,10 @@ pub async fn logout_all(
     Path(user): Path<String>,
     context: Asked,
 ) -> Result<Response, Problem> {
-    let done = state.users.end_sessions_of(Actor::User(caller.user), user_id(&user)?).await?;
-    Ok(state.answer(StatusCode::OK, done, context.respond_async).await)
+    let respond_async = context.respond_async;
+    let request = context.by(&caller, state.users.keys(), "");
+    let done = state.users.end_sessions_of(user_id(&user)?, request).await?;
+    Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
 
 #[utoipa::path(
@@ -104,8 +105,10 @@ pub async fn password_reset(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
+    context: Asked,
 ) -> Result<Response, Problem> {
-    state.users.send_password_link(Actor::User(caller.user), user_id(&user)?).await?;
+    let request = context.by(&caller, state.users.keys(), "");
+    state.users.send_password_link(user_id(&user)?, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
@@ -125,17 +128,15 @@ pub async fn change(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Asked,
-    headers: HeaderMap,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let expected = revisions(&headers, IF_MATCH)?;
     let fingerprint = without_secrets(&body, &[]);
     let full_name = body.optional("full_name", full_name);
     let metadata = body.optional("metadata", metadata_patch);
     let roles = body.optional("roles", roles);
     let status = body.optional("status", status);
-    let change = body.finish(|| Some(Change { full_name, metadata, roles, status, expected }))?;
+    let change = body.finish(|| Some(Change { full_name, metadata, roles, status }))?;
     changed(&state, &caller, user, change, context, &fingerprint).await
 }
 
@@ -156,17 +157,15 @@ pub async fn replace(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Asked,
-    headers: HeaderMap,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let expected = revisions(&headers, IF_MATCH)?;
     let fingerprint = without_secrets(&body, &[]);
     let full_name = body.required("full_name", full_name);
     let metadata = body.required("metadata", metadata).map(NewMetadata::Whole);
     let roles = body.required("roles", roles);
     let status = body.required("status", status);
-    let change = body.finish(|| Some(Change { full_name, metadata, roles, status, expected }))?;
+    let change = body.finish(|| Some(Change { full_name, metadata, roles, status }))?;
     changed(&state, &caller, user, change, context, &fingerprint).await
 }
 
@@ -185,9 +184,8 @@ pub async fn disable(
     caller: UserWriter,
     user: Path<String>,
     context: Asked,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    set_status(Status::Disabled, state, caller, user, context, headers).await
+    set_status(Status::Disabled, state, caller, user, context).await
 }
 
 #[utoipa::path(
@@ -205,9 +203,8 @@ pub async fn enable(
     caller: UserWriter,
     user: Path<String>,
     context: Asked,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    set_status(Status::Active, state, caller, user, context, headers).await
+    set_status(Status::Active, state, caller, user, context).await
 }
 
 async fn set_status(
@@ -216,11 +213,9 @@ async fn set_status(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Asked,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let expected = revisions(&headers, IF_MATCH)?;
-    let change = Change { status: Some(status), expected, ..Change::default() };
+    let change = Change { status: Some(status), ..Change::default() };
     changed(&state, &caller, user, change, context, "").await
 }
 
@@ -233,9 +228,7 @@ async fn changed(
     fingerprint: &str,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request =
-        context.request(state.users.keys(), Actor::User(caller.user), &scope, fingerprint);
+    let request = context.by(caller, state.users.keys(), fingerprint);
     let done = state.users.change(user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
@@ -255,14 +248,11 @@ pub async fn delete(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: Asked,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let expected = revisions(&headers, IF_MATCH)?;
     let respond_async = context.respond_async;
-    let scope = caller.user.to_string();
-    let request = context.request(state.users.keys(), Actor::User(caller.user), &scope, "");
-    let done = state.users.delete(user, expected, request).await?;
+    let request = context.by(&caller, state.users.keys(), "");
+    let done = state.users.delete(user, request).await?;
     Ok(state.answer(StatusCode::NO_CONTENT, done, respond_async).await)
 }
 

@@ -15,10 +15,11 @@ mod settings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use service_kit::running::{Listeners, stop_on_signal};
+use service_kit::running::{Listeners, Stop};
 use service_kit::telemetry;
 use service_kit::watch::Watch;
 use tokio_util::task::TaskTracker;
@@ -119,11 +120,18 @@ where
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let stop = stop_on_signal()?;
+    let http = &settings.service.http;
+    let stopping = Stop::on_signal(Duration::from_millis(http.stop_delay_ms))?;
+    let stop = stopping.token.clone();
     let watch = Watch::start(&settings.service.telemetry, SERVICE)?;
-    let listeners = Listeners::bind(&settings.service.http, Some(DOCUMENT)).await?;
-    let app = App::build(&settings, &watch, &stop).await?;
-    let (router, readiness) = (app.router(), app.readiness());
+    let mut listeners = Listeners::bind(http, Some(DOCUMENT)).await?;
+    // What the service starts with may have to be waited for.
+    listeners.begin(&watch, &stop);
+    let app = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        app = App::build(&settings, &watch, &stop) => app?,
+    };
+    let (router, readiness) = (app.router(), stopping.readiness(app.readiness()));
     let running = TaskTracker::new();
     running.spawn(app.run(stop.clone()));
     running.close();

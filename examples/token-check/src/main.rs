@@ -12,6 +12,7 @@ use std::{error::Error, net::SocketAddr, path::PathBuf};
 use axum::{Json, Router, routing::get};
 use clap::Parser;
 use serde_json::{Value, json};
+use service_kit::http::Serving;
 use service_kit::remote_keys::{KeySource, RemoteKeys};
 use service_kit::tokens::Authenticated;
 use service_kit::verification::{Accepted, Verification};
@@ -47,6 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         credentials_file: format!("{name}.creds").into(),
         ca_file: PathBuf::new(),
         request_timeout_ms: 5_000,
+        start_wait_s: 60,
     };
     let jwks = jwks.unwrap_or_else(|| format!("{issuer}/.well-known/jwks.json"));
 
@@ -60,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = http::bind(listen).await?;
     writeln!(std::io::stdout(), "ready url=http://{}", listener.local_addr()?)?;
-    http::serve(listener, routes, stop).await;
+    http::serve(listener, routes, Serving::defaults()?, stop).await;
     Ok(())
 }
 

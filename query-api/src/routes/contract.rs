@@ -1,9 +1,11 @@
 //! What the OpenAPI document says beyond the handlers.
 
 use serde::Deserialize;
-use service_kit::openapi::AnswerHeader::{ETag, Link, Position as Told, TotalOmitted};
+use service_kit::openapi::AnswerHeader::{
+    ETag, Link, Position as Told, SessionPosition as SessionPositionTold, TotalOmitted,
+};
 use service_kit::openapi::Extras;
-use service_kit::openapi::RequestHeader::{IfNoneMatch, Position};
+use service_kit::openapi::RequestHeader::{IfNoneMatch, Position, SessionPosition};
 use service_kit::problem::Code;
 use utoipa::{IntoParams, ToSchema};
 
@@ -17,8 +19,8 @@ pub const EXTRAS: &[Extras] = &[
     Extras {
         operation: "list_sessions",
         errors: &[Code::InvalidParameter, Code::NotYet],
-        headers: &[],
-        tells: &[],
+        headers: &[SessionPosition],
+        tells: &[SessionPositionTold],
     },
     Extras {
         operation: "user",
@@ -62,6 +64,16 @@ pub struct HistoryParameters {
 #[expect(dead_code, reason = "a description")]
 pub struct MinPosition {
     /// Position that the answer must reflect.
+    #[param(nullable = false)]
+    min_position: Option<u64>,
+}
+
+/// The parameter of the list of sessions.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "a description")]
+pub struct MinSessionPosition {
+    /// Position in the log of sessions that the answer must reflect.
     #[param(nullable = false)]
     min_position: Option<u64>,
 }

@@ -12,11 +12,12 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use events::{SessionId, Status};
 use service_kit::access::Permission;
-use service_kit::http::freshness::fresh;
+use service_kit::http::SESSION_POSITION;
+use service_kit::http::freshness::{fresh, fresh_in};
 use service_kit::keys::SecretKey;
 use service_kit::openapi;
 use service_kit::problem::{Code, Problem};
-use service_kit::tokens::{Authenticated, TokenVerifier};
+use service_kit::tokens::{Authenticated, Caller, TokenVerifier};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -86,6 +87,26 @@ impl FromRequestParts<AppState> for Viewer {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
         fresh(parts, |position| state.reader.wait_for(position, state.query_wait)).await?;
+        Self::of(caller, state).await
+    }
+}
+
+/// The same for what is read of sessions: positions are those of their log.
+#[derive(Debug, Clone)]
+pub struct SessionViewer(pub Viewer);
+
+impl FromRequestParts<AppState> for SessionViewer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
+        let wait_for = |position| state.reader.wait_for_session(position, state.query_wait);
+        fresh_in(parts, &SESSION_POSITION, wait_for).await?;
+        Viewer::of(caller, state).await.map(Self)
+    }
+}
+
+impl Viewer {
+    async fn of(caller: Caller, state: &AppState) -> Result<Self, Problem> {
         match state.reader.user(caller.user).await? {
             Found::Living(user, position) if user.user.status == Status::Active => {
                 // By the views: a token may be older than the last change of roles.

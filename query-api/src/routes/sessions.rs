@@ -2,16 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use events::{SessionId, Timestamp};
 use serde::Serialize;
 use service_kit::ambient;
-use service_kit::problem::{Code, Problem};
+use service_kit::http::SESSION_POSITION;
+use service_kit::problem::Problem;
 use utoipa::ToSchema;
 use views::SessionView;
 
-use super::{AppState, Viewer};
+use super::contract::MinSessionPosition;
+use super::{AppState, SessionViewer};
 
 /// Most sessions looked at for one answer. No user has as many that are alive (`sessions.per_user_max`), so what is
 /// left out is over.
@@ -50,17 +51,16 @@ pub struct List {
     tag = "auth",
     operation_id = "list_sessions",
     summary = "Where the caller is logged in",
+    params(MinSessionPosition),
     responses((status = 200, description = "The sessions", body = List)),
     security(("bearer" = []))
 )]
 pub async fn list(
     State(state): State<AppState>,
-    viewer: Viewer,
-    uri: Uri,
+    SessionViewer(viewer): SessionViewer,
 ) -> Result<Response, Problem> {
-    if uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(Problem::new(Code::InvalidParameter).detail("there are no parameters"));
-    }
+    // Taken before the read: everything up to it is in what is read after it.
+    let position = state.reader.session_position().await?;
     let sessions = state.reader.sessions(viewer.user.user.id, SESSIONS_MAX).await?;
     let now = ambient::now();
     let cutoff = viewer.user.cutoff;
@@ -69,7 +69,9 @@ pub async fn list(
         .filter(|session| now < session.expires_at && cutoff.spares(session.id, session.epoch))
         .map(|session| shown(session, viewer.session))
         .collect();
-    Ok(Json(List { items }).into_response())
+    let mut response = Json(List { items }).into_response();
+    response.headers_mut().insert(SESSION_POSITION, position.0.into());
+    Ok(response)
 }
 
 fn shown(session: SessionView, current: SessionId) -> SessionRead {

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
-use service_kit::http::freshness::only_min_position;
 use service_kit::http::page::tell;
 use service_kit::http::{POSITION, etag, is_known};
 use service_kit::problem::{Code, Problem};
@@ -46,8 +45,7 @@ pub struct Page {
     responses((status = 200, description = "The caller", body = UserRead), (status = 304, description = "As it is known")),
     security(("bearer" = []))
 )]
-pub async fn me(viewer: Viewer, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
-    only_min_position(&uri)?;
+pub async fn me(viewer: Viewer, headers: HeaderMap) -> Result<Response, Problem> {
     one(viewer.user, viewer.position, &headers)
 }
 
@@ -65,10 +63,8 @@ pub async fn by_id(
     State(state): State<AppState>,
     viewer: Viewer,
     Path(id): Path<String>,
-    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    only_min_position(&uri)?;
     // What may not be seen looks as if it did not exist.
     let nobody = || Problem::new(Code::NotFound);
     let id: UserId = id.parse().map_err(|_| nobody())?;

@@ -156,6 +156,9 @@ impl<A: Aggregate> Commands<A> {
             }
             let loaded = self.load(id).await?;
             let facts = A::decide(loaded.value.as_ref(), command).map_err(Refused::Rejected)?;
+            if let Some(before) = &loaded.value {
+                request.precondition.check(A::Fact::revision(before)).map_err(Failure::from)?;
+            }
             let (events, after) = recorded::<A>(id, loaded.value, facts, &origin)?;
             let Some(after) = after else {
                 return Err(internal("a command on nothing led to nothing").into());

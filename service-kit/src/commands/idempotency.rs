@@ -86,10 +86,12 @@ impl KeyRecord {
 /// What a key led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
-    /// Position of the command's last event.
+    /// Position of the command's last message.
     pub position: Position,
     /// Revision after it.
     pub revision: Revision,
+    /// Position of the event with the state after it.
+    pub state_at: Position,
 }
 
 impl EventLog {
@@ -112,8 +114,10 @@ impl EventLog {
             return Err(Failure::KeyReused);
         }
         let written = Position(loaded.position.0 + record.events_behind);
-        let position = record.unchanged_at.unwrap_or(written);
-        Ok(Some(Recorded { position, revision: record.revision }))
+        let state_at = record.unchanged_at.unwrap_or(written);
+        // Something may be stored beside a state that stays.
+        let position = if record.events_behind == 0 { state_at } else { written };
+        Ok(Some(Recorded { position, revision: record.revision, state_at }))
     }
 }
 

@@ -19,6 +19,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyKeys, InFlight, KeyRecord, Reco
 pub use log::{Appended, Loaded, LogError};
 
 use crate::ambient;
+use crate::http::{Failed, Precondition};
 use crate::problem::{Code, Problem};
 use crate::trace::{Scope, carried};
 
@@ -43,6 +44,8 @@ pub struct Request {
     pub traceparent: Option<String>,
     /// What a repetition is known by.
     pub key: Option<IdempotencyKey>,
+    /// What must hold of the thing it is about.
+    pub precondition: Precondition,
 }
 
 impl Request {
@@ -52,7 +55,8 @@ impl Request {
         let (correlation_id, context) = scope.map(|s| (s.request_id, s.context)).unzip();
         let traceparent = context.flatten().map(|context| context.to_string());
         let actor = Actor::Anonymous;
-        Self { actor, correlation_id, causation_id: None, traceparent, key: None }
+        let precondition = Precondition::default();
+        Self { actor, correlation_id, causation_id: None, traceparent, key: None, precondition }
     }
 
     /// The system's own, within no request.
@@ -84,6 +88,9 @@ pub enum Failure {
     /// The same request is still running.
     #[error("idempotency key in flight")]
     KeyInFlight,
+    /// `If-Match` or `If-None-Match` does not hold.
+    #[error("precondition failed: {0:?}")]
+    Precondition(Failed),
     /// Too much to do; nothing was done.
     #[error("overloaded")]
     Overloaded,
@@ -113,11 +120,19 @@ impl From<LogError> for Failure {
     }
 }
 
+impl From<Failed> for Failure {
+    fn from(failed: Failed) -> Self {
+        Self::Precondition(failed)
+    }
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::KeyReused => Self::new(Code::IdempotencyKeyReused),
             Failure::KeyInFlight => Self::new(Code::IdempotencyKeyInFlight),
+            Failure::Precondition(Failed::Changed) => Self::new(Code::StaleRevision),
+            Failure::Precondition(Failed::Unwanted) => Self::new(Code::PreconditionFailed),
             Failure::Overloaded => {
                 Self::new(Code::Overloaded).detail("nothing was done; try again")
             }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{AllowPlain, Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
 use crate::access::Access;
-use crate::http::TrustedProxies;
+use crate::http::{Origins, TrustedProxies};
 use crate::tokens::ACCESS_LIFETIME_MAX_S;
 
 /// Refuses a number that is not within its bounds.
@@ -22,6 +22,7 @@ impl Checked for Settings {
     fn check(&self, faults: &mut Vec<String>) {
         let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
         bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
+        bound("nats.start_wait_s", self.nats.start_wait_s, 0, 3_600);
         bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);
         bound("log.silence_max_s", self.log.silence_max_s, 1, 86_400);
         bound("log.bytes_max", self.log.bytes_max, 1 << 20, i64::MAX.unsigned_abs());
@@ -202,6 +203,14 @@ fn is_link_base(text: &str) -> bool {
 
 impl Http {
     pub(super) fn check(&self, faults: &mut Vec<String>) {
+        let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
+        bound("http.connections_max", self.connections_max, 1, 1_000_000);
+        let per_network = self.connections_per_network_max;
+        bound("http.connections_per_network_max", per_network, 1, 1_000_000);
+        bound("http.idle_timeout_s", self.idle_timeout_s, 1, 3_600);
+        bound("http.head_timeout_s", self.head_timeout_s, 1, 300);
+        bound("http.answer_timeout_s", self.answer_timeout_s, 1, 3_600);
+        bound("http.stop_delay_ms", self.stop_delay_ms, 0, 60_000);
         let (public, private) = (self.listen, self.private_listen);
         // An unspecified address takes the port on every address.
         let share = public.ip() == private.ip()
@@ -209,6 +218,9 @@ impl Http {
             || private.ip().is_unspecified();
         if public.port() == private.port() && public.port() != 0 && share {
             faults.push("http.listen and http.private_listen must not share a port".to_owned());
+        }
+        if let Err(why) = Origins::parse(&self.cors_origins) {
+            faults.push(format!("http.cors_origins: {why}"));
         }
         if let Err(why) = TrustedProxies::parse(&self.trusted_proxies) {
             faults.push(format!("http.trusted_proxies: {why}"));

@@ -136,6 +136,7 @@ impl ServiceSettings {
         let mut bound = |key: &str, value, low, high| bound(faults, key, value, low, high);
         let bytes = (1 << 20, i64::MAX.unsigned_abs());
         bound("nats.request_timeout_ms", self.nats.request_timeout_ms, 100, 60_000);
+        bound("nats.start_wait_s", self.nats.start_wait_s, 0, 3_600);
         bound("log.bytes_max", self.log.bytes_max, bytes.0, bytes.1);
         bound("log.feed_bytes_max", self.log.feed_bytes_max, bytes.0, bytes.1);
         bound("log.append_deadline_ms", self.log.append_deadline_ms, 500, 60_000);

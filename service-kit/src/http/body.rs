@@ -4,8 +4,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -53,16 +55,16 @@ pub struct Lines(pub Bytes);
 impl<S: Send + Sync> FromRequest<S> for Lines {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        check_media_type(&request, &[NDJSON])?;
-        collect(request, &LINES).await.map(Self)
+        check_media_type(request.headers(), &[NDJSON])?;
+        collect(request.into_body(), &LINES).await.map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        check_media_type(&request, &["application/x-www-form-urlencoded"])?;
-        collect(request, &COMMAND).await.map(Self)
+        check_media_type(request.headers(), &["application/x-www-form-urlencoded"])?;
+        collect(request.into_body(), &COMMAND).await.map(Self)
     }
 }
 
@@ -80,18 +82,33 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
     }
 }
 
+/// Reads a JSON object as `application/json`, or nothing: no body, blanks, `null`, an empty object. What says nothing
+/// needs no media type.
+///
+/// # Errors
+/// Those of an object that must be there.
+pub async fn optional_object(headers: &HeaderMap, body: Body) -> Result<Option<Object>, Problem> {
+    let bytes = collect(body, &COMMAND).await?;
+    if says_nothing(&bytes) {
+        return Ok(None);
+    }
+    match Object::parse(&bytes) {
+        Ok(object) if object.members.is_empty() => Ok(None),
+        parsed => check_media_type(headers, &["application/json"]).and(parsed).map(Some),
+    }
+}
+
 async fn read(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
-    check_media_type(&request, accepted)?;
-    let bytes = collect(request, &COMMAND).await?;
+    check_media_type(request.headers(), accepted)?;
+    let bytes = collect(request.into_body(), &COMMAND).await?;
     Object::parse(&bytes)
 }
 
-fn check_media_type(request: &Request, accepted: &[&str]) -> Result<(), Problem> {
+fn check_media_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
     let refused = || {
         Problem::new(Code::UnsupportedMediaType)
             .detail(format!("send {}, not compressed", accepted.join(" or ")))
     };
-    let headers = request.headers();
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else { return Err(refused()) };
     let text = content_type.to_str().map_err(|_| refused())?;
@@ -113,9 +130,8 @@ fn check_media_type(request: &Request, accepted: &[&str]) -> Result<(), Problem>
     }
 }
 
-async fn collect(request: Request, bounds: &Bounds) -> Result<Bytes, Problem> {
+async fn collect(mut body: Body, bounds: &Bounds) -> Result<Bytes, Problem> {
     let deadline = Instant::now() + bounds.timeout;
-    let mut body = request.into_body();
     let mut bytes = BytesMut::new();
     let mut seen = 0_usize;
     loop {
@@ -143,6 +159,37 @@ async fn collect(request: Request, bounds: &Bounds) -> Result<Bytes, Problem> {
     Ok(bytes.freeze())
 }
 
+/// Lets a request pass that has no body, or one that says nothing: blanks, `null` or an empty object, as some
+/// clients send where there is nothing to say.
+///
+/// # Errors
+/// That of the body it has: it is no JSON, or has members that nobody asked for.
+pub async fn check_absent(body: Body) -> Result<(), Problem> {
+    let bytes = collect(body, &COMMAND).await?;
+    if says_nothing(&bytes) { Ok(()) } else { Object::parse(&bytes)?.finish(|| Some(())) }
+}
+
+/// Whether a body has nothing in it.
+fn says_nothing(bytes: &[u8]) -> bool {
+    matches!(without_mark(bytes).trim_ascii(), b"" | b"null")
+}
+
+/// A text without the byte order mark that some programs write in front of it. Readers may pass over it (RFC 8259 8.1).
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Why a body is not read. A number that nothing here can hold is sound JSON, and breaks a rule; the parser has no other
+/// word for it than its text.
+fn unread(error: &serde_json::Error) -> Problem {
+    let detail = error.to_string();
+    if !detail.starts_with("number out of range") {
+        return Problem::new(Code::MalformedBody).detail(detail);
+    }
+    let code = "number-range";
+    Problem::validation(vec![FieldError { pointer: String::new(), code, detail }])
+}
+
 /// Why a value is refused: a stable code and the rule in words.
 pub type Fault = (&'static str, String);
 
@@ -161,8 +208,7 @@ impl Object {
     /// # Errors
     /// `malformed-body` with the place of the fault.
     pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        let Strict(value) = serde_json::from_slice(bytes)
-            .map_err(|e| Problem::new(Code::MalformedBody).detail(e.to_string()))?;
+        let Strict(value) = serde_json::from_slice(without_mark(bytes)).map_err(|e| unread(&e))?;
         match value {
             Value::Object(members) => Ok(Self { members, errors: Vec::new() }),
             Value::Null
@@ -330,7 +376,6 @@ mod tests {
             br#"{"m":{"x":{"a":1,"a":1}}}"#,
             br#"{"a":"\ud800"}"#,
             b"{\"a\":\"\xff\"}",
-            br#"{"a":1e999}"#,
             br#"{a:1}"#,
         ] {
             let problem = Object::parse(body).unwrap_err();
@@ -338,6 +383,34 @@ mod tests {
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
         assert!(Object::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_breaks_a_rule() {
+        let problem = Object::parse(br#"{"metadata":{"v":1e400}}"#).unwrap_err();
+        assert_eq!(problem.code(), Code::ValidationFailed, "{problem:?}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let object = Object::parse(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
+        assert_eq!(object.members().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_says_nothing_is_none() {
+        for body in ["", " \r\n", "null", "{}", " { } ", "\u{feff}{}"] {
+            let given = optional_object(&HeaderMap::new(), Body::from(body)).await;
+            assert!(matches!(given, Ok(None)), "{body:?} {given:?}");
+            assert!(check_absent(Body::from(body)).await.is_ok(), "{body:?}");
+        }
+        for (body, code) in [
+            ("{\"a\": 1}", Code::ValidationFailed),
+            ("[]", Code::MalformedBody),
+            ("garbage", Code::MalformedBody),
+        ] {
+            assert_eq!(check_absent(Body::from(body)).await.unwrap_err().code(), code, "{body}");
+        }
     }
 
     #[test]

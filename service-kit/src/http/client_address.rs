@@ -38,7 +38,7 @@ impl TrustedProxies {
         items.map(network).collect::<Result<_, _>>().map(Self)
     }
 
-    fn contain(&self, address: IpAddr) -> bool {
+    pub(super) fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 

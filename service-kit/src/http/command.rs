@@ -7,9 +7,11 @@ use http::header::{ETAG, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use super::conditional::Precondition;
 use super::{IDEMPOTENCY_KEY, PENDING, PREFER};
 use crate::commands::{IdempotencyKeys, Request};
 use crate::problem::{Code, Problem};
+use crate::tokens::Caller;
 use crate::trace::{self, Scope};
 
 /// Longest idempotency key in characters.
@@ -22,6 +24,7 @@ pub struct Asked {
     uri: Uri,
     key: Option<String>,
     scope: Option<Scope>,
+    precondition: Precondition,
     /// Whether the caller does not want to wait for the views.
     pub respond_async: bool,
 }
@@ -29,23 +32,32 @@ pub struct Asked {
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::of(parts)
+    }
+}
+
+impl Asked {
+    /// Reads the head of a request.
+    ///
+    /// # Errors
+    /// `invalid-header` for a key or a precondition that is none.
+    pub fn of(parts: &Parts) -> Result<Self, Problem> {
         Ok(Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             key: idempotency_key(&parts.headers)?,
             scope: trace::current(),
-            respond_async: parts
-                .headers
-                .get_all(PREFER)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .flat_map(|value| value.split(','))
-                .any(|preference| preference.trim().eq_ignore_ascii_case("respond-async")),
+            precondition: Precondition::of(&parts.headers)?,
+            respond_async: prefers(&parts.headers, "respond-async"),
         })
     }
-}
 
-impl Asked {
+    /// The request of a caller with a token.
+    #[must_use]
+    pub fn by(self, caller: &Caller, keys: &IdempotencyKeys, body: &str) -> Request {
+        self.request(keys, Actor::User(caller.user), &caller.user.to_string(), body)
+    }
+
     /// The request for the application. `caller` scopes the key; `body` is what was asked without secrets.
     #[must_use]
     pub fn request(
@@ -59,8 +71,35 @@ impl Asked {
             let parts = [self.method.as_str(), self.uri.path(), body];
             keys.key(caller, key, &parts.map(str::as_bytes))
         });
-        Request { actor, key, ..Request::of(self.scope) }
+        Request { actor, key, precondition: self.precondition, ..Request::of(self.scope) }
     }
+}
+
+/// Whether a preference without a value is among those of a request (RFC 7240), in whatever form it is written: with
+/// parameters, in a list, over several lines.
+fn prefers(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| unquoted_split(value, ',')).any(|preference| {
+        let name = unquoted_split(preference, ';').next().unwrap_or_default();
+        let (name, value) = name.split_once('=').unwrap_or((name, ""));
+        // An empty value is none.
+        name.trim().eq_ignore_ascii_case(wanted) && matches!(value.trim(), "" | "\"\"")
+    })
+}
+
+/// Splits at a separator, except within a quoted string.
+fn unquoted_split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c| {
+        let ends = c == separator && !quoted;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        ends
+    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -95,5 +134,38 @@ pub fn tagged(response: &mut Response, etag: HeaderValue) {
 pub fn located(response: &mut Response, path: &str) {
     if let Ok(path) = HeaderValue::from_str(path) {
         response.headers_mut().insert(LOCATION, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preference_is_found_in_every_form() {
+        for (lines, found) in [
+            (&["respond-async"][..], true),
+            (&["Respond-Async"], true),
+            (&["respond-async; foo=1"], true),
+            (&["respond-async;foo"], true),
+            (&["wait=10, respond-async"], true),
+            (&["wait=10 ,\trespond-async ; a=\"b;c,d\""], true),
+            (&["return=minimal", "respond-async"], true),
+            (&["respond-async="], true),
+            (&["respond-async=\"\""], true),
+            (&["respond-async=no"], false),
+            (&["foo=\"bar, respond-async\""], false),
+            (&["foo=\"a\\\", respond-async\""], false),
+            (&["foo; respond-async"], false),
+            (&["respond-asynchronously"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(PREFER, HeaderValue::from_static(line));
+            }
+            assert_eq!(prefers(&headers, "respond-async"), found, "{lines:?}");
+        }
     }
 }

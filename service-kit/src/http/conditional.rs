@@ -1,7 +1,8 @@
 //! Conditional requests (RFC 9110 13): the entity tag is the revision.
 
 use events::Revision;
-use http::{HeaderMap, HeaderValue, header};
+use http::header::{self, IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue};
 
 use crate::problem::{Code, Problem};
 
@@ -13,6 +14,82 @@ pub fn etag(revision: Revision) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("W/\"0\""))
 }
 
+/// What a command is to happen under: `If-Match` and `If-None-Match`, as they were sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Precondition {
+    wanted: Option<Tags>,
+    unwanted: Option<Tags>,
+}
+
+/// A list of entity tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    /// `*`: whatever there is.
+    Any,
+    /// These revisions. A tag that is no revision is none of ours and matches nothing.
+    Of(Vec<Revision>),
+}
+
+impl Tags {
+    fn have(&self, revision: Revision) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(revisions) => revisions.contains(&revision),
+        }
+    }
+}
+
+impl Precondition {
+    /// Reads the headers of a request.
+    ///
+    /// # Errors
+    /// `invalid-header` when one is no list of entity tags.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        Ok(Self { wanted: tags(headers, IF_MATCH)?, unwanted: tags(headers, IF_NONE_MATCH)? })
+    }
+
+    /// That it is at a revision.
+    #[must_use]
+    pub fn at(revision: Revision) -> Self {
+        Self { wanted: Some(Tags::Of(vec![revision])), unwanted: None }
+    }
+
+    /// Holds it against the revision of what a command would change.
+    ///
+    /// # Errors
+    /// [`Failed`]: which of the two is in the way.
+    pub fn check(&self, revision: Revision) -> Result<(), Failed> {
+        if self.wanted.as_ref().is_some_and(|tags| !tags.have(revision)) {
+            return Err(Failed::Changed);
+        }
+        if self.unwanted.as_ref().is_some_and(|tags| tags.have(revision)) {
+            return Err(Failed::Unwanted);
+        }
+        Ok(())
+    }
+
+    /// Whether a command may go on whose subject has no entity tag. No `If-Match` holds there, and `If-None-Match: *`
+    /// holds for no call that writes.
+    pub(super) fn holds_without_tag(&self) -> bool {
+        self.wanted.is_none() && self.unwanted != Some(Tags::Any)
+    }
+}
+
+/// A precondition that does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// `If-Match` names other revisions.
+    Changed,
+    /// `If-None-Match` names this one.
+    Unwanted,
+}
+
+fn tags(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<Tags>, Problem> {
+    Ok(match revisions(headers, name.clone())? {
+        Some(revisions) => Some(Tags::Of(revisions)),
+        None => headers.contains_key(name).then_some(Tags::Any),
+    })
+}
 /// The revisions that `If-Match` or `If-None-Match` names; `None` when the header is absent or `*`.
 ///
 /// Weak and strong forms are the same here, as both sides compare revisions.
@@ -53,22 +130,46 @@ pub fn revisions(
 /// # Errors
 /// `invalid-header` when the value is no list of entity tags.
 pub fn is_known(headers: &HeaderMap, revision: Revision) -> Result<bool, Problem> {
-    Ok(match revisions(headers, header::IF_NONE_MATCH)? {
+    Ok(match revisions(headers, IF_NONE_MATCH)? {
         Some(known) => known.contains(&revision),
         // `*` is "whatever you have".
-        None => headers.contains_key(header::IF_NONE_MATCH),
+        None => headers.contains_key(IF_NONE_MATCH),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::IF_MATCH;
 
     fn parse(value: &str) -> Result<Option<Vec<Revision>>, Problem> {
         let mut headers = HeaderMap::new();
         headers.insert(IF_MATCH, HeaderValue::from_str(value).unwrap());
         revisions(&headers, IF_MATCH)
+    }
+
+    fn precondition(name: header::HeaderName, value: &'static str) -> Precondition {
+        Precondition::of(&HeaderMap::from_iter([(name, HeaderValue::from_static(value))])).unwrap()
+    }
+
+    #[test]
+    fn a_precondition_is_held_against_the_revision() {
+        for (name, value, outcome, without_tag) in [
+            (IF_MATCH, "W/\"3\"", Ok(()), false),
+            (IF_MATCH, "\"3\"", Ok(()), false),
+            (IF_MATCH, "\"1\", W/\"3\"", Ok(()), false),
+            (IF_MATCH, "*", Ok(()), false),
+            (IF_MATCH, "W/\"2\"", Err(Failed::Changed), false),
+            (IF_MATCH, "\"abc\"", Err(Failed::Changed), false),
+            (IF_NONE_MATCH, "*", Err(Failed::Unwanted), false),
+            (IF_NONE_MATCH, "W/\"3\"", Err(Failed::Unwanted), true),
+            (IF_NONE_MATCH, "W/\"2\"", Ok(()), true),
+        ] {
+            let one = precondition(name.clone(), value);
+            assert_eq!(one.check(Revision(3)), outcome, "{name}: {value}");
+            assert_eq!(one.holds_without_tag(), without_tag, "{name}: {value}");
+        }
+        assert_eq!(Precondition::default().check(Revision(3)), Ok(()));
+        assert!(Precondition::default().holds_without_tag());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Queries that must reflect at least a position.
 
 use events::Position;
-use http::Uri;
 use http::request::Parts;
+use http::{HeaderName, Uri};
 
 use super::POSITION;
 use crate::problem::{Code, Problem};
@@ -11,7 +11,7 @@ use crate::problem::{Code, Problem};
 /// the views have it.
 ///
 /// # Errors
-/// [`Code::NotYet`], or that what is asked for is no position; and what `wait_for` fails with.
+/// Those of [`fresh_in`].
 pub async fn fresh<Wait, E>(
     parts: &Parts,
     wait_for: impl FnOnce(Position) -> Wait,
@@ -20,7 +20,23 @@ where
     Wait: Future<Output = Result<bool, E>>,
     Problem: From<E>,
 {
-    let Some(position) = asked(parts)? else { return Ok(()) };
+    fresh_in(parts, &POSITION, wait_for).await
+}
+
+/// The same for a log whose positions are in the header `name`.
+///
+/// # Errors
+/// [`Code::NotYet`], or that what is asked for is no position; and what `wait_for` fails with.
+pub async fn fresh_in<Wait, E>(
+    parts: &Parts,
+    name: &HeaderName,
+    wait_for: impl FnOnce(Position) -> Wait,
+) -> Result<(), Problem>
+where
+    Wait: Future<Output = Result<bool, E>>,
+    Problem: From<E>,
+{
+    let Some(position) = asked(parts, name)? else { return Ok(()) };
     if wait_for(position).await? {
         return Ok(());
     }
@@ -40,7 +56,7 @@ pub fn only_min_position(uri: &Uri) -> Result<(), Problem> {
     }
 }
 
-fn asked(parts: &Parts) -> Result<Option<Position>, Problem> {
+fn asked(parts: &Parts, name: &HeaderName) -> Result<Option<Position>, Problem> {
     let query = parts.uri.query().unwrap_or_default();
     let mut values = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| name == "min_position")
@@ -54,10 +70,10 @@ fn asked(parts: &Parts) -> Result<Option<Position>, Problem> {
             return Err(Problem::new(Code::InvalidParameter).detail("min_position is given twice"));
         }
     };
-    let header = match parts.headers.get(POSITION) {
+    let header = match parts.headers.get(name) {
         None => None,
         Some(value) => Some(value.to_str().ok().and_then(number).ok_or_else(|| {
-            Problem::new(Code::InvalidHeader).detail("Roster-Position must be a number")
+            Problem::new(Code::InvalidHeader).detail(format!("{name} must be a number"))
         })?),
     };
     Ok(parameter.max(header))

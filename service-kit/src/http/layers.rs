@@ -2,6 +2,7 @@
 //! failure, panics, the headers that keep answers out of caches and frames.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -10,12 +11,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderValue, Method, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::REQUEST_ID;
+use super::contract::{Contract, uphold};
+use super::cors::{Origins, cross_origin};
 use crate::ambient;
 use crate::openapi;
 use crate::problem::{Code, Problem};
@@ -26,6 +31,8 @@ use crate::watch::Watch;
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Longest path and query. hyper bounds the whole head; this bound has an answer in our words.
 const URI_BYTES_MAX: usize = 8 * 1024;
+/// RFC 6750 3.1: a token was shown, and is not good (any more).
+const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 /// What `type` of a problem points to.
 const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 
@@ -35,18 +42,39 @@ pub fn public(
     process: &Watch,
     document: &'static str,
     services: impl IntoIterator<Item = (Watch, Router)>,
+    origins: &Origins,
 ) -> Router {
+    let contract = Arc::new(Contract::of(document));
     let own = Router::new()
         .route("/docs/error-codes.md", get(error_codes))
         .merge(openapi::pages(document))
         .fallback(|| async { Problem::new(Code::NotFound) });
+    let layered = |routes: Router, watch: Watch| {
+        routes
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(contract.clone(), uphold))
+            .layer(from_fn_with_state(watch, outermost))
+            .layer(from_fn_with_state(origins.clone(), cross_origin))
+    };
     services.into_iter().fold(layered(own, process.clone()), |all, (watch, routes)| {
         all.merge(layered(routes, watch))
     })
 }
 
-fn layered(routes: Router, watch: Watch) -> Router {
-    routes.layer(CatchPanicLayer::custom(panicked)).layer(from_fn_with_state(watch, outermost))
+/// Whether a request comes with an access token, good or not.
+fn shows_token(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+}
+
+/// Whether a request says once, and so that it can be read, whom it is for. Before HTTP/1.1 it need not.
+fn names_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok(),
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
 }
 
 async fn error_codes() -> Response {
@@ -71,14 +99,21 @@ async fn outermost(State(watch): State<Watch>, request: Request, next: Next) -> 
     let scope = Scope { request_id: id.clone(), context, requester: Requester::default() };
     let trace_id = recorded.context().map(TraceContext::trace_id);
 
+    let shows_token = shows_token(request.headers());
     let mut response = if too_long {
         Problem::new(Code::UriTooLong).into_response()
+    } else if !names_host(&request) {
+        let why = "a request names its host, once (RFC 9112 3.2)";
+        Problem::new(Code::BadRequest).detail(why).into_response()
     } else {
         scope.cover(next.run(request)).await
     };
     let problem = problem_of(&mut response);
     if let Some(problem) = &problem {
         response = in_our_words(&response, problem, &id);
+        if shows_token && problem.code() == Code::Unauthorized {
+            response.headers_mut().insert(WWW_AUTHENTICATE, INVALID_TOKEN);
+        }
     }
     finish_headers(&mut response, &id);
 
@@ -198,7 +233,7 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use axum::body::Body;
     use serde_json::Value;
@@ -252,12 +287,16 @@ mod tests {
             .route("/panics/{id}", get(panics))
             .route("/fails", get(fails))
             .route("/refuses", get(|| async { StatusCode::IM_A_TEAPOT }));
-        let router = public(&watch, "{}", [(watch.clone(), routes)]);
+        let router = public(&watch, "{}", [(watch.clone(), routes)], &Origins::default());
         for (path, route, cause) in [
             ("/panics/7", "/panics/{id}", "a handler panicked with a message"),
             ("/fails", "/fails", "the cause"),
         ] {
-            let request = Request::get(path).header(REQUEST_ID, "one").body(Body::empty()).unwrap();
+            let request = Request::get(path)
+                .header(HOST, "h")
+                .header(REQUEST_ID, "one")
+                .body(Body::empty())
+                .unwrap();
             let response = router.clone().oneshot(request).await.unwrap();
             assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
             let body = axum::body::to_bytes(response.into_body(), 4_096).await.unwrap();
@@ -279,7 +318,7 @@ mod tests {
                 assert_eq!(lines[0][member], value, "{}", lines[0]);
             }
         }
-        let request = Request::get("/refuses").body(Body::empty()).unwrap();
+        let request = Request::get("/refuses").header(HOST, "h").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(lines.taken(), Vec::<Value>::new());

@@ -4,23 +4,29 @@ mod body;
 mod client_address;
 mod command;
 mod conditional;
+mod connections;
+mod contract;
+mod cors;
 pub mod cursor;
 pub mod freshness;
 mod layers;
 pub mod page;
 mod rate_limit;
 mod serve;
+mod socket;
+mod unread;
 
 pub use body::{
     BODY_BYTES_MAX, Fault, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
-    string,
+    optional_object, string,
 };
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use command::{Asked, located, reflects, tagged};
-pub use conditional::{etag, is_known, revisions};
+pub use conditional::{Failed, Precondition, etag, is_known, revisions};
+pub use cors::Origins;
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
-pub use serve::{ServeError, bind, serve};
+pub use serve::{ServeError, Serving, bind, serve};
 
 use http::HeaderName;
 

@@ -1,21 +1,30 @@
-//! The listener: bounded heads, slow clients cut, a graceful end.
+//! The listener: bounded connections, heads and buffers, slow clients cut, a graceful end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
-use axum::extract::Request;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::{CONNECTION, EXPECT};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_http::normalize_path::NormalizePathLayer;
 
-/// Time for the head of a request to arrive; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+use super::client_address::TrustedProxies;
+use super::connections::{ConnectionLimits, Connections, Seat};
+use super::socket::{Progress, Socket, SocketLimits};
+use super::unread::Shared;
+use crate::config::{Http, Settings};
+
+/// Most bytes that are kept of a connection in each direction: a head, or a piece of a body.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Time for requests under way when the service is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (out of file descriptors, mostly).
@@ -23,19 +32,73 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}{setting}")]
-pub struct ServeError {
-    address: String,
-    /// In words, which setting chose the address.
-    setting: String,
-    source: std::io::Error,
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}{setting}")]
+    Address {
+        /// It.
+        address: String,
+        /// In words, which setting chose it.
+        setting: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A setting is not valid.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// What a listener bears of its clients.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    connections: ConnectionLimits,
+    socket: SocketLimits,
+}
+
+impl Serving {
+    /// As `defaults.toml` says, for a program without settings of its own.
+    ///
+    /// # Errors
+    /// Those of [`Serving::of`].
+    pub fn defaults() -> Result<Self, ServeError> {
+        let settings = Settings::merge("", []);
+        Self::of(&settings.map_err(|error| ServeError::Settings(error.to_string()))?.http)
+    }
+
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// [`ServeError::Settings`]: the networks of proxies are not valid.
+    pub fn of(settings: &Http) -> Result<Self, ServeError> {
+        let total = usize::try_from(settings.connections_max).unwrap_or(usize::MAX);
+        let per_network = usize::try_from(settings.connections_per_network_max);
+        Ok(Self {
+            connections: ConnectionLimits {
+                total,
+                per_network: per_network.unwrap_or(usize::MAX),
+                proxies: TrustedProxies::parse(&settings.trusted_proxies)
+                    .map_err(|why| ServeError::Settings(format!("http.trusted_proxies: {why}")))?,
+            },
+            socket: SocketLimits {
+                idle: Duration::from_secs(settings.idle_timeout_s),
+                head: Duration::from_secs(settings.head_timeout_s),
+                answer: Duration::from_secs(settings.answer_timeout_s),
+            },
+        })
+    }
 }
 
 impl ServeError {
     /// The same, with the setting that chose the address: processes of one host need one of their own each.
     #[must_use]
     pub fn set_by(self, key: &str) -> Self {
-        Self { setting: format!(", which is {key}: each process of a host needs its own"), ..self }
+        match self {
+            Self::Address { address, source, .. } => {
+                let setting = format!(", which is {key}: each process of a host needs its own");
+                Self::Address { address, setting, source }
+            }
+            Self::Settings(why) => Self::Settings(why),
+        }
     }
 }
 
@@ -44,7 +107,7 @@ impl ServeError {
 /// # Errors
 /// [`ServeError`] names the address that is taken or not ours.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Address {
         address: address.to_string(),
         setting: String::new(),
         source,
@@ -52,10 +115,16 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 }
 
 /// Serves until `stop`, then lets requests under way finish. A trailing slash is the same path.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    serving: Serving,
+    stop: CancellationToken,
+) {
     let service = NormalizePathLayer::trim_trailing_slash().layer(router);
     let graceful = GracefulShutdown::new();
-    let connections = tokio_util::task::TaskTracker::new();
+    let connections = Connections::within(serving.connections);
+    let tasks = tokio_util::task::TaskTracker::new();
     loop {
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
@@ -68,26 +137,82 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 }
             },
         };
-        let _ = stream.set_nodelay(true);
-        let service = service.clone();
-        let handle = hyper::service::service_fn(
-            move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(ConnectInfo(peer));
-                service.clone().oneshot(request.map(axum::body::Body::new) as Request)
-            },
-        );
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), handle);
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            // A client that breaks off is its own affair.
-            let _ = connection.await;
+        let Some(seat) = connections.admit(peer.ip()) else {
+            tracing::debug!(
+                "a connection is refused: all that its network or the listener may have are at work"
+            );
+            continue;
+        };
+        let give_way = seat.give_way.clone();
+        let connection =
+            graceful.watch(connection(stream, peer, service.clone(), serving.socket, seat));
+        tasks.spawn(async move {
+            tokio::select! {
+                // A client that breaks off is its own affair.
+                _ = connection => {}
+                () = give_way.cancelled() => {}
+            }
         });
     }
     drop(listener);
     if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests still under way were cut");
     }
+}
+
+/// One connection, from its first request to its last.
+fn connection<S>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    limits: SocketLimits,
+    seat: Seat,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error>
+where
+    S: Service<Request, Response = Response, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let _ = stream.set_nodelay(true);
+    let (progress, seat) = (Arc::new(Progress::default()), Arc::new(seat));
+    let socket = Socket::new(stream, limits, progress.clone());
+    let handle =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let (service, seat, progress) = (service.clone(), seat.clone(), progress.clone());
+            async move {
+                progress.begin();
+                seat.works();
+                let answer = answer(service, request, peer).await;
+                seat.rests();
+                progress.end();
+                answer
+            }
+        });
+    hyper::server::conn::http1::Builder::new()
+        // The socket has limits of its own.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(socket, handle)
+}
+
+async fn answer<S>(
+    service: S,
+    request: hyper::Request<hyper::body::Incoming>,
+    peer: SocketAddr,
+) -> Result<Response, std::convert::Infallible>
+where
+    S: Service<Request, Response = Response, Error = std::convert::Infallible>,
+{
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(ConnectInfo(peer));
+    let waits_for_continue = parts.headers.contains_key(EXPECT);
+    let body = Shared::of(body);
+    let request = Request::from_parts(parts, Body::new(body.clone()));
+    let mut response = service.oneshot(request).await?;
+    if !body.read_on(waits_for_continue).await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }

@@ -10,6 +10,7 @@
 //! # What does not stand in a span
 //! No path, address, header or body: names are templates of routes and types of events, as in metrics.
 
+use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry::trace::{Span as _, SpanBuilder};
+use opentelemetry::trace::{Link, Span as _, SpanBuilder};
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
     Tracer as _, TracerProvider as _,
@@ -36,7 +37,8 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
+    BatchConfigBuilder, BatchSpanProcessor, SamplingDecision, SamplingResult, SdkTracer,
+    SdkTracerProvider, ShouldSample, Span, SpanData,
 };
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
@@ -63,6 +65,58 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("telemetry.otlp_endpoint cannot be used")]
 pub struct TraceError(#[from] ExporterBuildError);
+
+/// Which spans are recorded. What is caused by a span of Roster's own follows it. A request is recorded when its caller
+/// does not say that it is not, and when its trace is in the share: anybody can send a `traceparent` that asks to be
+/// recorded, so that is bounded, too. Which traces are in the share is drawn with a seed that nobody knows.
+#[derive(Debug, Clone)]
+struct Share {
+    /// Of 2^32 traces.
+    recorded: u64,
+    seed: RandomState,
+}
+
+impl Share {
+    fn of(ratio: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a ratio is checked to be in 0..1"
+        )]
+        let recorded = (ratio * 2_f64.powi(32)) as u64;
+        Self { recorded, seed: RandomState::new() }
+    }
+
+    fn has(&self, trace: TraceId) -> bool {
+        self.seed.hash_one(trace.to_bytes()) >> 32 < self.recorded
+    }
+}
+
+impl ShouldSample for Share {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace: TraceId,
+        _: &str,
+        kind: &SpanKind,
+        _: &[KeyValue],
+        _: &[Link],
+    ) -> SamplingResult {
+        let parent = parent.filter(|around| around.has_active_span());
+        let wanted = parent.is_none_or(|around| around.span().span_context().is_sampled());
+        let is_own = parent.is_some() && *kind != SpanKind::Server;
+        let decision = match wanted && (is_own || self.has(trace)) {
+            true => SamplingDecision::RecordAndSample,
+            false => SamplingDecision::Drop,
+        };
+        let trace_state = parent.map(|around| around.span().span_context().trace_state().clone());
+        SamplingResult {
+            decision,
+            attributes: Vec::new(),
+            trace_state: trace_state.unwrap_or_default(),
+        }
+    }
+}
 
 /// Makes the spans of one service, or none. Cheap to clone.
 #[derive(Clone, Default)]
@@ -112,9 +166,8 @@ impl Tracer {
             .with_service_name(format!("{}-{service}", settings.service_name))
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
-        let ours = Sampler::TraceIdRatioBased(settings.trace_sample_ratio);
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::parent_based(ours))
+            .with_sampler(Share::of(settings.trace_sample_ratio))
             .with_resource(resource)
             .with_span_processor(
                 BatchSpanProcessor::builder(exporter).with_batch_config(batches).build(),
@@ -321,5 +374,39 @@ impl HttpClient for Post {
         };
         // A timer belongs to a runtime as well: it is made there.
         self.runtime.spawn(async { timeout(EXPORT_TIMEOUT, exchange).await }).await??
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(share: &Share, kind: &SpanKind, flags: Option<TraceFlags>) -> usize {
+        let decide = |number: u32| {
+            // Ids that a sampler by their value would always take.
+            let trace = TraceId::from(u128::from(number) << 64 | 1);
+            let parent = flags.map(|flags| {
+                let span = SpanId::from(7);
+                let context = SpanContext::new(trace, span, flags, true, TraceState::default());
+                Context::new().with_remote_span_context(context)
+            });
+            share.should_sample(parent.as_ref(), trace, "", kind, &[], &[]).decision
+        };
+        (1..=1_000).filter(|number| decide(*number) == SamplingDecision::RecordAndSample).count()
+    }
+
+    #[test]
+    fn a_caller_can_ask_for_no_more_than_the_share() {
+        let (server, consumer) = (SpanKind::Server, SpanKind::Consumer);
+        let (sampled, not) = (Some(TraceFlags::SAMPLED), Some(TraceFlags::NOT_SAMPLED));
+        let some = Share::of(0.1);
+        for flags in [None, sampled] {
+            assert!((40..=180).contains(&recorded(&some, &server, flags)), "{flags:?}");
+        }
+        assert_eq!(recorded(&some, &server, not), 0);
+        assert_eq!(recorded(&some, &consumer, sampled), 1_000, "what was recorded is followed");
+        assert_eq!(recorded(&some, &consumer, not), 0);
+        assert_eq!(recorded(&Share::of(0.0), &server, sampled), 0);
+        assert_eq!(recorded(&Share::of(1.0), &server, sampled), 1_000);
     }
 }

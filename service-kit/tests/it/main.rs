@@ -18,6 +18,7 @@ mod remote_keys;
 mod revocations;
 mod sequel;
 mod service;
+mod serving;
 mod snapshot;
 mod support;
 mod tls;

@@ -1,0 +1,195 @@
+//! How many connections a listener has, in all and from one network.
+//!
+//! A connection costs memory and a file descriptor for as long as its client likes. Where there is no room for one
+//! more, the one that has been idle for longest gives way: whoever holds many open without a request loses their
+//! own, and keeps nobody out. Only when every one of them is at work is the new one refused.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::client_address::TrustedProxies;
+
+/// The bounds.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub total: usize,
+    /// From one client network: an address of IPv4, or a /64 of IPv6.
+    pub per_network: usize,
+    /// Whose connections are those of many clients.
+    pub proxies: TrustedProxies,
+}
+
+/// The connections of one listener.
+pub(super) struct Connections {
+    limits: ConnectionLimits,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    taken: HashMap<u64, Taken>,
+    by_network: HashMap<IpAddr, usize>,
+}
+
+struct Taken {
+    network: Option<IpAddr>,
+    /// Since when it has had no request; `None` while it has one.
+    idle_since: Option<Instant>,
+    give_way: CancellationToken,
+}
+
+/// The place of one connection. It is free again when this goes.
+pub(super) struct Seat {
+    all: Arc<Connections>,
+    number: u64,
+    /// Cancelled when somebody else needs the place.
+    pub(super) give_way: CancellationToken,
+}
+
+impl Connections {
+    pub(super) fn within(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self { limits, seats: Mutex::default() })
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection; `None` when every one that it could have is at work.
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
+        let network = (!self.limits.proxies.contain(peer.to_canonical())).then(|| network(peer));
+        let mut seats = self.seats();
+        if let Some(network) = network
+            && seats.by_network.get(&network).copied().unwrap_or_default()
+                >= self.limits.per_network
+        {
+            seats.free_one(|taken| taken.network == Some(network))?;
+        }
+        if seats.taken.len() >= self.limits.total {
+            seats.free_one(|_| true)?;
+        }
+        let (number, give_way) = (seats.next, CancellationToken::new());
+        seats.next += 1;
+        let idle_since = Some(Instant::now());
+        seats.taken.insert(number, Taken { network, idle_since, give_way: give_way.clone() });
+        if let Some(network) = network {
+            *seats.by_network.entry(network).or_default() += 1;
+        }
+        drop(seats);
+        Some(Seat { all: self.clone(), number, give_way })
+    }
+}
+
+impl Seats {
+    /// Takes the place of the connection that has been idle for longest, among some.
+    fn free_one(&mut self, among: impl Fn(&Taken) -> bool) -> Option<()> {
+        let idle = self.taken.iter().filter(|(_, taken)| among(taken));
+        let (_, number) = idle
+            .filter_map(|(number, taken)| Some((taken.idle_since?, *number)))
+            .min_by_key(|(since, number)| (*since, *number))?;
+        self.remove(number)?.give_way.cancel();
+        Some(())
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Taken> {
+        let taken = self.taken.remove(&number)?;
+        if let Some(network) = taken.network
+            && let Some(count) = self.by_network.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
+        }
+        Some(taken)
+    }
+}
+
+impl Seat {
+    /// A request has come.
+    pub(super) fn works(&self) {
+        self.set(None);
+    }
+
+    /// It is answered.
+    pub(super) fn rests(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    fn set(&self, idle_since: Option<Instant>) {
+        if let Some(taken) = self.all.seats().taken.get_mut(&self.number) {
+            taken.idle_since = idle_since;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.all.seats().remove(self.number);
+    }
+}
+
+/// What counts as one client: of IPv6 the network that a customer has at least.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(total: usize, per_network: usize) -> Arc<Connections> {
+        let proxies = TrustedProxies::parse("10.0.0.0/8").unwrap();
+        Connections::within(ConnectionLimits { total, per_network, proxies })
+    }
+
+    fn admit(all: &Arc<Connections>, peer: &str) -> Option<Seat> {
+        all.admit(peer.parse().unwrap())
+    }
+
+    #[test]
+    fn the_longest_idle_connection_of_a_network_gives_way() {
+        let all = connections(100, 2);
+        let first = admit(&all, "192.0.2.1").unwrap();
+        let second = admit(&all, "192.0.2.1").unwrap();
+        let other = admit(&all, "192.0.2.2").unwrap();
+        first.works();
+        let third = admit(&all, "192.0.2.1").unwrap();
+        let gone = |seat: &Seat| seat.give_way.is_cancelled();
+        assert_eq!([&first, &second, &third, &other].map(gone), [false, true, false, false]);
+        third.works();
+        assert!(admit(&all, "192.0.2.1").is_none(), "both are at work");
+        first.rests();
+        assert!(admit(&all, "192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client_and_a_proxy_is_many() {
+        let all = connections(100, 1);
+        let one = admit(&all, "2001:db8::1").unwrap();
+        let _same = admit(&all, "2001:db8::2").unwrap();
+        assert!(one.give_way.is_cancelled());
+        let proxied: Vec<_> = (0..5).map(|_| admit(&all, "10.0.0.1").unwrap()).collect();
+        assert!(proxied.iter().all(|seat| !seat.give_way.is_cancelled()));
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_is_gone() {
+        let all = connections(2, 2);
+        let busy: Vec<_> = ["192.0.2.1", "192.0.2.2"].map(|peer| admit(&all, peer).unwrap()).into();
+        busy.iter().for_each(Seat::works);
+        assert!(admit(&all, "192.0.2.3").is_none());
+        drop(busy);
+        assert!(admit(&all, "192.0.2.3").is_some());
+        assert!(all.seats().taken.is_empty() && all.seats().by_network.is_empty());
+    }
+}
