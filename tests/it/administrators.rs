@@ -75,7 +75,7 @@ async fn administrators_are_made_with_a_password_by_mail_or_of_a_user() {
 
     for (wrong, stdin, code) in [
         (&["nobody@example.com", "--promote"][..], "", 1),
-        (&["no address"], "", 1),
+        (&["no address"], "", 2),
         (&["weak@example.com", "--password-stdin"], "password", 1),
         (&["empty@example.com", "--password-stdin"], "\n", 1),
         (&["both@example.com", "--promote", "--password-stdin"], chosen, 2),

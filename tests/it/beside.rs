@@ -91,7 +91,7 @@ async fn credentials_are_made_once_and_good_for_what_the_names_say() {
 
     // A subscriber of that name would have its consumer where the service has its own.
     let output = system.roster(&["subscribers", "add", "gadget-service"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("name of a service"), "{}", said(&output));
 
     // Access is taken away from one user, and not from the next one in the file.

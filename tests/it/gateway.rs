@@ -24,8 +24,8 @@ impl Gateway {
             .replace("query-api:8080", &host(system.query_api.value("url")))
             .replace("listen 8080 ", &format!("listen 127.0.0.1:{port} "))
             .replace("127.0.0.1:8081", &format!("127.0.0.1:{health}"))
-            .replace("/dev/stdout", &format!("{folder}access.log"))
-            .replace("/tmp/", &folder);
+            .replace("/tmp/", &folder)
+            .replace("/dev/stdout", &format!("{folder}access.log"));
         std::fs::write(dir.join("nginx.conf"), text).unwrap();
         let nginx = Command::new("nginx")
             .args(["-g", "daemon off; master_process off;", "-e", "stderr", "-c"])

@@ -34,7 +34,7 @@ async fn lag_names_what_is_late_and_what_is_away() {
             let name = item["name"].as_str().unwrap();
             (name.contains("views") || name.contains("feed")) && item["behind"] != 0
         };
-        code == Some(0) && items.len() == 9 && items.iter().find(is_behind).is_none()
+        code == Some(0) && items.len() == 10 && items.iter().find(is_behind).is_none()
     })
     .await;
 
