@@ -81,6 +81,7 @@ pub struct App {
     readiness: Readiness,
     tasks: TaskTracker,
     recorder: SecurityRecorder,
+    connection: nats::Client,
 }
 
 impl App {
@@ -100,6 +101,7 @@ impl App {
         let access = accepted.access.clone();
 
         let client = nats::connect(&settings.nats, SERVICE).await?;
+        let connection = client.clone();
         let follow = async |subject, views| {
             ViewsPosition::follow(&client, subject, stop.clone())
                 .await
@@ -174,7 +176,7 @@ impl App {
             administrative: ADMINISTRATIVE_ROUTES,
         };
         let router = router.layer(from_fn_with_state(observed, observe));
-        Ok(Self { users, router, keys, readiness, tasks, recorder })
+        Ok(Self { users, router, keys, readiness, tasks, recorder, connection })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -198,6 +200,7 @@ impl App {
         self.tasks.close();
         self.tasks.wait().await;
         self.recorder.finish().await;
+        nats::disconnect(&self.connection).await;
     }
 
     /// Imports lines of newline-delimited JSON, as the operator; `first` is the number of the first one.

@@ -308,8 +308,11 @@ mod tests {
 
         let first_port = mongod.port();
         drop(mongod);
+        // The port of the last time, unless somebody else has it by now.
+        let taken = std::net::TcpListener::bind(("127.0.0.1", first_port)).unwrap();
         let mongod = start(&data);
         assert_ne!(mongod.port(), first_port);
+        drop(taken);
         assert_eq!(count(&mongod), 2);
         insert(&mongod);
         mongod.stop().unwrap();

@@ -60,6 +60,7 @@ pub struct App {
     readiness: Readiness,
     reader: Reader,
     recorder: SecurityRecorder,
+    connection: nats::Client,
 }
 
 impl App {
@@ -76,6 +77,7 @@ impl App {
         let cursor_key = SecretKey::read(&secrets.join(CURSOR_KEY_FILE))?;
         let keys = KeyRing::follow(secrets, false, &stop)?;
         let client = nats::connect(&settings.nats, SERVICE).await?;
+        let connection = client.clone();
         let recorder = SecurityRecorder::open(&client, None, settings, metrics).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
@@ -127,7 +129,7 @@ impl App {
             administrative: ADMINISTRATIVE_ROUTES,
         };
         let router = router.layer(from_fn_with_state(observed, observe));
-        Ok(Self { router, keys, readiness, reader, recorder })
+        Ok(Self { router, keys, readiness, reader, recorder, connection })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -150,5 +152,6 @@ impl App {
     pub async fn finished(&self) {
         self.reader.finished().await;
         self.recorder.finish().await;
+        nats::disconnect(&self.connection).await;
     }
 }

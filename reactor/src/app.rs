@@ -205,6 +205,7 @@ impl App {
             }),
         );
         mailer.users.disconnect().await;
+        eraser.users.disconnect().await;
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+pub use async_nats::Client;
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::time::{Instant, sleep};
 
 use crate::config::Nats;
@@ -158,4 +159,10 @@ pub async fn user(client: &Client) -> Option<String> {
     let answer = client.request("$SYS.REQ.USER.INFO", "".into()).await.ok()?;
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
     answer.pointer("/data/user")?.as_str().map(str::to_owned)
+}
+
+/// Closes a connection, for a process that stops: a server that stops after it is no loss then.
+pub async fn disconnect(client: &Client) {
+    // It is closed already otherwise.
+    let _ = client.drain().await;
 }

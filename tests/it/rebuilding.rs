@@ -60,6 +60,16 @@ struct Checkers {
     tasks: JoinSet<()>,
 }
 
+/// Whether the end of a user's history tells of a name.
+async fn has_in_history(queries: &Client, path: &str, name: &str) -> bool {
+    let first = format!("{path}/history?page_size=200");
+    let mut page = queries.get(&first).await.expect(200).body;
+    while let Some(cursor) = page["next_cursor"].as_str() {
+        page = queries.get(&format!("{first}&cursor={cursor}")).await.expect(200).body;
+    }
+    page.to_string().contains(name)
+}
+
 impl Checkers {
     async fn start(system: &System) -> Self {
         let (admin, queries) = system.as_administrator().await;
@@ -87,8 +97,7 @@ impl Checkers {
                         assert_eq!(read.body["full_name"], *name, "stale after {written:?}");
                         let listed = queries.get(&format!("/api/v1/users?email={email}")).await;
                         assert_eq!(listed.expect(200).body["items"][0]["full_name"], *name);
-                        let history = queries.get(&format!("{path}/history?page_size=200")).await;
-                        assert!(history.expect(200).body.to_string().contains(&name));
+                        assert!(has_in_history(&queries, &path, &name).await, "{name}");
                         checked.fetch_add(1, Ordering::Relaxed);
                     } else {
                         pending.fetch_add(1, Ordering::Relaxed);

@@ -91,7 +91,7 @@ async fn every_change_of_what_opens_an_account_is_recorded() {
         system.mails_to(address).iter().find_map(of)
     };
     wait_for("the first mail", || async { token("verify-email", ADA).is_some() }).await;
-    let confirm = json!({"token": token("verify-email", ADA)});
+    let confirm = json!({"token": token("verify-email", ADA), "password": PASSWORD});
     client.post("/api/v1/auth/verify-email-confirm", &confirm).await.expect(204);
     let pair = client.log_in(ADA, PASSWORD).await;
     let bearer = client.with_token(&pair.access);

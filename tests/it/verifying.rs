@@ -195,23 +195,30 @@ async fn a_false_record_at_the_end_of_the_log_is_found() {
         let (code, answer) = verify(&system, &[]);
         assert_eq!(code, Some(1), "{answer}");
         let differences = answer["differences"].as_array().unwrap();
-        let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+        let text = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
         let what = |one: &Value| (text(one, "what"), text(one, "user_id"));
         differences.iter().map(what).collect::<BTreeSet<_>>()
     };
     let claim = damage.claim_of(users[0]).await;
     let stolen = json!({"user_id": users[1], "state": "held"}).to_string();
-    damage.write(&claim.subject, async_nats::HeaderMap::new(), stolen.into()).await;
+    // As a service whose credentials were stolen could word it.
+    damage.write(&claim.subject, claim.headers_of_a_copy(), stolen.clone().into()).await;
     let taken = ("somebody else holds the claim on the address".to_owned(), users[0].to_string());
     assert_eq!(found(), BTreeSet::from([taken.clone()]));
 
     let record = damage.messages("USERS", "uq.role.admin").await.pop().unwrap();
     let mut holders = record.json();
     holders["holders"].as_array_mut().unwrap().push(json!(users[2]));
-    damage.write(&record.subject, async_nats::HeaderMap::new(), holders.to_string().into()).await;
+    damage.write(&record.subject, record.headers_of_a_copy(), holders.to_string().into()).await;
     let named =
         ("somebody is named who is no active administrator".to_owned(), users[2].to_string());
-    assert_eq!(found(), BTreeSet::from([taken, named]));
+    assert_eq!(found(), BTreeSet::from([taken.clone(), named.clone()]));
+
+    // By hand: it is passed over, and reported.
+    let other = damage.claim_of(users[2]).await;
+    damage.write(&other.subject, async_nats::HeaderMap::new(), stolen.into()).await;
+    let foreign = ("no service wrote this message".to_owned(), String::new());
+    assert_eq!(found(), BTreeSet::from([taken, named, foreign]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

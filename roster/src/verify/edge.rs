@@ -50,7 +50,11 @@ pub async fn reached(
     // The event comes last in the write that it belongs to, and is asked for last: a record that stands behind it then
     // belongs to no command that is cut off. Claims and the record of administrators are written with events alone, so
     // one that comes behind the last event is false, or its user changes right now.
-    let records = last(streams.users.last(RECORDS_FILTER).await?);
+    let mut records = last(streams.users.newest_on(RECORDS_FILTER).await?);
+    // What no service wrote is read as well, to be reported.
+    for filter in [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER] {
+        records = records.max(last(streams.users.newest_on(filter).await?));
+    }
     let revocations = last(streams.users.last(subjects::USER_REVOCATIONS_FILTER).await?);
     let events = last(streams.users.last(subjects::USER_EVENTS_FILTER).await?);
     let users = events.max(revocations);

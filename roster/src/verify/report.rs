@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::cli::say;
 
+/// What is wrong with a message that everybody passes over.
+pub const FOREIGN: &str = "no service wrote this message";
+
 /// Where a difference is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]

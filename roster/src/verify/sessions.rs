@@ -7,7 +7,7 @@ use service_kit::event_log::Followed;
 use super::compare;
 use super::feed::{Message, OF_SESSIONS};
 use super::known::KnownSession;
-use super::report::{Difference, Place};
+use super::report::{Difference, FOREIGN, Place};
 use super::{Scope, Verifier};
 use crate::reading::Reading;
 
@@ -23,6 +23,10 @@ impl Verifier {
         let mut told = self.told(&OF_SESSIONS);
         while let Some(message) = log.next().await? {
             self.bar.set_position(self.edge.users.0 + message.position.0);
+            if message.is_foreign {
+                self.report.add(Difference::new(Place::SessionsLog, FOREIGN).at(message.position));
+                continue;
+            }
             let told = self.told_at(&mut told, message.position, false).await?;
             let mut ids = message.subject.split('.').skip(2);
             let user = ids.next().and_then(|id| id.parse::<UserId>().ok());

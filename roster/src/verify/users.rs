@@ -13,7 +13,7 @@ use super::compare;
 use super::feed::{Message, OF_USERS};
 use super::known::Doubt;
 use super::ordered::{Next, Ordered};
-use super::report::{Difference, Place};
+use super::report::{Difference, FOREIGN, Place};
 use super::{Scope, Verifier};
 use crate::reading::Reading;
 use crate::told::is_gone;
@@ -39,6 +39,10 @@ impl Verifier {
         let mut told = self.told(&OF_USERS);
         while let Some(message) = log.next().await? {
             self.bar.set_position(message.position.0);
+            if message.is_foreign {
+                self.report.add(Difference::new(Place::Log, FOREIGN).at(message.position));
+                continue;
+            }
             let (root, name) = message.subject.rsplit_once('.').unwrap_or_default();
             match root {
                 "uq.email" => self.claim(name, &message),

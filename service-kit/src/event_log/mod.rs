@@ -178,8 +178,7 @@ impl EventLog {
 
     /// Closes the connection, for a process that stops: a server that stops after it is no loss then.
     pub async fn disconnect(&self) {
-        // It is closed already otherwise.
-        let _ = self.client.drain().await;
+        crate::nats::disconnect(&self.client).await;
     }
 
     /// Position of the last message of the stream, 0 when it is empty; also the check behind readiness.

@@ -93,7 +93,10 @@ impl EventLog {
     }
 
     /// The last message that fits a filter, whoever wrote it.
-    pub(super) async fn newest_on(&self, filter: &str) -> Result<Option<Stored>, ReadError> {
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn newest_on(&self, filter: &str) -> Result<Option<Stored>, ReadError> {
         self.get(&json!({ "last_by_subj": filter })).await
     }
 

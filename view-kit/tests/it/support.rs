@@ -104,7 +104,8 @@ async fn store(log: &EventLog, note: &str, payload: String) -> Position {
     let subject = format!("ev.note.{note}");
     let guard = log.last(&subject).await.unwrap().map_or(Guard::absent(), |last| last.guard());
     let command = CommandId::from_uuid(ambient::new_uuid());
-    let append = Append::new(command, Write::new(subject, guard, payload));
+    let write = Write::new(subject, guard, payload).event(ambient::new_uuid(), "note.said.v1");
+    let append = Append::new(command, write);
     let Outcome::Stored(position) = log.append(&append).await else { panic!("not stored") };
     position
 }
