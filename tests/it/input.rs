@@ -22,7 +22,7 @@ async fn bodies_that_are_not_json() {
     let system = System::shared().await;
     let commands = system.commands();
     let deep = format!("{{\"metadata\":{}1{}}}", "{\"a\":".repeat(500), "}".repeat(500));
-    let table: [(&str, &[u8]); 13] = [
+    let table: [(&str, &[u8]); 12] = [
         ("nothing", b""),
         ("broken", b"{\"email\": "),
         ("a list", b"[]"),
@@ -34,7 +34,6 @@ async fn bodies_that_are_not_json() {
         ("a lone surrogate", br#"{"email":"\ud800@example.com"}"#),
         ("bytes that are not UTF-8", b"{\"email\":\"\xff@example.com\"}"),
         ("a raw NUL", b"{\"email\":\"a\0@example.com\"}"),
-        ("a number beyond all", br#"{"metadata":{"a":1e999}}"#),
         ("too deep", deep.as_bytes()),
     ];
     for (what, body) in table {

@@ -42,6 +42,14 @@ pub struct RefreshToken {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+pub struct Logout {
+    /// Not needed with an access token in the header; with both they must be of one session.
+    #[schema(nullable = false)]
+    refresh_token: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.com"}))]
 pub struct ResetRequest {
     #[schema(format = Email, max_length = 254)]

@@ -10,7 +10,7 @@ use service_kit::problem::{Code, FieldError, Problem};
 use service_kit::tokens::bearer;
 
 use super::AppState;
-use super::bodies::RefreshToken;
+use super::bodies::Logout;
 use super::request::Repeating;
 
 /// With a refresh token in the body, or with a bearer and nothing in the body, or with both of one session. Either is
@@ -21,7 +21,7 @@ use super::request::Repeating;
     tag = "auth",
     operation_id = "logout",
     summary = "End the session of a token",
-    request_body = RefreshToken,
+    request_body = Logout,
     responses((status = 204, description = "The session has ended")),
     security((), ("bearer" = []))
 )]

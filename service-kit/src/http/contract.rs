@@ -25,6 +25,7 @@ use super::command::Asked;
 use super::conditional::Precondition;
 use super::page::refused;
 use crate::problem::{Code, Problem};
+use crate::tokens::bearer;
 
 /// RFC 5789 3.1: the media types that a patch of the resource may have.
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -59,6 +60,8 @@ struct Call {
     takes_body: bool,
     /// Whether its command compares revisions itself.
     compares: bool,
+    /// Whether nobody may make it without an access token.
+    needs_token: bool,
 }
 
 impl Contract {
@@ -125,6 +128,13 @@ impl Segment {
     }
 }
 
+/// An empty requirement lets everybody in.
+fn needs_token(call: &Value) -> bool {
+    let ways = call.get("security").and_then(Value::as_array);
+    let is_needed = |way: &Value| way.as_object().is_some_and(|way| !way.is_empty());
+    ways.is_some_and(|ways| !ways.is_empty() && ways.iter().all(is_needed))
+}
+
 impl Call {
     fn of(method: Method, call: &Value) -> Self {
         let named = |kind: &str| -> BTreeSet<String> {
@@ -138,6 +148,7 @@ impl Call {
             parameters: named("query"),
             takes_body: call.get("requestBody").is_some(),
             compares: named("header").iter().any(|name| name.eq_ignore_ascii_case("if-match")),
+            needs_token: needs_token(call),
         }
     }
 
@@ -173,12 +184,15 @@ impl Resource {
         self.calls.iter().find(|call| call.method == *method)
     }
 
-    /// The request as a handler may have it.
-    async fn let_in(&self, request: Request) -> Result<Request, Problem> {
+    /// The request as a handler may have it. A client without a token is asked for one before anything else is looked at.
+    async fn let_in(&self, request: Request, is_here: bool) -> Result<Request, Problem> {
         let Some(call) = self.call(request.method()) else {
             return Err(Problem::new(Code::MethodNotAllowed));
         };
         let (parts, body) = request.into_parts();
+        if is_here && call.needs_token {
+            bearer(&parts)?;
+        }
         call.check(&parts)?;
         if call.takes_body || body.is_end_stream() {
             return Ok(Request::from_parts(parts, body));
@@ -214,7 +228,7 @@ pub(super) async fn uphold(
     let patches = request.method() == Method::PATCH;
     // The call is described, and another process has it: commands and queries can be served apart.
     let is_here = request.extensions().get::<MatchedPath>().is_some();
-    let mut response = match resource.let_in(request).await {
+    let mut response = match resource.let_in(request, is_here).await {
         Ok(request) if is_here => next.run(request).await,
         Ok(_) => Problem::new(Code::MethodNotAllowed).into_response(),
         Err(problem) => problem.into_response(),
