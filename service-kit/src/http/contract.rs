@@ -184,21 +184,28 @@ impl Resource {
         self.calls.iter().find(|call| call.method == *method)
     }
 
-    /// The request as a handler may have it. A client without a token is asked for one before anything else is looked at.
-    async fn let_in(&self, request: Request, is_here: bool) -> Result<Request, Problem> {
+    /// The request as a handler may have it. A client without a token is asked for one before it
+    /// hears what else is wrong.
+    async fn let_in(&self, request: Request) -> Result<Request, Problem> {
         let Some(call) = self.call(request.method()) else {
             return Err(Problem::new(Code::MethodNotAllowed));
         };
         let (parts, body) = request.into_parts();
-        if is_here && call.needs_token {
-            bearer(&parts)?;
+        let checked = async {
+            call.check(&parts)?;
+            if call.takes_body || body.is_end_stream() {
+                return Ok(body);
+            }
+            check_absent(body).await?;
+            Ok(Body::empty())
+        };
+        match checked.await {
+            Ok(body) => Ok(Request::from_parts(parts, body)),
+            Err(_) if call.needs_token && bearer(&parts).is_err() => {
+                Err(Problem::new(Code::Unauthorized))
+            }
+            Err(problem) => Err(problem),
         }
-        call.check(&parts)?;
-        if call.takes_body || body.is_end_stream() {
-            return Ok(Request::from_parts(parts, body));
-        }
-        check_absent(body).await?;
-        Ok(Request::from_parts(parts, Body::empty()))
     }
 
     /// What an answer says about the resource.
@@ -228,7 +235,7 @@ pub(super) async fn uphold(
     let patches = request.method() == Method::PATCH;
     // The call is described, and another process has it: commands and queries can be served apart.
     let is_here = request.extensions().get::<MatchedPath>().is_some();
-    let mut response = match resource.let_in(request, is_here).await {
+    let mut response = match resource.let_in(request).await {
         Ok(request) if is_here => next.run(request).await,
         Ok(_) => Problem::new(Code::MethodNotAllowed).into_response(),
         Err(problem) => problem.into_response(),

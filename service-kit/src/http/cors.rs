@@ -41,7 +41,11 @@ impl Origins {
     /// In words, for the operator: there are no patterns, and an origin has no path.
     pub fn parse(text: &str) -> Result<Self, String> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        items.map(origin).collect::<Result<_, _>>().map(Self)
+        (1..)
+            .zip(items)
+            .map(|(number, item)| origin(number, item))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     fn allow(&self, request: &Request) -> Option<HeaderValue> {
@@ -50,8 +54,9 @@ impl Origins {
     }
 }
 
-fn origin(item: &str) -> Result<HeaderValue, String> {
-    let wrong = || format!("{item:?} is no origin, as in https://app.example.com");
+fn origin(number: usize, item: &str) -> Result<HeaderValue, String> {
+    // Whatever stands there by mistake is not repeated.
+    let wrong = || format!("item {number} is no origin, as in https://app.example.com");
     let uri: Uri = item.parse().map_err(|_| wrong())?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(wrong());
