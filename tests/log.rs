@@ -37,16 +37,18 @@ impl System {
     pub async fn events(&self) -> Vec<Logged> {
         let context = jetstream::new(self.operator().await);
         let stream = context.get_stream("USERS").await.unwrap();
+        // Asked of the leader: a consumer may stand on a node that is still catching up, and count what that one has.
+        let Ok(last) = stream.get_last_raw_message_by_subject("ev.user.*").await else {
+            return Vec::new();
+        };
         let config =
             OrderedConfig { filter_subject: "ev.user.*".to_owned(), ..OrderedConfig::default() };
-        let mut consumer = stream.create_consumer(config).await.unwrap();
-        let mut left = consumer.info().await.unwrap().num_pending;
+        let consumer = stream.create_consumer(config).await.unwrap();
         let mut messages = consumer.messages().await.unwrap();
-        let mut events = Vec::new();
-        while left > 0 {
+        let mut events: Vec<Logged> = Vec::new();
+        while events.last().is_none_or(|event| event.position.0 < last.sequence) {
             let message = timeout(MESSAGE_MAX, messages.next()).await.unwrap().unwrap().unwrap();
             let info = message.info().unwrap();
-            left = info.pending;
             events.push(Logged {
                 position: Position(info.stream_sequence),
                 event: Event::from_json(&message.payload).unwrap(),
