@@ -40,7 +40,7 @@ enum Work {
 }
 
 impl Work {
-    /// Tells whoever waits for it that it was turned away.
+    /// Answers the caller that waits for it: it was turned away.
     fn turn_away(self) {
         match self {
             Self::Rate(_, tell) => drop(tell.send(Err(HashError::Overloaded))),

@@ -1,7 +1,7 @@
 //! A bounded queue in front of threads, fair by client.
 //!
-//! Clients take turns: whoever sends much waits behind its own work and not in front of others. When the queue is
-//! full, a client with little in it pushes out the newest of whoever has most, so no client can hold all of it.
+//! Clients take turns: a client that sends much waits for its own work and does not delay others. When the queue is
+//! full, a client with little in it pushes out the newest work of the one with most, so no client can hold all of it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -146,7 +146,7 @@ mod tests {
             assert!(matches!(queue.push(client(1), n), Pushed::Queued));
         }
         assert!(matches!(queue.push(client(1), 4), Pushed::Refused(4)));
-        // Others get in up to an equal share, and the newest of whoever has most goes.
+        // Others get in up to an equal share, and the newest work of the client with most goes.
         assert!(matches!(queue.push(client(2), 10), Pushed::InsteadOf(3)));
         assert!(matches!(queue.push(client(2), 11), Pushed::InsteadOf(2)));
         assert!(matches!(queue.push(client(2), 12), Pushed::Refused(12)));
