@@ -28,11 +28,17 @@ pub struct UserRead {
     created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
-    /// Comes from the sessions and changes neither `revision` nor `ETag`. Answers to changes do not know it:
-    /// `null`.
-    #[schema(required, value_type = Option<String>, format = DateTime)]
-    last_login_at: Option<Timestamp>,
+    /// Comes from the sessions and changes neither `revision` nor `ETag`. Every query answers it, with `null` before
+    /// the first login. Answers to writes lack it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_login_at: Option<LastLogin>,
 }
+
+/// The newest login that the views know of; `null` when there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+struct LastLogin(Option<Timestamp>);
 
 /// Whether a user may log in.
 #[derive(ToSchema)]
@@ -44,10 +50,15 @@ enum StatusSchema {
 }
 
 impl UserRead {
-    /// The public state of a user as an answer shows it. `last_login_at` comes from the sessions and is
-    /// `null` as long as there are none.
+    /// A user as a query answers it, with what the views know of the sessions.
     #[must_use]
-    pub fn new(user: User, last_login_at: Option<Timestamp>) -> Self {
+    pub fn from_views(user: User, last_login_at: Option<Timestamp>) -> Self {
+        Self { last_login_at: Some(LastLogin(last_login_at)), ..Self::after_write(user) }
+    }
+
+    /// A user as a command answers it. A decision about a user reads no session, so the last login is not known here.
+    #[must_use]
+    pub fn after_write(user: User) -> Self {
         Self {
             id: user.id,
             email: user.email,
@@ -59,7 +70,7 @@ impl UserRead {
             revision: user.revision,
             created_at: user.created_at,
             updated_at: user.updated_at,
-            last_login_at,
+            last_login_at: None,
         }
     }
 }

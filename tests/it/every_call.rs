@@ -203,6 +203,28 @@ impl Tried {
         found().unwrap().token
     }
 
+    /// Whether a user may stand in the answers of a call, however deep.
+    fn answers_users(&self, call: &Call) -> bool {
+        let status = call.success().to_string();
+        let content = &call.described["responses"][status]["content"];
+        self.refers_to(content, "#/components/schemas/UserRead")
+    }
+
+    fn refers_to(&self, schema: &Value, wanted: &str) -> bool {
+        match schema {
+            Value::Object(members) => members.iter().any(|(name, value)| match value.as_str() {
+                Some(reference) if name == "$ref" => {
+                    let pointer = reference.trim_start_matches('#');
+                    let behind = self.document.pointer(pointer).unwrap();
+                    reference == wanted || self.refers_to(behind, wanted)
+                }
+                _ => self.refers_to(value, wanted),
+            }),
+            Value::Array(items) => items.iter().any(|item| self.refers_to(item, wanted)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
+    }
+
     /// What has been done so far: facts about users and sessions, and mails asked for.
     async fn done(&self, call: &Call) -> (usize, u64, u64) {
         let context = jetstream::new(self.system.operator().await);
@@ -297,6 +319,33 @@ async fn every_call_that_writes_takes_an_idempotency_key() {
     }
     let of_sessions = ["/api/v1/auth/login", "/api/v1/auth/refresh"];
     assert_eq!(without, BTreeSet::from(of_sessions));
+}
+
+/// The users in an answer, however deep.
+fn users_in(body: &Value) -> Vec<&Value> {
+    match body {
+        Value::Object(members) if members.contains_key("email_verified") => vec![body],
+        Value::Object(members) => members.values().flat_map(users_in).collect(),
+        Value::Array(items) => items.iter().flat_map(users_in).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_last_login_is_answered_by_every_query_and_by_no_write() {
+    let tried = Tried::start().await;
+    let mut seen = BTreeSet::new();
+    for call in tried.calls.iter().filter(|call| tried.answers_users(call)) {
+        let answer = tried.good(call).await.send().await.expect(call.success());
+        let users = users_in(&answer.body);
+        assert!(!users.is_empty(), "{} {}: {answer:?}", call.method, call.path);
+        for user in users {
+            let known = user.get("last_login_at").is_some();
+            assert_eq!(known, call.is_safe(), "{} {}: {user}", call.method, call.path);
+        }
+        seen.insert(call.is_safe());
+    }
+    assert_eq!(seen, BTreeSet::from([false, true]));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ impl AppState {
     pub async fn answer(&self, status: StatusCode, done: Done, respond_async: bool) -> Response {
         let tag = etag(done.revision);
         let mut response = match done.user {
-            Some(user) => (status, Json(UserRead::new(user, None))).into_response(),
+            Some(user) => (status, Json(UserRead::after_write(user))).into_response(),
             None => StatusCode::NO_CONTENT.into_response(),
         };
         if response.status() != StatusCode::NO_CONTENT {

@@ -115,7 +115,7 @@ pub async fn register(
     let tag = etag(done.revision);
     let mut response = if let Some(granted) = granted {
         let (token, session) = (token(&state, &granted)?, granted.position);
-        let body = UserWithToken { token, user: UserRead::new(user, None) };
+        let body = UserWithToken { token, user: UserRead::after_write(user) };
         let created = StatusCode::CREATED;
         let mut response = state.answer_with(created, body, done.position, respond_async).await;
         state.reflect_session(&mut response, session, respond_async).await;

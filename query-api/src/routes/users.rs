@@ -117,7 +117,7 @@ pub async fn list(
 }
 
 fn shown(user: LivingUser) -> UserRead {
-    UserRead::new(user.user, user.last_login_at)
+    UserRead::from_views(user.user, user.last_login_at)
 }
 
 fn one(user: LivingUser, position: Position, headers: &HeaderMap) -> Result<Response, Problem> {
