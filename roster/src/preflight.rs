@@ -133,7 +133,8 @@ fn service(preflight: &mut Preflight, settings: &Settings, process: Process) {
     if process.has_views() {
         database(preflight, settings);
     }
-    if process.has_public_url() {
+    // The feed of the projector says where its schemas are served.
+    if process.has_public_url() || process == Process::Projector {
         preflight.issuer(&settings.tokens.issuer);
     }
     match process {

@@ -118,6 +118,28 @@ async fn a_subscriber_is_told_everything_in_order_and_its_filter_holds() {
     assert!(deletions.hears_nothing().await);
 }
 
+#[tokio::test]
+async fn an_event_leads_to_the_schema_of_its_data_which_is_served() {
+    let system = System::shared().await;
+    let registered = system.commands().register("ada@example.com").await.expect(201);
+    let id = registered.body["id"].as_str().unwrap().to_owned();
+    let is_theirs = |told: &e2e::Told| told.subject.ends_with(&id);
+    let mut live = system.subscriber("search", &["--from", "start"]).await;
+    let event = live.take_until(is_theirs).await.pop().unwrap();
+    system.subscriber("billing", &["--from", "snapshot"]).await;
+    let mut states = system.subscriber_again("billing", "USER_SNAPSHOTS").await;
+    let state = states.take_until(is_theirs).await.pop().unwrap();
+    for (told, kind) in [(event, "users.v1.registered"), (state, "users.v1.snapshot")] {
+        assert_eq!(told.event.happened.kind(), kind);
+        let uri = told.event.data_schema.unwrap();
+        // The issuer, which has not been set.
+        let path = uri.strip_prefix("http://127.0.0.1:8080").unwrap();
+        assert_eq!(path, format!("/schemas/{kind}.data.json"));
+        let schema = system.queries().get(path).await.expect(200);
+        assert_eq!(schema.bytes, std::fs::read(format!("../asyncapi{path}")).unwrap());
+    }
+}
+
 /// Every event of the log is in the feed once, and what happened to one user or session is in its order.
 async fn the_feed_tells_the_log(system: &System) {
     let logged = system.events().await;

@@ -52,6 +52,7 @@ fn event(n: u128, revision: u64, happened: impl FnOnce(PublicUser) -> Happened) 
         correlation_id: None,
         causation_id: None,
         traceparent: None,
+        data_schema: None,
         happened: happened(user),
     }
 }

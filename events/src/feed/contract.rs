@@ -3,17 +3,23 @@
 //! Both are made from the types that read and write the feed, so they cannot say anything else than what is
 //! written. They lie in the repository, and a test compares them with what is made here.
 
+mod service;
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::ServiceNames;
-use crate::ids::UUID_PATTERN;
-
+pub use self::service::{Described, ServiceFeed};
+use super::data_schema::{DataSchemas, file_name};
 use super::{
     AllEnded, DeletedUserData, EmailChange, EmailVerification, Happened, ProfileChange,
     Registration, RolesChange, SessionData, StatusChange, UserChanged, UserData,
 };
+use crate::ids::UUID_PATTERN;
+
+const DRAFT_7: &str = "http://json-schema.org/draft-07/schema#";
+/// The installation of the examples.
+const EXAMPLE_URL: &str = "https://id.example.com";
 
 /// One event type as a document knows it.
 struct Type {
@@ -92,7 +98,8 @@ fn strip_rust_formats(schema: &mut Value) {
     }
 }
 
-/// Names the content and its parts, for generators that make a type of each.
+/// Names the content, and those of its parts whose type has no name of its own, for generators that make a type of
+/// each. What several events share (`User`, `Session`) has one name in all of them, so that one type is made of it.
 fn entitle(data: &mut Value, title: &str) {
     let Value::Object(members) = data else { return };
     members.insert("title".to_owned(), format!("{title}: data").into());
@@ -101,9 +108,15 @@ fn entitle(data: &mut Value, title: &str) {
         if let Value::Object(part) = part
             && part.get("type").is_some_and(|kind| kind == "object")
         {
-            part.insert("title".to_owned(), format!("{title}: {name}").into());
+            part.entry("title").or_insert_with(|| format!("{title}: {name}").into());
         }
     }
+}
+
+/// What a schema is called: the name of its file. It is relative, so that it is the address of the schema wherever it
+/// is served, and has no colon, which generators make part of the name of a type.
+fn schema_id(kind: &str) -> String {
+    format!("{kind}.json")
 }
 
 /// The JSON Schema (draft 7) of each event type with its name. They are open: what they do not name may be
@@ -122,8 +135,8 @@ pub fn examples() -> Vec<(&'static str, &'static str)> {
 fn schema(of: &Type) -> Value {
     let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
     let subject = if of_session { "The session's id." } else { "The user's id." };
-    envelope(&Enveloped {
-        id: format!("urn:roster:feed:{}", of.kind),
+    let mut schema = envelope(&Enveloped {
+        id: schema_id(of.kind),
         kind: of.kind,
         title: of.title,
         description: of.description,
@@ -132,7 +145,40 @@ fn schema(of: &Type) -> Value {
         revision: "Goes up with every event of one user (of one session), and may leave numbers out: what has the same or a lower one is known already.",
         position: "Place in the event log in decimal, as commands answer it in `Roster-Position`. Users and sessions are counted apart.",
         data: (of.data)(),
-    })
+    });
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.insert(
+            "dataschema".to_owned(),
+            json!({ "type": "string", "format": "uri", "description": "Where the installation that published the event serves the schema of `data`. Events of earlier versions do not have it." }),
+        );
+    }
+    schema
+}
+
+/// The JSON Schema (draft 7) of the content of each event type, with the name of its file: what `dataschema` leads to.
+#[must_use]
+pub fn data_schemas() -> Vec<(String, Value)> {
+    let own = |of: &Type| {
+        let mut schema = (of.data)();
+        entitle(&mut schema, of.title);
+        if let Value::Object(members) = &mut schema {
+            members.insert("$schema".to_owned(), DRAFT_7.into());
+            members.insert("$id".to_owned(), file_name(of.kind).into());
+        }
+        (file_name(of.kind), schema)
+    };
+    TYPES.iter().map(own).collect()
+}
+
+/// The frozen example of an event type, as an installation of today publishes it.
+fn example(of: &Type) -> Value {
+    let mut example: Value = serde_json::from_str(of.example).unwrap_or_default();
+    if let (Value::Object(members), Some(schemas)) =
+        (&mut example, DataSchemas::served_at(EXAMPLE_URL))
+    {
+        members.insert("dataschema".to_owned(), schemas.uri(of.kind).into());
+    }
+    example
 }
 
 /// An event type with its content.
@@ -153,7 +199,7 @@ fn envelope(of: &Enveloped<'_>) -> Value {
     // In place of the names of Rust types, which mean nothing here.
     entitle(&mut data, of.title);
     json!({
-        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$schema": DRAFT_7,
         "$id": of.id,
         "title": of.title,
         "description": of.description,
@@ -182,124 +228,6 @@ fn envelope(of: &Enveloped<'_>) -> Value {
     })
 }
 
-/// One event type of the feed of a further service.
-#[derive(Debug, Clone)]
-pub struct Described {
-    /// The last part of its type: `created`.
-    pub name: &'static str,
-    /// For people.
-    pub title: &'static str,
-    /// For people, in a sentence.
-    pub description: &'static str,
-    /// Schema of `data`.
-    pub data: Value,
-}
-
-/// The feed of a further service, in the form of Roster's own.
-#[derive(Debug, Clone)]
-pub struct ServiceFeed {
-    /// Whose it is.
-    pub names: ServiceNames,
-    /// Every type.
-    pub types: Vec<Described>,
-}
-
-impl ServiceFeed {
-    fn kind(&self, of: &Described) -> String {
-        format!("{}.v1.{}", self.names.plural(), of.name)
-    }
-
-    fn schema(&self, of: &Described) -> Value {
-        let (kind, service) = (self.kind(of), self.names.service());
-        envelope(&Enveloped {
-            id: format!("urn:roster:{service}:feed:{kind}"),
-            kind: &kind,
-            title: of.title,
-            description: of.description,
-            source: &format!("/{service}"),
-            subject: &format!("The id of the {}.", self.names.singular()),
-            revision: &format!(
-                "Goes up with every event of one {}, and may leave numbers out: what has the same or a lower one is known already.",
-                self.names.singular()
-            ),
-            position: "Place in the event log in decimal, as commands answer it in `Roster-Position`.",
-            data: of.data.clone(),
-        })
-    }
-
-    /// The AsyncAPI 3 document. It refers to the schemas beside it.
-    fn asyncapi(&self) -> Value {
-        let (service, id) = (self.names.service(), format!("{}_id", self.names.singular()));
-        let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
-        for of in &self.types {
-            let kind = self.kind(of);
-            let key = kind.replace('.', "_");
-            messages.insert(
-                key.clone(),
-                json!({
-                    "name": kind,
-                    "title": of.title,
-                    "summary": of.description,
-                    "contentType": "application/cloudevents+json",
-                    "payload": {
-                        "schemaFormat": "application/schema+json;version=draft-07",
-                        "schema": { "$ref": format!("./schemas/{kind}.json") },
-                    },
-                    "correlationId": {
-                        "description": "The request behind the event.",
-                        "location": "$message.payload#/correlationid",
-                    },
-                }),
-            );
-            channels.insert(
-                key.clone(),
-                json!({
-                    "address": format!("{kind}.{{{id}}}"),
-                    "title": of.title,
-                    "description": format!("Stream `{}` of JetStream.", self.names.feed_stream()),
-                    "messages": { &kind: { "$ref": format!("#/components/messages/{key}") } },
-                    "parameters": { &id: { "description": "A UUID in lower case." } },
-                }),
-            );
-            operations.insert(
-                format!("send_{key}"),
-                json!({
-                    "action": "send",
-                    "channel": { "$ref": format!("#/channels/{key}") },
-                    "summary": of.description,
-                    "messages": [{ "$ref": format!("#/channels/{key}/messages/{kind}") }],
-                }),
-            );
-        }
-        json!({
-            "asyncapi": "3.0.0",
-            "id": format!("urn:roster:{service}:feed:v1"),
-            "info": {
-                "title": format!("{service}: the feed of {}", self.names.plural()),
-                "version": "1",
-                "description": "Each event once, and in order per aggregate. Within version 1 there come only further event types and further optional members; a reader passes over what it does not know.",
-            },
-            "defaultContentType": "application/cloudevents+json",
-            "channels": channels,
-            "operations": operations,
-            "components": { "messages": messages },
-        })
-    }
-
-    /// Every file of the contract: its name, and what it holds.
-    ///
-    /// # Errors
-    /// Only when a value cannot be JSON, which none of these is.
-    pub fn files(&self) -> Result<Vec<(String, String)>, serde_json::Error> {
-        let text = |value: &Value| Ok(serde_json::to_string_pretty(value)? + "\n");
-        let mut files = vec![("feed.json".to_owned(), text(&self.asyncapi())?)];
-        for of in &self.types {
-            files.push((format!("schemas/{}.json", self.kind(of)), text(&self.schema(of))?));
-        }
-        Ok(files)
-    }
-}
-
 /// The AsyncAPI 3 document. It refers to the schemas beside it.
 #[must_use]
 pub fn asyncapi() -> Value {
@@ -308,7 +236,6 @@ pub fn asyncapi() -> Value {
     let mut messages = Map::new();
     for of in TYPES {
         let (key, is_snapshot) = (of.kind.replace('.', "_"), of.kind == "users.v1.snapshot");
-        let example: Value = serde_json::from_str(of.example).unwrap_or_default();
         messages.insert(
             key.clone(),
             json!({
@@ -324,7 +251,7 @@ pub fn asyncapi() -> Value {
                     "description": "The request behind the event.",
                     "location": "$message.payload#/correlationid",
                 },
-                "examples": [{ "name": "example", "payload": example }],
+                "examples": [{ "name": "example", "payload": example(of) }],
             }),
         );
         let user = json!({ "description": "The user's id, a UUID in lower case." });
@@ -404,6 +331,9 @@ pub fn files() -> Result<Vec<(String, String)>, serde_json::Error> {
     let mut files = vec![("roster.json".to_owned(), text(&asyncapi())?)];
     for (kind, schema) in schemas() {
         files.push((format!("schemas/{kind}.json"), text(&schema)?));
+    }
+    for (name, schema) in data_schemas() {
+        files.push((format!("schemas/{name}"), text(&schema)?));
     }
     Ok(files)
 }

@@ -9,7 +9,7 @@ use crate::{Position, SessionId, Timestamp, UserId};
 
 /// Whether a user may log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "Status"))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// May log in.
@@ -20,7 +20,7 @@ pub enum Status {
 
 /// A user as other services see them. No secret ever stands here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "User"))]
 pub struct PublicUser {
     /// The user's id, never used again.
     pub id: UserId,
@@ -44,7 +44,7 @@ pub struct PublicUser {
 
 /// What is left of a user who is gone: nothing personal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "DeletedUser"))]
 pub struct DeletedUser {
     /// The user's id, never used again.
     pub id: UserId,
@@ -80,7 +80,7 @@ pub struct DeletedUserData {
 
 /// What a registration sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "Registration"))]
 pub struct Registration {
     /// The e-mail address as it was given.
     pub email: String,
@@ -100,7 +100,7 @@ pub struct Registration {
 
 /// What a change of profile sets; a member that is absent did not change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "ProfileChange"))]
 pub struct ProfileChange {
     /// The new name; `null` when it was removed.
     #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "given")]
@@ -119,7 +119,7 @@ fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<Stri
 
 /// What a change of roles sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "RolesChange"))]
 pub struct RolesChange {
     /// All roles from now on; sorted, without repetition.
     pub roles: Vec<String>,
@@ -127,7 +127,7 @@ pub struct RolesChange {
 
 /// What disabling and enabling set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "StatusChange"))]
 pub struct StatusChange {
     /// Whether the user may log in.
     pub status: Status,
@@ -135,7 +135,7 @@ pub struct StatusChange {
 
 /// What a verification sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "EmailVerification"))]
 pub struct EmailVerification {
     /// Always true.
     pub email_verified: bool,
@@ -143,7 +143,7 @@ pub struct EmailVerification {
 
 /// What a change of address sets. The new one is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "EmailChange"))]
 pub struct EmailChange {
     /// The e-mail address as it was given.
     pub email: String,
@@ -159,7 +159,7 @@ pub struct SessionData {
 
 /// A session as other services see it: one login on one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "Session"))]
 pub struct PublicSession {
     /// The session's id, which is `sid` of its access tokens.
     pub id: SessionId,
@@ -183,7 +183,7 @@ pub struct PublicSession {
 
 /// The end of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "SessionEnd"))]
 pub struct SessionEnd {
     /// Why. Further reasons may come.
     #[cfg_attr(
@@ -220,7 +220,7 @@ pub struct AllEnded {
 
 /// Which sessions of a user ended at once: each whose `epoch` is less than this one's, but for `except`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[cfg_attr(feature = "schema", derive(JsonSchema), schemars(title = "EndedSessions"))]
 pub struct EndedSessions {
     /// Whose they were.
     pub user_id: UserId,

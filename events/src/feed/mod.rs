@@ -11,6 +11,7 @@
 #[cfg(feature = "schema")]
 pub mod contract;
 mod data;
+mod data_schema;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,6 +22,7 @@ pub use data::{
     EndReason, EndedSessions, ProfileChange, PublicSession, PublicUser, Registration, RolesChange,
     SessionData, SessionEnd, Status, StatusChange, UserChanged, UserData,
 };
+pub use data_schema::DataSchemas;
 
 use crate::{
     Actor, CommandId, DecodeError, Position, Revision, SOURCE, SessionId, Timestamp, UserId,
@@ -37,6 +39,8 @@ pub const SNAPSHOTS_STREAM_SUBJECTS: [&str; 1] = ["snapshot.v1.*.*"];
 
 /// The type of the last event of a user.
 pub const DELETED: &str = "users.v1.deleted";
+/// The type of the state that a subscriber begins with.
+pub const SNAPSHOT: &str = "users.v1.snapshot";
 
 /// Header of every message of the feed: the position in `USERS` up to which the feed tells everything.
 pub const USERS_POSITION_HEADER: &str = "Roster-Users-Position";
@@ -89,7 +93,7 @@ pub fn snapshots_of(user: UserId) -> String {
 
 /// One event of the feed: CloudEvents 1.0 in JSON.
 ///
-/// On the wire `{specversion, id, source, type, subject, time, datacontenttype, revision, position, actor,
+/// On the wire `{specversion, id, source, type, subject, time, datacontenttype, dataschema?, revision, position, actor,
 /// commandid?, correlationid?, causationid?, traceparent?, data}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedEvent {
@@ -114,6 +118,9 @@ pub struct FeedEvent {
     pub causation_id: Option<String>,
     /// W3C trace context of the request.
     pub traceparent: Option<String>,
+    /// Where the JSON Schema of `data` is served: an absolute URI. Absent from events that an earlier
+    /// version published.
+    pub data_schema: Option<String>,
     /// What happened, and the state after it.
     pub happened: Happened,
 }
@@ -230,6 +237,8 @@ struct Wire {
     subject: String,
     time: Timestamp,
     datacontenttype: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    dataschema: Option<String>,
     revision: Revision,
     #[serde(with = "decimal")]
     position: Position,
@@ -376,6 +385,7 @@ impl FeedEvent {
             subject: self.happened.subject(),
             time: self.time,
             datacontenttype: DATA_CONTENT_TYPE.to_owned(),
+            dataschema: self.data_schema.clone(),
             revision: self.revision,
             position: self.position,
             actor: self.actor,
@@ -413,6 +423,7 @@ impl FeedEvent {
             correlation_id: wire.correlationid,
             causation_id: wire.causationid,
             traceparent: wire.traceparent,
+            data_schema: wire.dataschema,
             happened,
         })
     }

@@ -4,11 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use events::DecodeError;
-use events::feed::{FeedEvent, Happened, contract};
+use events::feed::{DataSchemas, FeedEvent, Happened, contract};
 use serde_json::{Value, json};
 
 fn crate_path(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Every frozen event of the feed as it was first published, and as an installation at `https://id.example.com`
+/// publishes it today.
+pub fn published() -> Vec<(String, Value)> {
+    let first = golden();
+    let schemas = DataSchemas::served_at("https://id.example.com").unwrap();
+    let mut today = first.clone();
+    for (name, event) in &mut today {
+        let uri = schemas.uri(kind(event));
+        event["dataschema"] = uri.into();
+        *name = format!("{name} of today");
+    }
+    [first, today].concat()
 }
 
 /// Every frozen event of the feed, with the name of its file.
@@ -44,7 +58,7 @@ fn every_event_is_a_cloud_event_and_fits_its_schema() {
     let cloud_events = json_of(&crate_path("tests/cloudevents.json"));
     let schemas = contract::schemas();
     let mut kinds: Vec<String> = Vec::new();
-    for (name, event) in golden() {
+    for (name, event) in published() {
         is_valid(&cloud_events, &event, &name);
         let schema = schemas.iter().find(|(of, _)| *of == kind(&event)).unwrap();
         is_valid(&schema.1, &event, &name);
@@ -102,7 +116,7 @@ fn todays_schemas_promise_what_was_released() {
             .find(|(kind, _)| *kind == name)
             .unwrap_or_else(|| panic!("{name} is gone"));
         promises(&before, today, &name);
-        for (file, event) in golden().iter().filter(|(_, event)| kind(event) == name) {
+        for (file, event) in published().iter().filter(|(_, event)| kind(event) == name) {
             is_valid(&before, event, file);
         }
         count += 1;
@@ -118,7 +132,8 @@ fn promises(before: &Value, today: &Value, at: &str) {
     };
     for (key, before) in before {
         match (key.as_str(), today.get(key)) {
-            ("title" | "description" | "examples", _) => {}
+            // `$id` names the document, and says nothing about what is valid.
+            ("title" | "description" | "examples" | "$id", _) => {}
             // The name of a type of Rust: what it means is said by `type` and `minimum`, which stay.
             ("format", None) if before == "uint64" => {}
             ("required", Some(today)) => {
@@ -140,6 +155,68 @@ fn promises(before: &Value, today: &Value, at: &str) {
     }
 }
 
+#[test]
+fn an_event_leads_to_the_schema_of_its_data() {
+    let schemas = contract::data_schemas();
+    assert_eq!(schemas.len(), Happened::KINDS.len());
+    for (name, event) in published() {
+        let Some(uri) = event["dataschema"].as_str() else { continue };
+        let file = uri.strip_prefix("https://id.example.com/schemas/").unwrap();
+        assert_eq!(file, format!("{}.data.json", kind(&event)));
+        let (_, schema) = schemas.iter().find(|(of, _)| of == file).unwrap();
+        assert_eq!(schema["$id"], file);
+        is_valid(schema, &event["data"], &name);
+        assert!(!jsonschema::is_valid(schema, &event), "{file} is not about the whole event");
+    }
+}
+
+#[test]
+fn an_address_that_nobody_can_follow_is_not_published() {
+    for public_url in ["", "roster", "id.example.com", "/", "https://", "https:///"] {
+        assert!(DataSchemas::served_at(public_url).is_none(), "{public_url}");
+    }
+    let below = DataSchemas::served_at("https://www.example.com/id/").unwrap();
+    let uri = "https://www.example.com/id/schemas/users.v1.deleted.data.json";
+    assert_eq!(below.uri("users.v1.deleted"), uri);
+}
+
+/// Names that generators make types of: one `User`, and no name out of a colon.
+#[test]
+fn what_events_share_has_one_name_and_one_schema() {
+    fn named(schema: &Value, found: &mut Vec<(String, Value)>) {
+        if let Some(title) = schema.get("title").and_then(Value::as_str) {
+            found.push((title.to_owned(), schema.clone()));
+        }
+        let parts = ["properties", "anyOf"].map(|key| schema.get(key));
+        for part in parts.into_iter().flatten() {
+            part.as_object()
+                .into_iter()
+                .flat_map(|all| all.values())
+                .for_each(|one| named(one, found));
+            part.as_array().into_iter().flatten().for_each(|one| named(one, found));
+        }
+    }
+    let mut found = Vec::new();
+    for (kind, schema) in contract::schemas() {
+        assert_eq!(schema["$id"], format!("{kind}.json"));
+        named(&schema["properties"]["data"], &mut found);
+    }
+    for shared in ["User", "Session"] {
+        let mut same = found.iter().filter(|(title, _)| title == shared).map(|(_, schema)| schema);
+        let first = same.next().unwrap();
+        let mut members = 0;
+        for one in same {
+            // What is said of it in its place may differ.
+            let members_of =
+                |schema: &Value| (schema["properties"].clone(), schema["required"].clone());
+            assert_eq!(members_of(one), members_of(first), "{shared}");
+            members += 1;
+        }
+        assert!(members > 0, "{shared} is shared");
+    }
+    assert!(!found.iter().any(|(title, _)| title.ends_with(": user")));
+}
+
 /// The formats of JSON Schema draft 7 that are used: a strict validator refuses what it does not know.
 #[test]
 fn every_format_is_one_that_validators_know() {
@@ -158,7 +235,7 @@ fn every_format_is_one_that_validators_know() {
         let mut found = Vec::new();
         formats(&schema, &mut found);
         for format in found {
-            let known = ["uuid", "date-time", "uri-reference", "ipv4", "ipv6"];
+            let known = ["uuid", "date-time", "uri", "uri-reference", "ipv4", "ipv6"];
             assert!(known.contains(&&*format), "{kind}: {format}");
         }
         assert!(schema["properties"]["data"]["title"].is_string(), "{kind}");
@@ -184,7 +261,7 @@ fn what_breaks_a_promise_is_noticed() {
 
 #[test]
 fn a_reader_passes_over_what_it_does_not_know() {
-    for (name, mut event) in golden() {
+    for (name, mut event) in published() {
         event["later"] = json!("an attribute that came later");
         event["data"]["later"] = json!({ "a": 1 });
         for member in ["user", "session", "sessions", "changed"] {

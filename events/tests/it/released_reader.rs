@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::feed_contract::golden;
+use crate::feed_contract::published;
 
 #[derive(Deserialize)]
 struct Event {
@@ -63,7 +63,7 @@ fn part<T: for<'de> Deserialize<'de>>(event: &Event, name: &str) -> T {
 #[test]
 fn the_reader_of_the_first_release_reads_todays_events() {
     let mut read = 0;
-    for (file, event) in golden() {
+    for (file, event) in published() {
         let event: Event = serde_json::from_value(event).unwrap_or_else(|e| panic!("{file}: {e}"));
         assert!(event.position.parse::<u64>().is_ok() && event.revision > 0);
         assert!(!event.id.is_empty() && !event.time.is_empty() && !event.actor.is_empty());

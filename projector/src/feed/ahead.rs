@@ -137,7 +137,7 @@ impl Feed {
         let gone = self.gone(of_sessions.filter_map(|one| one.event.happened.user_id())).await?;
         let now = ambient::now();
         let mut messages = Vec::with_capacity(events.len());
-        for Tellable { event, told } in events {
+        for Tellable { mut event, told } in events {
             let is_gone = event.happened.user_id().is_some_and(|user| gone.contains(&user));
             if is_of_a_session(&event) && is_gone {
                 continue;
@@ -156,6 +156,8 @@ impl Feed {
                 (SESSIONS_POSITION_HEADER, told.sessions.to_string()),
             ];
             headers.extend(parked.header().map(|parked| (PARKED_HEADER, parked)));
+            event.data_schema =
+                self.schemas.as_ref().map(|schemas| schemas.uri(event.happened.kind()));
             // Where the conventions of OpenTelemetry look for it.
             headers.extend(event.traceparent.clone().map(|trace| ("traceparent", trace)));
             messages.push(Sequel { subject, payload: event.to_json()?.into(), headers, kept });

@@ -28,15 +28,16 @@ mod reader;
 
 use std::time::Duration;
 
-use events::feed::{FEED_STREAM, FEED_STREAM_SUBJECTS};
+use events::feed::{DataSchemas, FEED_STREAM, FEED_STREAM_SUBJECTS};
 use events::{DecodeError, Position, subjects};
 use service_kit::ambient;
-use service_kit::config::Settings;
+use service_kit::config::{Deployment, Settings};
 use service_kit::event_log::{
     EventLog, FollowError, Limits, Outcome, ReadError, SEQUEL_MESSAGES_MAX, Sequel, feed_stream,
 };
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
+use service_kit::preflight::is_loopback_url;
 use service_kit::watch::Watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use view_kit::{Follower, Progress, Retries, age, none_parked};
@@ -90,6 +91,7 @@ pub(crate) struct Feed {
     sessions: EventLog,
     feed: EventLog,
     sessions_kept: Duration,
+    schemas: Option<DataSchemas>,
     batch_max: usize,
     parked_max: usize,
     lag_max: Duration,
@@ -120,6 +122,7 @@ impl Feed {
             sessions: log(subjects::SESSIONS_STREAM),
             feed,
             sessions_kept: Duration::from_secs(settings.feed.sessions_kept_s),
+            schemas: data_schemas(settings),
             batch_max: settings
                 .projector
                 .batch_events_max
@@ -321,6 +324,13 @@ pub async fn parked_in_feed(feed: &EventLog) -> Result<Vec<ParkedInFeed>, ReadEr
         aggregate,
     };
     Ok(place.parked.entries().into_iter().map(entry).collect())
+}
+
+/// Where subscribers find the schemas. In production a default that only this machine can open is not published.
+fn data_schemas(settings: &Settings) -> Option<DataSchemas> {
+    let issuer = &settings.tokens.issuer;
+    let is_reachable = settings.deployment == Deployment::Development || !is_loopback_url(issuer);
+    is_reachable.then(|| DataSchemas::served_at(issuer)).flatten()
 }
 
 /// Age of the oldest event that is not told.

@@ -127,6 +127,7 @@ pub fn of_revocation(
         correlation_id: cause.and_then(|cause| cause.correlation_id.clone()),
         causation_id: None,
         traceparent: cause.and_then(|cause| cause.traceparent.clone()),
+        data_schema: None,
         happened: Happened::AllSessionsEnded(AllEnded { sessions }),
     })
 }
@@ -151,6 +152,7 @@ fn told<F: Fact>(event: &Envelope<F>, position: Position, happened: Happened) ->
         correlation_id: event.correlation_id.clone(),
         causation_id: event.causation_id.clone(),
         traceparent: event.traceparent.clone(),
+        data_schema: None,
         happened,
     }
 }

@@ -104,6 +104,7 @@ fn production_refuses_what_development_warns_of() {
             "example",
             "tokens.issuer is not a URL",
         ),
+        (Process::Projector, "projector", "TOKENS_ISSUER", "example", "tokens.issuer is not a URL"),
         (Process::CommandApi, "command-api", "THROTTLE_ENABLED", "false", "throttle.enabled"),
         (
             Process::Reactor,

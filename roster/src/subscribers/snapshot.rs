@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::feed::{
-    FEED_STREAM_SUBJECTS, FeedEvent, Happened, SNAPSHOTS_STREAM, UserData, snapshot,
+    FEED_STREAM_SUBJECTS, FeedEvent, Happened, SNAPSHOT, SNAPSHOTS_STREAM, UserData, snapshot,
 };
 use events::{CommandId, Position, UserId};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -113,6 +113,7 @@ fn state(message: &Followed) -> anyhow::Result<Vec<u8>> {
     let state = FeedEvent {
         id: ambient::new_uuid(),
         causation_id: Some(event.id.to_string()),
+        data_schema: event.data_schema_of(SNAPSHOT),
         happened: Happened::Snapshot(UserData { user }),
         ..event
     };

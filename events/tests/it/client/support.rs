@@ -333,6 +333,7 @@ pub fn event(revision: u64, happened: Happened) -> FeedEvent {
         correlation_id: None,
         causation_id: None,
         traceparent: None,
+        data_schema: None,
         happened,
     }
 }
