@@ -1,33 +1,20 @@
 //! The feed as an operator reads it.
 
-use std::time::Duration;
-
-use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use async_nats::jetstream;
 use events::feed::FeedEvent;
-use futures::StreamExt;
-use tokio::time::timeout;
 
-use crate::System;
-
-/// Time for the next message of a stream that has one.
-const MESSAGE_MAX: Duration = Duration::from_secs(20);
+use crate::{System, read_stream};
 
 impl System {
     /// Everything that stands in the feed, in order, with its subjects.
     pub async fn feed(&self) -> Vec<(String, FeedEvent)> {
         let context = jetstream::new(self.operator().await);
-        let stream = context.get_stream("USER_EVENTS").await.unwrap();
-        let mut consumer = stream.create_consumer(OrderedConfig::default()).await.unwrap();
-        let mut left = consumer.info().await.unwrap().num_pending;
-        let mut messages = consumer.messages().await.unwrap();
-        let mut events = Vec::new();
-        while left > 0 {
-            let message = timeout(MESSAGE_MAX, messages.next()).await.unwrap().unwrap().unwrap();
-            left = message.info().unwrap().pending;
+        let messages = read_stream(&context, "USER_EVENTS", ">").await;
+        let read = messages.into_iter().map(|message| {
             let event = FeedEvent::from_json(&message.payload).unwrap();
-            events.push((message.subject.to_string(), event));
-        }
-        events
+            (message.subject.to_string(), event)
+        });
+        read.collect()
     }
 
     /// How many states wait for subscribers.

@@ -1,18 +1,12 @@
 //! The event log as an operator reads it, and its fold: what the views must equal.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use async_nats::jetstream;
 use events::{Event, Position, UserFact, UserId, UserState};
-use futures::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use crate::{Client, System, wait_for};
-
-/// Time for the next message of a log that has one.
-const MESSAGE_MAX: Duration = Duration::from_secs(20);
+use crate::{Client, System, read_stream, wait_for};
 
 /// An event with its place.
 #[derive(Debug, Clone)]
@@ -36,25 +30,12 @@ impl System {
     /// Every event of every user, in order.
     pub async fn events(&self) -> Vec<Logged> {
         let context = jetstream::new(self.operator().await);
-        let stream = context.get_stream("USERS").await.unwrap();
-        // Asked of the leader: a consumer may stand on a node that is still catching up, and count what that one has.
-        let Ok(last) = stream.get_last_raw_message_by_subject("ev.user.*").await else {
-            return Vec::new();
-        };
-        let config =
-            OrderedConfig { filter_subject: "ev.user.*".to_owned(), ..OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await.unwrap();
-        let mut messages = consumer.messages().await.unwrap();
-        let mut events: Vec<Logged> = Vec::new();
-        while events.last().is_none_or(|event| event.position.0 < last.sequence) {
-            let message = timeout(MESSAGE_MAX, messages.next()).await.unwrap().unwrap().unwrap();
-            let info = message.info().unwrap();
-            events.push(Logged {
-                position: Position(info.stream_sequence),
-                event: Event::from_json(&message.payload).unwrap(),
-            });
-        }
-        events
+        let messages = read_stream(&context, "USERS", "ev.user.*").await;
+        let read = messages.into_iter().map(|message| Logged {
+            position: Position(message.sequence),
+            event: Event::from_json(&message.payload).unwrap(),
+        });
+        read.collect()
     }
 
     /// Folds the log, and checks on the way that the changes lead to the states the events carry.

@@ -67,6 +67,8 @@ pub struct Reading {
     position: Position,
     end: Position,
     messages: Option<BoxStream<'static, Result<Followed, FollowError>>>,
+    /// Whether the consumer counted nothing behind the last message.
+    is_drained: bool,
     is_over: bool,
 }
 
@@ -84,6 +86,7 @@ impl Reading {
             position: behind,
             end,
             messages: None,
+            is_drained: false,
             is_over: behind >= end,
         }
     }
@@ -98,21 +101,50 @@ impl Reading {
             match self.attempt().await {
                 Ok(Some(message)) => {
                     self.position = message.position;
-                    self.is_over = message.pending == 0 || message.position >= self.end;
+                    self.is_over = message.position >= self.end;
+                    self.is_drained = message.pending == 0;
                     return Ok((message.position <= self.end).then_some(message));
                 }
-                Ok(None) => self.is_over = true,
-                Err(error) => {
-                    self.messages = None;
-                    silence.wait(error, self.position).await?;
-                }
+                Ok(None) => match self.is_complete().await {
+                    Ok(true) => self.is_over = true,
+                    Ok(false) => {
+                        let error = FollowError::Disturbed("its node is still catching up".into());
+                        self.begin_again(error, &mut silence).await?;
+                    }
+                    Err(error) => self.begin_again(error, &mut silence).await?,
+                },
+                Err(error) => self.begin_again(error, &mut silence).await?,
             }
         }
         Ok(None)
     }
 
+    async fn begin_again(
+        &mut self,
+        error: FollowError,
+        silence: &mut Silence,
+    ) -> Result<(), FollowError> {
+        self.messages = None;
+        silence.wait(error, self.position).await
+    }
+
+    /// Whether the leader of the stream has nothing more up to the end either: a consumer may run on a node that is still
+    /// catching up.
+    async fn is_complete(&mut self) -> Result<bool, FollowError> {
+        for filter in &self.filters {
+            let next = self.log.next(filter, self.position).await;
+            let next = next.map_err(|error| FollowError::Disturbed(error.to_string()))?;
+            if next.is_some_and(|next| next.position <= self.end) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next message of the consumer; `None` when it counts none.
     async fn attempt(&mut self) -> Result<Option<Followed>, FollowError> {
         let messages = match &mut self.messages {
+            Some(_) if self.is_drained => return Ok(None),
             Some(messages) => messages,
             none => {
                 let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
@@ -120,6 +152,7 @@ impl Reading {
                 if following.pending == 0 {
                     return Ok(None);
                 }
+                self.is_drained = false;
                 none.insert(following.messages)
             }
         };

@@ -1,10 +1,9 @@
 //! Damage to a running system, done with the operator's credentials and the driver of the database.
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, consumer::pull::OrderedConfig, stream::Stream};
-use e2e::System;
+use async_nats::jetstream::{self, stream::Stream};
+use e2e::{System, read_stream};
 use events::{EmailClaim, Event, UserId};
-use futures::StreamExt;
 use mongodb::Database;
 use mongodb::bson::{Bson, Document, Uuid, doc};
 use serde_json::Value;
@@ -62,24 +61,14 @@ impl Damage {
 
     /// Everything on a filter, in order.
     pub async fn messages(&self, stream: &str, filter: &str) -> Vec<Message> {
-        let config =
-            OrderedConfig { filter_subject: filter.to_owned(), ..OrderedConfig::default() };
-        let mut consumer = self.stream(stream).await.create_consumer(config).await.unwrap();
-        let mut left = consumer.info().await.unwrap().num_pending;
-        let mut incoming = consumer.messages().await.unwrap();
-        let mut messages = Vec::new();
-        while left > 0 {
-            let message = incoming.next().await.unwrap().unwrap();
-            let info = message.info().unwrap();
-            left = info.pending;
-            messages.push(Message {
-                subject: message.subject.to_string(),
-                sequence: info.stream_sequence,
-                headers: message.headers.clone().unwrap_or_default(),
-                payload: message.payload.to_vec(),
-            });
-        }
-        messages
+        let messages = read_stream(&self.log, stream, filter).await;
+        let read = messages.into_iter().map(|message| Message {
+            subject: message.subject.to_string(),
+            sequence: message.sequence,
+            headers: message.headers,
+            payload: message.payload.to_vec(),
+        });
+        read.collect()
     }
 
     /// Takes a message out of a stream.

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use async_nats::jetstream;
-use e2e::{Client, Pair, System, wait_for};
-use futures::StreamExt;
+use e2e::{Client, Pair, System, read_stream, wait_for};
 use serde_json::{Value, json};
 
 use crate::canary::{files, messages, places};
@@ -212,14 +211,8 @@ async fn a_password_that_was_replaced_is_erased() {
 /// The positions of what is left on the subject of a credential.
 async fn credentials(system: &System, user: &str) -> Vec<u64> {
     let context = jetstream::new(system.operator().await);
-    let stream = context.get_stream("USERS").await.unwrap();
-    let subject = format!("sec.user.{user}");
-    let (mut found, mut from) = (Vec::new(), 1);
-    while let Ok(next) = stream.get_first_raw_message_by_subject(&subject, from).await {
-        found.push(next.sequence);
-        from = next.sequence + 1;
-    }
-    found
+    let messages = read_stream(&context, "USERS", &format!("sec.user.{user}")).await;
+    messages.iter().map(|message| message.sequence).collect()
 }
 
 #[tokio::test]
@@ -240,19 +233,9 @@ async fn whoever_comes_back_is_somebody_else_and_a_late_subscriber_learns_nothin
 
     // From the first message on, with the rights of the operator.
     let context = jetstream::new(system.operator().await);
-    let stream = context.get_stream("USER_EVENTS").await.unwrap();
-    let config = jetstream::consumer::pull::OrderedConfig::default();
-    let mut consumer = stream.create_consumer(config).await.unwrap();
-    let mut left = consumer.info().await.unwrap().num_pending;
-    let mut told = Vec::new();
-    let mut feed = consumer.messages().await.unwrap();
-    while left > 0 {
-        let message = feed.next().await.unwrap().unwrap();
-        left = message.info().unwrap().pending;
-        if message.subject.contains(&user) {
-            told.push(message.subject.to_string());
-        }
-    }
+    let feed = read_stream(&context, "USER_EVENTS", ">").await;
+    let of_the_user = feed.iter().filter(|message| message.subject.contains(&user));
+    let told: Vec<&str> = of_the_user.map(|message| message.subject.as_str()).collect();
     assert_eq!(told, [format!("users.v1.deleted.{user}")]);
 }
 
