@@ -1,6 +1,7 @@
 //! Puts the service together: the only place that knows which adapter stands behind which port.
 
 pub(crate) mod administrators;
+mod unverified;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use crate::domain::{PasswordRules, SessionRules};
 use crate::routes::{AppState, Report, import_lines, routes};
 
 pub use administrators::{Made, NewAdministrator};
+pub use unverified::Unverified;
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "command-api";

@@ -13,7 +13,8 @@ mod restorer;
 mod routes;
 
 pub use adapters::email_claim_key;
-pub use app::{App, Made, NewAdministrator, SERVICE, StartError};
+pub use app::{App, Made, NewAdministrator, SERVICE, StartError, Unverified};
+pub use application::Removal;
 pub use domain::Admins;
 pub use restorer::{Lost, Restorer};
 pub use routes::{Report, openapi};

@@ -21,15 +21,15 @@ use service_kit::telemetry;
 use crate::{
     admin, asyncapi, audit, backup, beside, dev, doctor, erase, health, init, keys, lag, log,
     openapi, parked, preflight, provision, rebuild, replay, restore, security, services,
-    subscribers, user, users, verify,
+    subscribers, unverified, user, users, verify,
 };
 
 use crate::preflight::Process;
 
 pub use operator::{
     AdminAction, AdminArgs, AuditAction, AuditArgs, DoctorArgs, EventsAction, EventsArgs,
-    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, ReplayArgs, SecurityAction,
-    SecurityArgs, UserShowArgs, UsersCommand, VerifyArgs,
+    ImportArgs, LagArgs, ParkedAction, ParkedArgs, ProvisionArgs, RemoveUnverifiedArgs, ReplayArgs,
+    SecurityAction, SecurityArgs, UserShowArgs, UsersCommand, VerifyArgs,
 };
 pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
 use setup::DEV_HELP;
@@ -323,6 +323,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Users(UsersCommand::Import(args)) => {
             with_settings(args.config.config.clone(), |settings| users::import(settings, args))
+        }
+        Command::Users(UsersCommand::RemoveUnverified(args)) => {
+            with_settings(args.config.config.clone(), |settings| unverified::run(settings, args))
         }
         Command::Erase(args) => {
             with_settings(args.config.config.clone(), |settings| erase::run(settings, args))

@@ -30,6 +30,7 @@ mod subscribers;
 mod supervise;
 mod told;
 mod trust;
+mod unverified;
 mod user;
 mod users;
 mod verify;

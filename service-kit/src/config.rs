@@ -266,6 +266,9 @@ section! {
         conceal_existing: bool,
         /// Whether users may log in before the address is verified.
         login_unverified: bool,
+        /// Days after which `roster users remove-unverified` deletes who registered alone, has not verified the address and
+        /// has not come since; 0 for never.
+        unverified_kept_days: u64,
     }
 }
 section! {

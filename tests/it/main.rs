@@ -55,6 +55,7 @@ mod readme;
 mod rebuilding;
 mod recovery;
 mod registering;
+mod remove_unverified;
 mod replaying;
 mod security_record;
 mod sessions;

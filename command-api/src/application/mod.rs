@@ -10,6 +10,7 @@ mod restoring;
 mod rights;
 mod session_cap;
 mod sessions;
+mod unverified;
 mod users;
 
 use std::net::IpAddr;
@@ -42,6 +43,7 @@ pub use import::{Fate, HashGiven, Newcomer};
 pub use passwords::LinkOwner;
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
+pub use unverified::{Removal, UnusedSince};
 
 /// What commands work with.
 #[derive(Clone)]

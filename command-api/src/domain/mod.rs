@@ -5,6 +5,7 @@ mod fields;
 mod password;
 mod session;
 mod throttle;
+mod unverified;
 mod user;
 
 pub use admins::Admins;
@@ -14,4 +15,5 @@ pub use session::{Device, Refresh, SessionRules, end};
 pub use throttle::{
     Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
 };
+pub use unverified::{is_abandoned, is_self_registration};
 pub use user::{Change, Command, NewMetadata, Register, Rejection, decide, revocation};

@@ -7,6 +7,8 @@ pub enum Operation {
     Provision,
     /// `users import`
     UsersImport,
+    /// `users remove-unverified`
+    UsersRemoveUnverified,
     /// `subscribers add`
     SubscribersAdd,
     /// `subscribers creds`
@@ -35,9 +37,10 @@ pub enum Operation {
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Provision,
         Self::UsersImport,
+        Self::UsersRemoveUnverified,
         Self::SubscribersAdd,
         Self::SubscribersCreds,
         Self::SubscribersRemove,
@@ -66,6 +69,9 @@ impl Operation {
         match self {
             Self::Provision => ("provision", "roster.operator.provisioned.v1"),
             Self::UsersImport => ("users-import", "roster.operator.users_imported.v1"),
+            Self::UsersRemoveUnverified => {
+                ("users-remove-unverified", "roster.operator.unverified_users_removed.v1")
+            }
             Self::SubscribersAdd => ("subscribers-add", "roster.operator.subscriber_added.v1"),
             Self::SubscribersCreds => {
                 ("subscribers-creds", "roster.operator.subscriber_credentials_made.v1")

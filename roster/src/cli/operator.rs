@@ -15,11 +15,36 @@ pub enum UsersCommand {
     /// Make users of a file with one JSON object per line; start it again to go on where it was
     #[command(after_help = "Example: roster users import users.ndjson")]
     Import(ImportArgs),
+    /// Delete accounts that registered themselves, whose address was never verified and that nobody has used since; for
+    /// cron. A verification that comes first keeps the account
+    #[command(after_help = "Examples:\n  roster users remove-unverified --older-than-days 30 --dry-run\n  \
+                      roster users remove-unverified")]
+    RemoveUnverified(RemoveUnverifiedArgs),
     /// Show what log, views, sessions, claim and feed have of one user, and where they disagree; exit code 1 when
     /// they do
     #[command(after_help = "Examples:\n  roster user show ada@example.com\n  \
                       roster user show 0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b --json")]
     Show(UserShowArgs),
+}
+
+/// Arguments of `roster users remove-unverified`.
+#[derive(Debug, Args)]
+pub struct RemoveUnverifiedArgs {
+    /// Days without a login, a refresh or a change, from which on an account is removed; by default
+    /// registration.unverified_kept_days, and nothing is done when that is 0
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=365))]
+    pub older_than_days: Option<u64>,
+    /// Change nothing, and name those that would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Accounts to remove in a second, at most
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rate: u32,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
 }
 
 /// Arguments of `roster user show`.

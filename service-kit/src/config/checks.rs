@@ -152,12 +152,36 @@ impl Checked for Settings {
         if self.mail.transport == MailTransport::Smtp && self.mail.smtp_url.is_empty() {
             faults.push("mail.smtp_url must be set for the transport smtp".to_owned());
         }
+        self.check_unverified(faults);
         self.telemetry.check(faults);
         self.mongodb.check(faults);
     }
 }
 
 impl Settings {
+    /// Whether somebody has logged in is known for as long as the log of sessions goes back.
+    fn check_unverified(&self, faults: &mut Vec<String>) {
+        let days = self.registration.unverified_kept_days;
+        bound(faults, "registration.unverified_kept_days", days, 0, 365);
+        if let Err(why) = self.knows_logins_of(days) {
+            faults.push(format!("registration.unverified_kept_days is {days}: {why}"));
+        }
+    }
+
+    /// Whether the log of sessions says who has logged in within so many days.
+    ///
+    /// # Errors
+    /// In words, why it does not.
+    pub fn knows_logins_of(&self, days: u64) -> Result<(), String> {
+        let absolute_s = self.sessions.absolute_s;
+        if days.saturating_mul(86_400) <= absolute_s {
+            return Ok(());
+        }
+        Err(format!(
+            "logins are known for as long as sessions.absolute_s ({absolute_s}), which is shorter"
+        ))
+    }
+
     /// A cap on reset mails must leave everybody a good link: whoever is refused another mail got one that lasts.
     fn check_mail_caps(&self, faults: &mut Vec<String>) {
         let (window_s, link_s) = (self.throttle.mails_window_s, self.mail.reset_link_s);
