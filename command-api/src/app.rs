@@ -18,14 +18,14 @@ use service_kit::event_log::{
 };
 use service_kit::health::Readiness;
 use service_kit::http::TrustedProxies;
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, random};
+use service_kit::key_ring::RotatingKey;
+use service_kit::keys::{APPLICATION_KEY_FILE, random};
 use service_kit::links::{LINK_KEY_PURPOSE, Links};
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
-use service_kit::security::{
-    Observed, SECURITY_KEY_PURPOSE, SecurityRecorder, SecurityStreamError, observe,
-};
+use service_kit::security::{Observed, SecurityRecorder, SecurityStreamError, observe};
 use service_kit::signing_keys::KeyRing;
 use service_kit::tokens::TokenIssuer;
 use service_kit::verification::{Accepted, Verification, VerificationError};
@@ -97,7 +97,8 @@ impl App {
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
         let secrets = &settings.secrets.dir;
-        let application_key = SecretKey::read(&secrets.join(APPLICATION_KEY_FILE))?;
+        let application_key = RotatingKey::follow(&secrets.join(APPLICATION_KEY_FILE), &stop)?;
+        let lookup_keys = LookupKeys::read(secrets)?;
         let keys = KeyRing::follow(secrets, true, &stop)?;
         let accepted = Accepted::of(&settings.tokens, &settings.revocations, &settings.access)?;
         let access = accepted.access.clone();
@@ -139,7 +140,7 @@ impl App {
             closed: open(throttle_closed_stream(&settings.log)).await?,
             counts: open(throttle_counts_stream(&settings.log)).await?,
         };
-        let address_key = Some(application_key.derive(SECURITY_KEY_PURPOSE));
+        let address_key = Some(lookup_keys.security.clone());
         let recorder = SecurityRecorder::open(&client, address_key, settings, metrics).await?;
         let trusted_proxies = TrustedProxies::parse(&settings.http.trusted_proxies)
             .map_err(StartError::TrustedProxies)?;
@@ -162,7 +163,8 @@ impl App {
             feed,
             recorder: recorder.clone(),
         };
-        let users = users(settings, &application_key, access, logs, metrics, tasks.clone())?;
+        let keys_of_users = KeysOfUsers { application: application_key, lookup: lookup_keys };
+        let users = users(settings, keys_of_users, access, logs, metrics, tasks.clone())?;
         let router = routes(AppState {
             users: users.clone(),
             user_views,
@@ -236,23 +238,32 @@ pub(crate) struct Logs {
     pub(crate) recorder: SecurityRecorder,
 }
 
+/// The keys that commands work with.
+pub(crate) struct KeysOfUsers {
+    /// What seals and signs, and may be rotated.
+    pub(crate) application: RotatingKey,
+    /// What names records.
+    pub(crate) lookup: LookupKeys,
+}
+
 /// Puts the commands together.
 pub(crate) fn users(
     settings: &Settings,
-    application_key: &SecretKey,
+    keys: KeysOfUsers,
     access: Access,
     logs: Logs,
     metrics: &Metrics,
     tasks: TaskTracker,
 ) -> Result<Users, StartError> {
+    let KeysOfUsers { application, lookup } = keys;
     let throttle =
-        NatsThrottle::new(logs.buckets, application_key, &settings.throttle).watched(metrics);
+        NatsThrottle::new(logs.buckets, lookup.throttle, &settings.throttle).watched(metrics);
     let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
-    let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), application_key)
+    let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), &application, lookup.claims)
         .map_err(StartError::Crypto)?
         .recorded(logs.recorder.clone());
-    let orders = MailOrders::new(&application_key.derive(MAIL_KEY_PURPOSE))
-        .map_err(|error| crypto(&error))?;
+    let orders =
+        MailOrders::new(application.derive(MAIL_KEY_PURPOSE)).map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
     Ok(Users::new(Parts {
         log: Arc::new(user_log),
@@ -274,8 +285,8 @@ pub(crate) fn users(
             login_unverified: settings.registration.login_unverified
                 && !settings.registration.conceal_existing,
         },
-        refresh_tokens: RefreshTokens::new(application_key.derive("refresh token v1")),
-        links: Links::new(application_key.derive(LINK_KEY_PURPOSE)),
+        refresh_tokens: RefreshTokens::new(application.derive("refresh token v1")),
+        links: Links::new(application.derive(LINK_KEY_PURPOSE)),
         seeds: Arc::new(|| {
             random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
         }),
@@ -284,7 +295,7 @@ pub(crate) fn users(
             conceal_existing: settings.registration.conceal_existing,
             refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
         },
-        keys: IdempotencyKeys::new(application_key.derive("idempotency v1")),
+        keys: IdempotencyKeys::new(lookup.idempotency),
         tasks,
     }))
 }

@@ -12,7 +12,7 @@ mod ports;
 mod restorer;
 mod routes;
 
-pub use adapters::email_claim_key;
+pub use adapters::Resealer;
 pub use app::{App, Made, NewAdministrator, SERVICE, StartError, Unverified};
 pub use application::Removal;
 pub use domain::Admins;

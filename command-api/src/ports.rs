@@ -185,8 +185,17 @@ pub trait UserLog: Send + Sync {
     async fn append(&self, change: &Change) -> Appended;
     /// Stores changes of several users, each of one event: all of them or none.
     async fn append_all(&self, changes: &[Change]) -> Appended;
-    /// Replaces a credential alone, as after a login with older parameters. No event tells of it.
-    async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended;
+    /// Replaces a credential by another hash of the same password, as after a login with older parameters. No event
+    /// tells of it, and links that are bound to the password stay good.
+    async fn rehash(
+        &self,
+        user: UserId,
+        hash: &PasswordHash,
+        replaced: &Loaded<Option<PasswordHash>>,
+    ) -> Appended;
+    /// Seals a credential with the newer key, when a rotation of the application key is under way. Failing is no harm:
+    /// there is another login, and a sweep before the older key goes.
+    async fn reseal(&self, user: UserId);
     /// What a sealed credential of a user holds, as it was read from a copy of the log.
     fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String>;
     /// The keyed hash of an address, as the subject of its claim has it.

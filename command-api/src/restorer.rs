@@ -7,7 +7,9 @@ use service_kit::config::Settings;
 use service_kit::event_log::{
     EventLog, Guard, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
 };
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::key_ring::Ring;
+use service_kit::keys::APPLICATION_KEY_FILE;
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::metrics::Metrics;
 use service_kit::security::SecurityRecorder;
 use service_kit::verification::VerificationError;
@@ -15,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::adapters::Buckets;
 use crate::app::administrators::{Made, NewAdministrator, create};
-use crate::app::{Logs, StartError, users};
+use crate::app::{KeysOfUsers, Logs, StartError, users};
 use crate::application::{CommandError, Users};
 use crate::domain::Rejection;
 
@@ -40,12 +42,23 @@ pub struct Restorer {
 }
 
 impl Restorer {
-    /// Takes the streams as they are.
+    /// Takes the streams as they are. `later` are the keys that what ended behind the backup is sealed with, if they are
+    /// not those of the backup: they open, and seal nothing.
     ///
     /// # Errors
     /// [`StartError`]: a key is missing, or a setting is not valid.
-    pub fn new(settings: &Settings, log: &impl Fn(&str) -> EventLog) -> Result<Self, StartError> {
-        let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    pub fn new(
+        settings: &Settings,
+        log: &impl Fn(&str) -> EventLog,
+        later: Option<&Ring>,
+    ) -> Result<Self, StartError> {
+        let secrets = &settings.secrets.dir;
+        let ring = Ring::read(&secrets.join(APPLICATION_KEY_FILE))?;
+        let ring = match later {
+            Some(later) => ring.opening_also(later),
+            None => ring,
+        };
+        let keys = KeysOfUsers { application: ring.into(), lookup: LookupKeys::read(secrets)? };
         let access: Access = settings.access.roles.parse().map_err(VerificationError::Access)?;
         let logs = Logs {
             users: log(subjects::USERS_STREAM),
@@ -60,7 +73,7 @@ impl Restorer {
             recorder: SecurityRecorder::off(),
         };
         let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());
-        Ok(Self { users: users(settings, &key, access, logs, &metrics, tasks)? })
+        Ok(Self { users: users(settings, keys, access, logs, &metrics, tasks)? })
     }
 
     /// Creates an administrator.

@@ -36,7 +36,7 @@ pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
     RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UndoneChanges,
-    UserRevocation,
+    UserRevocation, credential_position,
 };
 pub use salvage::Salvage;
 pub use service::{

@@ -22,6 +22,18 @@ impl EmailClaim {
     }
 }
 
+/// The position at which a user's password was set, given the message on `sec.user.<id>` and its own position. A password
+/// that was only hashed or sealed anew keeps the one that it had, and with it the links that are bound to it.
+#[must_use]
+pub fn credential_position(message: &[u8], stored: Position) -> Position {
+    #[derive(Default, Deserialize)]
+    struct Since {
+        since: Option<Position>,
+    }
+    let Since { since } = serde_json::from_slice(message).unwrap_or_default();
+    since.map_or(stored, |since| since.min(stored))
+}
+
 /// Whether an address is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

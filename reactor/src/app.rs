@@ -1,5 +1,6 @@
 //! Building and running: four loops until it is told to stop.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use service_kit::event_log::{
     sessions_stream, snapshots_stream, throttle_counts_stream, users_stream,
 };
 use service_kit::health::Readiness;
-use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
+use service_kit::key_ring::RotatingKey;
+use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE};
 use service_kit::links::Links;
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::mail_orders::MailOrders;
 use service_kit::metrics::Metrics;
 use service_kit::nats;
@@ -21,7 +24,7 @@ use service_kit::security::SECURITY_STREAM;
 use service_kit::trace::{Requester, Scope, TraceContext, Tracer};
 use service_kit::watch::Watch;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::devices::Devices;
 use crate::eraser::{ERASED_AT_ONCE_MAX, Eraser};
@@ -87,6 +90,8 @@ struct Work {
     /// The event that cannot be read, if there is one.
     unreadable: Mutex<Option<(Position, String)>>,
     tracer: Tracer,
+    /// Key files are read again until it goes.
+    _following: DropGuard,
 }
 
 impl App {
@@ -98,10 +103,12 @@ impl App {
         let Watch { metrics, tracer } = watch;
         let from = sender(&settings.mail)?;
         let transport = Transport::open(&settings.mail)?;
-        let key = |file| SecretKey::read(&settings.secrets.dir.join(file));
+        let secrets = &settings.secrets.dir;
+        let following = CancellationToken::new();
+        let key = |file| RotatingKey::follow(&secrets.join(file), &following);
         let links = Links::new(key(LINK_KEY_FILE)?);
-        let mail_key = key(MAIL_KEY_FILE)?;
-        let orders = MailOrders::new(&mail_key)?;
+        let orders = MailOrders::new(key(MAIL_KEY_FILE)?)?;
+        let gate_key = LookupKeys::read_mail_gate(secrets)?;
 
         let mailing = nats::connect(&settings.nats, MAILER).await?;
         let erasing = nats::connect(&of_eraser(settings), ERASER).await?;
@@ -115,7 +122,7 @@ impl App {
         mails.watch_room(metrics);
         let gate = Gate::new(
             open(mailing.clone(), &throttle_counts_stream(log)).await?,
-            &mail_key,
+            gate_key,
             settings,
         );
         let snapshots = open(erasing.clone(), &snapshots_stream(log, &settings.feed)).await?;
@@ -164,6 +171,7 @@ impl App {
             eraser,
             unreadable: Mutex::new(None),
             tracer: tracer.clone(),
+            _following: following.drop_guard(),
         };
         work.mailer.users.verify_consumer(&work.events).await?;
         work.mailer.mails.verify_consumer(&work.orders).await?;
@@ -360,14 +368,18 @@ impl Work {
 
 /// The connection of the eraser: the same servers with credentials of its own.
 fn of_eraser(settings: &Settings) -> config::Nats {
-    let mut nats = settings.nats.clone();
-    let set = &settings.erasure.credentials_file;
-    if !set.as_os_str().is_empty() {
-        nats.credentials_file.clone_from(set);
-    } else if !nats.credentials_file.as_os_str().is_empty() {
-        nats.credentials_file.set_file_name(ERASER_CREDS_FILE);
+    let credentials_file = eraser_credentials(settings);
+    config::Nats { credentials_file, ..settings.nats.clone() }
+}
+
+/// The credentials file of the eraser; empty where the mailer connects without any, too.
+#[must_use]
+pub fn eraser_credentials(settings: &Settings) -> PathBuf {
+    let (set, of_mailer) = (&settings.erasure.credentials_file, &settings.nats.credentials_file);
+    if !set.as_os_str().is_empty() || of_mailer.as_os_str().is_empty() {
+        return set.clone();
     }
-    nats
+    of_mailer.with_file_name(ERASER_CREDS_FILE)
 }
 
 /// Lets every scrape see how long the oldest erasure takes.

@@ -136,8 +136,8 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Uses the verified bucket, with a key derived from that of mail orders.
-    pub(crate) fn new(bucket: EventLog, mail_key: &SecretKey, settings: &Settings) -> Self {
+    /// Uses the verified bucket, with a key for this purpose alone.
+    pub(crate) fn new(bucket: EventLog, key: SecretKey, settings: &Settings) -> Self {
         let (throttle, mail) = (&settings.throttle, &settings.mail);
         let window_ms = throttle.mails_window_s.saturating_mul(1_000);
         let burst = throttle.mails_max;
@@ -148,7 +148,7 @@ impl Gate {
         };
         Self {
             bucket,
-            key: mail_key.derive("mail gate v1"),
+            key,
             is_enabled: throttle.enabled,
             links,
             ways_back: Quota { overflow: Overflow::Wait, ..links },

@@ -38,7 +38,7 @@ mod parked;
 mod quota;
 mod transport;
 
-pub use app::{App, ERASER_CREDS_FILE, SERVICE, StartError};
+pub use app::{App, ERASER_CREDS_FILE, SERVICE, StartError, eraser_credentials};
 pub use left::{LeftError, LeftMessage, Standing, Streams};
 pub use orders::{OrderedBy, orders_for};
 pub use parked::{ParkedError, ParkedMail, ParkedMails};

@@ -7,12 +7,14 @@ use std::time::Duration;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkPurpose, LinkRecord,
     LinkStanding, Position, Revision, Snapshot, Status, Timestamp, UndoneChanges, User, UserId,
-    UserRevocation, subjects,
+    UserRevocation, credential_position, subjects,
 };
 use serde_json::from_slice;
 use service_kit::ambient;
 use service_kit::config;
-use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Task, Top, Write};
+use service_kit::event_log::{
+    Append, EventLog, Guard, Outcome, ReadError, Stored, Task, Top, Write,
+};
 use service_kit::links::{Binding, Link, LinkKind, Links, undo_serial};
 use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
 use service_kit::metrics::MailMetrics;
@@ -443,7 +445,8 @@ impl Mailer {
         let Snapshot::Present(user) = event.after else { return Ok(None) };
         let address = EmailAddress::parse(&user.email).map_err(|_| LetterError::Address)?;
         let credential = self.users.last(&subjects::user_credential(id)).await?;
-        let credential = credential.map(|stored| stored.position).unwrap_or_default();
+        let set_at = |stored: Stored| credential_position(&stored.payload, stored.position);
+        let credential = credential.map(set_at).unwrap_or_default();
         let cutoff = self.cutoff(id).await?;
         Ok(Some(Recipient { user, address, credential, cutoff }))
     }

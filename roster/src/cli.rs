@@ -19,9 +19,9 @@ use service_kit::signing_keys::LEAD_DEFAULT_S;
 use service_kit::telemetry;
 
 use crate::{
-    admin, asyncapi, audit, backup, beside, dev, doctor, erase, health, init, keys, lag, log,
-    openapi, parked, preflight, provision, rebuild, replay, restore, security, services,
-    subscribers, unverified, user, users, verify,
+    admin, application_key, asyncapi, audit, backup, beside, dev, doctor, erase, health, init,
+    keys, lag, log, openapi, parked, preflight, provision, rebuild, replay, restore, security,
+    services, subscribers, unverified, user, users, verify,
 };
 
 use crate::preflight::Process;
@@ -222,6 +222,33 @@ enum KeysCommand {
         after_help = "Example: roster keys revoke kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k --dir .roster/secrets"
     )]
     Revoke(RevokeArgs),
+    /// Change the application key while everything runs: the new one opens at once and seals after the lead, and both are
+    /// accepted until --finish takes the old one away. Needs the operator's credentials for --finish alone
+    #[command(
+        after_help = "Examples:\n  roster keys rotate-application --dir .roster/secrets\n  roster keys rotate-application --dir .roster/secrets --finish"
+    )]
+    RotateApplication(RotateApplicationArgs),
+}
+
+#[derive(Debug, Args)]
+struct RotateApplicationArgs {
+    /// The folder of `roster init`; bring the changed files of its folders to their services within the
+    /// lead
+    #[arg(long)]
+    dir: PathBuf,
+    /// Seconds until the new key seals
+    #[arg(long, default_value_t = LEAD_DEFAULT_S, conflicts_with = "finish")]
+    lead_s: u64,
+    /// Seal every credential with the new key and take the old one away. Refused while anything else needs the old one.
+    /// Interrupted, it goes on when it is repeated
+    #[arg(long)]
+    finish: bool,
+    /// Do not wait until sessions and links that need the old key are over: those users log in again, or ask for another
+    /// link
+    #[arg(long, requires = "finish")]
+    now: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -360,6 +387,14 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
         Command::Keys(KeysCommand::Revoke(args)) => report(keys::revoke(&args.dir, &args.kid)),
+        Command::Keys(KeysCommand::RotateApplication(args)) if args.finish => {
+            with_settings(args.config.config.clone(), |settings| async move {
+                application_key::finish(settings, &args.dir, args.now).await
+            })
+        }
+        Command::Keys(KeysCommand::RotateApplication(args)) => {
+            report(application_key::rotate(&args.dir, args.lead_s))
+        }
         Command::Health(args) => match runtime() {
             Ok(runtime) => report(runtime.block_on(health::check(&args.url))),
             Err(error) => failed(&error.to_string()),

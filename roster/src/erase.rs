@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::key_ring::Ring;
+use service_kit::keys::APPLICATION_KEY_FILE;
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::nats;
 use views::Views;
@@ -36,8 +37,8 @@ impl Left {
 /// Looks everywhere. Exit code 0 when nothing is left but the tombstones.
 pub async fn run(settings: Settings, args: EraseArgs) -> anyhow::Result<ExitCode> {
     let user = args.user;
-    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-    let orders = MailOrders::new(&key.derive(MAIL_KEY_PURPOSE))?;
+    let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let orders = MailOrders::new(ring.derive(MAIL_KEY_PURPOSE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let limits = Limits::of(&settings);
     let streams = Streams::new(|stream| EventLog::new(client.clone(), stream, limits), orders);

@@ -2,11 +2,11 @@
 //! and no other.
 //!
 //! ```text
-//! operator/     operator.creds, application.key, keys.json, signing-*.pem, nats/ (seeds)
-//! command-api/  nats.creds, application.key, keys.json, signing-*.pem
+//! operator/     operator.creds, application.key, lookup.key, keys.json, signing-*.pem, nats/ (seeds)
+//! command-api/  nats.creds, application.key, lookup.key, keys.json, signing-*.pem
 //! query-api/    nats.creds, cursor.key, keys.json
 //! projector/    nats.creds
-//! reactor/      nats.creds of the mailer, eraser.creds, link.key, mail.key
+//! reactor/      nats.creds of the mailer, eraser.creds, link.key, mail.key, gate.key
 //! NAME-service/ nats.creds, service.key: of a further service, when it is asked for
 //! nats/         auth.conf: what the servers include
 //! ```
@@ -18,15 +18,10 @@ use anyhow::Context;
 use events::ServiceNames;
 use nats_access::{Role, Trust};
 use reactor::ERASER_CREDS_FILE;
-use service_kit::keys::{
-    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey,
-    replace_private, write_private,
-};
-use service_kit::links::LINK_KEY_PURPOSE;
-use service_kit::mail_orders::MAIL_KEY_PURPOSE;
+use service_kit::keys::{APPLICATION_KEY_FILE, CURSOR_KEY_FILE, SecretKey, replace_private};
 use service_kit::signing_keys::{KEYS_FILE, LEAD_MIN_S};
 
-use crate::{beside, keys};
+use crate::{application_key, beside, keys};
 
 /// NATS credentials in a service's folder.
 const CREDS_FILE: &str = "nats.creds";
@@ -90,25 +85,15 @@ pub fn keys(dir: &Path) -> anyhow::Result<()> {
     for folder in [&operator, &command, &query, &reactor] {
         private_dir(folder)?;
     }
-    SecretKey::generate()?.write_new(&operator.join(APPLICATION_KEY_FILE))?;
+    let application = application_key::make(dir)?;
     SecretKey::generate()?.write_new(&query.join(CURSOR_KEY_FILE))?;
 
     if !operator.join(KEYS_FILE).exists() {
         keys::rotate(dir, LEAD_MIN_S)?;
     }
-    copy(&operator.join(APPLICATION_KEY_FILE), &command.join(APPLICATION_KEY_FILE))?;
-    keys::hand_out(dir)?;
-
-    // The reactor gets the two keys it works with, and not the one they come from.
-    let application = SecretKey::read(&operator.join(APPLICATION_KEY_FILE))?;
-    application.derive(LINK_KEY_PURPOSE).write_new(&reactor.join(LINK_KEY_FILE))?;
-    application.derive(MAIL_KEY_PURPOSE).write_new(&reactor.join(MAIL_KEY_FILE))?;
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    Ok(write_private(to, &content)?)
+    // The reactor gets the keys it works with, and not the one they come from.
+    application_key::hand_out(dir, &application)?;
+    keys::hand_out(dir)
 }
 
 /// Makes a folder that only its owner may use, unless there is one.

@@ -1,6 +1,7 @@
 //! `roster`: every service and the operator's commands in one binary.
 
 mod admin;
+mod application_key;
 mod asyncapi;
 mod audit;
 mod backup;

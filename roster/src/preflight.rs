@@ -6,7 +6,11 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use service_kit::config::{ConfigError, Examined, MailTransport, PlainConnection, Settings};
-use service_kit::keys::{APPLICATION_KEY_FILE, CURSOR_KEY_FILE, LINK_KEY_FILE, MAIL_KEY_FILE};
+use service_kit::keys::{
+    APPLICATION_KEY_FILE, CURSOR_KEY_FILE, GATE_KEY_FILE, LINK_KEY_FILE, LOOKUP_KEYS_FILE,
+    MAIL_KEY_FILE,
+};
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::preflight::{Preflight, is_loopback_url};
 use view_kit::database_target;
 
@@ -142,7 +146,13 @@ fn service(preflight: &mut Preflight, settings: &Settings, process: Process) {
             preflight
                 .insecure("throttle.enabled is false: passwords could be guessed without limit");
         }
-        Process::Reactor => mail(preflight, settings),
+        Process::Reactor => {
+            mail(preflight, settings);
+            let eraser = &settings.erasure.credentials_file;
+            if !eraser.as_os_str().is_empty() {
+                preflight.credentials("erasure.credentials_file", eraser);
+            }
+        }
         Process::CommandApi
         | Process::QueryApi
         | Process::Projector
@@ -151,7 +161,7 @@ fn service(preflight: &mut Preflight, settings: &Settings, process: Process) {
     }
 }
 
-/// The files with the keys of a service, the one that only it has first.
+/// The files with the keys of a service that must be there, the one that only it has first.
 const fn key_files(process: Process) -> &'static [&'static str] {
     match process {
         Process::CommandApi => &[APPLICATION_KEY_FILE],
@@ -166,7 +176,31 @@ fn keys(preflight: &mut Preflight, settings: &Settings, process: Process) {
     if files.is_empty() || !preflight.secrets_dir(dir) {
         return;
     }
-    files.iter().for_each(|file| preflight.key(&dir.join(file)));
+    for file in files {
+        match *file {
+            CURSOR_KEY_FILE => preflight.key(&dir.join(file)),
+            _ => preflight.key_ring(&dir.join(file)),
+        }
+    }
+    // Where it is not set, it is beside those of the mailer.
+    if process == Process::Reactor && settings.erasure.credentials_file.as_os_str().is_empty() {
+        let eraser = reactor::eraser_credentials(settings);
+        if !eraser.as_os_str().is_empty() {
+            preflight.credentials("erasure.credentials_file", &eraser);
+        }
+    }
+    // They are made of the others as long as those were never rotated. What is wrong with those is said already.
+    let made = match process {
+        Process::CommandApi => Some((LookupKeys::read(dir).map(drop), LOOKUP_KEYS_FILE)),
+        Process::Reactor => Some((LookupKeys::read_mail_gate(dir).map(drop), GATE_KEY_FILE)),
+        Process::QueryApi | Process::Projector | Process::Provision | Process::Operator => None,
+    };
+    if let Some((read, file)) = made
+        && (dir.join(file).exists() || files.iter().all(|file| dir.join(file).exists()))
+        && preflight.tried("secrets.dir", read).is_some()
+    {
+        preflight.private("secrets.dir", &dir.join(file));
+    }
     if process.has_public_url() {
         preflight.signing_keys(dir, process == Process::CommandApi);
     }
@@ -174,7 +208,9 @@ fn keys(preflight: &mut Preflight, settings: &Settings, process: Process) {
 
 fn operator(preflight: &mut Preflight, settings: &Settings) {
     database(preflight, settings);
-    preflight.private("secrets.dir", &settings.secrets.dir.join(APPLICATION_KEY_FILE));
+    for file in [APPLICATION_KEY_FILE, LOOKUP_KEYS_FILE] {
+        preflight.private("secrets.dir", &settings.secrets.dir.join(file));
+    }
 }
 
 fn database(preflight: &mut Preflight, settings: &Settings) {

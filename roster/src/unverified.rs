@@ -79,9 +79,8 @@ async fn remove(
             Ok(Removal::Kept) => removed.kept += 1,
             Err(why) => {
                 let count = removed.users.len();
-                return Err(anyhow!(why)).context(format!(
-                    "{count} users were removed; start it again to go on"
-                ));
+                return Err(anyhow!(why))
+                    .context(format!("{count} users were removed; start it again to go on"));
             }
         }
     }

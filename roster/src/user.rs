@@ -15,7 +15,8 @@ use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::keys::SecretKey;
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::nats;
 use views::{
     Kind, Views, email_key, history_collection, sessions_collection, user_key, users_collection,
@@ -63,13 +64,13 @@ pub fn address(text: &str) -> Result<String, String> {
 pub async fn show(settings: Settings, args: UserShowArgs) -> anyhow::Result<ExitCode> {
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
-    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let claim_key = LookupKeys::read(&settings.secrets.dir)?.claims;
     let looking = Looking {
         users: log(subjects::USERS_STREAM),
         sessions: log(subjects::SESSIONS_STREAM),
         feed: log(FEED_STREAM),
         views: Views::open(&settings.mongodb.url, &settings.mongodb.database).await?,
-        claim_key: command_api::email_claim_key(&key),
+        claim_key,
     };
     let user = match &args.who {
         Whom::User(user) => *user,

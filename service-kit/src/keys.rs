@@ -1,7 +1,8 @@
 //! Keys: where they lie, how they are made, and what is derived from them.
 //!
 //! One application key feeds every keyed hash and the sealing of credentials; each use has a key of its
-//! own, derived with HKDF-SHA-256 (RFC 5869), so that no value of one purpose means anything in another.
+//! own, derived with HKDF-SHA-256 (RFC 5869), so that no value of one purpose means anything in another. What can be
+//! rotated is read with [`crate::key_ring`], what cannot with [`crate::lookup_keys`].
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,9 +14,12 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::{hkdf, hmac, rand::SecureRandom};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// File with the application key, in the folder of the command side.
 pub const APPLICATION_KEY_FILE: &str = "application.key";
+/// File with the keys that name records, in the folder of the command side.
+pub const LOOKUP_KEYS_FILE: &str = "lookup.key";
 /// File with the key that protects cursors, in the folder of the query side.
 pub const CURSOR_KEY_FILE: &str = "cursor.key";
 
@@ -26,6 +30,8 @@ pub const SERVICE_KEY_FILE: &str = "service.key";
 pub const LINK_KEY_FILE: &str = "link.key";
 /// File with the key of mail orders, in the folder of the reactor.
 pub const MAIL_KEY_FILE: &str = "mail.key";
+/// File with the key that counts mails by address, in the folder of the reactor.
+pub const GATE_KEY_FILE: &str = "gate.key";
 
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
@@ -60,13 +66,22 @@ pub enum KeyError {
         /// What should be in it.
         expected: &'static str,
     },
+    /// The file is missing, and what it holds came from a key that is gone.
+    #[error(
+        "cannot read the key file {path}; the application key was rotated, so it cannot be made anew: bring it from the \
+         folder of `roster init`, or from a backup"
+    )]
+    Lookup {
+        /// Which.
+        path: PathBuf,
+    },
     /// The system's random numbers or the cryptographic library failed.
     #[error("key generation failed")]
     Generate,
 }
 
-/// 32 secret bytes. Its debug form shows none of them.
-#[derive(Clone)]
+/// 32 secret bytes, overwritten when they are dropped. Its debug form shows none of them.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey([u8; KEY_BYTES]);
 
 impl fmt::Debug for SecretKey {
@@ -97,15 +112,32 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError`]; a shorter key is refused, never stretched.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let text = read_text(path)?;
+        Self::parse(&read_text(path)?, path)
+    }
+
+    /// Takes the text of a key file.
+    ///
+    /// # Errors
+    /// [`KeyError::Content`] names `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         let content = || KeyError::Content { path: path.into(), expected: "32 bytes in base64" };
-        let bytes = STANDARD.decode(text.trim()).map_err(|_| content())?;
-        let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| content())?;
-        let different: HashSet<u8> = bytes.into_iter().collect();
+        let decoded = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| content())?);
+        let mut key = Self([0; KEY_BYTES]);
+        if decoded.len() != KEY_BYTES {
+            return Err(content());
+        }
+        key.0.copy_from_slice(&decoded);
+        let different: HashSet<u8> = key.0.into_iter().collect();
         if different.len() < DIFFERENT_MIN {
             return Err(KeyError::Content { path: path.into(), expected: "random bytes" });
         }
-        Ok(Self(bytes))
+        Ok(key)
+    }
+
+    /// The key as a file holds it.
+    #[must_use]
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0))
     }
 
     /// Writes the key file with mode 0600, unless there is one already.
@@ -113,7 +145,9 @@ impl SecretKey {
     /// # Errors
     /// [`KeyError::Write`].
     pub fn write_new(&self, path: &Path) -> Result<(), KeyError> {
-        write_private(path, format!("{}\n", STANDARD.encode(self.0)).as_bytes())
+        let mut text = self.to_base64();
+        text.push('\n');
+        write_private(path, text.as_bytes())
     }
 
     /// The key for one purpose.
@@ -121,12 +155,12 @@ impl SecretKey {
     pub fn derive(&self, purpose: &str) -> Self {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"roster");
         let secret = salt.extract(&self.0);
-        let mut bytes = [0; KEY_BYTES];
+        let mut key = Self([0; KEY_BYTES]);
         // Fails only for outputs beyond 255 hashes; this is one.
         if let Ok(material) = secret.expand(&[purpose.as_bytes()], KeyLength) {
-            let _ = material.fill(&mut bytes);
+            let _ = material.fill(&mut key.0);
         }
-        Self(bytes)
+        key
     }
 
     /// HMAC-SHA-256 over parts; the length of each goes before it, so that no two lists meet.
@@ -185,8 +219,9 @@ pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     Ok(bytes)
 }
 
-pub(crate) fn read_text(path: &Path) -> Result<String, KeyError> {
-    fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.into(), source })
+pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+    let text = fs::read_to_string(path).map(Zeroizing::new);
+    text.map_err(|source| KeyError::Read { path: path.into(), source })
 }
 
 /// Writes a file that only its owner may read; an existing one is kept. It appears whole or not at all.

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::{Cutoff, LinkPurpose, Position, Revision, Timestamp, UserId};
 use uuid::Uuid;
 
+use crate::key_ring::RotatingKey;
 use crate::keys::SecretKey;
 
 /// What the application key derives the key of links with.
@@ -158,21 +159,21 @@ impl Unverified {
 /// Makes and checks tokens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Links {
-    key: SecretKey,
+    key: RotatingKey,
 }
 
 impl Links {
     /// Uses a key derived for [`LINK_KEY_PURPOSE`].
     #[must_use]
-    pub const fn new(key: SecretKey) -> Self {
-        Self { key }
+    pub fn new(key: impl Into<RotatingKey>) -> Self {
+        Self { key: key.into() }
     }
 
     /// The token of a link.
     #[must_use]
     pub fn token(&self, link: &Link, binding: &Binding<'_>) -> String {
         let mut bytes = head(link);
-        bytes.extend_from_slice(&self.mac(link, binding));
+        bytes.extend_from_slice(&mac(&self.key.sealing(), link, binding));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -218,19 +219,20 @@ impl Links {
         binding: &Binding<'_>,
         now: Timestamp,
     ) -> Option<Link> {
-        let Unverified { link, mac } = unverified;
-        let expected = self.mac(&link, binding);
-        let ours = aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).is_ok();
+        let Unverified { link, mac: given } = unverified;
+        let ours = self.key.accepted().iter().any(|key| {
+            let expected = mac(key, &link, binding);
+            aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &given).is_ok()
+        });
         (ours && now < link.expires_at).then_some(link)
     }
+}
 
-    fn mac(&self, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
-        let [credential, cutoff] =
-            link.kind.bound(binding).map(|position| position.0.to_be_bytes());
-        // The link back to an old address is not good for one present address alone: a thief may change it again.
-        let email = if link.kind == LinkKind::UndoEmail { "" } else { binding.email };
-        self.key.mac(&[&head(link), email.as_bytes(), &credential, &cutoff])
-    }
+fn mac(key: &SecretKey, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
+    let [credential, cutoff] = link.kind.bound(binding).map(|position| position.0.to_be_bytes());
+    // The link back to an old address is not good for one present address alone: a thief may change it again.
+    let email = if link.kind == LinkKind::UndoEmail { "" } else { binding.email };
+    key.mac(&[&head(link), email.as_bytes(), &credential, &cutoff])
 }
 
 /// The serial of the link that undoes a change of address: the revision of the change, which the record of what was

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::event_log::{Append, EventLog, Guard, Outcome, Write};
-use crate::keys::SecretKey;
+use crate::key_ring::RotatingKey;
 use crate::sealing::{Sealed, Sealer, SealingError};
 
 /// What the application key derives the key of orders with.
@@ -171,7 +171,7 @@ impl MailOrders {
     ///
     /// # Errors
     /// [`SealingError`] when the library refuses the key.
-    pub fn new(key: &SecretKey) -> Result<Self, SealingError> {
+    pub fn new(key: impl Into<RotatingKey>) -> Result<Self, SealingError> {
         Ok(Self { sealer: Sealer::new(key)? })
     }
 
@@ -195,6 +195,13 @@ impl MailOrders {
         serde_json::from_slice(&plain).map_err(|_| SealingError::Open)
     }
 
+    /// Whether the key that seals now opens the order `id` in a message.
+    #[must_use]
+    pub fn is_current(&self, id: Uuid, message: &[u8]) -> bool {
+        serde_json::from_slice(message)
+            .is_ok_and(|sealed| self.sealer.is_current(id.as_bytes(), &sealed))
+    }
+
     /// Places an order in the stream `MAILS`. [`Outcome::Conflict`] means that it is waiting already.
     pub async fn place(&self, mails: &EventLog, order: &MailOrder) -> Outcome {
         let message = match self.seal(order) {
@@ -215,10 +222,11 @@ impl MailOrders {
 mod tests {
     use super::*;
     use crate::ambient;
+    use crate::keys::SecretKey;
 
     #[test]
     fn an_order_tells_nothing_until_it_is_opened() {
-        let orders = MailOrders::new(&SecretKey::generate().unwrap()).unwrap();
+        let orders = MailOrders::new(SecretKey::generate().unwrap()).unwrap();
         let order = MailOrder {
             id: ambient::new_uuid(),
             ordered_at: ambient::now(),

@@ -13,6 +13,7 @@ use async_nats::ServerAddr;
 use url::Url;
 
 use crate::config::{AllowPlain, Deployment, PlainConnection, Telemetry};
+use crate::key_ring::Ring;
 use crate::keys::SecretKey;
 use crate::signing_keys::{KeyRing, private_key_file};
 use crate::{config, nats, telemetry};
@@ -142,15 +143,15 @@ impl Preflight {
                 self.insecure("nats.credentials_file is not set: NATS would not know who connects");
             }
         } else {
-            self.holds(
-                "nats.credentials_file",
-                file,
-                CREDENTIALS_HEAD,
-                "credentials of a NATS user",
-            );
-            self.private("nats.credentials_file", file);
+            self.credentials("nats.credentials_file", file);
         }
         self.private("nats.url_file", &settings.url_file);
+    }
+
+    /// A file with the credentials of a NATS user.
+    pub fn credentials(&mut self, setting: &str, file: &Path) {
+        self.holds(setting, file, CREDENTIALS_HEAD, "credentials of a NATS user");
+        self.private(setting, file);
     }
 
     /// Where views are, as the driver has understood `mongodb.url`.
@@ -193,6 +194,13 @@ impl Preflight {
     pub fn key(&mut self, file: &Path) {
         let read = SecretKey::read(file);
         if self.tried("secrets.dir", read).is_some() {
+            self.private("secrets.dir", file);
+        }
+    }
+
+    /// The file of a key that may be rotated: content and permissions.
+    pub fn key_ring(&mut self, file: &Path) {
+        if self.tried("secrets.dir", Ring::read(file)).is_some() {
             self.private("secrets.dir", file);
         }
     }

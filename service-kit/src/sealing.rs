@@ -1,10 +1,14 @@
 //! Encryption at rest: AES-256-GCM with a random nonce, bound to what the text is for.
+//!
+//! A sealed text does not say which key sealed it: each of the few that are accepted is tried, and the tag tells.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use crate::key_ring::RotatingKey;
 use crate::keys::SecretKey;
 
 /// A sealed text as it stands in a message, both members in base64.
@@ -27,7 +31,7 @@ pub enum SealingError {
 
 /// Seals and opens, with a key for one purpose alone.
 pub struct Sealer {
-    key: RandomizedNonceKey,
+    key: RotatingKey,
 }
 
 impl Sealer {
@@ -35,9 +39,9 @@ impl Sealer {
     ///
     /// # Errors
     /// [`SealingError::Seal`] when the library refuses the key.
-    pub fn new(key: &SecretKey) -> Result<Self, SealingError> {
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key.expose());
-        key.map(|key| Self { key }).map_err(|_| SealingError::Seal)
+    pub fn new(key: impl Into<RotatingKey>) -> Result<Self, SealingError> {
+        let sealer = Self { key: key.into() };
+        cipher(&sealer.key.sealing()).map(|_| sealer)
     }
 
     /// Seals bytes for `context`, which is not stored and must be the same to open them.
@@ -45,29 +49,61 @@ impl Sealer {
     /// # Errors
     /// [`SealingError::Seal`].
     pub fn seal(&self, context: &[u8], bytes: &[u8]) -> Result<Sealed, SealingError> {
-        let mut bytes = bytes.to_vec();
-        let nonce = self
-            .key
-            .seal_in_place_append_tag(Aad::from(context), &mut bytes)
+        // Never grows, or a copy of the plain text would stay where it was.
+        let mut sealed = Vec::with_capacity(bytes.len() + AES_256_GCM.tag_len());
+        sealed.extend_from_slice(bytes);
+        let nonce = cipher(&self.key.sealing())?
+            .seal_in_place_append_tag(Aad::from(context), &mut sealed)
             .map_err(|_| SealingError::Seal)?;
-        Ok(Sealed { nonce: STANDARD.encode(nonce.as_ref()), sealed: STANDARD.encode(bytes) })
+        Ok(Sealed { nonce: STANDARD.encode(nonce.as_ref()), sealed: STANDARD.encode(sealed) })
     }
 
-    /// Opens what was sealed for `context`.
+    /// Opens what was sealed for `context`, with any key that is accepted.
     ///
     /// # Errors
     /// [`SealingError::Open`].
-    pub fn open(&self, context: &[u8], sealed: &Sealed) -> Result<Vec<u8>, SealingError> {
-        let bytes = |text: &str| STANDARD.decode(text).map_err(|_| SealingError::Open);
-        let nonce: [u8; NONCE_LEN] =
-            bytes(&sealed.nonce)?.try_into().map_err(|_| SealingError::Open)?;
-        let mut sealed = bytes(&sealed.sealed)?;
-        let plain = self
-            .key
-            .open_in_place(Nonce::from(&nonce), Aad::from(context), &mut sealed)
-            .map_err(|_| SealingError::Open)?;
-        Ok(plain.to_vec())
+    pub fn open(
+        &self,
+        context: &[u8],
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>, SealingError> {
+        let keys = self.key.accepted();
+        let opened = keys.iter().find_map(|key| opened(key, context, sealed).ok());
+        opened.ok_or(SealingError::Open)
     }
+
+    /// Whether the key that seals now opens it.
+    #[must_use]
+    pub fn is_current(&self, context: &[u8], sealed: &Sealed) -> bool {
+        opened(&self.key.sealing(), context, sealed).is_ok()
+    }
+
+    /// Whether a rotation is under way in which the newer key seals already.
+    #[must_use]
+    pub fn has_rotated(&self) -> bool {
+        self.key.has_rotated()
+    }
+}
+
+fn cipher(key: &SecretKey) -> Result<RandomizedNonceKey, SealingError> {
+    RandomizedNonceKey::new(&AES_256_GCM, key.expose()).map_err(|_| SealingError::Seal)
+}
+
+fn opened(
+    key: &SecretKey,
+    context: &[u8],
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, SealingError> {
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|_| SealingError::Open);
+    let nonce: [u8; NONCE_LEN] =
+        bytes(&sealed.nonce)?.try_into().map_err(|_| SealingError::Open)?;
+    let mut text = Zeroizing::new(bytes(&sealed.sealed)?);
+    let plain = cipher(key)?
+        .open_in_place(Nonce::from(&nonce), Aad::from(context), &mut text)
+        .map_err(|_| SealingError::Open)?
+        .len();
+    text.truncate(plain);
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -76,12 +112,12 @@ mod tests {
 
     #[test]
     fn a_text_opens_for_its_context_and_key_alone() {
-        let sealer = Sealer::new(&SecretKey::generate().unwrap()).unwrap();
+        let sealer = Sealer::new(SecretKey::generate().unwrap()).unwrap();
         let sealed = sealer.seal(b"one", b"secret").unwrap();
         assert!(!serde_json::to_string(&sealed).unwrap().contains("secret"));
-        assert_eq!(sealer.open(b"one", &sealed).unwrap(), b"secret");
+        assert_eq!(*sealer.open(b"one", &sealed).unwrap(), b"secret");
         assert_eq!(sealer.open(b"two", &sealed), Err(SealingError::Open));
-        let stranger = Sealer::new(&SecretKey::generate().unwrap()).unwrap();
+        let stranger = Sealer::new(SecretKey::generate().unwrap()).unwrap();
         assert_eq!(stranger.open(b"one", &sealed), Err(SealingError::Open));
         assert_ne!(sealed, sealer.seal(b"one", b"secret").unwrap(), "a nonce is used once");
     }

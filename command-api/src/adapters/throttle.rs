@@ -117,11 +117,11 @@ pub struct NatsThrottle {
 }
 
 impl NatsThrottle {
-    /// Uses verified buckets, with a key derived from the application's.
-    pub fn new(buckets: Buckets, application_key: &SecretKey, settings: &config::Throttle) -> Self {
+    /// Uses verified buckets, with a key for this purpose alone.
+    pub fn new(buckets: Buckets, key: SecretKey, settings: &config::Throttle) -> Self {
         Self {
             buckets,
-            key: application_key.derive("throttle v1"),
+            key,
             settings: settings.clone(),
             locks: std::iter::repeat_with(Mutex::default).take(LOCKS).collect(),
             waiting: Semaphore::new(WAITING_MAX),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use events::{
     ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
     Position, ROLE_ADMIN, Revision, RevocationCause, RevocationReason, Salvage, StoredRevocation,
-    UndoneChanges, UserFact, UserId, UserState, subjects,
+    UndoneChanges, UserFact, UserId, UserState, credential_position, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -12,11 +12,12 @@ use service_kit::commands::{
     Appended, Failure, IdempotencyKey, KeyRecord, Loaded, LogError, Recorded,
 };
 use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
+use service_kit::key_ring::RotatingKey;
 use service_kit::keys::SecretKey;
 use service_kit::security::SecurityRecorder;
 use std::collections::BTreeSet;
 
-use super::{CredentialSealer, recorded};
+use super::{CredentialSealer, Resealer, recorded};
 use crate::domain::Admins;
 use crate::ports::{Change, ClaimChange, CredentialChange, KeptImport, PasswordHash, UserLog};
 
@@ -45,35 +46,29 @@ struct ImportRecord<'a> {
     kept: &'a KeptImport,
 }
 
-/// The key of the hashes in the subjects of claims, for those who compare claims with addresses.
-#[must_use]
-pub fn email_claim_key(application_key: &SecretKey) -> SecretKey {
-    application_key.derive("e-mail claim v1")
-}
-
 /// The real log.
 pub struct NatsUserLog {
     log: EventLog,
     /// Where events of users are published next, if its room is known.
     feed: Option<EventLog>,
-    sealer: CredentialSealer,
+    resealer: Resealer,
     claim_key: SecretKey,
     recorder: SecurityRecorder,
 }
 
 impl NatsUserLog {
-    /// Uses a verified stream; each purpose has its own key derived from the application's.
+    /// Uses a verified stream, the application key and the key of claims.
     pub fn new(
         log: EventLog,
         feed: Option<EventLog>,
-        application_key: &SecretKey,
+        application_key: &RotatingKey,
+        claim_key: SecretKey,
     ) -> Result<Self, String> {
         Ok(Self {
+            resealer: Resealer::new(log.clone(), application_key)?,
             log,
             feed,
-            sealer: CredentialSealer::new(&application_key.derive("credential sealing v1"))
-                .map_err(|error| error.to_string())?,
-            claim_key: email_claim_key(application_key),
+            claim_key,
             recorder: SecurityRecorder::off(),
         })
     }
@@ -81,6 +76,10 @@ impl NatsUserLog {
     /// The same, with what it stores in the security record.
     pub fn recorded(self, recorder: SecurityRecorder) -> Self {
         Self { recorder, ..self }
+    }
+
+    const fn sealer(&self) -> &CredentialSealer {
+        self.resealer.sealer()
     }
 
     fn claim_subject(&self, email: &EmailAddress) -> String {
@@ -151,7 +150,7 @@ impl NatsUserLog {
                 CredentialChange::Set(hash, guard) => (Some(hash), *guard),
                 CredentialChange::Remove(guard) => (None, *guard),
             };
-            writes.push(self.credential_write(change.user, hash, guard)?);
+            writes.push(self.credential_write(change.user, hash, guard, None)?);
         }
         if let Some((admins, guard)) = &change.admins {
             let holders = Holders { holders: admins.0.clone() };
@@ -191,8 +190,9 @@ impl NatsUserLog {
         user: UserId,
         hash: Option<&PasswordHash>,
         guard: Guard,
+        since: Option<Position>,
     ) -> Result<Write, String> {
-        let sealed = self.sealer.seal(user, hash)?;
+        let sealed = self.sealer().seal(user, hash, since)?;
         Ok(Write::new(subjects::user_credential(user), guard, sealed))
     }
 }
@@ -248,7 +248,15 @@ impl UserLog for NatsUserLog {
 
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError> {
         let subject = subjects::user_credential(user);
-        self.log.loaded_or(&subject, None, |stored| self.sealer.open(user, &stored.payload)).await
+        let mut set_at = None;
+        let loaded = self
+            .log
+            .loaded_or(&subject, None, |stored| {
+                set_at = Some(credential_position(&stored.payload, stored.position));
+                self.sealer().open(user, &stored.payload)
+            })
+            .await?;
+        Ok(Loaded { position: set_at.unwrap_or(loaded.position), ..loaded })
     }
 
     async fn admins(&self) -> Result<Loaded<Admins>, LogError> {
@@ -349,11 +357,16 @@ impl UserLog for NatsUserLog {
         }
     }
 
-    async fn rehash(&self, user: UserId, hash: &PasswordHash, guard: Guard) -> Appended {
+    async fn rehash(
+        &self,
+        user: UserId,
+        hash: &PasswordHash,
+        replaced: &Loaded<Option<PasswordHash>>,
+    ) -> Appended {
         if !self.has_headroom() {
             return Appended::Full;
         }
-        match self.credential_write(user, Some(hash), guard) {
+        match self.credential_write(user, Some(hash), replaced.guard, Some(replaced.position)) {
             Ok(write) => {
                 let command = CommandId::from_uuid(ambient::new_uuid());
                 self.log.append(&Append::new(command, write)).await.into()
@@ -362,8 +375,20 @@ impl UserLog for NatsUserLog {
         }
     }
 
+    async fn reseal(&self, user: UserId) {
+        if self.sealer().has_rotated()
+            && self.has_headroom()
+            && let Err(why) = self.resealer.reseal(user).await
+        {
+            tracing::warn!(
+                error = why,
+                "cannot seal a credential anew; the next login tries again"
+            );
+        }
+    }
+
     fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String> {
-        self.sealer.open(user, sealed)
+        self.sealer().open(user, sealed)
     }
 
     fn claim_key(&self, email: &EmailAddress) -> String {

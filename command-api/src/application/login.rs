@@ -80,7 +80,8 @@ impl Users {
         let cutoff = self.log().cutoff(id).await?.value;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
-        let verified = self.parts.hasher.verify(client, password.clone(), credential.value).await?;
+        let stored = credential.value.clone();
+        let verified = self.parts.hasher.verify(client, password.clone(), stored).await?;
         let proved = Proved::by_secret(cutoff, state.value);
         let Some(user) = proved.user() else {
             self.record(refused("unknown-address").with_address(email.clone()));
@@ -112,7 +113,9 @@ impl Users {
         if verified.outdated {
             let hash = self.parts.hasher.hash(client, password).await?;
             // Whoever lost this race will be upgraded at the next login.
-            let _ = self.log().rehash(id, &hash, credential.guard).await;
+            let _ = self.log().rehash(id, &hash, &credential).await;
+        } else {
+            self.log().reseal(id).await;
         }
         Ok(proved)
     }

@@ -7,6 +7,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::{Session, SessionId, UserId};
+use service_kit::key_ring::RotatingKey;
 use service_kit::keys::SecretKey;
 use uuid::Uuid;
 
@@ -30,18 +31,18 @@ pub struct Presented {
 /// Makes and checks tokens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RefreshTokens {
-    key: SecretKey,
+    key: RotatingKey,
 }
 
 impl RefreshTokens {
     /// Uses a key for this purpose alone.
-    pub const fn new(key: SecretKey) -> Self {
-        Self { key }
+    pub fn new(key: impl Into<RotatingKey>) -> Self {
+        Self { key: key.into() }
     }
 
     /// The token of a session that is good now.
     pub fn current(&self, session: &Session) -> String {
-        let mac = self.mac(session, session.generation);
+        let mac = mac(&self.key.sealing(), session, session.generation);
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);
         bytes.push(VERSION);
         bytes.extend_from_slice(session.user_id.as_uuid().as_bytes());
@@ -76,12 +77,16 @@ impl RefreshTokens {
         let generation = presented.generation;
         presented.session == session.id
             && presented.user == session.user_id
-            && self.key.verifies(&parts(session, &generation.to_be_bytes()), &presented.mac)
+            && self
+                .key
+                .accepted()
+                .iter()
+                .any(|key| key.verifies(&parts(session, &generation.to_be_bytes()), &presented.mac))
     }
+}
 
-    fn mac(&self, session: &Session, generation: u32) -> [u8; MAC_BYTES] {
-        self.key.mac(&parts(session, &generation.to_be_bytes()))
-    }
+fn mac(key: &SecretKey, session: &Session, generation: u32) -> [u8; MAC_BYTES] {
+    key.mac(&parts(session, &generation.to_be_bytes()))
 }
 
 fn parts<'a>(session: &'a Session, generation: &'a [u8]) -> [&'a [u8]; 4] {

@@ -69,7 +69,8 @@ impl Users {
         }
         for session in self.parts.sessions.of_user(user.id).await? {
             match self.parts.sessions.load(user.id, session).await {
-                Ok(loaded) if loaded.value.as_ref().is_none_or(|it| it.refreshed_at < since.used) => {}
+                Ok(loaded)
+                    if loaded.value.as_ref().is_none_or(|it| it.refreshed_at < since.used) => {}
                 // Nobody knows what one says that cannot be read.
                 Ok(_) | Err(LogError::Damaged { .. }) => return Ok(true),
                 Err(error) => return Err(error.into()),

@@ -6,10 +6,8 @@ use events::{Actor, Event, ROLE_USER, Status, Timestamp, User, UserFact};
 /// theirs. What an administrator or an import made belongs to whoever made it.
 #[must_use]
 pub fn is_self_registration(event: &Event) -> bool {
-    matches!(
-        event.fact,
-        UserFact::Registered { email_verified: false, imported: None, .. }
-    ) && event.actor == Actor::Anonymous
+    matches!(event.fact, UserFact::Registered { email_verified: false, imported: None, .. })
+        && event.actor == Actor::Anonymous
 }
 
 /// Whether an account is as its registration left it and has been for long enough. A disabled one is kept: to remove it

@@ -161,7 +161,7 @@ impl System {
             mails: log(&commands, subjects::MAILS_STREAM),
             operator: mails,
             links: Links::new(link_key),
-            orders: MailOrders::new(&mail_key).unwrap(),
+            orders: MailOrders::new(mail_key).unwrap(),
             settings,
             dir,
         }
@@ -178,7 +178,7 @@ impl System {
 
     pub fn parked(&self) -> ParkedMails {
         let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
-        ParkedMails::new(self.operator.clone(), MailOrders::new(&key).unwrap())
+        ParkedMails::new(self.operator.clone(), MailOrders::new(key).unwrap())
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -293,7 +293,7 @@ impl System {
             _ => self.snapshots.clone(),
         };
         let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
-        Streams::new(open, MailOrders::new(&key).unwrap())
+        Streams::new(open, MailOrders::new(key).unwrap())
     }
 
     /// A user with an address, a claim on it and a password; the event is from before any mail.

@@ -33,11 +33,13 @@ pub enum Operation {
     Replay,
     /// `admin create`
     AdminCreate,
+    /// `keys rotate-application --finish`
+    KeysFinish,
 }
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Provision,
         Self::UsersImport,
         Self::UsersRemoveUnverified,
@@ -53,6 +55,7 @@ impl Operation {
         Self::Rebuild,
         Self::Replay,
         Self::AdminCreate,
+        Self::KeysFinish,
     ];
 
     /// Its name in the subject of a message: never used again for anything else.
@@ -92,6 +95,7 @@ impl Operation {
             Self::ParkedDrop => ("parked-drop", "roster.operator.parked_dropped.v1"),
             Self::Replay => ("replay", "roster.operator.events_replayed.v1"),
             Self::AdminCreate => ("admin-create", "roster.operator.administrator_created.v1"),
+            Self::KeysFinish => ("keys-finish", "roster.operator.application_key_rotated.v1"),
         }
     }
 }

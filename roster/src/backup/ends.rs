@@ -2,6 +2,7 @@
 //! opens nothing that was closed. It only ever takes away, but for a password that came after another one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::bail;
 use events::{
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Followed, Limits};
+use service_kit::key_ring::Ring;
+use service_kit::keys::APPLICATION_KEY_FILE;
 use service_kit::nats;
 use uuid::Uuid;
 
@@ -34,6 +37,10 @@ pub struct Ends {
     pub users: BTreeMap<UserId, UserEnds>,
     /// Sessions that ended.
     pub sessions: BTreeSet<SessionId>,
+    /// The file of the application key, once it was rotated: a credential here may be sealed with a key that the backup does
+    /// not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    application_key: Option<String>,
 }
 
 /// What ended for one user.
@@ -81,6 +88,13 @@ impl Ends {
             Some(_) => bail!("the ends in the folder are those of another backup"),
             None => Self::of(backup),
         }
+    }
+
+    /// The keys that what is in here may be sealed with, if the application key was ever rotated.
+    pub fn ring(&self) -> anyhow::Result<Option<Ring>> {
+        let ring = self.application_key.as_deref();
+        let from = Path::new("the application key beside what ended");
+        Ok(ring.map(|text| Ring::parse(text, from)).transpose()?)
     }
 
     /// Takes a message of `USERS` in.
@@ -165,6 +179,8 @@ pub async fn collect(
     }
     ends.sessions_position = end;
     ends.until = Some(until);
+    let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    ends.application_key = ring.original().is_none().then(|| ring.text().to_string());
     ends.users.retain(|_, ends| *ends != UserEnds::default());
     backup.write_ends(&ends, recipient)?;
     Ok(ends)

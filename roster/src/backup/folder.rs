@@ -139,7 +139,8 @@ pub fn within(path: &Path) -> anyhow::Result<&Path> {
     Ok(path)
 }
 
-/// By what the application's key of a backup is known again. It tells nothing about the key.
+/// By what the application's key of a backup, the older one during a rotation, is known again. It tells nothing about the
+/// key.
 pub fn key_check(key: &SecretKey, backup: Uuid) -> String {
     key.derive("backup check v1").mac_hex(&[backup.as_bytes()])
 }

@@ -1,5 +1,5 @@
-//! The keys in a backup: the application's, without which no credential and no claim can be read, and those that
-//! the users of NATS are signed with, without which no credentials file of a subscriber is good any more.
+//! The keys in a backup: the application's and those of records, without which no credential and no claim can be read,
+//! and those that the users of NATS are signed with, without which no credentials file of a subscriber is good any more.
 //!
 //! The keys of access tokens are not in it. They are made anew at a restore: a token says which revocation it knows
 //! of by a position, and behind a restore positions are given a second time. So no token of before may live.
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use nats_access::{ISSUED_FILE, REVOKED_FILE};
 use service_kit::config::Settings;
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey, write_private};
+use service_kit::key_ring::Ring;
+use service_kit::keys::{APPLICATION_KEY_FILE, LOOKUP_KEYS_FILE, write_private};
 
 use super::folder::{Backup, FileCopy, Unfinished, key_check, private_dir, within};
 use crate::{init, keys, trust};
@@ -20,11 +21,13 @@ const OPERATOR: &str = "operator";
 
 /// Copies the keys of the operator's folder.
 pub fn copy(settings: &Settings, into: &Unfinished) -> anyhow::Result<Vec<FileCopy>> {
-    let mut copies = vec![copy_file(
-        &settings.secrets.dir.join(APPLICATION_KEY_FILE),
-        &format!("{KEYS}/{APPLICATION_KEY_FILE}"),
-        into,
-    )?];
+    let secrets = &settings.secrets.dir;
+    let copy = |name: &str| copy_file(&secrets.join(name), &format!("{KEYS}/{name}"), into);
+    let mut copies = vec![copy(APPLICATION_KEY_FILE)?];
+    // A system of an older version, whose key was never rotated, has none: a restore makes it of the application key.
+    if secrets.join(LOOKUP_KEYS_FILE).exists() {
+        copies.push(copy(LOOKUP_KEYS_FILE)?);
+    }
     let trust = trust::dir(settings);
     // A system whose NATS is somebody else's has none.
     let Ok(seeds) = fs::read_dir(trust.join("seeds")) else { return Ok(copies) };
@@ -78,11 +81,11 @@ pub fn restore(backup: &Backup, root: &Path) -> anyhow::Result<()> {
 /// The folder of `roster init` that the settings lie in; its keys must be those of the backup.
 pub fn root(settings: &Settings, backup: &Backup) -> anyhow::Result<PathBuf> {
     let dir = &settings.secrets.dir;
-    let key = SecretKey::read(&dir.join(APPLICATION_KEY_FILE)).with_context(|| {
+    let ring = Ring::read(&dir.join(APPLICATION_KEY_FILE)).with_context(|| {
         "the keys of the backup must be in place: write them with `roster restore DIR --keys FOLDER` and set \
          secrets.dir to its folder operator"
     })?;
-    if key_check(&key, backup.manifest.id) != backup.manifest.key_check {
+    if key_check(ring.oldest(), backup.manifest.id) != backup.manifest.key_check {
         bail!(
             "the key in {} is not the one of the backup: write its keys with `roster restore DIR --keys FOLDER` and \
              set secrets.dir to the folder operator in it",

@@ -19,7 +19,8 @@ use serde_json::json;
 use service_kit::ambient;
 use service_kit::config::{Deployment, Settings};
 use service_kit::event_log::{EventLog, Limits, Unpacker};
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::key_ring::Ring;
+use service_kit::keys::APPLICATION_KEY_FILE;
 use service_kit::nats;
 use tokio::time::Instant;
 
@@ -107,7 +108,8 @@ async fn make(
     args: &BackupArgs,
     recipient: Option<&Recipient>,
 ) -> anyhow::Result<()> {
-    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let key_file = settings.secrets.dir.join(APPLICATION_KEY_FILE);
+    let ring = Ring::read(&key_file)?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
     let id = ambient::new_uuid();
@@ -133,6 +135,11 @@ async fn make(
         streams.push(copied.with_context(|| format!("cannot copy {name}"))?);
         bar.finish_and_clear();
     }
+    if *Ring::read(&key_file)?.text() != *ring.text() {
+        bail!(
+            "the application key was rotated while the backup was made, which lacks what opens it: make it again"
+        );
+    }
     let manifest = Manifest {
         format: format_of(encrypted.as_ref()),
         encrypted,
@@ -140,7 +147,7 @@ async fn make(
         roster: env!("CARGO_PKG_VERSION").to_owned(),
         nats_server: client.server_info().version,
         taken_at,
-        key_check: key_check(&key, id),
+        key_check: key_check(ring.oldest(), id),
         streams,
         files,
         subscribers: subscribers.into_iter().map(SubscriberCopy::from).collect(),

@@ -17,8 +17,10 @@ pub enum UsersCommand {
     Import(ImportArgs),
     /// Delete accounts that registered themselves, whose address was never verified and that nobody has used since; for
     /// cron. A verification that comes first keeps the account
-    #[command(after_help = "Examples:\n  roster users remove-unverified --older-than-days 30 --dry-run\n  \
-                      roster users remove-unverified")]
+    #[command(
+        after_help = "Examples:\n  roster users remove-unverified --older-than-days 30 --dry-run\n  \
+                      roster users remove-unverified"
+    )]
     RemoveUnverified(RemoveUnverifiedArgs),
     /// Show what log, views, sessions, claim and feed have of one user, and where they disagree; exit code 1 when
     /// they do

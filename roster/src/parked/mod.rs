@@ -12,7 +12,8 @@ use reactor::ParkedMails;
 use serde_json::{Value, json};
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::key_ring::Ring;
+use service_kit::keys::APPLICATION_KEY_FILE;
 use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
 use service_kit::nats;
 use tokio::time::{Instant, sleep};
@@ -67,8 +68,8 @@ pub fn parked_id(text: &str) -> Result<ParkedId, String> {
 
 /// Looks, tries again or gives up. Exit code 1 when something is parked, or what was named is not.
 pub async fn run(settings: Settings, args: ParkedArgs) -> anyhow::Result<ExitCode> {
-    let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-    let orders = MailOrders::new(&key.derive(MAIL_KEY_PURPOSE))?;
+    let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+    let orders = MailOrders::new(ring.derive(MAIL_KEY_PURPOSE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let mails = EventLog::new(client.clone(), subjects::MAILS_STREAM, Limits::of(&settings));
     let parked = Parked {

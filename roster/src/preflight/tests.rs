@@ -235,6 +235,13 @@ fn what_a_start_would_find_is_found_before() {
         (Process::CommandApi, "command-api", "SECRETS_DIR", &text(&nowhere), "application.key"),
         (Process::QueryApi, "query-api", "SECRETS_DIR", &text(&nowhere), "cursor.key"),
         (Process::Reactor, "reactor", "SECRETS_DIR", &text(&nowhere), "link.key"),
+        (
+            Process::Reactor,
+            "reactor",
+            "ERASURE_CREDENTIALS_FILE",
+            &text(&nowhere),
+            "erasure.credentials_file: cannot read",
+        ),
     ] {
         for deployment in ["production", "development"] {
             let mut given = good(root.path(), folder);
@@ -267,6 +274,41 @@ fn a_file_with_settings_is_a_secret_when_a_password_is_in_it() {
         assert_eq!(looked.is_ok(), good, "{url}");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         of(Process::Projector, source.examine(&text, variables()).unwrap(), Some(&file)).unwrap();
+    }
+}
+
+#[test]
+fn the_credentials_of_the_eraser_must_be_beside_those_of_the_mailer_where_none_are_set() {
+    let root = keys();
+    let file = root.path().join("reactor").join("eraser.creds");
+    let found = || looked_at(Process::Reactor, &good(root.path(), "reactor")).0;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(found()[0].contains("eraser.creds has mode 0644"), "{:?}", found());
+    fs::write(&file, "nothing").unwrap();
+    assert!(found()[0].contains("does not hold credentials of a NATS user"), "{:?}", found());
+    fs::remove_file(&file).unwrap();
+    assert!(found()[0].contains("erasure.credentials_file: cannot read"), "{:?}", found());
+}
+
+#[test]
+fn the_keys_of_records_must_be_there_once_the_application_key_was_rotated() {
+    let root = keys();
+    let lookups = [
+        (Process::CommandApi, "command-api", LOOKUP_KEYS_FILE),
+        (Process::Reactor, "reactor", GATE_KEY_FILE),
+    ];
+    for (process, folder, file) in lookups {
+        fs::remove_file(root.path().join(folder).join(file)).unwrap();
+        let (faults, _) = looked_at(process, &good(root.path(), folder));
+        assert_eq!(faults, Vec::<String>::new(), "they are made of a key that was never rotated");
+    }
+    crate::application_key::rotate(root.path(), 600).unwrap();
+    for (process, folder, file) in lookups {
+        let good = good(root.path(), folder);
+        assert_eq!(looked_at(process, &good).0, Vec::<String>::new(), "a rotation brings them");
+        fs::remove_file(root.path().join(folder).join(file)).unwrap();
+        let (faults, _) = looked_at(process, &good);
+        assert!(faults.len() == 1 && faults[0].contains(file), "{faults:?}");
     }
 }
 

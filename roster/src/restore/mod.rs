@@ -80,7 +80,7 @@ pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCo
     for name in [subjects::USERS_STREAM, subjects::SESSIONS_STREAM] {
         log(name).drop_half_batch().await?;
     }
-    let restorer = Restorer::new(&settings, &log)?;
+    let restorer = Restorer::new(&settings, &log, ends.ring()?.as_ref())?;
     let applied = apply::all(&settings, &restorer, &log, &ends, args.keep_sessions).await?;
     subscribers(&log(FEED_STREAM), &backup).await?;
     // Behind what was applied: the mailer begins with what happens from now on.

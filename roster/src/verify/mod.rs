@@ -30,7 +30,8 @@ use mongodb::bson::{Document, doc};
 use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
-use service_kit::keys::{APPLICATION_KEY_FILE, SecretKey};
+use service_kit::keys::SecretKey;
+use service_kit::lookup_keys::LookupKeys;
 use service_kit::nats;
 use views::{Generations, Kind, Views, user_key};
 
@@ -175,7 +176,7 @@ impl Verifier {
         wait: Duration,
         mut report: Report,
     ) -> anyhow::Result<Self> {
-        let key = SecretKey::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
+        let claim_key = LookupKeys::read(&settings.secrets.dir)?.claims;
         let client = nats::connect(&settings.nats, "operator").await?;
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
         let streams = Streams {
@@ -196,7 +197,7 @@ impl Verifier {
             streams,
             views,
             compared,
-            claim_key: command_api::email_claim_key(&key),
+            claim_key,
             edge,
             scope,
             told_since: now.plus_seconds(EXPIRY_MARGIN_S).minus_seconds(kept_s),

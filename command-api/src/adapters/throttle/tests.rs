@@ -75,7 +75,7 @@ impl Shared {
 
     async fn process(&self) -> NatsThrottle {
         let buckets = buckets(&connect(self.account, Role::CommandApi).await);
-        NatsThrottle::new(buckets, &self.key, &self.settings)
+        NatsThrottle::new(buckets, self.key.clone(), &self.settings)
     }
 }
 
@@ -558,7 +558,7 @@ async fn nobody_is_named_in_the_bucket() {
     // What they are under tells nothing without the key.
     let stranger = NatsThrottle::new(
         throttle.buckets.clone(),
-        &SecretKey::generate().unwrap(),
+        SecretKey::generate().unwrap(),
         &shared.settings,
     );
     for place in watched.iter().flat_map(|watched| stranger.places(watched)) {
