@@ -24,10 +24,11 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
-    Response as Answer, ResponseBuilder,
+    ContentBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
+    Response as Answer, ResponseBuilder, Server,
 };
 
+use crate::http::{JSON, MERGE_PATCH};
 use crate::problem::{Code, PROBLEM_JSON, Problem};
 
 /// Scripts and styles of the page alone, and the document from this host alone.
@@ -35,6 +36,9 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
+
+/// As SPDX has it.
+const LICENSE: &str = "MIT OR Apache-2.0";
 
 /// A header that requests may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +131,9 @@ pub fn head() -> OpenApi {
         "Roster",
         "Users and sessions. Errors are problem+json; `type` of each leads to its explanation.",
     );
+    let mut license = License::new(LICENSE);
+    license.identifier = Some(LICENSE.to_owned());
+    document.info.license = Some(license);
     document.paths.add_path_operation("/.well-known/jwks.json", vec![HttpMethod::Get], key_set());
     document
 }
@@ -147,6 +154,8 @@ pub fn head_of(title: &str, description: &str) -> OpenApi {
     OpenApiBuilder::new()
         .paths(Paths::new())
         .info(InfoBuilder::new().title(title).version("1").description(Some(description)).build())
+        // Wherever the document came from.
+        .servers(Some([Server::new("/")]))
         .components(Some(components))
         .build()
 }
@@ -162,7 +171,7 @@ fn key_set() -> Operation {
     let content = ContentBuilder::new().schema(Some(set)).build();
     let set = ResponseBuilder::new()
         .description("JSON Web Key Set (RFC 7517); may be cached as it says")
-        .content("application/json", content);
+        .content(JSON, content);
     OperationBuilder::new()
         .tag("auth")
         .operation_id(Some("keys"))
@@ -189,12 +198,23 @@ pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
             parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
             add_told(operation, own.map_or(&[][..], |own| own.tells));
             add_errors(operation, is_command, own.map_or(&[][..], |own| own.errors));
+            // Said of calls for everybody too: what is silent about it could have been forgotten.
+            operation.security.get_or_insert_default();
+            add_plain_json(operation);
             let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
             // Whoever shows a token in the header needs no body.
             if open && let Some(RefOr::T(body)) = &mut operation.request_body {
                 body.required = Some(Required::False);
             }
         }
+    }
+}
+
+/// A merge patch may come as plain JSON as well.
+fn add_plain_json(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    if let Some(content) = body.content.get(MERGE_PATCH).cloned() {
+        body.content.insert(JSON.to_owned(), content);
     }
 }
 
@@ -360,7 +380,7 @@ pub(crate) fn pages<S: Clone + Send + Sync + 'static>(document: &'static str) ->
 
 fn served(document: &'static str) -> Response {
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CONTENT_TYPE, HeaderValue::from_static(JSON)),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
     ];
     (headers, document).into_response()

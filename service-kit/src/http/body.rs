@@ -19,6 +19,10 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// Largest body of a command in bytes: 4 KiB of metadata, names and a password, escaped at their worst.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
+/// Media type of JSON.
+pub(crate) const JSON: &str = "application/json";
+/// Media type of a merge patch (RFC 7396).
+pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Media type of lines of JSON.
 pub const NDJSON: &str = "application/x-ndjson";
 /// Largest body of lines in bytes.
@@ -71,14 +75,14 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        read(request, &["application/json"]).await.map(Self)
+        read(request, &[JSON]).await.map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for MergePatch {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        read(request, &["application/merge-patch+json", "application/json"]).await.map(Self)
+        read(request, &[MERGE_PATCH, JSON]).await.map(Self)
     }
 }
 
@@ -94,7 +98,7 @@ pub async fn optional_object(headers: &HeaderMap, body: Body) -> Result<Option<O
     }
     match Object::parse(&bytes) {
         Ok(object) if object.members.is_empty() => Ok(None),
-        parsed => check_media_type(headers, &["application/json"]).and(parsed).map(Some),
+        parsed => check_media_type(headers, &[JSON]).and(parsed).map(Some),
     }
 }
 

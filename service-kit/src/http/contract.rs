@@ -20,7 +20,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::body::check_absent;
+use super::body::{JSON, check_absent};
 use super::command::Asked;
 use super::conditional::Precondition;
 use super::page::refused;
@@ -104,14 +104,11 @@ fn resource(path: &str, item: &Value) -> Option<Resource> {
     })
 }
 
-/// The media types of the body of a call. A merge patch may come as plain JSON as well.
+/// The media types of the body of a call, the one made for it before plain JSON.
 fn media_types(call: &Value) -> Vec<String> {
     let content = call.pointer("/requestBody/content").and_then(Value::as_object);
     let mut types: Vec<String> = content.into_iter().flat_map(Map::keys).cloned().collect();
-    if types.iter().any(|one| one == "application/merge-patch+json") {
-        types.push("application/json".to_owned());
-    }
-    types.dedup();
+    types.sort_by_key(|one| one == JSON);
     types
 }
 

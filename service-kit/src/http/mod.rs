@@ -20,6 +20,7 @@ pub use body::{
     BODY_BYTES_MAX, Fault, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
     optional_object, string,
 };
+pub(crate) use body::{JSON, MERGE_PATCH};
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use command::{Asked, located, reflects, tagged};
 pub use conditional::{Failed, Precondition, etag, is_known, revisions};
