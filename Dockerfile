@@ -1,6 +1,10 @@
 # syntax=docker/dockerfile:1
 
-FROM rust:1.95.0-slim-bookworm AS build
+# By tag, for those who build from source; deploy/pin-images.sh names them by digest.
+ARG BUILD_IMAGE=rust:1.95.0-slim-bookworm
+ARG BASE_IMAGE=debian:bookworm-20260803-slim
+
+FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 # rust-toolchain.toml also asks for clippy and rustfmt, which this image would have to fetch.
 ENV RUSTUP_TOOLCHAIN=1.95.0
@@ -11,7 +15,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --release --locked -p roster \
     && install -D target/release/roster /out/roster
 
-FROM debian:bookworm-20260803-slim
+FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Roster" \
