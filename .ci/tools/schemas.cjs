@@ -46,6 +46,13 @@ function checkEvents(schemas) {
   return count;
 }
 
+/// Values that a schema itself says are good: examples, defaults and the members of lists, also of its parts.
+function valuesOf(schema) {
+  const parts = (schema.allOf ?? []).flatMap(valuesOf);
+  const own = ["example", "default"].filter((name) => name in schema).map((name) => schema[name]);
+  return [...own, ...(schema.enum ?? []), ...parts];
+}
+
 /// The schemas of an OpenAPI document: those with a name, and those that stand at a call.
 function compileOpenApi(file) {
   const document = read(file);
@@ -59,7 +66,9 @@ function compileOpenApi(file) {
   const compile = (schema, pointer) => {
     const validate = ajv.compile(absolute(schema));
     count += 1;
-    if (schema.example && !validate(schema.example)) fail(`${file}${pointer}: the example`, validate);
+    for (const value of valuesOf(schema)) {
+      if (!validate(value)) fail(`${file}${pointer}: ${JSON.stringify(value)}`, validate);
+    }
   };
   const walk = (value, pointer) => {
     if (value === null || typeof value !== "object") return;

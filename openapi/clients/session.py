@@ -7,7 +7,7 @@ from http import HTTPStatus
 from roster_client import AuthenticatedClient, Client
 from roster_client.api.auth import change_me, login, me, register
 from roster_client.api.users import change_user, delete_user, list_users, user
-from roster_client.models import Credentials, OwnChange, Page, Problem, Token, UserChange, UserCreate, UserRead
+from roster_client.models import Credentials, ListUsersSort, OwnChange, Page, Problem, Token, UserChange, UserCreate, UserRead
 from roster_client.models.own_change_metadata_type_0 import OwnChangeMetadataType0
 from roster_client.models.user_create_metadata_type_0 import UserCreateMetadataType0
 from roster_client.types import Response
@@ -49,7 +49,7 @@ def main() -> None:
     assert changed.parsed.full_name is None and changed.parsed.metadata.to_dict() == {}
 
     administrator = log_in(os.environ["CHECK_EMAIL"], os.environ["CHECK_PASSWORD"])
-    page = list_users.sync(client=administrator, email=EMAIL, include_total=True)
+    page = list_users.sync(client=administrator, email=EMAIL, sort=ListUsersSort("-full_name"), include_total=True)
     assert isinstance(page, Page) and page.total == 1 and [one.id for one in page.items] == [made.id], page
     roles = UserChange(roles=["user", "auditor"])
     stale = change_user.sync_detailed(made.id, client=administrator, body=roles, if_match='W/"1"')

@@ -40,7 +40,9 @@ const changed = await own.PATCH("/api/v1/auth/me", { body: { full_name: null, me
 assert.deepEqual([changed.data?.full_name, changed.data?.metadata], [null, {}]);
 
 const administrator = as(await logIn(CHECK_EMAIL, CHECK_PASSWORD));
-const page = await administrator.GET("/api/v1/users", { params: { query: { email, include_total: true } } });
+const page = await administrator.GET("/api/v1/users", {
+  params: { query: { email, sort: "-full_name", include_total: true } },
+});
 assert.deepEqual([page.data?.items.map((one) => one.id), page.data?.total], [[user.id], 1]);
 const path = { user_id: user.id };
 const stale = await administrator.PATCH("/api/v1/users/{user_id}", {

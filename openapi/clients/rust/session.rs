@@ -57,7 +57,7 @@ async fn main() {
         &administrator,
         None,
         None,
-        None,
+        Some("-full_name"),
         Some(true),
         None,
         Some(EMAIL),

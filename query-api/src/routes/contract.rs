@@ -90,7 +90,7 @@ pub struct ListParameters {
     #[param(nullable = false)]
     cursor: Option<String>,
     /// By default the newest first.
-    #[param(inline, nullable = false, default = "-created_at")]
+    #[param(inline, nullable = false)]
     sort: Option<Sort>,
     /// Whether to count what fits, as far as that is cheap.
     #[param(nullable = false)]
@@ -121,6 +121,7 @@ pub struct ListParameters {
 
 /// The order of the list; `-` is descending.
 #[derive(Deserialize, ToSchema)]
+#[schema(default = "-created_at")]
 pub enum Sort {
     #[serde(rename = "created_at")]
     CreatedAt,
