@@ -38,7 +38,7 @@ use crate::application::{Discretion, Parts, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
 use crate::routes::{AppState, Report, import_lines, routes};
 
-pub use administrators::{Made, NewAdministrator};
+pub use administrators::{Made, NewAdministrator, PrepareError, PreparedAdministrator};
 pub use unverified::Unverified;
 
 /// The name of this service towards NATS.

@@ -13,7 +13,10 @@ mod restorer;
 mod routes;
 
 pub use adapters::Resealer;
-pub use app::{App, Made, NewAdministrator, SERVICE, StartError, Unverified};
+pub use app::{
+    App, Made, NewAdministrator, PrepareError, PreparedAdministrator, SERVICE, StartError,
+    Unverified,
+};
 pub use application::Removal;
 pub use domain::Admins;
 pub use restorer::{Lost, Restorer};

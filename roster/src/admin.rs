@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use async_nats::Client;
-use command_api::{App, Made, NewAdministrator};
+use command_api::{App, Made, NewAdministrator, PrepareError};
 use events::{ROLE_ADMIN, subjects};
 use serde_json::{Value, json};
 use service_kit::config::Settings;
@@ -15,7 +15,7 @@ use service_kit::nats;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Ended, Operation};
-use crate::cli::{AdminAction, AdminArgs, failed, say};
+use crate::cli::{AdminAction, AdminArgs, WrongUse, failed, say};
 
 /// Longest password that is read, in bytes. No valid one is as long.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -25,14 +25,20 @@ pub async fn run(settings: Settings, args: AdminArgs) -> anyhow::Result<ExitCode
     let AdminAction::Create { email, name, password_stdin, promote } = args.action;
     let password = if password_stdin { Some(password()?) } else { None };
     let client = nats::connect(&settings.nats, "operator").await?;
+    let stop = CancellationToken::new();
+    let app = App::build(&settings, &Metrics::new("admin"), stop.clone()).await?;
+    // What a rule refuses is wrong use, and nothing that was begun.
+    let prepared = if promote {
+        None
+    } else {
+        let (full_name, password) = (name.as_deref(), password.as_deref());
+        let new = NewAdministrator { email: &email, full_name, password };
+        Some(app.prepare_administrator(new).await.map_err(not_prepared)?)
+    };
     let making = async {
-        let stop = CancellationToken::new();
-        let app = App::build(&settings, &Metrics::new("admin"), stop.clone()).await?;
-        let made = if promote {
-            app.promote_administrator(&email).await
-        } else {
-            let (full_name, password) = (name.as_deref(), password.as_deref());
-            app.create_administrator(NewAdministrator { email: &email, full_name, password }).await
+        let made = match prepared {
+            None => app.promote_administrator(&email).await,
+            Some(prepared) => app.create_administrator(prepared).await,
         };
         stop.cancel();
         let made = made.map_err(anyhow::Error::msg)?;
@@ -56,6 +62,13 @@ pub async fn count(settings: &Settings, client: &Client) -> anyhow::Result<usize
     Ok(record.get("holders").and_then(Value::as_array).map_or(0, Vec::len))
 }
 
+fn not_prepared(error: PrepareError) -> anyhow::Error {
+    match error {
+        PrepareError::Refused(why) => WrongUse(why).into(),
+        PrepareError::Failed(why) => anyhow::Error::msg(why),
+    }
+}
+
 /// The first line of standard input.
 fn password() -> anyhow::Result<String> {
     let mut text = String::new();
@@ -63,7 +76,7 @@ fn password() -> anyhow::Result<String> {
     read.context("cannot read the password from standard input")?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => bail!("there is no password on standard input"),
+        _ => Err(WrongUse("there is no password on standard input".to_owned()).into()),
     }
 }
 

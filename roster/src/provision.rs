@@ -252,7 +252,9 @@ fn faults(looked: Result<Vec<String>, ProvisionError>) -> anyhow::Result<Vec<Str
 pub async fn create(app: &App, administrator: &Administrator) -> anyhow::Result<()> {
     let Administrator { email, password } = administrator;
     let new = NewAdministrator { email, full_name: None, password: Some(password) };
-    let made = app.create_administrator(new).await.map_err(anyhow::Error::msg);
+    let prepared =
+        app.prepare_administrator(new).await.context("cannot create the administrator")?;
+    let made = app.create_administrator(prepared).await.map_err(anyhow::Error::msg);
     match made.context("cannot create the administrator")? {
         Made::Created(_) | Made::Promoted(_) | Made::Already(_) => Ok(()),
         Made::Taken(_) | Made::Unknown | Made::Disabled(_) => {

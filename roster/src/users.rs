@@ -61,12 +61,13 @@ async fn work(settings: &Settings, args: &ImportArgs, digest: &str) -> anyhow::R
     let bytes = std::fs::metadata(path).with_context(|| cannot_read(path))?.len();
     let results = args.results.clone().unwrap_or_else(|| results_beside(path, digest));
     let mut notes = Notes::open(&results)?;
-    let mut input = BufReader::new(File::open(path).with_context(|| cannot_read(path))?);
+    let input = BufReader::new(File::open(path).with_context(|| cannot_read(path))?);
+    let mut input = InputLines::new(input);
     let bar = ProgressBar::new(bytes).with_style(ProgressStyle::with_template(
         "{wide_bar} {percent}%  {binary_bytes_per_sec}  {eta} left  {msg}",
     )?);
     for _ in 0..notes.lines {
-        let Some(line) = next_line(&mut input)? else {
+        let Some(line) = input.next()? else {
             bail!("{} has more lines than {}", results.display(), path.display());
         };
         bar.inc(line.len() as u64 + 1);
@@ -81,7 +82,7 @@ async fn work(settings: &Settings, args: &ImportArgs, digest: &str) -> anyhow::R
     loop {
         let mut block = Vec::new();
         while block.len() < BLOCK_LINES {
-            let Some(line) = next_line(&mut input)? else { break };
+            let Some(line) = input.next()? else { break };
             block.push(line);
         }
         if block.is_empty() {
@@ -174,6 +175,37 @@ fn tally_of(results: &Path) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
+/// The lines of the input up to the last that is not blank, as those of an import over the API.
+struct InputLines<R> {
+    input: R,
+    /// Blank lines that were read, and are lines only if another one follows them.
+    blank: usize,
+    /// The line after them.
+    next: Option<Vec<u8>>,
+}
+
+impl<R: BufRead> InputLines<R> {
+    const fn new(input: R) -> Self {
+        Self { input, blank: 0, next: None }
+    }
+
+    /// The next line without its end.
+    fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        while self.next.is_none() {
+            match next_line(&mut self.input)? {
+                None => return Ok(None),
+                Some(line) if line.trim_ascii().is_empty() => self.blank += 1,
+                Some(line) => self.next = Some(line),
+            }
+        }
+        if self.blank > 0 {
+            self.blank -= 1;
+            return Ok(Some(Vec::new()));
+        }
+        Ok(self.next.take())
+    }
+}
+
 /// The next line without its end; a longer one than any user is cut, and cannot be read as one.
 fn next_line(input: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
@@ -229,6 +261,19 @@ mod tests {
             lines.push(line.len());
         }
         assert_eq!(lines, [1, 0, 65_536, 1]);
+    }
+
+    #[test]
+    fn blank_lines_count_only_before_a_line() {
+        let read = |text: &str| {
+            let mut input = InputLines::new(text.as_bytes());
+            let lines = std::iter::from_fn(|| input.next().unwrap());
+            lines.map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(read("a\n\n"), ["a"]);
+        assert_eq!(read("a\r\n \t\r\n\n  "), ["a"]);
+        assert_eq!(read("\na\n\n\nb"), ["", "a", "", "", "b"]);
+        assert_eq!((read(""), read("\n\n")), (Vec::<String>::new(), Vec::new()));
     }
 
     #[test]

@@ -76,9 +76,10 @@ async fn administrators_are_made_with_a_password_by_mail_or_of_a_user() {
     for (wrong, stdin, code) in [
         (&["nobody@example.com", "--promote"][..], "", 1),
         (&["no address"], "", 2),
-        (&["weak@example.com", "--password-stdin"], "password", 1),
-        (&["empty@example.com", "--password-stdin"], "\n", 1),
+        (&["weak@example.com", "--password-stdin"], "password", 2),
+        (&["empty@example.com", "--password-stdin"], "\n", 2),
         (&["both@example.com", "--promote", "--password-stdin"], chosen, 2),
+        (&["name@example.com", "--name", "\u{200b}"], "", 2),
         (&["argument@example.com", "--password", chosen], "", 2),
     ] {
         assert_eq!(create(&system, wrong, stdin).0, Some(code), "{wrong:?}");
@@ -93,9 +94,12 @@ async fn administrators_are_made_with_a_password_by_mail_or_of_a_user() {
     let audited = system.roster(&["audit", "list", "--command", "admin-create", "--json"]);
     let text = String::from_utf8(audited.stdout).unwrap();
     let items: Value = serde_json::from_str(&text).unwrap();
-    let results = items["items"]
-        .as_array()
-        .unwrap()
+    let items = items["items"].as_array().unwrap();
+    assert!(
+        items.iter().all(|item| item["data"]["outcome"] != "failed"),
+        "wrong use begins nothing"
+    );
+    let results = items
         .iter()
         .filter_map(|item| item.pointer("/data/result/outcome").and_then(Value::as_str));
     assert!(results.clone().any(|outcome| outcome == "promoted"));

@@ -20,6 +20,24 @@ pub struct NewAdministrator<'a> {
     pub password: Option<&'a str>,
 }
 
+/// An administrator who can be made: everything that was given is valid.
+#[derive(Debug)]
+pub struct PreparedAdministrator {
+    register: Register,
+    password: Option<Password>,
+}
+
+/// Why an administrator cannot be prepared, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A rule refuses what was given, now and later.
+    #[error("{0}")]
+    Refused(String),
+    /// It is not known whether it is valid.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
@@ -38,12 +56,26 @@ pub enum Made {
 }
 
 impl App {
+    /// Checks an administrator who is to be made by the rules of the commands. Changes nothing.
+    ///
+    /// # Errors
+    /// [`PrepareError`]: nobody can be made of it.
+    pub async fn prepare_administrator(
+        &self,
+        new: NewAdministrator<'_>,
+    ) -> Result<PreparedAdministrator, PrepareError> {
+        prepare(&self.users, new).await
+    }
+
     /// Creates an administrator.
     ///
     /// # Errors
     /// In words, for the operator.
-    pub async fn create_administrator(&self, new: NewAdministrator<'_>) -> Result<Made, String> {
-        create(&self.users, new).await
+    pub async fn create_administrator(
+        &self,
+        prepared: PreparedAdministrator,
+    ) -> Result<Made, String> {
+        create_prepared(&self.users, prepared).await
     }
 
     /// Gives the role to the user who has an address, beside those that the user has.
@@ -75,22 +107,40 @@ impl App {
 
 /// Creates an administrator by the rules of the commands.
 pub(crate) async fn create(users: &Users, new: NewAdministrator<'_>) -> Result<Made, String> {
-    let email = address(new.email)?;
+    let prepared = prepare(users, new).await.map_err(|error| error.to_string())?;
+    create_prepared(users, prepared).await
+}
+
+async fn prepare(
+    users: &Users,
+    new: NewAdministrator<'_>,
+) -> Result<PreparedAdministrator, PrepareError> {
+    let email = address(new.email).map_err(PrepareError::Refused)?;
     let context = PasswordContext { email: Some(&email), full_name: new.full_name };
     let password = match new.password {
         Some(password) => Some(validated(users, password, &context).await?),
         None => None,
     };
     let full_name = new.full_name.map(|name| FullName::parse(name.to_owned())).transpose();
+    let names = vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()];
     let register = Register {
-        email: email.clone(),
-        full_name: full_name.map_err(|(_, why)| format!("the name {why}"))?,
+        email,
+        full_name: full_name
+            .map_err(|(_, why)| PrepareError::Refused(format!("the name {why}")))?,
         metadata: events::Metadata::new(),
-        roles: Some(roles(vec![ROLE_ADMIN.to_owned(), ROLE_USER.to_owned()])?),
+        roles: Some(roles(names).map_err(PrepareError::Refused)?),
         // The operator vouches for an address with a password; without one the link shows whose it is.
         email_verified: password.is_some(),
         imported: None,
     };
+    Ok(PreparedAdministrator { register, password })
+}
+
+async fn create_prepared(
+    users: &Users,
+    PreparedAdministrator { register, password }: PreparedAdministrator,
+) -> Result<Made, String> {
+    let email = register.email.clone();
     match users.create(register, password, as_operator()).await {
         Ok(done) => {
             let user = done.user.ok_or("the user was deleted at once")?;
@@ -109,13 +159,13 @@ async fn validated(
     users: &Users,
     text: &str,
     context: &PasswordContext<'_>,
-) -> Result<Password, String> {
-    let refused = |(_, why): Broken| format!("the password {why}");
+) -> Result<Password, PrepareError> {
+    let refused = |(_, why): Broken| PrepareError::Refused(format!("the password {why}"));
     let candidate = users.check_password_rules(text, context).map_err(refused)?;
     users
         .rate_password(HashClient::Operator, candidate)
         .await
-        .map_err(|error| error.to_string())?
+        .map_err(|error| PrepareError::Failed(error.to_string()))?
         .map_err(refused)
 }
 
