@@ -47,8 +47,8 @@ pub async fn run(settings: Settings, args: RemoveUnverifiedArgs) -> anyhow::Resu
         let stop = CancellationToken::new();
         let app = App::build(&settings, &Metrics::new("unverified"), stop.clone()).await?;
         let removed = remove(&app, &log, &unverified, &args).await;
-        app.finished().await;
         stop.cancel();
+        app.finished().await;
         let removed = removed?;
         answer(&args, &removed);
         let result = json!({ "removed": removed.users.len(), "kept": removed.kept });

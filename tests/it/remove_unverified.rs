@@ -17,7 +17,8 @@ fn email(name: &str) -> String {
 
 /// A system whose views come later: the log is written again before they are made of it.
 async fn without_views() -> System {
-    let mut system = System::shared_with(&[("ROSTER_VIEWS_COMMAND_WAIT_MS", "0")]).await;
+    let settings = [("ROSTER_VIEWS_COMMAND_WAIT_MS", "0"), ("ROSTER_ERASURE_SECOND_LOOK_S", "1")];
+    let mut system = System::shared_with(&settings).await;
     system.kill_projector();
     system
 }
