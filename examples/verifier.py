@@ -151,6 +151,8 @@ class Ends:
         self.live = False  # everything there is has been read, and the server says so every second
         self.heard_at = None  # when that was last so
         self.last = None  # the last message, by position and by time
+        self.lineage = None  # the history that the log is in, as the last message about it says
+        self.lineage_at = 0
         self.went_back_at = 0  # when the log was seen to have gone back: positions of before mean nothing in it
 
     def is_current(self):
@@ -160,7 +162,10 @@ class Ends:
         since = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=self.KEPT_S)
         while True:
             try:
-                async for position, name, stored_at in self.messages(connection, since):
+                async for position, name, stored_at, payload in self.messages(connection, since):
+                    if name == "lineage":
+                        self.take_lineage(payload, stored_at.timestamp())
+                        continue
                     self.take_note(position, stored_at.timestamp())
                     until = stored_at.timestamp() + self.KEPT_S
                     before = self.ended.get(name, (0, 0))
@@ -175,6 +180,11 @@ class Ends:
                 raise ConnectionError("NATS has closed the connection for good")
             await asyncio.sleep(0.2)
 
+    def take_lineage(self, payload, stored_at):
+        """The one that was stored last counts: messages are read again after a disturbance."""
+        if stored_at >= self.lineage_at:
+            self.lineage, self.lineage_at = json.loads(payload)["lineage"], stored_at
+
     def take_note(self, position, stored_at):
         """Within one history what is stored later stands behind. What is read again is not later."""
         end, time_of_end = self.last or (0, 0)
@@ -186,7 +196,7 @@ class Ends:
             self.last = (position, max(stored_at, time_of_end))
 
     async def messages(self, connection, since):
-        """Position, id and time of what ended, in order, until something disturbs it. The rights are for exactly this:
+        """Position, id, time and content of what ended, in order, until something disturbs it. The rights are for exactly this:
         a consumer under a name of its own with this one filter, in the subject of the request."""
         name = "follow-" + uuid.uuid4().hex
         config = {
@@ -236,7 +246,8 @@ class Ends:
                     wanted, due = wanted - 1, due + 1
                     # What no command of Roster wrote ends nobody's access.
                     if "Roster-Command-Id" in (message.headers or {}):
-                        yield metadata.sequence.stream, message.subject.rsplit(".", 1)[1], metadata.timestamp
+                        ended = message.subject.rsplit(".", 1)[1]
+                        yield metadata.sequence.stream, ended, metadata.timestamp, message.data
                     if metadata.num_pending == 0:
                         self.hear()
         finally:
@@ -272,6 +283,9 @@ class Verifier:
         claims = self.signed(token)
         if claims["iat"] < int(self.users.went_back_at):
             raise Refused("made before the log went back")
+        lineage = self.sessions.lineage
+        if lineage is not None and claims.get("lineage", lineage) != lineage:
+            raise Refused("made in another history of the log")
         # The token knows of the user's ends up to its epoch; whoever had an end behind it needs a new one.
         if self.users.ended.get(claims["sub"], (0, 0))[0] > claims["epoch"]:
             raise Refused("the user's access ended")

@@ -33,9 +33,13 @@ use service_kit::views_position::ViewsPosition;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::{Buckets, HashPool, NatsMailDesk, NatsSessionLog, NatsThrottle, NatsUserLog};
+use crate::adapters::{
+    Buckets, HashPool, HeardLineage, Keeper, NatsMailDesk, NatsSessionLog, NatsThrottle,
+    NatsUserLog, Reached,
+};
 use crate::application::{Discretion, Parts, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
+use crate::ports::LogLineage;
 use crate::routes::{AppState, Report, import_lines, routes};
 
 pub use administrators::{Made, NewAdministrator, PrepareError, PreparedAdministrator};
@@ -146,6 +150,10 @@ impl App {
             .map_err(StartError::TrustedProxies)?;
         let verification = Verification::start(keys.clone(), &client, accepted, &stop).await?;
         verification.watched(metrics);
+        let (revocations, reached) = (verification.revocations(), Reached::default());
+        let streams = (users_log.clone(), sessions_log.clone());
+        let keeper = Keeper::new(streams, revocations.clone(), reached.clone());
+        keep_lineage(keeper, &stop).await;
 
         let readiness = verification.check(Readiness::default()).with("event-log", {
             let log = users_log.clone();
@@ -162,6 +170,8 @@ impl App {
             buckets,
             feed,
             recorder: recorder.clone(),
+            lineage: Arc::new(HeardLineage::new(revocations, reached.clone())),
+            reached,
         };
         let keys_of_users = KeysOfUsers { application: application_key, lookup: lookup_keys };
         let users = users(settings, keys_of_users, access, logs, metrics, tasks.clone())?;
@@ -226,6 +236,19 @@ impl App {
     }
 }
 
+/// Looks once before anything is served, and then over and over. Without an answer now, sessions name no history until
+/// there is one.
+async fn keep_lineage(mut keeper: Keeper, stop: &CancellationToken) {
+    if let Err(error) = keeper.look().await {
+        tracing::warn!(%error, "cannot look whether the log of users went back; retrying");
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with its stop token, which every caller has"
+    )]
+    tokio::spawn(keeper.run(stop.clone()));
+}
+
 /// The streams that commands work with.
 pub(crate) struct Logs {
     pub(crate) users: EventLog,
@@ -236,6 +259,10 @@ pub(crate) struct Logs {
     pub(crate) feed: Option<EventLog>,
     /// Not a log of commands: who tried to get in.
     pub(crate) recorder: SecurityRecorder,
+    /// Which history the log of users is in.
+    pub(crate) lineage: Arc<dyn LogLineage>,
+    /// How far it is.
+    pub(crate) reached: Reached,
 }
 
 /// The keys that commands work with.
@@ -261,13 +288,15 @@ pub(crate) fn users(
     let crypto = |error: &dyn std::error::Error| StartError::Crypto(error.to_string());
     let user_log = NatsUserLog::new(logs.users, logs.feed.clone(), &application, lookup.claims)
         .map_err(StartError::Crypto)?
-        .recorded(logs.recorder.clone());
+        .recorded(logs.recorder.clone())
+        .noting(logs.reached);
     let orders =
         MailOrders::new(application.derive(MAIL_KEY_PURPOSE)).map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
     Ok(Users::new(Parts {
         log: Arc::new(user_log),
         sessions: Arc::new(NatsSessionLog::new(logs.sessions, logs.feed)),
+        lineage: logs.lineage,
         throttle: Arc::new(throttle),
         desk: Arc::new(NatsMailDesk::new(logs.mails, orders)),
         hasher: Arc::new(hasher),

@@ -12,7 +12,7 @@ mod ports;
 mod restorer;
 mod routes;
 
-pub use adapters::Resealer;
+pub use adapters::{LookError, Resealer, begin_lineage};
 pub use app::{
     App, Made, NewAdministrator, PrepareError, PreparedAdministrator, SERVICE, StartError,
     Unverified,

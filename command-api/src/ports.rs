@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, LinkPurpose, LinkRecord, Position, Revision, RevocationCause,
-    Session, SessionEvent, SessionId, UndoneChanges, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, Event, LineageRecord, LinkPurpose, LinkRecord, Position, Revision,
+    RevocationCause, Session, SessionEvent, SessionId, UndoneChanges, UserId, UserRevocation,
+    UserState,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
@@ -200,6 +201,14 @@ pub trait UserLog: Send + Sync {
     fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String>;
     /// The keyed hash of an address, as the subject of its claim has it.
     fn claim_key(&self, email: &EmailAddress) -> String;
+}
+
+/// Which history the log of users is in.
+pub trait LogLineage: Send + Sync {
+    /// The one of now; `None` while nobody has named it.
+    fn current(&self) -> Option<LineageRecord>;
+    /// Something of this history knows that the log has had a position: whether it has it still will be looked at.
+    fn knows_of(&self, position: Position);
 }
 
 /// The log of sessions.

@@ -1,6 +1,8 @@
 //! Brings to a log that was restored from a backup what ended behind the backup. Works while the streams are marked
 //! as unfinished, which no service does.
 
+use std::sync::Arc;
+
 use events::{LinkPurpose, Session, UserId, subjects};
 use service_kit::access::Access;
 use service_kit::config::Settings;
@@ -15,7 +17,7 @@ use service_kit::security::SecurityRecorder;
 use service_kit::verification::VerificationError;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::Buckets;
+use crate::adapters::{Buckets, NoLineage, Reached};
 use crate::app::administrators::{Made, NewAdministrator, create};
 use crate::app::{KeysOfUsers, Logs, StartError, users};
 use crate::application::{CommandError, Users};
@@ -71,6 +73,8 @@ impl Restorer {
             },
             feed: None,
             recorder: SecurityRecorder::off(),
+            lineage: Arc::new(NoLineage),
+            reached: Reached::default(),
         };
         let (metrics, tasks) = (Metrics::new("restore"), TaskTracker::new());
         Ok(Self { users: users(settings, keys, access, logs, &metrics, tasks)? })

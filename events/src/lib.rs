@@ -17,6 +17,7 @@ mod envelope;
 mod evolve;
 pub mod feed;
 mod ids;
+mod lineage;
 mod records;
 mod salvage;
 mod service;
@@ -33,6 +34,7 @@ pub use envelope::{
 };
 pub use evolve::{Evolve, FoldError, Origin, Recorded, record};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
+pub use lineage::{InvalidLineage, Lineage, LineageRecord, Milestone};
 pub use records::{
     ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
     RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UndoneChanges,

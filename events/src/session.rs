@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    DecodeError, Evolve, Fact, FoldError, Position, Revision, SessionId, Timestamp, UserId,
+    DecodeError, Evolve, Fact, FoldError, Lineage, Position, Revision, SessionId, Timestamp, UserId,
 };
 
 /// 128 random bits of one session, from which its refresh tokens are derived with a key that is not in
@@ -84,6 +84,9 @@ pub struct Session {
     pub revision: Revision,
     /// Position of the user's last revocation that the session has taken note of.
     pub epoch: Position,
+    /// The history of the log that the epoch is a position in; `None` in what was written before sessions named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
     /// What its refresh tokens are derived from.
     pub seed: SessionSeed,
     /// Number of the refresh token that is good, from 1 on.
@@ -111,6 +114,8 @@ pub enum SessionFact {
     Started {
         /// Last revocation of the user at that time.
         epoch: Position,
+        /// The history that this is a position in.
+        lineage: Option<Lineage>,
         /// For its refresh tokens.
         seed: SessionSeed,
         /// When it ends unless it is refreshed.
@@ -126,6 +131,8 @@ pub enum SessionFact {
     Refreshed {
         /// Last revocation of the user at that time.
         epoch: Position,
+        /// The history that this is a position in.
+        lineage: Option<Lineage>,
         /// When it ends unless it is refreshed again.
         expires_at: Timestamp,
     },
@@ -141,6 +148,8 @@ pub enum SessionFact {
 #[derive(Serialize, Deserialize)]
 struct WireStarted {
     epoch: Position,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<Lineage>,
     seed: SessionSeed,
     expires_at: Timestamp,
     ends_at: Timestamp,
@@ -151,6 +160,8 @@ struct WireStarted {
 #[derive(Serialize, Deserialize)]
 struct WireRefreshed {
     epoch: Position,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<Lineage>,
     expires_at: Timestamp,
 }
 
@@ -174,9 +185,10 @@ impl Fact for SessionFact {
 
     fn changed(&self) -> Result<Map<String, Value>, serde_json::Error> {
         let members = match self {
-            Self::Started { epoch, seed, expires_at, ends_at, user_agent, ip } => {
+            Self::Started { epoch, lineage, seed, expires_at, ends_at, user_agent, ip } => {
                 serde_json::to_value(WireStarted {
                     epoch: *epoch,
+                    lineage: *lineage,
                     seed: *seed,
                     expires_at: *expires_at,
                     ends_at: *ends_at,
@@ -184,8 +196,9 @@ impl Fact for SessionFact {
                     ip: ip.clone(),
                 })?
             }
-            Self::Refreshed { epoch, expires_at } => {
-                serde_json::to_value(WireRefreshed { epoch: *epoch, expires_at: *expires_at })?
+            Self::Refreshed { epoch, lineage, expires_at } => {
+                let (epoch, lineage, expires_at) = (*epoch, *lineage, *expires_at);
+                serde_json::to_value(WireRefreshed { epoch, lineage, expires_at })?
             }
             Self::Ended { reason } => serde_json::to_value(WireEnded { reason: *reason })?,
             Self::TheftDetected => json!({}),
@@ -200,6 +213,7 @@ impl Fact for SessionFact {
                 let wire: WireStarted = serde_json::from_value(changed)?;
                 Ok(Self::Started {
                     epoch: wire.epoch,
+                    lineage: wire.lineage,
                     seed: wire.seed,
                     expires_at: wire.expires_at,
                     ends_at: wire.ends_at,
@@ -208,8 +222,8 @@ impl Fact for SessionFact {
                 })
             }
             "session.refreshed.v1" => {
-                let wire: WireRefreshed = serde_json::from_value(changed)?;
-                Ok(Self::Refreshed { epoch: wire.epoch, expires_at: wire.expires_at })
+                let WireRefreshed { epoch, lineage, expires_at } = serde_json::from_value(changed)?;
+                Ok(Self::Refreshed { epoch, lineage, expires_at })
             }
             "session.ended.v1" => {
                 let wire: WireEnded = serde_json::from_value(changed)?;
@@ -275,12 +289,16 @@ pub fn evolve_session(
 ) -> Result<Session, FoldError> {
     let refused = |state| Err(FoldError { fact: fact.wire_type(), state });
     let mut session = match (state, fact) {
-        (None, SessionFact::Started { epoch, seed, expires_at, ends_at, user_agent, ip }) => {
+        (
+            None,
+            SessionFact::Started { epoch, lineage, seed, expires_at, ends_at, user_agent, ip },
+        ) => {
             return Ok(Session {
                 id,
                 user_id: user,
                 revision: Revision(1),
                 epoch: *epoch,
+                lineage: *lineage,
                 seed: *seed,
                 generation: 1,
                 created_at: time,
@@ -299,9 +317,10 @@ pub fn evolve_session(
     };
     match fact {
         SessionFact::Started { .. } => {}
-        SessionFact::Refreshed { epoch, expires_at } => {
+        SessionFact::Refreshed { epoch, lineage, expires_at } => {
             session.generation = session.generation.saturating_add(1);
             session.epoch = *epoch;
+            session.lineage = *lineage;
             session.refreshed_at = time;
             session.expires_at = *expires_at;
         }

@@ -46,6 +46,9 @@ pub const SESSION_EVENTS_FILTER: &str = "ev.session.*.*";
 /// The ends of sessions, and nothing else.
 pub const SESSION_REVOCATIONS_FILTER: &str = "rv.session.*";
 
+/// Which history the log of users is in. Whoever follows the ends of sessions hears it.
+pub const LINEAGE: &str = "rv.session.lineage";
+
 /// Core subject on which the projector says how far the user views are. Never stored.
 pub const USER_VIEWS_POSITION: &str = "roster.position.users";
 

@@ -76,7 +76,14 @@ pub async fn run(settings: Settings, args: ProvisionArgs) -> anyhow::Result<Exit
     // Before anything is done there must be a place for writing down who does it.
     stream(&settings, &client, &operations_stream(&settings.log, &settings.audit)).await?;
     let work = async {
-        let done = work(&settings, administrator).await?;
+        let mut done = work(&settings, administrator).await?;
+        if args.new_lineage {
+            let log = |stream: &str| EventLog::new(client.clone(), stream, Limits::of(&settings));
+            command_api::begin_lineage(&log, false)
+                .await
+                .context("cannot end what is of before")?;
+            done.push("another history of the log has begun: everybody logs in again");
+        }
         if args.json {
             say(&json!({ "done": done }).to_string());
         } else {
@@ -86,7 +93,8 @@ pub async fn run(settings: Settings, args: ProvisionArgs) -> anyhow::Result<Exit
         let result = json!({ "done": done, "changed": changed });
         Ok(Ended { code: ExitCode::SUCCESS, result })
     };
-    audit::over(&settings, &client, Operation::Provision, json!({}), work).await
+    let arguments = if args.new_lineage { json!({ "new_lineage": true }) } else { json!({}) };
+    audit::over(&settings, &client, Operation::Provision, arguments, work).await
 }
 
 async fn work(

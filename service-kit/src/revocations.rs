@@ -6,6 +6,12 @@
 //! that long: an older token is over anyway. So a check costs two look-ups in memory and no request, a
 //! logout is known everywhere within milliseconds, and a restart begins with the same knowledge.
 //!
+//! # When the log goes back
+//! A token names the history of the log that it was made in, and the history that the log is in comes on
+//! `rv.session.lineage`, at least every half hour ([`LineageRecord`]). A token of another history is refused, for the
+//! positions of both cannot be compared. A token that names none is one of an older version; that the log went back is
+//! noticed here as well, and those of before are refused by their time.
+//!
 //! # When the bus is away
 //! A process that does not hear the feed cannot know what ended. It goes on believing access tokens,
 //! whose life bounds the harm, but takes nobody for an administrator or operator any more
@@ -16,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use events::{Position, SessionId, Timestamp, UserId, subjects};
+use events::{Lineage, LineageRecord, Position, SessionId, Timestamp, UserId, subjects};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -88,6 +94,8 @@ struct Denied {
     last: Option<(Position, Timestamp)>,
     /// When the log was seen to have gone back: epochs of before mean nothing in it.
     went_back_at: Option<Timestamp>,
+    /// The history that the log is in, and when that was written; `None` while nobody has written it.
+    lineage: Option<(Timestamp, LineageRecord)>,
 }
 
 /// What ended. Cheap to clone.
@@ -206,6 +214,25 @@ impl Revocations {
         })
     }
 
+    /// Whether a token was made in another history of the log than it is in now, so that its epoch means nothing.
+    #[must_use]
+    pub fn is_of_another_lineage(&self, of_token: Option<Lineage>) -> bool {
+        let denied = read(&self.denied);
+        let current = denied.lineage.as_ref().map(|(_, record)| record.lineage);
+        of_token.zip(current).is_some_and(|(of_token, current)| of_token != current)
+    }
+
+    /// The history that the log is in, as far as it is known.
+    #[must_use]
+    pub fn lineage(&self) -> Option<LineageRecord> {
+        read(&self.denied).lineage.as_ref().map(|(_, record)| record.clone())
+    }
+
+    /// Takes what was read of it in another way, as soon as it is there.
+    pub fn learn_lineage(&self, stored_at: Timestamp, record: LineageRecord) {
+        write(&self.denied).learn_lineage(stored_at, record);
+    }
+
     fn feeds(&self) -> impl Iterator<Item = Heard> {
         [*self.users.borrow(), *self.sessions.borrow()].into_iter()
     }
@@ -260,6 +287,13 @@ impl Follower {
     fn take(&self, message: &Followed) {
         let name = message.subject.rsplit('.').next().unwrap_or_default();
         let mut denied = write(&self.denied);
+        if message.subject == subjects::LINEAGE {
+            match serde_json::from_slice(&message.payload) {
+                Ok(record) => denied.learn_lineage(message.stored_at, record),
+                Err(error) => tracing::error!(%error, "the history of the log cannot be read"),
+            }
+            return;
+        }
         // Kept by a clock that nobody sets, from when it was heard: one that jumps ahead and back would forget what ended
         // tokens that are good again by then.
         let now = Instant::now();
@@ -302,6 +336,21 @@ impl Denied {
             self.last = Some((position, time.max(stored_at)));
         }
         went_back
+    }
+
+    /// The last that was written counts, in whatever order they are read.
+    fn learn_lineage(&mut self, stored_at: Timestamp, record: LineageRecord) {
+        if self.lineage.as_ref().is_some_and(|(known, _)| *known > stored_at) {
+            return;
+        }
+        let known = self.lineage.as_ref().map(|(_, record)| record.lineage);
+        if known.is_some_and(|known| known != record.lineage) {
+            tracing::error!(
+                lineage = %record.lineage,
+                "the log of users is in another history: sessions and access tokens of before are refused"
+            );
+        }
+        self.lineage = Some((stored_at, record));
     }
 
     /// The last end counts, in whatever order they are read.
@@ -356,6 +405,20 @@ mod tests {
         assert_eq!(denied.went_back_at, Some(time(7)));
         assert!(!denied.hears(Position(13), time(8)));
         assert!(denied.hears(Position(2), time(9)), "and once more");
+    }
+
+    #[test]
+    fn the_history_that_was_written_last_counts() {
+        let mut denied = Denied::default();
+        let time = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
+        let record = |n| LineageRecord::new(Lineage::from_bytes([n; 8]), None);
+        for (second, n, is) in [(5, 1, 1), (7, 2, 2), (5, 1, 2), (7, 2, 2), (9, 3, 3)] {
+            denied.learn_lineage(time(second), record(n));
+            assert_eq!(
+                denied.lineage,
+                Some((time(if is == 1 { 5 } else { second.max(7) }), record(is)))
+            );
+        }
     }
 
     #[test]

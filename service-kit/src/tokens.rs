@@ -7,7 +7,7 @@ mod callers;
 
 use std::sync::Arc;
 
-use events::{Position, SessionId, UserId};
+use events::{Lineage, Position, SessionId, UserId};
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -47,6 +47,9 @@ struct Claims {
     sid: SessionId,
     /// The user's last revocation that was known when the token was made. A private claim.
     epoch: Position,
+    /// The history of the log that `epoch` is a position in. A private claim, absent in tokens of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<Lineage>,
     roles: Vec<String>,
     /// Absent in tokens of older versions, which then show nothing.
     #[serde(default)]
@@ -109,6 +112,7 @@ impl TokenIssuer {
             jti: ambient::new_uuid(),
             sid: caller.session,
             epoch: caller.epoch,
+            lineage: caller.lineage,
             roles: caller.roles.clone(),
             email_verified: caller.email_verified,
         };
@@ -138,6 +142,8 @@ pub struct Caller {
     pub session: SessionId,
     /// The user's last revocation that the token knows of.
     pub epoch: Position,
+    /// The history of the log that this is a position in, if the token names it.
+    pub lineage: Option<Lineage>,
     /// The user's roles when the token was made.
     pub roles: Vec<String>,
     /// Whether the user had shown the address to be theirs. Without it the address in the feed may be anybody's.
@@ -254,12 +260,14 @@ impl TokenVerifier {
         if !claims.are_of(unix_seconds()) {
             return Err(refused());
         }
-        let is_of_another_log = |r: &Revocations| r.is_of_another_log(claims.iat);
+        let is_of_another_log = |r: &Revocations| {
+            r.is_of_another_log(claims.iat) || r.is_of_another_lineage(claims.lineage)
+        };
         if self.revocations.as_ref().is_some_and(is_of_another_log) {
             return Err(refused());
         }
-        let Claims { sub: user, sid: session, epoch, roles, email_verified, .. } = claims;
-        Ok(Caller { user, session, epoch, roles, email_verified })
+        let Claims { sub: user, sid: session, epoch, lineage, roles, email_verified, .. } = claims;
+        Ok(Caller { user, session, epoch, lineage, roles, email_verified })
     }
 }
 
@@ -346,7 +354,8 @@ mod tests {
         let issuer = TokenIssuer::new(keys, settings());
         for email_verified in [true, false] {
             let roles = vec!["admin".to_owned()];
-            let caller = Caller { user, session, epoch, roles, email_verified };
+            let lineage = email_verified.then_some(Lineage::from_bytes([7; 8]));
+            let caller = Caller { user, session, epoch, lineage, roles, email_verified };
             assert_eq!(verifier.verify(&issuer.issue(&caller).unwrap()).unwrap(), caller);
         }
     }

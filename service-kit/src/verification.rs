@@ -109,6 +109,12 @@ impl Verification {
         self.verifier.clone()
     }
 
+    /// What has ended, and the history that the log is in.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.revocations.clone()
+    }
+
     /// Adds the checks that revocations are heard and that keys are believed.
     #[must_use]
     pub fn check(&self, readiness: Readiness) -> Readiness {

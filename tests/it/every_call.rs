@@ -229,12 +229,15 @@ impl Tried {
     /// What has been done so far: facts about users and sessions, and mails asked for.
     async fn done(&self, call: &Call) -> (usize, u64, u64) {
         let context = jetstream::new(self.system.operator().await);
-        let last = async |name: &str| {
-            context.get_stream(name).await.unwrap().get_info().await.unwrap().state.last_sequence
-        };
+        let stream = async |name: &str| context.get_stream(name).await.unwrap();
         // The reactor asks for mails about events, whenever it reads them. A call that is only taken in has none.
-        let mails = if call.success() == 202 { last("MAILS").await } else { 0 };
-        (self.system.events().await.len(), last("SESSIONS").await, mails)
+        let mails = match call.success() {
+            202 => stream("MAILS").await.get_info().await.unwrap().state.last_sequence,
+            _ => 0,
+        };
+        let sessions = stream("SESSIONS").await;
+        let session = sessions.get_last_raw_message_by_subject("ev.session.*.*").await;
+        (self.system.events().await.len(), session.map_or(0, |last| last.sequence), mails)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use e2e::{Client, System, wait_for};
+use e2e::{Client, PASSWORD, Pair, System, wait_for};
 
 use crate::backing_up::succeeded;
 
@@ -81,4 +81,70 @@ fn refusals(system: &System, why: &str) -> usize {
 
 async fn is_refused(system: &System, why: &str, before: usize) {
     wait_for("the views to be refused", || async { refusals(system, why) > before }).await;
+}
+
+async fn me(base: &Client, access: &str) -> u16 {
+    base.with_token(access).get("/api/v1/auth/me").await.status
+}
+
+/// Everybody was logged out behind the copy that is put back: the log does not know of it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_and_tokens_of_a_lost_history_are_good_nowhere() {
+    let (ada, bob) = ("ada@back.example", "bob@back.example");
+    let system = System::own().await;
+    let commands = system.commands();
+    for email in [ada, bob] {
+        commands.register(email).await.expect(201);
+    }
+    let ada_before = commands.log_in(ada, PASSWORD).await;
+    let bob_before = commands.log_in(bob, PASSWORD).await;
+    let kept = system.file("kept");
+    system.nats().stop().unwrap();
+    copy_folder(&system.servers_dir().join("nats").join("jetstream"), &kept);
+    system.nats().restart().unwrap();
+    system.ready().await;
+
+    let commands = system.commands();
+    assert_eq!(me(&system.queries(), &bob_before.access).await, 200);
+    let as_ada = commands.with_token(&ada_before.access);
+    as_ada.send("POST", "/api/v1/auth/logout-all", None).await.expect(204);
+    let ada_after = commands.log_in(ada, PASSWORD).await;
+    registered(&system, 0..2, "lost").await;
+    put_back(&system, &kept);
+    wait_for("the command side to find out", || async {
+        system.log_of("command-api").contains("the log of users went back")
+    })
+    .await;
+
+    // Those that were running, and one that has only just started.
+    let later = system.another("query-api");
+    let later = Client::new(&later.value("url"));
+    let commands = system.commands();
+    for access in [&bob_before.access, &ada_before.access, &ada_after.access] {
+        wait_for("the services to hear of it", || async {
+            me(&system.queries(), access).await == 401
+        })
+        .await;
+        assert_eq!(me(&later, access).await, 401);
+        let commands = commands.with_token(access);
+        commands.send("POST", "/api/v1/auth/logout-all", None).await.expect(401);
+    }
+    for pair in [&bob_before, &ada_before, &ada_after] {
+        assert_eq!(
+            commands.refresh(&pair.refresh).await.expect(401).code(),
+            "invalid-refresh-token"
+        );
+    }
+
+    // Whoever logs in again is in, here and there, also when the log has grown past where it was.
+    let again = commands.log_in(bob, PASSWORD).await;
+    registered(&system, 0..6, "after").await;
+    assert_eq!(me(&system.queries(), &again.access).await, 200);
+    assert_eq!(me(&later, &again.access).await, 200);
+    let next = Pair::of(&commands.refresh(&again.refresh).await.expect(200).body);
+    assert_eq!(me(&later, &next.access).await, 200);
+    for pair in [&bob_before, &ada_before, &ada_after] {
+        commands.refresh(&pair.refresh).await.expect(401);
+        assert_eq!(me(&later, &pair.access).await, 401);
+    }
 }

@@ -120,6 +120,7 @@ mod tests {
             user_id: UserId::from_uuid(uuid::Uuid::from_u128(1)),
             revision: Revision(2),
             epoch: Position(7),
+            lineage: None,
             seed: SessionSeed::from_bytes([1; 16]),
             generation: 2,
             created_at: time(0),

@@ -1,15 +1,19 @@
 //! The real parts behind the ports.
 
 mod hashing;
+mod lineage;
 mod mail_desk;
 mod recorded;
 mod resealing;
 mod sealing;
 mod session_log;
+#[cfg(test)]
+mod testing;
 mod throttle;
 mod user_log;
 
 pub use hashing::HashPool;
+pub use lineage::{HeardLineage, Keeper, LookError, NoLineage, Reached, begin_lineage};
 pub use mail_desk::NatsMailDesk;
 pub use resealing::Resealer;
 pub use sealing::CredentialSealer;

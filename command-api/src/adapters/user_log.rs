@@ -17,7 +17,7 @@ use service_kit::keys::SecretKey;
 use service_kit::security::SecurityRecorder;
 use std::collections::BTreeSet;
 
-use super::{CredentialSealer, Resealer, recorded};
+use super::{CredentialSealer, Reached, Resealer, recorded};
 use crate::domain::Admins;
 use crate::ports::{Change, ClaimChange, CredentialChange, KeptImport, PasswordHash, UserLog};
 
@@ -54,6 +54,7 @@ pub struct NatsUserLog {
     resealer: Resealer,
     claim_key: SecretKey,
     recorder: SecurityRecorder,
+    reached: Reached,
 }
 
 impl NatsUserLog {
@@ -70,12 +71,18 @@ impl NatsUserLog {
             feed,
             claim_key,
             recorder: SecurityRecorder::off(),
+            reached: Reached::default(),
         })
     }
 
     /// The same, with what it stores in the security record.
     pub fn recorded(self, recorder: SecurityRecorder) -> Self {
         Self { recorder, ..self }
+    }
+
+    /// The same, which says how far the log is.
+    pub fn noting(self, reached: Reached) -> Self {
+        Self { reached, ..self }
     }
 
     const fn sealer(&self) -> &CredentialSealer {
@@ -341,7 +348,8 @@ impl UserLog for NatsUserLog {
             Ok(append) => self.log.append(&append).await.into(),
             Err(why) => Appended::Refused(why),
         };
-        if let Appended::Stored(_) = appended {
+        if let Appended::Stored(position) = appended {
+            self.reached.note(position);
             recorded::records(change).for_each(|event| self.recorder.record(event));
         }
         appended

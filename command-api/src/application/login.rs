@@ -77,12 +77,13 @@ impl Users {
         // Nobody costs the same reads and the same hash as somebody.
         let id = holder.unwrap_or_else(|| UserId::from_uuid(ambient::new_uuid()));
         // Before everything that it may end.
+        let lineage = self.lineage();
         let cutoff = self.log().cutoff(id).await?.value;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
         let stored = credential.value.clone();
         let verified = self.parts.hasher.verify(client, password.clone(), stored).await?;
-        let proved = Proved::by_secret(cutoff, state.value);
+        let proved = Proved::by_secret(lineage, cutoff, state.value);
         let Some(user) = proved.user() else {
             self.record(refused("unknown-address").with_address(email.clone()));
             return Err(CommandError::InvalidCredentials);

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Position, Revision, User, UserState};
+use events::{Lineage, Position, Revision, User, UserState};
 use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::commands::{
@@ -36,7 +36,7 @@ use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched, Whose,
 };
 use crate::ports::{
-    HashClient, HashError, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
+    HashClient, HashError, LogLineage, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
 };
 pub use addresses::AccountProof;
 pub use import::{Fate, HashGiven, Newcomer};
@@ -52,6 +52,8 @@ pub struct Parts {
     pub log: Arc<dyn UserLog>,
     /// Sessions.
     pub sessions: Arc<dyn SessionLog>,
+    /// Which history the log is in.
+    pub lineage: Arc<dyn LogLineage>,
     /// Mails.
     pub desk: Arc<dyn MailDesk>,
     /// Limits on attempts.
@@ -209,6 +211,11 @@ impl Users {
     /// What makes idempotency keys out of headers.
     pub fn keys(&self) -> &IdempotencyKeys {
         &self.parts.keys
+    }
+
+    /// The history that the log is in: to be asked before the log is.
+    fn lineage(&self) -> Option<Lineage> {
+        self.parts.lineage.current().map(|record| record.lineage)
     }
 
     fn log(&self) -> &dyn UserLog {

@@ -110,6 +110,7 @@ mod tests {
             user_id: UserId::from_uuid(Uuid::from_u128(1)),
             revision: Revision(1),
             epoch: Position(0),
+            lineage: None,
             seed: SessionSeed::from_bytes([7; 16]),
             generation: 3,
             created_at: time,

@@ -62,6 +62,7 @@ impl Users {
         if started.len() <= max {
             return Ok(());
         }
+        let lineage = self.parts.lineage.current();
         let cutoff = self.log().cutoff(user.id).await?.value;
         let state = UserState::Present(user.clone());
         let ids = self.dead_sessions.others(user.id, started).into_iter().take(LOOKED_AT_MAX);
@@ -74,7 +75,8 @@ impl Users {
             let (id, session) = found?;
             let rules = &self.parts.session_rules;
             let is_alive = session.is_some_and(|session| {
-                rules.alive(&session, &state, &cutoff, ambient::now()).is_some()
+                let lineage = lineage.as_ref();
+                rules.alive(&session, &state, &cutoff, lineage, ambient::now()).is_some()
             });
             alive += usize::from(is_alive);
             if is_alive && alive > max {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, Cutoff, EndReason, Position, RevocationCause, RevocationReason, Session, SessionFact,
-    SessionId, SessionSeed, User, UserId, UserState, record,
+    Actor, Cutoff, EndReason, Lineage, LineageRecord, Position, RevocationCause, RevocationReason,
+    Session, SessionFact, SessionId, SessionSeed, User, UserId, UserState, record,
 };
 use service_kit::commands::{Failure, Loaded};
 use service_kit::security::{Kind, Outcome, SecurityEvent};
@@ -38,18 +38,23 @@ pub struct Granted {
 pub(super) struct Proved {
     state: UserState,
     cutoff: Cutoff,
+    lineage: Option<Lineage>,
 }
 
 impl Proved {
-    /// By a secret of the user: `cutoff` and `state` were read before it was compared, in this order. A revocation
-    /// that comes later is newer than the epoch of the session.
-    pub(super) const fn by_secret(cutoff: Cutoff, state: UserState) -> Self {
-        Self { state, cutoff }
+    /// By a secret of the user: `lineage`, `cutoff` and `state` were read before it was compared, in this order. A
+    /// revocation that comes later is newer than the epoch of the session, and another history than the session's.
+    pub(super) const fn by_secret(
+        lineage: Option<Lineage>,
+        cutoff: Cutoff,
+        state: UserState,
+    ) -> Self {
+        Self { state, cutoff, lineage }
     }
 
     /// By having become a user with this command: nothing can have been revoked before it.
-    pub(super) fn by_registration(user: User) -> Self {
-        Self { state: UserState::Present(user), cutoff: Cutoff::default() }
+    pub(super) fn by_registration(lineage: Option<Lineage>, user: User) -> Self {
+        Self { state: UserState::Present(user), cutoff: Cutoff::default(), lineage }
     }
 
     /// The user of the proof, if there is one.
@@ -68,11 +73,11 @@ impl Users {
         proved: Proved,
         device: &Device,
     ) -> Result<Granted, CommandError> {
-        let Proved { state, cutoff } = proved;
+        let Proved { state, cutoff, lineage } = proved;
         let seed = (self.parts.seeds)().map_err(CommandError::internal)?;
         let id = SessionId::from_uuid(ambient::new_uuid());
         let rules = self.parts.session_rules;
-        let started = rules.start(&state, cutoff.position, seed, device, ambient::now());
+        let started = rules.start(&state, (lineage, cutoff.position), seed, device, ambient::now());
         let (fact, user) = started.ok_or(CommandError::InvalidCredentials)?;
         self.require_room_for_session(&user)?;
         // Only whoever knows the password learns of this limit, or it would tell who has an account.
@@ -104,11 +109,14 @@ impl Users {
             if !self.parts.refresh_tokens.made(&presented, session) {
                 return Err(refused);
             }
+            let lineage = self.parts.lineage.current();
             let cutoff = self.log().cutoff(user).await?.value;
             let state = self.log().load(user).await?.value;
+            self.doubt(session, lineage.as_ref(), &cutoff);
             let rules = self.parts.session_rules;
             let generation = presented.generation;
-            match rules.refresh(session, generation, &state, &cutoff, ambient::now()) {
+            let lineage = lineage.as_ref();
+            match rules.refresh(session, generation, &state, &cutoff, lineage, ambient::now()) {
                 Refresh::Rotated(fact, user) => {
                     self.require_room_for_session(&user)?;
                     self.count(Counted::By(user.id, Deed::Refresh)).await?;
@@ -133,6 +141,14 @@ impl Users {
             }
         }
         Err(CommandError::overloaded())
+    }
+
+    /// Has the log looked at when a session of this history knows of an end of access that the log has not.
+    fn doubt(&self, session: &Session, lineage: Option<&LineageRecord>, cutoff: &Cutoff) {
+        let current = lineage.map(|record| record.lineage);
+        if current.is_some() && session.lineage == current && session.epoch > cutoff.position {
+            self.parts.lineage.knows_of(session.epoch);
+        }
     }
 
     /// Refuses to begin or prolong a session while there is no room for it, which the ends of sessions need.

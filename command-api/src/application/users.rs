@@ -64,12 +64,13 @@ impl Users {
     ) -> Result<(Done, Granted), CommandError> {
         self.to_the_end(|users| async move {
             let client = HashClient::network(device.ip);
+            let lineage = users.lineage();
             let registered =
                 users.register_now(client, &register, Some(password.clone()), &request).await?;
             let (done, proved) = match registered {
                 Registered::Now(done) => {
                     let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
-                    (done, Proved::by_registration(user))
+                    (done, Proved::by_registration(lineage, user))
                 }
                 Registered::Before(done) => {
                     let proved = users.attempt_login(&register.email, password, device.ip).await?;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use events::{
-    Cutoff, EndReason, Position, Session, SessionFact, SessionSeed, Status, Timestamp, User,
-    UserState,
+    Cutoff, EndReason, Lineage, LineageRecord, Position, Session, SessionFact, SessionSeed, Status,
+    Timestamp, User, UserState,
 };
 
 /// How long sessions live.
@@ -43,7 +43,7 @@ impl SessionRules {
     pub fn start(
         &self,
         user: &UserState,
-        epoch: Position,
+        (lineage, epoch): (Option<Lineage>, Position),
         seed: SessionSeed,
         device: &Device,
         now: Timestamp,
@@ -55,6 +55,7 @@ impl SessionRules {
         let ends_at = now.plus_seconds(self.absolute_s);
         let fact = SessionFact::Started {
             epoch,
+            lineage,
             seed,
             expires_at: now.plus_seconds(self.idle_s).min(ends_at),
             ends_at,
@@ -73,12 +74,16 @@ impl SessionRules {
         generation: u32,
         user: &UserState,
         cutoff: &Cutoff,
+        lineage: Option<&LineageRecord>,
         now: Timestamp,
     ) -> Refresh {
-        let Some(user) = self.alive(session, user, cutoff, now) else { return Refresh::Refused };
+        let Some(user) = self.alive(session, user, cutoff, lineage, now) else {
+            return Refresh::Refused;
+        };
         if generation == session.generation {
             let expires_at = now.plus_seconds(self.idle_s).min(session.ends_at);
-            let fact = SessionFact::Refreshed { epoch: cutoff.position, expires_at };
+            let lineage = lineage.map(|record| record.lineage);
+            let fact = SessionFact::Refreshed { epoch: cutoff.position, lineage, expires_at };
             return Refresh::Rotated(fact, user.clone());
         }
         if generation > session.generation {
@@ -98,6 +103,7 @@ impl SessionRules {
         session: &Session,
         user: &'a UserState,
         cutoff: &Cutoff,
+        lineage: Option<&LineageRecord>,
         now: Timestamp,
     ) -> Option<&'a User> {
         let UserState::Present(user) = user else { return None };
@@ -105,6 +111,8 @@ impl SessionRules {
             && now < session.expires_at
             && now < session.ends_at
             && self.admits(user)
+            // Positions of another history cannot be compared.
+            && lineage.is_none_or(|record| record.admits(session.lineage))
             && cutoff.spares(session.id, session.epoch)
             // The session knows of a revocation that the log does not have: the log went back, and what ended since
             // then is lost with it.
@@ -173,7 +181,7 @@ mod tests {
     fn start(user: &UserState) -> Option<(SessionFact, User)> {
         let seed = SessionSeed::from_bytes([1; 16]);
         let device = Device { ip: IpAddr::from([192, 0, 2, 1]), user_agent: None };
-        RULES.start(user, Position(0), seed, &device, at(0))
+        RULES.start(user, (None, Position(0)), seed, &device, at(0))
     }
 
     /// A session started at 0 and refreshed at those seconds.
@@ -182,15 +190,21 @@ mod tests {
         let start = evolve_session(None, user_id(), session_id(), &started, at(0)).unwrap();
         refreshed_at.iter().fold(start, |session, second| {
             let generation = session.generation;
-            let refreshed =
-                RULES.refresh(&session, generation, &user(&[]), &Cutoff::default(), at(*second));
+            let refreshed = RULES.refresh(
+                &session,
+                generation,
+                &user(&[]),
+                &Cutoff::default(),
+                None,
+                at(*second),
+            );
             let Refresh::Rotated(fact, _) = refreshed else { panic!("{refreshed:?}") };
             evolve_session(Some(session), user_id(), session_id(), &fact, at(*second)).unwrap()
         })
     }
 
     fn present(session: &Session, generation: u32, second: i64) -> Refresh {
-        RULES.refresh(session, generation, &user(&[]), &Cutoff::default(), at(second))
+        RULES.refresh(session, generation, &user(&[]), &Cutoff::default(), None, at(second))
     }
 
     #[test]
@@ -225,8 +239,9 @@ mod tests {
     #[test]
     fn the_user_of_now_decides() {
         let session = session(&[]);
-        let refresh =
-            |state: &UserState, cutoff: &Cutoff| RULES.refresh(&session, 1, state, cutoff, at(1));
+        let refresh = |state: &UserState, cutoff: &Cutoff| {
+            RULES.refresh(&session, 1, state, cutoff, None, at(1))
+        };
         let roles = vec!["admin".to_owned()];
         let promoted = user(&[UserFact::RolesChanged { roles: roles.clone() }]);
         let Refresh::Rotated(_, now) = refresh(&promoted, &Cutoff::default()) else { panic!() };
@@ -250,16 +265,47 @@ mod tests {
     fn a_session_that_knows_of_a_later_revocation_than_the_log_is_refused() {
         let cutoff = Cutoff::of(Cutoff::default().tokens(), Position(9));
         let before = session(&[]);
-        let Refresh::Rotated(fact, _) = RULES.refresh(&before, 1, &user(&[]), &cutoff, at(1))
+        let Refresh::Rotated(fact, _) = RULES.refresh(&before, 1, &user(&[]), &cutoff, None, at(1))
         else {
             panic!("only access tokens end")
         };
         let session = evolve_session(Some(before), user_id(), session_id(), &fact, at(1)).unwrap();
-        let refresh = |cutoff: &Cutoff| RULES.refresh(&session, 2, &user(&[]), cutoff, at(2));
+        let refresh = |cutoff: &Cutoff| RULES.refresh(&session, 2, &user(&[]), cutoff, None, at(2));
         assert!(matches!(refresh(&cutoff), Refresh::Rotated(..)));
         let earlier = Cutoff::of(Cutoff::default().tokens(), Position(8));
         for lost in [Cutoff::default(), earlier] {
             assert_eq!(refresh(&lost), Refresh::Refused);
+        }
+    }
+
+    #[test]
+    fn a_session_of_another_history_is_refused_whatever_its_epoch() {
+        let record = |n| LineageRecord::new(Lineage::from_bytes([n; 8]), None);
+        let started = |lineage| {
+            let seed = SessionSeed::from_bytes([1; 16]);
+            let device = Device { ip: IpAddr::from([192, 0, 2, 1]), user_agent: None };
+            let epoch = (lineage, Position(0));
+            let (fact, _) = RULES.start(&user(&[]), epoch, seed, &device, at(0)).unwrap();
+            evolve_session(None, user_id(), session_id(), &fact, at(0)).unwrap()
+        };
+        let refresh = |session: &Session, record: &LineageRecord| {
+            RULES.refresh(session, 1, &user(&[]), &Cutoff::default(), Some(record), at(1))
+        };
+        let (first, second) = (record(1), record(2));
+        let session = started(Some(first.lineage));
+        assert_eq!(refresh(&session, &second), Refresh::Refused);
+        // One of before sessions named their history, and one that the operator kept, go over to this one.
+        for (session, current) in [
+            (&session, first.clone()),
+            (&session, second.clone().keeping(&first)),
+            (&started(None), second.clone()),
+        ] {
+            let Refresh::Rotated(SessionFact::Refreshed { lineage, .. }, _) =
+                refresh(session, &current)
+            else {
+                panic!("{session:?} lives on in {current:?}")
+            };
+            assert_eq!(lineage, Some(current.lineage));
         }
     }
 
@@ -276,7 +322,8 @@ mod tests {
     fn whoever_must_verify_first_has_no_session() {
         let rules = SessionRules { login_unverified: false, ..RULES };
         let refreshed = |user: &UserState| {
-            rules.refresh(&session(&[]), 1, user, &Cutoff::default(), at(1)) != Refresh::Refused
+            rules.refresh(&session(&[]), 1, user, &Cutoff::default(), None, at(1))
+                != Refresh::Refused
         };
         for (facts, admitted) in [(vec![], false), (vec![UserFact::EmailVerified], true)] {
             let UserState::Present(now) = user(&facts) else { panic!("a living user") };

@@ -186,6 +186,7 @@ fn token(state: &AppState, granted: &Granted) -> Result<Token, Problem> {
         user: user.id,
         session: session.id,
         epoch: granted.epoch,
+        lineage: session.lineage,
         roles: user.roles.clone(),
         email_verified: user.email_verified,
     };

@@ -139,13 +139,15 @@ fn session_history() -> Vec<SessionEvent> {
     let (user, session) = (UserId::from_uuid(id(1)), SessionId::from_uuid(id(7)));
     let started = SessionFact::Started {
         epoch: Position(3),
+        lineage: None,
         seed: SessionSeed::from_bytes([7; 16]),
         expires_at: at(30),
         ends_at: at(59),
         user_agent: Some("curl/8".to_owned()),
         ip: Some("192.0.2.7".to_owned()),
     };
-    let refreshed = SessionFact::Refreshed { epoch: Position(4), expires_at: at(40) };
+    let refreshed =
+        SessionFact::Refreshed { epoch: Position(4), lineage: None, expires_at: at(40) };
     let ended = SessionFact::Ended { reason: EndReason::Logout };
     let mut events = Vec::new();
     for facts in [vec![started, refreshed, ended], vec![SessionFact::TheftDetected]] {

@@ -229,6 +229,7 @@ fn session(n: u128, began: i64) -> Session {
     let (user_agent, ip) = (Some("curl".to_owned()), None);
     let started = SessionFact::Started {
         epoch: Position(0),
+        lineage: None,
         seed,
         expires_at: ends_at,
         ends_at,

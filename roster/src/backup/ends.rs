@@ -175,7 +175,9 @@ pub async fn collect(
     let filters = [subjects::SESSION_REVOCATIONS_FILTER];
     let mut reading = Reading::new(&sessions, &filters, ends.sessions_position, end);
     while let Some(message) = reading.next().await? {
-        ends.sessions.insert(message.subject.rsplit('.').next().unwrap_or_default().parse()?);
+        if message.subject != subjects::LINEAGE {
+            ends.sessions.insert(message.subject.rsplit('.').next().unwrap_or_default().parse()?);
+        }
     }
     ends.sessions_position = end;
     ends.until = Some(until);

@@ -330,6 +330,10 @@ pub struct ProvisionArgs {
     /// Change nothing, and name everything that would be changed; exit code 1 when there is something
     #[arg(long)]
     pub check: bool,
+    /// End every session and access token, since the log went back while no command-api ran: files were put back, or a
+    /// stream was restored without `roster restore`
+    #[arg(long, conflicts_with = "check")]
+    pub new_lineage: bool,
     /// Answer in JSON
     #[arg(long)]
     pub json: bool,

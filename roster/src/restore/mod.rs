@@ -82,6 +82,8 @@ pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCo
     }
     let restorer = Restorer::new(&settings, &log, ends.ring()?.as_ref())?;
     let applied = apply::all(&settings, &restorer, &log, &ends, args.keep_sessions).await?;
+    let begun = command_api::begin_lineage(&log, args.keep_sessions).await;
+    begun.context("cannot name the history of the log")?;
     subscribers(&log(FEED_STREAM), &backup).await?;
     // Behind what was applied: the mailer begins with what happens from now on.
     provision::beside(&settings, &specs.each_ref().map(StreamSpec::name)).await?;

@@ -224,8 +224,9 @@ mod tests {
         let session = SessionId::from_uuid(ambient::new_uuid());
         let user = UserId::from_uuid(ambient::new_uuid());
         let token = |role: &str| {
-            let (epoch, roles) = (Position(0), vec![role.to_owned()]);
-            tokens.issue(&Caller { user, session, epoch, roles, email_verified: true }).unwrap()
+            let (epoch, lineage, roles) = (Position(0), None, vec![role.to_owned()]);
+            let caller = Caller { user, session, epoch, lineage, roles, email_verified: true };
+            tokens.issue(&caller).unwrap()
         };
         let (editor, admin) = (token("editor"), token("admin"));
 

@@ -133,6 +133,7 @@ fn session_event(n: u64, now: Timestamp) -> (String, &'static str, Vec<u8>) {
     let ends_at = now.plus_seconds(1_000_000);
     let fact = SessionFact::Started {
         epoch: Position(0),
+        lineage: None,
         seed: SessionSeed::from_bytes([7; 16]),
         expires_at: ends_at,
         ends_at,

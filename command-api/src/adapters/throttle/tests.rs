@@ -1,47 +1,20 @@
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use events::{EmailAddress, UserId};
-use nats_access::{Account, Role, TestTrust};
+use nats_access::{Account, Role};
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    Limits, SILENCE_DEFAULT, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM,
-    throttle_closed_stream, throttle_counts_stream, throttle_stream,
+    THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM, throttle_closed_stream,
+    throttle_counts_stream, throttle_stream,
 };
 
 use super::*;
-
-/// One server for all tests of this process, one account (so one bucket of its own) for each.
-fn trust() -> &'static TestTrust {
-    static TRUST: OnceLock<TestTrust> = OnceLock::new();
-    TRUST.get_or_init(|| TestTrust::with_accounts(32))
-}
-
-async fn connect(account: &Account, role: Role) -> async_nats::Client {
-    let server = local_stack::testing::nats(|| trust().server_config().unwrap());
-    async_nats::ConnectOptions::with_credentials(&account.creds(role).unwrap())
-        .unwrap()
-        .custom_inbox_prefix(role.inbox_prefix())
-        .connect(server.url())
-        .await
-        .unwrap()
-}
+use crate::adapters::testing::{account, connect, log};
 
 fn buckets(client: &async_nats::Client) -> Buckets {
     Buckets {
-        attempts: bucket(client, THROTTLE_STREAM),
-        closed: bucket(client, THROTTLE_CLOSED_STREAM),
-        counts: bucket(client, THROTTLE_COUNTS_STREAM),
+        attempts: log(client, THROTTLE_STREAM),
+        closed: log(client, THROTTLE_CLOSED_STREAM),
+        counts: log(client, THROTTLE_COUNTS_STREAM),
     }
-}
-
-fn bucket(client: &async_nats::Client, stream: &str) -> EventLog {
-    let limits = Limits {
-        request_timeout: Duration::from_secs(10),
-        append_deadline: Duration::from_secs(20),
-        silence_max: SILENCE_DEFAULT,
-    };
-    EventLog::new(client.clone(), stream, limits)
 }
 
 /// What several processes have in common.
@@ -54,10 +27,9 @@ struct Shared {
 impl Shared {
     /// Nobody waits: how long something takes decides nothing then.
     fn without_bucket() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let settings = Settings::merge("", []).unwrap().throttle;
         Self {
-            account: trust().account(NEXT.fetch_add(1, Ordering::Relaxed)),
+            account: account(),
             key: SecretKey::generate().unwrap(),
             settings: config::Throttle { wait_max_ms: 0, ..settings },
         }
@@ -267,7 +239,7 @@ async fn without_room_for_closed_accounts_nothing_is_told() {
     let mut full = Settings::merge("", []).unwrap().log;
     full.throttle_closed_bytes_max = 1 << 20;
     client.request("$JS.API.STREAM.DELETE.KV_THROTTLE_CLOSED", "".into()).await.unwrap();
-    let closed = bucket(&client, THROTTLE_CLOSED_STREAM);
+    let closed = log(&client, THROTTLE_CLOSED_STREAM);
     closed.provision(&throttle_closed_stream(&full)).await.unwrap();
     let mut number = 0;
     for size in [100_000, 10_000, 1_000, 100, 1] {
