@@ -106,6 +106,8 @@ section! {
         trusted_proxies: String,
         /// Origins whose pages may call, separated by commas.
         cors_origins: String,
+        /// Whether changes of a user must name the revision they are made for.
+        if_match_required: bool,
         /// Connections in all.
         connections_max: u64,
         /// Connections from one client network.

@@ -197,7 +197,8 @@ pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
             let parameters = operation.parameters.get_or_insert_default();
             parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
             add_told(operation, own.map_or(&[][..], |own| own.tells));
-            add_errors(operation, is_command, own.map_or(&[][..], |own| own.errors));
+            let compares = headers.contains(&RequestHeader::IfMatch);
+            add_errors(operation, is_command, compares, own.map_or(&[][..], |own| own.errors));
             // Said of calls for everybody too: what is silent about it could have been forgotten.
             operation.security.get_or_insert_default();
             add_plain_json(operation);
@@ -275,7 +276,7 @@ fn text(what: &str) -> Header {
     HeaderBuilder::new().schema(Some(string)).description(Some(what)).build()
 }
 
-fn add_errors(operation: &mut Operation, is_command: bool, own: &[Code]) {
+fn add_errors(operation: &mut Operation, is_command: bool, compares: bool, own: &[Code]) {
     let mut codes = vec![
         Code::BadRequest,
         Code::InvalidHeader,
@@ -296,6 +297,7 @@ fn add_errors(operation: &mut Operation, is_command: bool, own: &[Code]) {
     }
     if operation.security.as_ref().is_some_and(|all| !all.is_empty()) {
         codes.push(Code::Unauthorized);
+        codes.extend(compares.then_some(Code::PreconditionRequired));
     }
     codes.extend(own);
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
@@ -337,9 +339,10 @@ fn parameter(header: RequestHeader) -> Parameter {
             "Idempotency-Key",
             "1..255 printable characters. The same request with the same key is answered as the first one",
         ),
-        RequestHeader::IfMatch => {
-            ("If-Match", "`ETag` of what is to be changed; 412 when it is older")
-        }
+        RequestHeader::IfMatch => (
+            "If-Match",
+            "`ETag` of what is to be changed, or `*`; 412 when it is older. With `http.if_match_required` it must be there: 428",
+        ),
         RequestHeader::IfNoneMatch => {
             ("If-None-Match", "`ETag` that is known; 304 when it is the same")
         }

@@ -89,6 +89,8 @@ codes! {
     StaleRevision = "stale-revision", PRECONDITION_FAILED, "It has changed since";
     /// `If-None-Match` or `If-Match` does not hold.
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "A precondition does not hold";
+    /// `If-Match` is missing, and the configuration asks for it.
+    PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing";
     /// The body is larger than allowed.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The address is longer than allowed.

@@ -25,6 +25,7 @@ pub struct Listeners {
     private_addr: SocketAddr,
     serving: Serving,
     origins: Origins,
+    if_match_required: bool,
     /// What `/readyz` asks, once there is something to ask.
     readiness: Arc<OnceLock<Readiness>>,
     tasks: TaskTracker,
@@ -55,7 +56,17 @@ impl Listeners {
             .map_err(|why| ServeError::Settings(format!("http.cors_origins: {why}")))?;
         let private = Some(private);
         let (readiness, tasks) = (Arc::default(), TaskTracker::new());
-        Ok(Self { public, private, private_addr, serving, origins, readiness, tasks })
+        let if_match_required = settings.if_match_required;
+        Ok(Self {
+            public,
+            private,
+            private_addr,
+            serving,
+            origins,
+            if_match_required,
+            readiness,
+            tasks,
+        })
     }
 
     /// Address of the public listener.
@@ -110,7 +121,7 @@ impl Listeners {
         let _ = self.readiness.set(readiness);
         self.begin(process, stop);
         if let Some((listener, document)) = self.public {
-            let routes = public(process, document, services, &self.origins);
+            let routes = public(process, document, services, &self.origins, self.if_match_required);
             self.tasks.spawn(serve(listener, routes, self.serving, stop.clone()));
         }
         self.tasks.close();

@@ -85,9 +85,13 @@ struct Tried {
 
 impl Tried {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(settings: &[(&str, &str)]) -> Self {
         // Many registrations from one address, and positions that nobody waits for long.
-        let settings = [("ROSTER_THROTTLE_ENABLED", "false"), ("ROSTER_VIEWS_QUERY_WAIT_MS", "20")];
-        let system = System::shared_with(&settings).await;
+        let always = [("ROSTER_THROTTLE_ENABLED", "false"), ("ROSTER_VIEWS_QUERY_WAIT_MS", "20")];
+        let system = System::shared_with(&[&always, settings].concat()).await;
         let document = system.commands().get("/openapi.json").await.expect(200).body;
         let mut calls = Vec::new();
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -179,7 +183,8 @@ impl Tried {
         } else if call.path.contains("change-email") {
             let new_email = self.new_address();
             let body = json!({"new_email": new_email, "current_password": PASSWORD});
-            commands.post("/api/v1/auth/change-email", &body).await.expect(202);
+            let anyhow = commands.with_header("if-match", "*");
+            anyhow.post("/api/v1/auth/change-email", &body).await.expect(202);
             purpose = "abort-email-change";
             if call.path.contains("confirm") {
                 (to, purpose) = (new_email, "confirm-email");
@@ -291,6 +296,31 @@ async fn every_call_that_writes_holds_preconditions() {
         };
         answer.expect(call.success());
     }
+}
+
+#[tokio::test]
+async fn every_change_of_a_user_needs_if_match_where_that_is_configured() {
+    let tried = Tried::start_with(&[("ROSTER_HTTP_IF_MATCH_REQUIRED", "true")]).await;
+    let mut seen = BTreeSet::new();
+    for call in tried.calls.iter().filter(|call| !call.is_safe()) {
+        let needed = call.has("header", "If-Match") && call.needs_token();
+        let described = call.described["responses"].get("428").is_some();
+        assert_eq!(described, needed, "{} {}", call.method, call.path);
+        let good = tried.good(call).await;
+        if needed {
+            refused(good.send().await, 428, "precondition-required", call, "no If-Match");
+            // Somebody who is not known hears of that first.
+            let anonymous = good.with(&tried.of(call), "").await;
+            refused(anonymous, 401, "unauthorized", call, "no token");
+            good.with_header("if-match", "*").await.expect(call.success());
+        } else {
+            good.send().await.expect(call.success());
+        }
+        seen.insert((needed, call.is_of_users()));
+    }
+    let both = [false, true];
+    let all = both.into_iter().flat_map(|needed| both.map(|of_users| (needed, of_users)));
+    assert_eq!(seen, all.collect());
 }
 
 #[tokio::test]

@@ -68,6 +68,11 @@ impl Precondition {
         Ok(())
     }
 
+    /// Whether `If-Match` came, with tags or as `*`.
+    pub(super) const fn has_if_match(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// Whether a command may go on whose subject has no entity tag. No `If-Match` holds there, and `If-None-Match: *`
     /// holds for no call that writes.
     pub(super) fn holds_without_tag(&self) -> bool {

@@ -62,15 +62,20 @@ struct Call {
     compares: bool,
     /// Whether nobody may make it without an access token.
     needs_token: bool,
+    /// Whether `If-Match` must be there. A link out of a mail knows no revision, so only calls with a token can ask for it.
+    needs_if_match: bool,
 }
 
 impl Contract {
     /// Reads a document. What is no OpenAPI document describes nothing.
-    pub(super) fn of(document: &str) -> Self {
+    pub(super) fn of(document: &str, if_match_required: bool) -> Self {
         let document: Value = serde_json::from_str(document).unwrap_or_default();
         let paths = document.get("paths").and_then(Value::as_object);
         let mut resources: Vec<Resource> =
             paths.into_iter().flatten().filter_map(|(path, item)| resource(path, item)).collect();
+        for call in resources.iter_mut().flat_map(|resource| &mut resource.calls) {
+            call.needs_if_match = if_match_required && call.compares && call.needs_token;
+        }
         resources.sort_by_key(|resource| resource.segments.contains(&Segment::Any));
         Self { resources }
     }
@@ -146,6 +151,7 @@ impl Call {
             takes_body: call.get("requestBody").is_some(),
             compares: named("header").iter().any(|name| name.eq_ignore_ascii_case("if-match")),
             needs_token: needs_token(call),
+            needs_if_match: false,
         }
     }
 
@@ -161,6 +167,9 @@ impl Call {
         }
         Asked::of(parts)?;
         let precondition = Precondition::of(&parts.headers)?;
+        if self.needs_if_match && !precondition.has_if_match() {
+            return Err(Problem::new(Code::PreconditionRequired));
+        }
         if !self.compares && !precondition.holds_without_tag() {
             let why = "what this call is about has no entity tag";
             return Err(Problem::new(Code::PreconditionFailed).detail(why));

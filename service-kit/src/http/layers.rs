@@ -37,14 +37,15 @@ const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"inva
 const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 
 /// Puts the layers of a public listener around the routes of the services behind it. What no service has
-/// is answered by the process; `document` is the description of all their calls.
+/// is answered by the process; `document` is the description of all their calls, `if_match_required` the setting.
 pub fn public(
     process: &Watch,
     document: &'static str,
     services: impl IntoIterator<Item = (Watch, Router)>,
     origins: &Origins,
+    if_match_required: bool,
 ) -> Router {
-    let contract = Arc::new(Contract::of(document));
+    let contract = Arc::new(Contract::of(document, if_match_required));
     let own = Router::new()
         .route("/docs/error-codes.md", get(error_codes))
         .merge(openapi::pages(document))
@@ -287,7 +288,7 @@ mod tests {
             .route("/panics/{id}", get(panics))
             .route("/fails", get(fails))
             .route("/refuses", get(|| async { StatusCode::IM_A_TEAPOT }));
-        let router = public(&watch, "{}", [(watch.clone(), routes)], &Origins::default());
+        let router = public(&watch, "{}", [(watch.clone(), routes)], &Origins::default(), false);
         for (path, route, cause) in [
             ("/panics/7", "/panics/{id}", "a handler panicked with a message"),
             ("/fails", "/fails", "the cause"),
