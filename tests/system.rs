@@ -220,10 +220,17 @@ impl System {
 
     /// A further process of a service in this system.
     pub fn another(&self, service: &str) -> Process {
+        self.another_with(service, &[])
+    }
+
+    /// The same with further settings, as variables.
+    pub fn another_with(&self, service: &str, settings: &[(&str, &str)]) -> Process {
         static OTHERS: AtomicUsize = AtomicUsize::new(0);
         let number = OTHERS.fetch_add(1, Ordering::Relaxed);
         let log = self.dir.path().join(format!("{service}-{number}"));
-        Process::start(&[service], &self.environment.of(service), &log)
+        let mut variables = self.environment.of(service);
+        variables.extend(settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        Process::start(&[service], &variables, &log)
     }
 
     /// Kills a command side and starts another one.

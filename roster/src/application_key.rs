@@ -63,7 +63,7 @@ pub fn hand_out(dir: &Path, ring: &Ring) -> anyhow::Result<()> {
 }
 
 /// Whether every service's file is as it must be.
-fn is_handed_out(dir: &Path, ring: &Ring) -> bool {
+pub fn is_handed_out(dir: &Path, ring: &Ring) -> bool {
     files(ring).iter().all(|(folder, file, ring)| {
         Ring::read(&dir.join(folder).join(file)).is_ok_and(|read| *read.text() == *ring.text())
     })
@@ -216,7 +216,8 @@ async fn former(users: &EventLog, resealer: &Resealer) -> anyhow::Result<Vec<Use
     Ok(former)
 }
 
-fn shown(ring: &Ring) -> String {
+/// From when on the newest key seals.
+pub fn shown(ring: &Ring) -> String {
     ring.seals_from().map_or_else(|| "the beginning".to_owned(), |from| from.to_string())
 }
 

@@ -261,7 +261,11 @@ fn head(link: &Link) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::ambient;
+    use crate::key_ring::Ring;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap()
@@ -332,6 +336,22 @@ mod tests {
         let mut bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         bytes[0] = 1;
         assert!(Links::read(&URL_SAFE_NO_PAD.encode(&bytes)).is_none());
+    }
+
+    #[test]
+    fn a_link_of_the_old_key_is_good_during_a_rotation_and_not_after_it() {
+        let old = SecretKey::generate().unwrap();
+        let ring = Ring::parse(&old.to_base64(), Path::new("old")).unwrap();
+        let ring = ring.with(SecretKey::generate().unwrap(), ambient::now());
+        let [before, during, after] =
+            [old.into(), RotatingKey::from(ring.clone()), ring.finished().into()].map(Links::new);
+        let wanted = link(LinkKind::ResetPassword);
+        let takes = |by: &Links, token: &str| {
+            by.verify(Links::read(token).unwrap(), &BINDING, at(0)).is_some()
+        };
+        let [old, new] = [&before, &during].map(|links| links.token(&wanted, &BINDING));
+        assert!(takes(&during, &old) && takes(&during, &new));
+        assert!(takes(&after, &new) && !takes(&after, &old));
     }
 
     #[test]

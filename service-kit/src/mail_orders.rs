@@ -220,9 +220,31 @@ impl MailOrders {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::ambient;
+    use crate::key_ring::Ring;
     use crate::keys::SecretKey;
+
+    #[test]
+    fn an_order_of_the_old_key_is_opened_during_a_rotation_and_not_after_it() {
+        let old = SecretKey::generate().unwrap();
+        let ring = Ring::parse(&old.to_base64(), Path::new("old")).unwrap();
+        let ring = ring.with(SecretKey::generate().unwrap(), ambient::now());
+        let [before, during, after] =
+            [old.into(), RotatingKey::from(ring.clone()), ring.finished().into()]
+                .map(|key| MailOrders::new(key).unwrap());
+        let user = UserId::from_uuid(ambient::new_uuid());
+        let mail = Mail::VerifyEmail { user };
+        let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
+        let [old, new] = [&before, &during].map(|orders| orders.seal(&order).unwrap());
+        for (message, is_current) in [(&old, false), (&new, true)] {
+            assert!(during.open(order.id, message).is_ok());
+            assert_eq!(during.is_current(order.id, message), is_current);
+            assert_eq!(after.open(order.id, message).is_ok(), is_current);
+        }
+    }
 
     #[test]
     fn an_order_tells_nothing_until_it_is_opened() {

@@ -12,6 +12,7 @@
 mod access;
 mod address_undo;
 mod administrators;
+mod application_key;
 mod auditing;
 mod backing_up;
 mod backup_damage;

@@ -1,6 +1,6 @@
 //! Credentials that were sealed with a former application key, sealed with the one of now.
 
-use events::{CommandId, UserId, subjects};
+use events::{CommandId, Position, UserId, subjects};
 use service_kit::ambient;
 use service_kit::event_log::{Append, EventLog, Outcome, Top, Write};
 use service_kit::key_ring::RotatingKey;
@@ -38,7 +38,7 @@ impl Resealer {
     /// # Errors
     /// In words: no accepted key opens it.
     pub fn is_former(&self, user: UserId, message: &[u8]) -> Result<bool, String> {
-        self.sealer.reseal(user, message, Default::default()).map(|resealed| resealed.is_some())
+        self.sealer.reseal(user, message, Position::default()).map(|resealed| resealed.is_some())
     }
 
     /// Seals the credential of a user anew; `false` when there was nothing to do.
@@ -48,22 +48,31 @@ impl Resealer {
     pub async fn reseal(&self, user: UserId) -> Result<bool, String> {
         let subject = subjects::user_credential(user);
         for _ in 0..ATTEMPTS_MAX {
-            let Top { last, guard } = self.log.top(&subject).await.map_err(|e| e.to_string())?;
-            let Some(last) = last else { return Ok(false) };
-            let Some(message) = self.sealer.reseal(user, &last.payload, last.position)? else {
-                return Ok(false);
-            };
-            let write = Write::new(subject.clone(), guard, message);
-            let command = CommandId::from_uuid(ambient::new_uuid());
-            match self.log.append(&Append::new(command, write)).await {
-                Outcome::Stored(_) => return Ok(true),
-                // Somebody was faster, or nobody knows: the record tells.
-                Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown => {}
-                failed @ (Outcome::Unavailable | Outcome::Full | Outcome::Refused(..)) => {
-                    return Err(format!("the log refused a write: {failed:?}"));
-                }
+            let top = self.log.top(&subject).await.map_err(|error| error.to_string())?;
+            if let Some(done) = self.replace(user, top).await? {
+                return Ok(done);
             }
         }
         Err("others changed a credential too often".to_owned())
     }
+
+    /// Replaces a credential where it was read; `None` when somebody was faster, or nobody knows.
+    async fn replace(&self, user: UserId, read: Top) -> Result<Option<bool>, String> {
+        let Some(last) = read.last else { return Ok(Some(false)) };
+        let Some(message) = self.sealer.reseal(user, &last.payload, last.position)? else {
+            return Ok(Some(false));
+        };
+        let write = Write::new(subjects::user_credential(user), read.guard, message);
+        let command = CommandId::from_uuid(ambient::new_uuid());
+        match self.log.append(&Append::new(command, write)).await {
+            Outcome::Stored(_) => Ok(Some(true)),
+            Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown => Ok(None),
+            failed @ (Outcome::Unavailable | Outcome::Full | Outcome::Refused(..)) => {
+                Err(format!("the log refused a write: {failed:?}"))
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,8 +100,12 @@ fn parts<'a>(session: &'a Session, generation: &'a [u8]) -> [&'a [u8]; 4] {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use events::{Position, Revision, SessionSeed, Timestamp};
+    use service_kit::ambient;
+    use service_kit::key_ring::Ring;
 
     fn session(n: u128) -> Session {
         let time = Timestamp::from_unix_seconds(0).unwrap();
@@ -136,6 +140,23 @@ mod tests {
         assert!(!tokens.made(&presented, &reseeded));
         let stranger = RefreshTokens::new(SecretKey::generate().unwrap());
         assert!(!stranger.made(&presented, &session(2)));
+    }
+
+    #[test]
+    fn a_token_of_the_old_key_is_taken_during_a_rotation_and_not_after_it() {
+        let old = SecretKey::generate().unwrap();
+        let ring = Ring::parse(&old.to_base64(), Path::new("old")).unwrap();
+        let ring = ring.with(SecretKey::generate().unwrap(), ambient::now());
+        let [before, during, after] =
+            [old.into(), RotatingKey::from(ring.clone()), ring.finished().into()]
+                .map(RefreshTokens::new);
+        let takes = |by: &RefreshTokens, token: &str| {
+            by.made(&RefreshTokens::read(token).unwrap(), &session(2))
+        };
+        let [old, new] = [&before, &during].map(|tokens| tokens.current(&session(2)));
+        assert!(takes(&during, &old) && takes(&during, &new));
+        assert!(takes(&after, &new) && !takes(&after, &old));
+        assert!(!takes(&before, &new), "the new key seals");
     }
 
     #[test]

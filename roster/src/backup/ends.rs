@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::bail;
 use events::{
     Event, Position, RevocationReason, SessionId, Snapshot, Status, StoredRevocation, Timestamp,
-    UserFact, UserId, subjects,
+    UserFact, UserId, credential_position, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
@@ -98,7 +98,7 @@ impl Ends {
     }
 
     /// Takes a message of `USERS` in.
-    fn add(&mut self, message: &Followed) -> anyhow::Result<()> {
+    fn add(&mut self, message: &Followed, backup_end: Position) -> anyhow::Result<()> {
         let (root, user) = message.subject.rsplit_once('.').unwrap_or_default();
         let user: UserId = user.parse()?;
         let ends = self.users.entry(user).or_default();
@@ -130,8 +130,10 @@ impl Ends {
                 ends.access = true;
                 ends.password |= reason == Some(RevocationReason::PasswordChanged);
             }
-            // An erased user's is empty.
-            _ if !ends.deleted => {
+            // An erased user's is empty, and the password of the backup that was only sealed or hashed anew is in the backup.
+            _ if !ends.deleted
+                && credential_position(&message.payload, message.position) > backup_end =>
+            {
                 ends.credential = Some(String::from_utf8(message.payload.to_vec())?)
             }
             _ => {}
@@ -159,6 +161,7 @@ pub async fn collect(
     }
     // Damaged ones are of no use, and encrypted ones cannot be read here; everything is in the log still.
     let mut ends = Ends::read(backup).or_else(|_| Ends::of(backup))?;
+    let backup_end = backup.manifest.stream(subjects::USERS_STREAM)?.last;
     let until = ambient::now();
     let end = users.end().await?;
     let filters = [
@@ -168,7 +171,7 @@ pub async fn collect(
     ];
     let mut reading = Reading::new(&users, &filters, ends.users_position, end);
     while let Some(message) = reading.next().await? {
-        ends.add(&message)?;
+        ends.add(&message, backup_end)?;
     }
     ends.users_position = end;
     let end = sessions.end().await?;

@@ -5,6 +5,7 @@
 
 mod database;
 mod files;
+mod keys;
 mod log;
 mod report;
 
@@ -27,6 +28,7 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
 pub async fn run(settings: Settings, args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     files::look(&settings, &mut report);
+    keys::look(&settings, &mut report);
     match nats::connect(&settings.nats, "operator").await {
         Ok(client) => log::look(&settings, &client, &mut report).await,
         Err(error) => {
