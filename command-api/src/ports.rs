@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
 use service_kit::mail_orders::Mail;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::domain::{Admins, Broken, Candidate, Password};
 
-/// A password hash as a PHC string. Not shown.
-#[derive(Clone, PartialEq, Eq)]
+/// A password hash as a PHC string. Not shown, and overwritten when it is dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct PasswordHash(pub String);
 
 impl std::fmt::Debug for PasswordHash {

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod beside;
 mod cli;
+mod core_dumps;
 mod dev;
 mod doctor;
 mod erase;

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use service_kit::config::Settings;
+use service_kit::config::{Deployment, Settings};
 use service_kit::running::{Listeners, Stop};
 use service_kit::watch::Watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::openapi::DOCUMENT;
-use crate::schemas;
+use crate::{core_dumps, schemas};
 
 /// What every service has before its own parts.
 struct Started {
@@ -24,6 +24,10 @@ async fn start(
     service: &'static str,
     described: Option<&'static str>,
 ) -> anyhow::Result<Started> {
+    // Before anything secret is read. Developers may want to attach a debugger.
+    if settings.deployment == Deployment::Production {
+        core_dumps::disable();
+    }
     // Only what takes requests has somebody to tell before it stops.
     let delay_ms = described.map_or(0, |_| settings.http.stop_delay_ms);
     let stop = Stop::on_signal(Duration::from_millis(delay_ms))?;

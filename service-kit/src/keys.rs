@@ -255,6 +255,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_dropped_key_is_overwritten() {
+        fn overwrite<T: Zeroize + ZeroizeOnDrop>(value: &mut T) {
+            value.zeroize();
+        }
+        let mut key = SecretKey::generate().unwrap();
+        overwrite(&mut key);
+        assert_eq!(key.0, [0; KEY_BYTES]);
+    }
+
+    #[test]
     fn purposes_and_parts_never_meet() {
         let key = SecretKey([7; 32]);
         assert_ne!(key.derive("a").mac(&[b"x"]), key.derive("b").mac(&[b"x"]));

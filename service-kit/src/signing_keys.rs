@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::ambient;
 use crate::checking_keys::{CheckingKeys, Found};
@@ -107,11 +108,12 @@ impl SigningKey {
     ///
     /// # Errors
     /// [`KeyError::Generate`].
-    pub fn generate_pem() -> Result<String, KeyError> {
+    pub fn generate_pem() -> Result<Zeroizing<String>, KeyError> {
         let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?;
         let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generate)?;
-        let body = STANDARD.encode(der.as_ref());
-        Ok(format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n"))
+        let body = Zeroizing::new(STANDARD.encode(der.as_ref()));
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", *body);
+        Ok(Zeroizing::new(pem))
     }
 
     /// Reads a PEM file.
@@ -129,8 +131,10 @@ impl SigningKey {
     pub fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         let content =
             || KeyError::Content { path: path.into(), expected: "an Ed25519 key as PKCS#8 in PEM" };
-        let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
-        let der = STANDARD.decode(body).map_err(|_| content())?;
+        // Never grows, or a part of the key would stay where it was.
+        let mut body = Zeroizing::new(String::with_capacity(text.len()));
+        body.extend(text.lines().filter(|line| !line.starts_with("-----")));
+        let der = Zeroizing::new(STANDARD.decode(&*body).map_err(|_| content())?);
         let pair = Ed25519KeyPair::from_pkcs8(&der).map_err(|_| content())?;
         let public = pair.public_key().as_ref().to_vec();
         Ok(Self { id: thumbprint(&public), key: EncodingKey::from_ed_der(&der), public })

@@ -321,7 +321,7 @@ mod tests {
     fn key() -> SigningKey {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("signing.pem");
-        std::fs::write(&path, SigningKey::generate_pem().unwrap()).unwrap();
+        std::fs::write(&path, &*SigningKey::generate_pem().unwrap()).unwrap();
         SigningKey::read(&path).unwrap()
     }
 

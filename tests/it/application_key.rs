@@ -82,7 +82,7 @@ fn with_copied_keys(system: &System, name: &str) -> (Process, PathBuf) {
 async fn link(system: &System, to: &str, purpose: &str) -> String {
     let newest = || {
         let links = system.mails_to(to).into_iter().filter_map(|mail| mail.link);
-        links.filter(|link| link.purpose == purpose).last()
+        links.filter(|link| link.purpose == purpose).next_back()
     };
     wait_for("a mail", || async { newest().is_some() }).await;
     newest().unwrap().token

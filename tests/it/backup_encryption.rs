@@ -109,6 +109,45 @@ async fn a_backup_that_somebody_else_made_or_changed_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_identity_file_restores_nothing_and_is_named() {
+    let system = System::shared().await;
+    let (recipient, identity) = pair(&system, "own");
+    let (folder, keys, damaged) =
+        (system.file("backup"), system.file("keys"), system.file("damaged.identity"));
+    succeeded(&system.roster(&["backup", text(&folder), "--recipient", text(&recipient)]));
+    let whole = fs::read_to_string(&identity).unwrap();
+    let (head, key) = whole.trim_end().split_once(' ').unwrap();
+    // One character of the private key, which comes first, and one of the key that verifies, which comes last.
+    let changed = |at: usize| {
+        let other = if key.as_bytes()[at] == b'A' { "B" } else { "A" };
+        format!("{head} {}{other}{}\n", &key[..at], &key[at + 1..])
+    };
+    let is_none = "damaged.identity is not a roster-backup-identity-v1 file";
+    for (content, why) in [
+        (String::new(), is_none),
+        (whole[..whole.len() / 2].to_owned(), is_none),
+        (format!("{head} {}\n", &key[..key.len() - 4]), is_none),
+        (format!("{whole}{whole}"), is_none),
+        (fs::read_to_string(&recipient).unwrap(), is_none),
+        (changed(10), "the backup is not for this identity"),
+        (changed(key.len() - 10), "not made by the recipient"),
+    ] {
+        fs::write(&damaged, &content).unwrap();
+        let with_it = ["--identity", text(&damaged)];
+        let restore = ["restore", text(&folder), "--keys", text(&keys)];
+        let output = system.roster(&[&restore[..], &with_it].concat());
+        refused(&output, why);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(content.is_empty() || !said.contains(&content[content.len() / 2..]), "{said}");
+        refused(&system.roster(&[&["backup", text(&folder), "--check"][..], &with_it].concat()), why);
+        assert!(!keys.exists(), "{why}");
+    }
+    fs::remove_file(&damaged).unwrap();
+    let restore = ["restore", text(&folder), "--identity", text(&damaged)];
+    refused(&system.roster(&restore), "cannot read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn production_makes_and_takes_no_plain_backup_unless_it_is_asked_to() {
     let system = System::shared().await;
     let creds = system.file("operator.creds");

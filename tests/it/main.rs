@@ -23,6 +23,7 @@ mod checking;
 mod cluster;
 mod concealing;
 mod contract;
+mod core_dumps;
 mod damage;
 mod dev;
 mod doctor;

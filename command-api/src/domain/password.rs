@@ -15,6 +15,7 @@ use std::fmt;
 use events::EmailAddress;
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::Broken;
 
@@ -61,8 +62,9 @@ pub struct PasswordContext<'a> {
     pub full_name: Option<&'a str>,
 }
 
-/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown.
-#[derive(Clone)]
+/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown, and overwritten when it is
+/// dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Password(String);
 
 impl fmt::Debug for Password {
@@ -131,8 +133,10 @@ impl Password {
         if text.len() > PASSWORD_CHARS_MAX * 4 * 3 {
             return None;
         }
-        let composed: String = text.nfc().collect();
-        (composed.chars().count() <= PASSWORD_CHARS_MAX).then_some(Self(composed))
+        // Never grows, or a part of the password would stay where it was.
+        let mut password = Self(String::with_capacity(text.len() * 3));
+        password.0.extend(text.nfc());
+        (password.0.chars().count() <= PASSWORD_CHARS_MAX).then_some(password)
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -141,10 +145,11 @@ impl Password {
 }
 
 /// NFC and case-folded, until nothing moves: each can undo the other.
-fn normalised(text: &str) -> String {
-    let composed: String = text.nfc().collect();
-    let once: String = caseless::default_case_fold_str(&composed).nfc().collect();
-    caseless::default_case_fold_str(&once).nfc().collect()
+fn normalised(text: &str) -> Zeroizing<String> {
+    let composed = Zeroizing::new(text.nfc().collect::<String>());
+    let folded = |text: &str| Zeroizing::new(caseless::default_case_fold_str(text));
+    let once = Zeroizing::new(folded(&composed).nfc().collect::<String>());
+    Zeroizing::new(folded(&once).nfc().collect())
 }
 
 /// Whether a normalised password is on the list.
@@ -159,7 +164,7 @@ fn context_words(rules: &PasswordRules, context: &PasswordContext<'_>) -> Vec<St
     let mut words = vec![PRODUCT.to_owned()];
     for word in rules.context_words.iter().map(|word| normalised(word)) {
         words.extend(parts(&word));
-        words.push(word);
+        words.push(word.to_string());
     }
     if let Some((local, domain)) = context.email.and_then(|email| email.canonical().split_once('@'))
     {
@@ -187,15 +192,15 @@ fn parts(text: &str) -> impl Iterator<Item = String> {
 /// Whether a normalised password is words of its context and not much else. Not whether it has one of
 /// them in it: "the roster of the drowned ships" is a good password.
 fn is_little_more_than(folded: &str, words: &[String]) -> bool {
-    let mut rest = folded.to_owned();
+    let mut rest = Zeroizing::new(folded.to_owned());
     for word in words {
         if rest.contains(word.as_str()) {
             // A gap stays, or what stood on both sides could make a new word.
-            rest = rest.replace(word.as_str(), " ");
+            rest = Zeroizing::new(rest.replace(word.as_str(), " "));
         }
     }
     let separates = |c: &char| c.is_whitespace() || "-_.,:;@+/\\".contains(*c);
-    rest != folded && rest.chars().filter(|c| !separates(c)).count() < BESIDE_CONTEXT_CHARS_MIN
+    *rest != folded && rest.chars().filter(|c| !separates(c)).count() < BESIDE_CONTEXT_CHARS_MIN
 }
 
 /// The estimate of zxcvbn: 0 for up to a thousand guesses, 1 up to a million, 2 up to 10^8, 3 up to
@@ -227,6 +232,16 @@ fn readings(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dropped_password_is_overwritten() {
+        fn overwrite<T: Zeroize + ZeroizeOnDrop>(value: &mut T) {
+            value.zeroize();
+        }
+        let mut password = Password::given("correct horse battery staple").unwrap();
+        overwrite(&mut password);
+        assert_eq!(password.as_bytes(), b"");
+    }
 
     fn rules() -> PasswordRules {
         PasswordRules {

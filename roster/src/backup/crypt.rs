@@ -20,8 +20,9 @@ use aws_lc_rs::signature::{self, ED25519, Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use service_kit::keys::{SecretKey, random, write_private};
+use service_kit::keys::{SecretKey, write_private};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 /// What the two files begin with.
 const RECIPIENT: &str = "roster-backup-recipient-v1";
@@ -66,25 +67,28 @@ pub fn generate(recipient: &Path, identity: &Path) -> anyhow::Result<()> {
     let private = PrivateKey::generate(&X25519).context("cannot make a key")?;
     let public = private.compute_public_key().context("cannot make a key")?;
     let private: Curve25519SeedBin<'_> = private.as_be_bytes().context("cannot make a key")?;
-    let seed: [u8; KEY_BYTES] = random()?;
-    let signing = Ed25519KeyPair::from_seed_unchecked(&seed).context("cannot make a key")?;
+    let seed = SecretKey::generate()?;
+    let signing =
+        Ed25519KeyPair::from_seed_unchecked(seed.expose()).context("cannot make a key")?;
     let line = |head: &str, one: &[u8], two: &[u8]| {
-        format!("{head} {}\n", STANDARD.encode([one, two].concat()))
+        let both = Zeroizing::new([one, two].concat());
+        Zeroizing::new(format!("{head} {}\n", *Zeroizing::new(STANDARD.encode(&*both))))
     };
     let verifying = signing.public_key();
     write_private(identity, line(IDENTITY, private.as_ref(), verifying.as_ref()).as_bytes())?;
-    write_private(recipient, line(RECIPIENT, public.as_ref(), &seed).as_bytes())?;
+    write_private(recipient, line(RECIPIENT, public.as_ref(), seed.expose()).as_bytes())?;
     Ok(())
 }
 
 /// The two keys in a file.
-fn read(file: &Path, head: &str) -> anyhow::Result<([u8; KEY_BYTES], [u8; KEY_BYTES])> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+fn read(file: &Path, head: &str) -> anyhow::Result<(SecretKey, SecretKey)> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let keys = || {
-        let bytes = STANDARD.decode(text.strip_prefix(head)?.trim()).ok()?;
+        let bytes = Zeroizing::new(STANDARD.decode(text.strip_prefix(head)?.trim()).ok()?);
         let (one, two) = bytes.split_at_checked(KEY_BYTES)?;
-        Some((one.try_into().ok()?, two.try_into().ok()?))
+        let key = |bytes: &[u8]| bytes.try_into().map(SecretKey::from_bytes).ok();
+        Some((key(one)?, key(two)?))
     };
     keys().with_context(|| format!("{} is not a {head} file", file.display()))
 }
@@ -93,8 +97,9 @@ impl Recipient {
     /// Reads the file.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
         let (encrypt_to, seed) = read(file, RECIPIENT)?;
-        let sign_with = Ed25519KeyPair::from_seed_unchecked(&seed).context("cannot use the key")?;
-        Ok(Self { encrypt_to, sign_with })
+        let sign_with = Ed25519KeyPair::from_seed_unchecked(seed.expose());
+        let sign_with = sign_with.context("cannot use the key")?;
+        Ok(Self { encrypt_to: *encrypt_to.expose(), sign_with })
     }
 
     /// A new key, and how it stands in the backup.
@@ -132,9 +137,9 @@ impl Identity {
     /// Reads the file.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
         let (private, verify_with) = read(file, IDENTITY)?;
-        let decrypt_with =
-            PrivateKey::from_private_key(&X25519, &private).context("cannot use the key")?;
-        Ok(Self { decrypt_with, verify_with })
+        let decrypt_with = PrivateKey::from_private_key(&X25519, private.expose())
+            .context("cannot use the key")?;
+        Ok(Self { decrypt_with, verify_with: *verify_with.expose() })
     }
 
     /// The key of a backup.

@@ -52,10 +52,9 @@ impl Rotation {
         let message = by.sealer.seal(self.user, hash.as_ref(), None).unwrap();
         let write = Write::new(subjects::user_credential(self.user), guard, message);
         let command = CommandId::from_uuid(ambient::new_uuid());
-        match self.log.append(&Append::new(command, write)).await {
-            Outcome::Stored(position) => position,
-            failed => panic!("{failed:?}"),
-        }
+        let outcome = self.log.append(&Append::new(command, write)).await;
+        let Outcome::Stored(position) = outcome else { panic!("{outcome:?}") };
+        position
     }
 
     async fn opened(&self, by: &Resealer) -> Option<String> {
