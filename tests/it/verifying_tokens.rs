@@ -45,6 +45,7 @@ fn bad(header: &Value, claims: &Value) -> Vec<(String, (Value, Value))> {
         ("iat", json!(iat.to_string())),
         ("nbf", json!(soon)),
         ("epoch", json!("0")),
+        ("lineage", json!("0123456789abcdef")),
         ("roles", json!("admin")),
     ] {
         let claims = changed(claims.clone(), name, &value);
@@ -75,8 +76,11 @@ async fn a_good_token_passes_and_no_other() {
 
     let (header, claims) = parts(&token);
     let (names, bad): (Vec<_>, Vec<_>) = bad(&header, &claims).into_iter().unzip();
-    let forged = forge(&system, &[vec![(header, claims)], bad].concat()).await;
-    let (same, forged) = forged.split_first().unwrap();
+    // One of before tokens named the history of the log.
+    let older = (header.clone(), changed(claims.clone(), "lineage", &Value::Null));
+    assert!(claims["lineage"].is_string() && older.1 != claims, "{claims}");
+    let forged = forge(&system, &[vec![(header, claims), older], bad].concat()).await;
+    let ([same, older], forged) = forged.split_first_chunk().unwrap();
     let foreign = other.rsplit_once('.').unwrap().1;
     let foreign = format!("{}.{foreign}", token.rsplit_once('.').unwrap().0);
     for verifying in &both {
@@ -84,6 +88,7 @@ async fn a_good_token_passes_and_no_other() {
         let answer = verifying.client.with_token(&token).get("/whoami").await.expect(200);
         assert_eq!(answer.body, json!({"sub": ada, "roles": ["user"]}), "{which:?}");
         assert_eq!(verifying.status(same).await, 200, "{which:?}: what is forged is forged well");
+        assert_eq!(verifying.status(older).await, 200, "{which:?}: it names no history");
         for (name, forged) in names.iter().zip(forged) {
             assert_eq!(verifying.status(forged).await, 401, "{which:?}: {name}");
         }

@@ -279,7 +279,7 @@ impl Keeper {
                 is_silent = false;
                 continue;
             };
-            if !is_silent {
+            if !is_silent && !stop.is_cancelled() {
                 tracing::warn!(%error, "cannot look whether the log of users went back; retrying");
             }
             is_silent = true;
