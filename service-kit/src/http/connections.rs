@@ -2,7 +2,8 @@
 //!
 //! A connection costs memory and a file descriptor for as long as its client likes. Where there is no room for one
 //! more, the one that has been idle for longest gives way: whoever holds many open without a request loses their
-//! own, and keeps nobody out. Only when every one of them is at work is the new one refused.
+//! own, and keeps nobody out. Where none is idle, the one whose body has been waited for for longest gives way. Only when
+//! every one of them is at work is the new one refused.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -39,9 +40,20 @@ struct Seats {
 
 struct Taken {
     network: Option<IpAddr>,
-    /// Since when it has had no request; `None` while it has one.
-    idle_since: Option<Instant>,
+    /// Whom it waits for.
+    turn: Turn,
     give_way: CancellationToken,
+}
+
+/// Who has to do something next. Whose connection gives way first comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// The client has sent no request, since then.
+    Idle(Instant),
+    /// The client has sent a part of a request, and nothing since then.
+    Body(Instant),
+    /// The service.
+    Service,
 }
 
 /// The place of one connection. It is free again when this goes.
@@ -76,8 +88,8 @@ impl Connections {
         }
         let (number, give_way) = (seats.next, CancellationToken::new());
         seats.next += 1;
-        let idle_since = Some(Instant::now());
-        seats.taken.insert(number, Taken { network, idle_since, give_way: give_way.clone() });
+        let turn = Turn::Idle(Instant::now());
+        seats.taken.insert(number, Taken { network, turn, give_way: give_way.clone() });
         if let Some(network) = network {
             *seats.by_network.entry(network).or_default() += 1;
         }
@@ -87,12 +99,14 @@ impl Connections {
 }
 
 impl Seats {
-    /// Takes the place of the connection that has been idle for longest, among some.
+    /// Takes the place of the connection that has waited for its client for longest, among some.
     fn free_one(&mut self, among: impl Fn(&Taken) -> bool) -> Option<()> {
-        let idle = self.taken.iter().filter(|(_, taken)| among(taken));
-        let (_, number) = idle
-            .filter_map(|(number, taken)| Some((taken.idle_since?, *number)))
-            .min_by_key(|(since, number)| (*since, *number))?;
+        let waiting = self
+            .taken
+            .iter()
+            .filter(|(_, taken)| among(taken) && taken.turn != Turn::Service)
+            .map(|(number, taken)| (taken.turn, *number));
+        let (_, number) = waiting.min()?;
         self.remove(number)?.give_way.cancel();
         Some(())
     }
@@ -112,19 +126,24 @@ impl Seats {
 }
 
 impl Seat {
-    /// A request has come.
+    /// A request, or more of it, has come.
     pub(super) fn works(&self) {
-        self.set(None);
+        self.set(Turn::Service);
+    }
+
+    /// More of its body has to come.
+    pub(super) fn waits(&self) {
+        self.set(Turn::Body(Instant::now()));
     }
 
     /// It is answered.
     pub(super) fn rests(&self) {
-        self.set(Some(Instant::now()));
+        self.set(Turn::Idle(Instant::now()));
     }
 
-    fn set(&self, idle_since: Option<Instant>) {
+    fn set(&self, turn: Turn) {
         if let Some(taken) = self.all.seats().taken.get_mut(&self.number) {
-            taken.idle_since = idle_since;
+            taken.turn = turn;
         }
     }
 }
@@ -170,6 +189,24 @@ mod tests {
         assert!(admit(&all, "192.0.2.1").is_none(), "both are at work");
         first.rests();
         assert!(admit(&all, "192.0.2.1").is_some());
+    }
+
+    #[test]
+    fn whose_body_is_waited_for_gives_way_where_nobody_is_idle() {
+        let all = connections(3, 100);
+        let [slow, slower, busy] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        let (slow, slower, busy) = (admit(&all, slow), admit(&all, slower), admit(&all, busy));
+        let (slow, slower, busy) = (slow.unwrap(), slower.unwrap(), busy.unwrap());
+        slower.waits();
+        slow.waits();
+        busy.works();
+        let idle = admit(&all, "192.0.2.4").unwrap();
+        let next = admit(&all, "192.0.2.5").unwrap();
+        let gone = |seat: &Seat| seat.give_way.is_cancelled();
+        assert_eq!([&slower, &idle, &slow, &busy].map(gone), [true, true, false, false]);
+        next.works();
+        assert!(admit(&all, "192.0.2.6").is_some());
+        assert!(gone(&slow) && !gone(&busy));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
-use http::HeaderValue;
 use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, StatusCode};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -184,7 +184,7 @@ where
             async move {
                 progress.begin();
                 seat.works();
-                let answer = answer(service, request, peer).await;
+                let answer = answer(service, request, peer, seat.clone()).await;
                 seat.rests();
                 progress.end();
                 answer
@@ -201,6 +201,7 @@ async fn answer<S>(
     service: S,
     request: hyper::Request<hyper::body::Incoming>,
     peer: SocketAddr,
+    seat: Arc<Seat>,
 ) -> Result<Response, std::convert::Infallible>
 where
     S: Service<Request, Response = Response, Error = std::convert::Infallible>,
@@ -208,10 +209,11 @@ where
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(ConnectInfo(peer));
     let waits_for_continue = parts.headers.contains_key(EXPECT);
-    let body = Shared::of(body);
+    let body = Shared::of(body, seat);
     let request = Request::from_parts(parts, Body::new(body.clone()));
     let mut response = service.oneshot(request).await?;
-    if !body.read_on(waits_for_continue).await {
+    let was_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
+    if !body.read_on(waits_for_continue, was_slow).await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -131,6 +131,38 @@ async fn connections_at_work_are_not_cut_for_others() {
 }
 
 #[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_out() {
+    let listening = listening("connections_max = 100\nconnections_per_network_max = 50").await;
+    let mut slow = Vec::new();
+    for number in 0..200 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("127.0.0.{}:0", 2 + number % 10).parse().unwrap()).unwrap();
+        let mut stream = socket.connect(listening.address).await.unwrap();
+        // Neither what reads its body nor what refuses it unread waits for the rest in a place of its own.
+        let path = if number % 2 == 0 { "/reads" } else { "/refuses" };
+        send(&mut stream, &request("POST", path, "Content-Length: 300\r\n")).await;
+        send(&mut stream, "{").await;
+        slow.push(stream);
+    }
+    for _ in 0..2 {
+        let mut stream = listening.connect().await;
+        send(&mut stream, &request("GET", "/small", "")).await;
+        assert_eq!(answer(&mut stream).await.1, b"small");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_answered_without_the_rest() {
+    let listening = listening("").await;
+    let mut stream = listening.connect().await;
+    send(&mut stream, &request("POST", "/refuses", "Content-Length: 300\r\n")).await;
+    send(&mut stream, "{").await;
+    let (head, body) = timeout(Duration::from_secs(10), answer(&mut stream)).await.unwrap();
+    assert!(head.starts_with("http/1.1 401") && head.contains("connection: close"), "{head}");
+    assert_eq!(body, b"refused");
+}
+
+#[tokio::test]
 async fn an_idle_connection_lives_longer_than_a_head_may_take() {
     let listening = listening("head_timeout_s = 1\nidle_timeout_s = 60").await;
     let mut stream = listening.connect().await;
