@@ -139,7 +139,10 @@ async fn a_damaged_identity_file_restores_nothing_and_is_named() {
         refused(&output, why);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(content.is_empty() || !said.contains(&content[content.len() / 2..]), "{said}");
-        refused(&system.roster(&[&["backup", text(&folder), "--check"][..], &with_it].concat()), why);
+        refused(
+            &system.roster(&[&["backup", text(&folder), "--check"][..], &with_it].concat()),
+            why,
+        );
         assert!(!keys.exists(), "{why}");
     }
     fs::remove_file(&damaged).unwrap();

@@ -4,6 +4,8 @@ use async_nats::HeaderMap;
 use e2e::{ADMIN_EMAIL, ADMIN_PASSWORD, Answer, Client, PASSWORD, System, wait_for};
 use serde_json::json;
 
+use crate::damage::Damage;
+
 const ADA: &str = "ada@example.com";
 const EVE: &str = "eve@example.com";
 const LEA: &str = "lea@example.com";
@@ -80,6 +82,13 @@ async fn a_log_that_a_user_has_filled_still_takes_what_ends_access() {
     let body = json!({"current_password": PASSWORD, "new_password": next});
     let me = commands.with_token(&eve.access);
     me.post("/api/v1/auth/change-password", &body).await.expect(204);
+    let eve = commands.log_in(EVE, next).await;
+    // The key of a request takes none of the room for the request.
+    let damage = Damage::of(&system).await;
+    let records = damage.messages("USERS", "ik.>").await.len();
+    let keyed = commands.with_token(&eve.access).with_header("idempotency-key", "while full");
+    keyed.send("POST", "/api/v1/auth/logout", None).await.expect(204);
+    assert_eq!(damage.messages("USERS", "ik.>").await.len(), records);
     let eve = commands.log_in(EVE, next).await;
     let me = commands.with_token(&eve.access);
     me.send("POST", "/api/v1/auth/logout-all", None).await.expect(204);

@@ -1,8 +1,11 @@
 //! The same request again is the same answer.
 
-use e2e::{PASSWORD, System, rename};
+use e2e::{Client, PASSWORD, System, rename};
 use futures::future::join_all;
 use serde_json::json;
+use uuid::Uuid;
+
+use crate::damage::Damage;
 
 #[tokio::test]
 async fn a_repeated_registration_is_the_first_one() {
@@ -194,4 +197,38 @@ async fn a_repeated_request_with_other_secrets_is_refused() {
     body.as_object_mut().unwrap().remove("password");
     let reused = with_key.post("/api/v1/users", &body).await.expect(422);
     assert_eq!(reused.code(), "idempotency-key-reused");
+}
+
+/// Keys are remembered in the log of users, and a caller may make as many as they like.
+#[tokio::test]
+async fn a_request_that_does_nothing_is_not_remembered() {
+    let system = System::shared().await;
+    let damage = Damage::of(&system).await;
+    let (admin, _) = system.as_administrator().await;
+    let commands = system.commands();
+    commands.register("ada@example.com").await.expect(201);
+    let (here, there) = (
+        commands.log_in("ada@example.com", PASSWORD).await,
+        commands.log_in("ada@example.com", PASSWORD).await,
+    );
+    let keyed =
+        |client: &Client| client.with_header("idempotency-key", &Uuid::now_v7().to_string());
+    let records = async || damage.messages("USERS", "ik.>").await.len();
+    let logout = json!({ "refresh_token": there.refresh });
+    keyed(&commands).post("/api/v1/auth/logout", &logout).await.expect(204);
+    let before = records().await;
+
+    let ada = commands.with_token(&here.access);
+    for _ in 0..3 {
+        let nobodys = format!("/api/v1/auth/sessions/{}", Uuid::now_v7());
+        keyed(&ada).send("DELETE", &nobodys, None).await.expect(404);
+        // A session that has ended already.
+        keyed(&commands).post("/api/v1/auth/logout", &logout).await.expect(204);
+        // An address that is verified already.
+        let request = "/api/v1/auth/verify-email-request";
+        keyed(&admin).send("POST", request, None).await.expect(202);
+    }
+    assert_eq!(records().await, before);
+    keyed(&ada).send("POST", "/api/v1/auth/logout", None).await.expect(204);
+    assert_eq!(records().await, before + 1, "and what does something is");
 }

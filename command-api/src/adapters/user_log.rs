@@ -182,7 +182,11 @@ impl NatsUserLog {
     }
 
     /// Stores the record of a key alone.
+    /// In the room that is reserved for what ends access nothing is remembered.
     async fn store_record(&self, key: &IdempotencyKey, record: &impl Serialize) -> Appended {
+        if !self.has_headroom() {
+            return Appended::Full;
+        }
         match KeyRecord::write(subjects::idempotency_record(&key.key), record) {
             Ok(write) => {
                 let command = CommandId::from_uuid(ambient::new_uuid());

@@ -12,6 +12,7 @@ use service_kit::links::{Binding, LinkKind, Links, undone_revision};
 use service_kit::mail_orders::Mail;
 use service_kit::tokens::Caller;
 
+use super::idempotency::Effect;
 use super::passwords::Followed;
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
@@ -56,10 +57,10 @@ impl Users {
                 let state = users.log().load(user).await?.value;
                 Self::hold(&request, &state)?;
                 match state {
-                    UserState::Present(state) if state.email_verified => Ok(()),
+                    UserState::Present(state) if state.email_verified => Ok(Effect::Nothing(())),
                     UserState::Present(_) => {
                         users.count(Counted::MailAskedBy(user)).await?;
-                        users.mail(Mail::VerifyEmail { user }).await
+                        users.mail(Mail::VerifyEmail { user }).await.map(Effect::Happened)
                     }
                     UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
                 }
@@ -181,7 +182,8 @@ impl Users {
                 Self::hold(&request, &loaded)?;
                 users.count(Counted::MailAskedBy(user)).await?;
                 let new_email = new_email.as_given().to_owned();
-                users.mail(Mail::EmailChange { user, new_email, epoch }).await
+                let mail = Mail::EmailChange { user, new_email, epoch };
+                users.mail(mail).await.map(Effect::Happened)
             };
             users.once(request.key.as_ref(), (), effect).await
         })
@@ -321,7 +323,7 @@ impl Users {
                     let mut change = ports::Change::of(followed.user.id, followed.state.guard);
                     change.link = Some(followed.used);
                     if settled(users.log().append(&change).await)?.is_some() {
-                        return Ok(());
+                        return Ok(Effect::Happened(()));
                     }
                 }
                 Err(CommandError::overloaded())

@@ -6,6 +6,29 @@ use service_kit::commands::IdempotencyKey;
 use super::{CommandError, Done, Request, Users, settled};
 use crate::domain::Rejection;
 
+/// What became of something that no event of a user tells of.
+pub(super) enum Effect<T> {
+    /// It happened.
+    Happened(T),
+    /// There was nothing to do, and there never will be.
+    Nothing(T),
+}
+
+impl<T> Effect<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Effect<U> {
+        match self {
+            Self::Happened(answer) => Effect::Happened(change(answer)),
+            Self::Nothing(answer) => Effect::Nothing(change(answer)),
+        }
+    }
+
+    /// What is answered in either case.
+    pub(super) fn into_answer(self) -> T {
+        let (Self::Happened(answer) | Self::Nothing(answer)) = self;
+        answer
+    }
+}
+
 impl Users {
     /// What a request led to before it ended the access that it came with.
     ///
@@ -27,19 +50,23 @@ impl Users {
     /// Does what no event of a user tells of (a mail, the end of a session), and remembers that the key of the request
     /// led to it. `again` is the answer to a repetition.
     ///
-    /// The record comes after the effect: a crash between the two does it once more, and never loses it.
+    /// The record comes after the effect: a crash between the two does it once more, and never loses it. Where nothing
+    /// happened nothing is remembered: records are written to the log of users, and what costs nothing has no limit.
     pub(super) async fn once<T>(
         &self,
         key: Option<&IdempotencyKey>,
         again: T,
-        effect: impl Future<Output = Result<T, CommandError>>,
+        effect: impl Future<Output = Result<Effect<T>, CommandError>>,
     ) -> Result<T, CommandError> {
-        let Some(key) = key else { return effect.await };
+        let Some(key) = key else { return effect.await.map(Effect::into_answer) };
         let _running = self.in_flight.start(Some(key))?;
         if self.log().recorded(key).await?.is_some() {
             return Ok(again);
         }
-        let done = effect.await?;
+        let done = match effect.await? {
+            Effect::Nothing(answer) => return Ok(answer),
+            Effect::Happened(answer) => answer,
+        };
         // It is done, whatever becomes of the record: another process may have written it, too.
         if let Err(error) = settled(self.log().record(key).await) {
             tracing::warn!(%error, "an idempotency key is not recorded; its repetition is done again");

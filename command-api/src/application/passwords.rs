@@ -10,6 +10,7 @@ use service_kit::mail_orders::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::tokens::Caller;
 
+use super::idempotency::Effect;
 use super::users::{decided, done, stored_address};
 use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
 use crate::domain::{Command, Password, Rejection};
@@ -155,7 +156,7 @@ impl Users {
             users.record(asked.with_address(email.clone()));
             let effect = async {
                 let claim = users.log().claim_key(&email);
-                users.mail(Mail::ResetPassword { claim }).await
+                users.mail(Mail::ResetPassword { claim }).await.map(Effect::Happened)
             };
             users.once(request.key.as_ref(), (), effect).await
         })
@@ -173,7 +174,9 @@ impl Users {
             let effect = async {
                 Self::hold(&request, &state)?;
                 match state {
-                    UserState::Present(_) => users.mail(Mail::SetPassword { user }).await,
+                    UserState::Present(_) => {
+                        users.mail(Mail::SetPassword { user }).await.map(Effect::Happened)
+                    }
                     UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
                 }
             };

@@ -10,6 +10,7 @@ use service_kit::commands::{Failure, Loaded};
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::{ambient, trace};
 
+use super::idempotency::Effect;
 use super::rights::Rights;
 use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Request, Users, settled};
 use crate::domain::{self, Device, Refresh, Rejection};
@@ -210,10 +211,10 @@ impl Users {
         reason: EndReason,
         request: &Request,
     ) -> Result<Option<Position>, CommandError> {
-        let ending = async { self.end(user, session, reason).await.map(Some) };
+        let ending = async { Ok(self.end(user, session, reason).await?.map(Some)) };
         match self.once(request.key.as_ref(), None, ending).await? {
             Some(ended) => Ok(ended),
-            None => self.end(user, session, reason).await,
+            None => self.end(user, session, reason).await.map(Effect::into_answer),
         }
     }
 
@@ -222,15 +223,15 @@ impl Users {
         user: UserId,
         id: SessionId,
         reason: EndReason,
-    ) -> Result<Option<Position>, CommandError> {
+    ) -> Result<Effect<Option<Position>>, CommandError> {
         for _ in 0..ATTEMPTS_MAX {
             let loaded = self.parts.sessions.load(user, id).await?;
-            let Some(session) = &loaded.value else { return Ok(None) };
+            let Some(session) = &loaded.value else { return Ok(Effect::Nothing(None)) };
             let Some(fact) = domain::end(session, reason) else {
-                return Ok(Some(loaded.position));
+                return Ok(Effect::Nothing(Some(loaded.position)));
             };
             if let Some((_, position)) = self.append_session(user, id, &loaded, fact).await? {
-                return Ok(Some(position));
+                return Ok(Effect::Happened(Some(position)));
             }
         }
         Err(CommandError::overloaded())
