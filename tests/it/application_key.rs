@@ -81,8 +81,8 @@ fn with_copied_keys(system: &System, name: &str) -> (Process, PathBuf) {
 /// The token of the newest mail of a kind.
 async fn link(system: &System, to: &str, purpose: &str) -> String {
     let newest = || {
-        let links = system.mails_to(to).into_iter().filter_map(|mail| mail.link);
-        links.filter(|link| link.purpose == purpose).next_back()
+        let mut links = system.mails_to(to).into_iter().filter_map(|mail| mail.link);
+        links.rfind(|link| link.purpose == purpose)
     };
     wait_for("a mail", || async { newest().is_some() }).await;
     newest().unwrap().token

@@ -44,8 +44,8 @@ async fn what_was_registered_is_seen_at_once_by_everyone() {
                 let page = queries.get("/api/v1/users").await.expect(200);
                 let listed = page.body["items"].as_array().unwrap();
                 let seen = one.status == 200
-                    && one.body == answer.body
                     && one.position() >= answer.position()
+                    && without_login(one.body) == answer.body
                     && listed.iter().any(|user| user["id"] == id.as_str());
                 (!seen).then_some(id)
             }
@@ -54,7 +54,7 @@ async fn what_was_registered_is_seen_at_once_by_everyone() {
         .filter_map(|missing| async { missing })
         .collect()
         .await;
-    assert!(missing.is_empty(), "{missing:?}");
+    assert!(missing.is_empty(), "{} were not seen, {:?} first", missing.len(), missing.first());
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn commands_go_on_without_the_projector() {
 
     system.start_projector();
     let seen = queries.get(&format!("{path}?min_position={position}")).await.expect(200);
-    assert_eq!(seen.body, answer.body);
+    assert_eq!(without_login(seen.body), answer.body);
     let no_wait = system.commands().with_header("prefer", "respond-async");
     let answer = no_wait.register("quick@example.com").await.expect(201);
     assert_eq!(answer.header("roster-pending"), Some("true"));
