@@ -102,13 +102,13 @@ fn strip_rust_formats(schema: &mut Value) {
 /// each. What several events share (`User`, `Session`) has one name in all of them, so that one type is made of it.
 fn entitle(data: &mut Value, title: &str) {
     let Value::Object(members) = data else { return };
-    members.insert("title".to_owned(), format!("{title}: data").into());
+    members.insert("title".to_owned(), format!("{title} data").into());
     let Some(Value::Object(parts)) = members.get_mut("properties") else { return };
     for (name, part) in parts {
         if let Value::Object(part) = part
             && part.get("type").is_some_and(|kind| kind == "object")
         {
-            part.entry("title").or_insert_with(|| format!("{title}: {name}").into());
+            part.entry("title").or_insert_with(|| format!("{title} {name}").into());
         }
     }
 }
