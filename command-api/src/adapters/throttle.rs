@@ -28,49 +28,35 @@
 //! and is read when there is none in the first. What anybody can count without a password (mails, requests) is in a
 //! third one, so that it pushes out nothing else.
 
+mod attempts;
+mod bucket;
 mod local;
 mod pending;
+mod quotas;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::{CommandId, Timestamp, UserId};
+use events::{Timestamp, UserId};
 use futures::future::join_all;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use service_kit::ambient;
 use service_kit::config;
-use service_kit::event_log::{
-    Append, EventLog, Guard, Outcome, THROTTLE_CLOSED_SUBJECT_PREFIX,
-    THROTTLE_COUNTS_SUBJECT_PREFIX, THROTTLE_RECORD_LIFE, THROTTLE_SUBJECT_PREFIX, Top, Write,
-};
+use service_kit::event_log::EventLog;
 use service_kit::keys::{SecretKey, random};
 use service_kit::metrics::{Metrics, ThrottleMetrics};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
-use crate::domain::{
-    Attempts, Begin, DAY_MS, Exhausted, Policy, Quota, QuotaPolicy, Verdict, Window,
-};
+use crate::domain::{Attempts, Begin, Quota, Verdict};
 use crate::ports::throttle::{
-    Admission, Counted, Deed, Place, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
+    Admission, Counted, Deed, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
 };
+use bucket::Bucket;
 use local::LocalQuotas;
 use pending::Pending;
 
 /// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
 const LOCKS: usize = 1_024;
-/// Changes of one record that may be lost to other processes.
-const CHANGES_MAX: usize = 64;
-/// Longest pause after a lost change, in milliseconds; the shortest is none.
-const CHANGE_PAUSE_MAX_MS: u64 = 16;
-/// Shortest pause of an attempt that waits for others, in milliseconds.
-const WAIT_PAUSE_MIN_MS: u64 = 20;
-/// Longest such pause, in milliseconds.
-const WAIT_PAUSE_MAX_MS: u64 = 50;
-/// How long an attempt waits for its turn at a record before it is refused.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Attempts of this process that may wait for others; further ones are refused at once.
 const WAITING_MAX: usize = 512;
 /// The names of the limits, as a refusal tells them.
@@ -86,8 +72,6 @@ const POLICIES: [&str; 10] = [
     "logins",
     "password-checks",
 ];
-/// How long a place is kept for an attempt that does not tell.
-const RESERVATION: Duration = Duration::from_secs(10);
 /// How long a record stays that says nothing any more.
 const LEAVING: Duration = Duration::from_secs(1);
 /// When an attempt that waited in vain may come again.
@@ -142,28 +126,6 @@ impl NatsThrottle {
         format!("{kind}.{mac}")
     }
 
-    /// The records of what is watched, the narrowest first.
-    fn places(&self, watched: &Watched<'_>) -> Vec<Place> {
-        let account = |subject| vec![Place { subject, kind: PlaceKind::Account }];
-        match watched {
-            Watched::Account(email) => {
-                account(self.record("account", email.canonical().as_bytes()))
-            }
-            Watched::Caller(user, session) => {
-                let ids = [*user.as_uuid().as_bytes(), *session.as_uuid().as_bytes()];
-                account(self.record("caller", ids.as_flattened()))
-            }
-            Watched::Address(address) => self
-                .networks(*address)
-                .into_iter()
-                .map(|(key, factor)| Place {
-                    subject: self.record("address", &key),
-                    kind: factor.map_or(PlaceKind::Network, PlaceKind::Around),
-                })
-                .collect(),
-        }
-    }
-
     /// What an address is counted for: an IPv4 address, or the /64 of an IPv6 address; and what that is in, with how
     /// many times as much it may do. Whoever has a larger network is no other client with each part of it.
     fn networks(&self, address: IpAddr) -> Vec<(Vec<u8>, Option<u32>)> {
@@ -189,264 +151,11 @@ impl NatsThrottle {
         networks
     }
 
-    fn policy(&self, place: &Place) -> Policy {
-        let settings = &self.settings;
-        let (reservation_ms, memory_ms) = (millis(RESERVATION), millis(THROTTLE_RECORD_LIFE));
-        if place.kind == PlaceKind::Account {
-            Policy {
-                free_failures: settings.account_failures_free,
-                delay_max_ms: settings.account_delay_max_s.saturating_mul(1_000),
-                failures_max: Some(settings.account_failures_max),
-                halving_ms: None,
-                right_forgets: true,
-                reservation_ms,
-                memory_ms,
-            }
-        } else {
-            Policy {
-                free_failures: settings.address_failures_free.saturating_mul(place.kind.factor()),
-                delay_max_ms: settings.address_delay_max_s.saturating_mul(1_000),
-                failures_max: None,
-                halving_ms: Some(settings.address_halving_s.saturating_mul(1_000)),
-                right_forgets: false,
-                reservation_ms,
-                memory_ms,
-            }
-        }
-    }
-
-    fn refusal(&self, place: &Place, retry_after: Duration) -> Refusal {
-        let settings = &self.settings;
-        let (policy, quota, window_s) = if place.kind == PlaceKind::Account {
-            ("account", settings.account_failures_free, settings.account_delay_max_s)
-        } else {
-            let quota = settings.address_failures_free.saturating_mul(place.kind.factor());
-            ("address", quota, settings.address_halving_s)
-        };
-        self.refused(Refusal { policy, quota, window: Duration::from_secs(window_s), retry_after })
-    }
-
     fn refused(&self, refusal: Refusal) -> Refusal {
         if let Some(metrics) = &self.metrics {
             metrics.refused(refusal.policy);
         }
         refusal
-    }
-
-    /// The name and the numbers of the limit on what a user does rightly.
-    fn quota(&self, deed: Deed) -> (&'static str, QuotaPolicy) {
-        let settings = &self.settings;
-        let (policy, per_minute_max, per_day_max) = match deed {
-            Deed::Write => ("writes", settings.writes_per_minute_max, settings.writes_per_day_max),
-            Deed::Refresh => {
-                ("refreshes", settings.refreshes_per_minute_max, settings.refreshes_per_day_max)
-            }
-            Deed::Login => ("logins", settings.logins_per_minute_max, settings.logins_per_day_max),
-            Deed::PasswordCheck => (
-                "password-checks",
-                settings.password_checks_per_minute_max,
-                settings.password_checks_per_day_max,
-            ),
-        };
-        (policy, QuotaPolicy { per_minute_max, per_day_max })
-    }
-
-    /// Counts what a user does rightly: here, as long as it is seldom, and in the bucket from then on.
-    async fn allow_deed(
-        &self,
-        user: UserId,
-        deed: Deed,
-        start: Start,
-    ) -> Result<Result<(), Refusal>, ThrottleError> {
-        let (policy, quota) = self.quota(deed);
-        if self.quotas.let_in(user, deed, quota, start.now_ms()) {
-            return Ok(Ok(()));
-        }
-        let subject = self.record(policy, user.as_uuid().as_bytes());
-        let counts = Bucket::counts(&self.buckets);
-        let _turn = self.turn(&subject).await;
-        let counted = self
-            .change(counts, None, &subject, |record: &mut Quota| {
-                match record.count(start.now_ms(), quota) {
-                    Ok(()) => (Ok(()), Some(DAY_MS)),
-                    Err(exhausted) => (Err(exhausted), None),
-                }
-            })
-            .await?;
-        Ok(counted.map_err(|Exhausted { max, window_ms, retry_after_ms }| {
-            self.refused(Refusal {
-                policy,
-                quota: max,
-                window: Duration::from_millis(window_ms),
-                retry_after: Duration::from_millis(retry_after_ms),
-            })
-        }))
-    }
-
-    /// Counts one more in a window, or only looks whether it may.
-    async fn count_window(
-        &self,
-        policy: &'static str,
-        subject: &str,
-        (max, window_s): (u32, u64),
-        start: Start,
-        counts: bool,
-    ) -> Result<Result<(), Refusal>, ThrottleError> {
-        let window_ms = window_s.saturating_mul(1_000);
-        // Versions before had these records among the attempts.
-        let bucket = Bucket::counts(&self.buckets);
-        let before = Bucket::attempts(&self.buckets);
-        let _turn = self.turn(subject).await;
-        let counted = self
-            .change(bucket, Some(before), subject, |record: &mut Window| {
-                match record.count(start.now_ms(), max, window_ms) {
-                    Ok(()) => (Ok(()), counts.then_some(window_ms)),
-                    Err(retry_after_ms) => (Err(retry_after_ms), None),
-                }
-            })
-            .await?;
-        Ok(counted.map_err(|retry_after_ms| {
-            self.refused(Refusal {
-                policy,
-                quota: max,
-                window: Duration::from_secs(window_s),
-                retry_after: Duration::from_millis(retry_after_ms),
-            })
-        }))
-    }
-
-    /// A place at one record; waits while only attempts under way are in the way.
-    async fn begin_at(&self, id: u64, place: &Place, start: Start) -> Result<Begin, ThrottleError> {
-        let policy = self.policy(place);
-        let deadline = start.at + Duration::from_millis(self.settings.wait_max_ms);
-        let mut waiting = None;
-        loop {
-            let turn = timeout_at(start.at + TURN_WAIT_MAX, self.turn(&place.subject)).await;
-            let Ok(turn) = turn else { return Ok(Begin::Wait) };
-            let begin = self
-                .change_attempts(place, &policy, |record| {
-                    let now_ms = start.now_ms();
-                    match record.begin(id, now_ms, &policy) {
-                        Begin::Go => {
-                            let keeps = !matches!(place.kind, PlaceKind::Around(_));
-                            (Begin::Go, keeps.then(|| record.life_ms(now_ms, &policy)))
-                        }
-                        other @ (Begin::Wait | Begin::Refused { .. }) => (other, None),
-                    }
-                })
-                .await?;
-            drop(turn);
-            if begin != Begin::Wait {
-                return Ok(begin);
-            }
-            if waiting.is_none() {
-                waiting = self.waiting.try_acquire().ok();
-            }
-            let pause = Duration::from_millis(between(WAIT_PAUSE_MIN_MS, WAIT_PAUSE_MAX_MS));
-            if waiting.is_none() || Instant::now() + pause >= deadline {
-                return Ok(Begin::Wait);
-            }
-            sleep(pause).await;
-        }
-    }
-
-    async fn finish_at(
-        &self,
-        id: u64,
-        place: &Place,
-        verdict: Verdict,
-        start: Start,
-    ) -> Result<(), ThrottleError> {
-        if matches!(place.kind, PlaceKind::Around(_)) && verdict != Verdict::Wrong {
-            return Ok(());
-        }
-        let policy = self.policy(place);
-        let _turn = self.turn(&place.subject).await;
-        self.change_attempts(place, &policy, |record| {
-            let now_ms = start.now_ms();
-            record.finish(id, verdict, now_ms, &policy);
-            ((), Some(record.life_ms(now_ms, &policy)))
-        })
-        .await
-    }
-
-    /// Changes a record of attempts. One that closes an account is copied to where nothing is dropped, and one that
-    /// does so no more is taken out there first: whatever comes in between, nothing is open that should not be.
-    async fn change_attempts<T>(
-        &self,
-        place: &Place,
-        policy: &Policy,
-        decide: impl Fn(&mut Attempts) -> (T, Option<u64>),
-    ) -> Result<T, ThrottleError> {
-        let attempts = Bucket::attempts(&self.buckets);
-        if place.kind != PlaceKind::Account {
-            return self.change(attempts, None, &place.subject, decide).await;
-        }
-        let closed = Bucket::closed(&self.buckets);
-        let is_copied = |record: &Attempts| record.closes(policy);
-        self.change_copied(attempts, closed, &place.subject, decide, is_copied).await
-    }
-
-    /// Reads a record, lets it be changed, and writes it if it has a new life in milliseconds; again when
-    /// another process was faster. One that is not in its bucket is looked for in `before`. Whoever calls has the turn
-    /// at the record.
-    async fn change<R, T>(
-        &self,
-        bucket: Bucket<'_>,
-        before: Option<Bucket<'_>>,
-        key: &str,
-        decide: impl Fn(&mut R) -> (T, Option<u64>),
-    ) -> Result<T, ThrottleError>
-    where
-        R: Default + Clone + Serialize + DeserializeOwned,
-    {
-        let fallback = before.unwrap_or(bucket);
-        self.change_copied(bucket, fallback, key, decide, |_| false).await
-    }
-
-    /// The same, with a copy in another bucket of a record that must not be forgotten. The copy is written first.
-    async fn change_copied<R, T>(
-        &self,
-        bucket: Bucket<'_>,
-        other: Bucket<'_>,
-        key: &str,
-        decide: impl Fn(&mut R) -> (T, Option<u64>),
-        is_copied: impl Fn(&R) -> bool,
-    ) -> Result<T, ThrottleError>
-    where
-        R: Default + Clone + Serialize + DeserializeOwned,
-    {
-        // Whether the copy may be that of a change which was not stored.
-        let mut in_doubt = false;
-        for _ in 0..CHANGES_MAX {
-            let (found, guard) = bucket.read::<R>(key).await?;
-            let before = match found {
-                Some(record) => record,
-                None if other.prefix == bucket.prefix => R::default(),
-                None => other.read(key).await?.0.unwrap_or_default(),
-            };
-            let mut after = before.clone();
-            let (told, life_ms) = decide(&mut after);
-            let life = life_ms.map(|life_ms| Duration::from_secs(life_ms.div_ceil(1_000)));
-            let (record, kept) = match life {
-                Some(life) => (&after, life),
-                None => (&before, THROTTLE_RECORD_LIFE),
-            };
-            if in_doubt || (life.is_some() && (is_copied(&before) || is_copied(record))) {
-                in_doubt = true;
-                let (_, guard) = other.read::<R>(key).await?;
-                let nothing = (&R::default(), LEAVING);
-                let (copy, kept) = if is_copied(record) { (record, kept) } else { nothing };
-                // Whoever was faster there changes the same record: the guard of the first bucket decides, and
-                // whoever loses there comes by again.
-                other.write(key, copy, guard, kept).await?;
-            }
-            if life.is_none() || bucket.write(key, record, guard, kept).await? {
-                return Ok(told);
-            }
-            sleep(Duration::from_millis(between(0, CHANGE_PAUSE_MAX_MS))).await;
-        }
-        Err(failed("others changed a record too often"))
     }
 
     /// The turn at a record. Without it the guard would still hold.
@@ -578,64 +287,6 @@ impl Throttle for NatsThrottle {
             }
         }
         Ok(Ok(()))
-    }
-}
-
-/// One of the buckets, with what its subjects begin with.
-#[derive(Clone, Copy)]
-struct Bucket<'a> {
-    log: &'a EventLog,
-    prefix: &'static str,
-}
-
-impl<'a> Bucket<'a> {
-    const fn attempts(buckets: &'a Buckets) -> Self {
-        Self { log: &buckets.attempts, prefix: THROTTLE_SUBJECT_PREFIX }
-    }
-
-    const fn closed(buckets: &'a Buckets) -> Self {
-        Self { log: &buckets.closed, prefix: THROTTLE_CLOSED_SUBJECT_PREFIX }
-    }
-
-    const fn counts(buckets: &'a Buckets) -> Self {
-        Self { log: &buckets.counts, prefix: THROTTLE_COUNTS_SUBJECT_PREFIX }
-    }
-
-    fn subject(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
-    }
-
-    /// A record, and the guard of the next write.
-    async fn read<R: DeserializeOwned>(
-        &self,
-        key: &str,
-    ) -> Result<(Option<R>, Guard), ThrottleError> {
-        let Top { last, guard } = self.log.top(&self.subject(key)).await.map_err(failed)?;
-        let Some(stored) = last else { return Ok((None, guard)) };
-        let record = serde_json::from_slice(&stored.payload)
-            .map_err(|error| failed(format!("{key} cannot be read: {error}")))?;
-        Ok((Some(record), guard))
-    }
-
-    /// Writes a record; `false` when somebody else was faster.
-    async fn write<R: Serialize>(
-        &self,
-        key: &str,
-        record: &R,
-        guard: Guard,
-        life: Duration,
-    ) -> Result<bool, ThrottleError> {
-        let payload = serde_json::to_vec(record).map_err(failed)?;
-        let write = Write::new(self.subject(key), guard, payload).expiring_after(life);
-        let command = CommandId::from_uuid(ambient::new_uuid());
-        match self.log.append(&Append::new(command, write)).await {
-            Outcome::Stored(_) => Ok(true),
-            Outcome::Conflict | Outcome::Duplicate => Ok(false),
-            Outcome::Unknown | Outcome::Unavailable => Err(failed("no answer to a write")),
-            outcome @ (Outcome::Full | Outcome::Refused(..)) => {
-                Err(failed(format!("a write was refused: {outcome:?}")))
-            }
-        }
     }
 }
 

@@ -1,13 +1,16 @@
 use events::{EmailAddress, UserId};
 use nats_access::{Account, Role};
+use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{
-    THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM, throttle_closed_stream,
+    Guard, THROTTLE_CLOSED_STREAM, THROTTLE_COUNTS_STREAM, THROTTLE_STREAM, throttle_closed_stream,
     throttle_counts_stream, throttle_stream,
 };
+use tokio::time::sleep;
 
 use super::*;
 use crate::adapters::testing::{account, connect, log};
+use crate::domain::Window;
 
 fn buckets(client: &async_nats::Client) -> Buckets {
     Buckets {
