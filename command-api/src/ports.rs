@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, LineageRecord, LinkPurpose, LinkRecord, Position, Revision,
-    RevocationCause, Session, SessionEvent, SessionId, UndoneChanges, UserId, UserRevocation,
-    UserState,
+    Cutoff, EmailAddress, Event, Lineage, LineageRecord, LinkPurpose, LinkRecord, Position,
+    Revision, RevocationCause, Session, SessionEvent, SessionId, UndoneChanges, UserId,
+    UserRevocation, UserState,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
@@ -209,7 +209,7 @@ pub trait LogLineage: Send + Sync {
     /// The one of now; `None` while nobody has named it.
     fn current(&self) -> Option<LineageRecord>;
     /// Something of this history knows that the log has had a position: whether it has it still will be looked at.
-    fn knows_of(&self, position: Position);
+    fn knows_of(&self, lineage: Lineage, position: Position);
 }
 
 /// The log of sessions.

@@ -81,6 +81,9 @@ pub struct LineageRecord {
     /// How far the log was when this was written.
     #[serde(default)]
     pub milestone: Option<Milestone>,
+    /// The history that this one was begun after.
+    #[serde(default)]
+    pub follows: Option<Lineage>,
     /// Earlier histories whose sessions live on.
     #[serde(default)]
     pub keeps: Vec<Lineage>,
@@ -93,7 +96,7 @@ impl LineageRecord {
     /// A history that nothing of before lives on in.
     #[must_use]
     pub const fn new(lineage: Lineage, log: Option<String>) -> Self {
-        Self { lineage, log, milestone: None, keeps: Vec::new() }
+        Self { lineage, log, milestone: None, follows: None, keeps: Vec::new() }
     }
 
     /// The same, in which the sessions of an earlier one live on.

@@ -3,13 +3,14 @@
 //! Positions are given a second time by a log that went back, so what a session or an access token knows of must not be
 //! compared with it. Three things tell that it did: it is another stream than the record is about; it ends before a
 //! position that it is known to have had; another message is at a place that is known. What is known is in memory, since
-//! this process asked last, and in the record, since it was written last (ADR 34).
+//! this process asked last, and in the record, since it was written last. A record that went back itself tells that the
+//! log of sessions did, which opens sessions again that had ended (ADR 34).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use events::{CommandId, Lineage, LineageRecord, Milestone, Position, Timestamp, subjects};
+use events::{CommandId, Lineage, LineageRecord, Milestone, Position, subjects};
 use service_kit::ambient;
 use service_kit::event_log::{
     Append, COMMAND_ID_HEADER, EventLog, Guard, Outcome, ReadError, Sequel, Standing, Write,
@@ -67,8 +68,11 @@ impl LogLineage for HeardLineage {
         self.revocations.lineage()
     }
 
-    fn knows_of(&self, position: Position) {
-        self.reached.note(position);
+    fn knows_of(&self, lineage: Lineage, position: Position) {
+        // Another one may have begun since that was read.
+        if self.current().is_some_and(|record| record.lineage == lineage) {
+            self.reached.note(position);
+        }
     }
 }
 
@@ -80,7 +84,7 @@ impl LogLineage for NoLineage {
         None
     }
 
-    fn knows_of(&self, _: Position) {}
+    fn knows_of(&self, _: Lineage, _: Position) {}
 }
 
 /// Why nothing is known of the history now.
@@ -106,7 +110,13 @@ pub enum LookError {
 /// The record as it is in the stream of sessions.
 struct Stored {
     guard: Guard,
-    known: Option<(Timestamp, LineageRecord)>,
+    known: Option<Known>,
+}
+
+/// A record, and where it is.
+struct Known {
+    at: Milestone,
+    record: LineageRecord,
 }
 
 /// The two streams.
@@ -124,7 +134,8 @@ impl Streams {
     async fn stored(&self) -> Result<Stored, LookError> {
         let top = self.sessions.top(subjects::LINEAGE).await?;
         let read = |stored: &service_kit::event_log::Stored| {
-            serde_json::from_slice(&stored.payload).map(|record| (stored.stored_at, record))
+            let at = Milestone { position: stored.position, stored_at: stored.stored_at };
+            serde_json::from_slice(&stored.payload).map(|record| Known { at, record })
         };
         Ok(Stored { guard: top.guard, known: top.last.as_ref().map(read).transpose()? })
     }
@@ -156,16 +167,14 @@ impl Streams {
         matches!(self.users.append_behind(end, &[proof]).await, Outcome::Stored(_))
     }
 
-    /// The last message that stays until a user is erased.
-    async fn milestone(&self) -> Result<Option<Milestone>, LookError> {
-        let mut last: Option<Milestone> = None;
-        for filter in [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER] {
-            let found = self.users.last(filter).await?;
-            let found =
-                found.map(|it| Milestone { position: it.position, stored_at: it.stored_at });
-            last = last.into_iter().chain(found).max_by_key(|milestone| milestone.position);
-        }
-        Ok(last)
+    /// The message at the end of the log, if it is one that stays until a user is erased. To ask for the last one of that
+    /// kind would be work for a log of many users.
+    async fn milestone(&self, end: Position) -> Result<Option<Milestone>, LookError> {
+        let found = if end.0 == 0 { None } else { self.users.at(end).await? };
+        let stays =
+            |subject: &str| ["ev.user.", "rv.user."].iter().any(|it| subject.starts_with(it));
+        let found = found.filter(|found| stays(&found.subject));
+        Ok(found.map(|found| Milestone { position: end, stored_at: found.stored_at }))
     }
 
     /// Why the log is not in the history of a record, or of what was seen of it; `None` when nothing tells so.
@@ -204,6 +213,8 @@ pub struct Keeper {
     streams: Streams,
     revocations: Revocations,
     reached: Reached,
+    /// The record that was found last, and the history that `reached` and `seen` are of.
+    known: Option<(Milestone, Lineage)>,
     /// The last message that this process has seen.
     seen: Option<Milestone>,
 }
@@ -215,7 +226,8 @@ impl Keeper {
         revocations: Revocations,
         reached: Reached,
     ) -> Self {
-        Self { streams: Streams { users, sessions }, revocations, reached, seen: None }
+        let streams = Streams { users, sessions };
+        Self { streams, revocations, reached, known: None, seen: None }
     }
 
     /// Looks once, and makes known what was found.
@@ -223,52 +235,77 @@ impl Keeper {
     /// # Errors
     /// [`LookError`]: what was known before counts, if anything was.
     pub async fn look(&mut self) -> Result<(), LookError> {
+        // Asked before the log is: it may go on meanwhile.
+        let reached = self.reached.position();
         let standing = self.streams.standing().await?;
         // What is being restored has no history yet.
         if standing.unfinished {
             return Ok(());
         }
-        let stored = self.streams.stored().await?;
-        if let Some(record) = self.due(&standing, stored.known.as_ref()).await? {
+        let stored = self.heard().await?;
+        if let Some(record) = self.due(&standing, reached, stored.known.as_ref()).await? {
             self.streams.write(&record, stored.guard).await?;
-        }
-        if let Some((stored_at, record)) = self.streams.stored().await?.known {
-            self.revocations.learn_lineage(stored_at, record);
+            self.heard().await?;
         }
         Ok(())
+    }
+
+    /// The record, which the whole process knows from now on.
+    async fn heard(&self) -> Result<Stored, LookError> {
+        let stored = self.streams.stored().await?;
+        if let Some(Known { at, record }) = &stored.known {
+            self.revocations.learn_lineage(at.stored_at, record.clone());
+        }
+        Ok(stored)
     }
 
     /// What is to be written, if anything is.
     async fn due(
         &mut self,
         standing: &Standing,
-        known: Option<&(Timestamp, LineageRecord)>,
+        reached: Position,
+        known: Option<&Known>,
     ) -> Result<Option<LineageRecord>, LookError> {
-        let Some((stored_at, record)) = known else {
-            return Ok(Some(drawn(standing)?));
+        let Some(Known { at, record }) = known else {
+            let follows = self.known.map(|(_, lineage)| lineage);
+            return Ok(Some(LineageRecord { follows, ..drawn(standing)? }));
         };
-        let (seen, reached) = (self.seen, self.reached.position());
-        if let Some(why) = self.streams.parted(standing, record, seen, reached).await? {
+        let before = self.known;
+        let follows = before.map_or(record.lineage, |(_, lineage)| lineage);
+        let sessions_went_back =
+            record.follows != Some(follows) && before.is_some_and(|(last, _)| is_before(*at, last));
+        if follows != record.lineage && !sessions_went_back {
+            // It has begun: what is remembered is of the one before.
+            self.known = Some((*at, record.lineage));
+            self.seen = None;
+            self.reached.restart(standing.end);
+            return Ok(None);
+        }
+        let parted = if sessions_went_back {
+            Some("the log of sessions did".to_owned())
+        } else {
+            self.streams.parted(standing, record, self.seen, reached).await?
+        };
+        // Nothing is forgotten before it is stored that another one has begun.
+        if let Some(why) = parted {
             tracing::error!(
                 why,
                 "the log of users went back: another history begins, in which no session and no access token of before is \
                  good"
             );
-            self.seen = None;
-            self.reached.restart(standing.end);
-            return Ok(Some(drawn(standing)?));
+            return Ok(Some(LineageRecord { follows: Some(follows), ..drawn(standing)? }));
         }
+        self.known = Some((*at, record.lineage));
         self.reached.note(standing.end);
-        self.seen = self.streams.milestone().await?;
-        let age = |seconds| ambient::now() >= stored_at.plus_seconds(seconds);
+        self.seen = self.streams.milestone(standing.end).await?.or(self.seen);
+        let milestone =
+            [self.seen, record.milestone].into_iter().flatten().max_by_key(|it| it.position);
+        let age = |seconds| ambient::now() >= at.stored_at.plus_seconds(seconds);
         let is_due = age(REPEAT_EVERY_S)
-            || self.seen != record.milestone && age(MILESTONE_EVERY_S)
+            || milestone != record.milestone && age(MILESTONE_EVERY_S)
             || record.log != standing.lineage;
-        Ok(is_due.then(|| LineageRecord {
-            log: standing.lineage.clone(),
-            milestone: self.seen,
-            ..record.clone()
-        }))
+        let log = standing.lineage.clone();
+        Ok(is_due.then(|| LineageRecord { log, milestone, ..record.clone() }))
     }
 
     /// Looks until `stop`.
@@ -300,10 +337,16 @@ pub async fn begin_lineage(
     let streams = Streams { users, sessions: log(subjects::SESSIONS_STREAM) };
     let mut record = drawn(&streams.standing().await?)?;
     let stored = streams.stored().await?;
-    if let (true, Some((_, before))) = (keep_sessions, &stored.known) {
-        record = record.keeping(before);
+    record.follows = stored.known.as_ref().map(|before| before.record.lineage);
+    if let (true, Some(before)) = (keep_sessions, &stored.known) {
+        record = record.keeping(&before.record);
     }
     streams.write(&record, stored.guard).await
+}
+
+/// Whether a record stands before one that was there already, or in its place. Clocks of servers differ, positions do not.
+fn is_before(found: Milestone, last: Milestone) -> bool {
+    found.position < last.position || found.position == last.position && found != last
 }
 
 fn drawn(standing: &Standing) -> Result<LineageRecord, KeyError> {

@@ -146,9 +146,9 @@ impl Users {
 
     /// Has the log looked at when a session of this history knows of an end of access that the log has not.
     fn doubt(&self, session: &Session, lineage: Option<&LineageRecord>, cutoff: &Cutoff) {
-        let current = lineage.map(|record| record.lineage);
-        if current.is_some() && session.lineage == current && session.epoch > cutoff.position {
-            self.parts.lineage.knows_of(session.epoch);
+        let Some(current) = lineage.map(|record| record.lineage) else { return };
+        if session.lineage == Some(current) && session.epoch > cutoff.position {
+            self.parts.lineage.knows_of(current, session.epoch);
         }
     }
 

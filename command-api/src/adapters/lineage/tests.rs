@@ -49,8 +49,9 @@ impl Logs {
     async fn milestone(&self) {
         let streams = Streams { users: self.users(), sessions: log(&self.client, "SESSIONS") };
         let stored = streams.stored().await.unwrap();
-        let milestone = streams.milestone().await.unwrap();
-        let record = LineageRecord { milestone, ..stored.known.unwrap().1 };
+        let end = streams.standing().await.unwrap().end;
+        let milestone = streams.milestone(end).await.unwrap();
+        let record = LineageRecord { milestone, ..stored.known.unwrap().record };
         streams.write(&record, stored.guard).await.unwrap();
     }
 
@@ -68,9 +69,13 @@ impl Logs {
     /// The stream of users is put back to where it was empty, as `nats stream restore` would: the name of the log that
     /// is noted on it is the same.
     async fn put_back(&self) {
+        self.empty("USERS").await;
+    }
+
+    async fn empty(&self, stream: &str) {
         let context = jetstream::new(self.operator.clone());
-        let config = context.get_stream("USERS").await.unwrap().cached_info().config.clone();
-        context.delete_stream("USERS").await.unwrap();
+        let config = context.get_stream(stream).await.unwrap().cached_info().config.clone();
+        context.delete_stream(stream).await.unwrap();
         context.create_stream(config).await.unwrap();
     }
 }
@@ -117,6 +122,38 @@ async fn a_log_that_ends_before_what_it_had_is_another_history() {
     assert_eq!(logs.record().await.lineage, after.lineage);
 }
 
+/// Each of them remembers the log as it was.
+#[tokio::test]
+async fn processes_begin_one_history_together_when_the_log_went_back() {
+    let logs = Logs::new().await;
+    let mut processes = [logs.process(), logs.process(), logs.process()];
+    for process in &mut processes {
+        process.look().await.unwrap();
+    }
+    logs.grow(5).await;
+    for process in &mut processes {
+        process.look().await.unwrap();
+    }
+    let before = logs.record().await;
+    logs.put_back().await;
+    logs.grow(1).await;
+    let [one, two, three] = &mut processes;
+    let looks = tokio::join!(one.look(), two.look(), three.look());
+    for look in [looks.0, looks.1, looks.2] {
+        look.unwrap();
+    }
+    let after = logs.record().await;
+    assert_ne!(after.lineage, before.lineage);
+    for _ in 0..2 {
+        for process in &mut processes {
+            process.look().await.unwrap();
+        }
+        logs.grow(1).await;
+    }
+    assert_eq!(logs.record().await.lineage, after.lineage);
+    assert!(processes.iter().all(|it| it.revocations.lineage().unwrap().lineage == after.lineage));
+}
+
 #[tokio::test]
 async fn a_position_that_a_session_knows_of_and_the_log_never_had_is_enough() {
     let logs = Logs::new().await;
@@ -125,12 +162,18 @@ async fn a_position_that_a_session_knows_of_and_the_log_never_had_is_enough() {
     keeper.look().await.unwrap();
     let before = logs.record().await;
     let heard = HeardLineage::new(keeper.revocations.clone(), keeper.reached.clone());
-    heard.knows_of(Position(3));
+    heard.knows_of(before.lineage, Position(3));
     keeper.look().await.unwrap();
     assert_eq!(logs.record().await.lineage, before.lineage, "it has this one");
-    heard.knows_of(Position(9));
+    heard.knows_of(before.lineage, Position(9));
     keeper.look().await.unwrap();
-    assert_ne!(logs.record().await.lineage, before.lineage);
+    let after = logs.record().await;
+    assert_ne!(after.lineage, before.lineage);
+    // What one of the history before knows of says nothing about this one.
+    keeper.look().await.unwrap();
+    heard.knows_of(before.lineage, Position(99));
+    keeper.look().await.unwrap();
+    assert_eq!(logs.record().await.lineage, after.lineage);
 }
 
 /// Nothing is remembered by a process that starts later, when the log has grown past where it was.
@@ -150,6 +193,31 @@ async fn a_process_that_starts_later_finds_out_by_the_record() {
     later.look().await.unwrap();
     assert_ne!(logs.record().await.lineage, before.lineage);
     assert_eq!(later.revocations.lineage(), Some(logs.record().await));
+}
+
+/// Sessions that had ended are open in it again. The record of a history of before is there.
+#[tokio::test]
+async fn a_log_of_sessions_that_went_back_begins_another_history() {
+    let logs = Logs::new().await;
+    let (mut keeper, mut other) = (logs.process(), logs.process());
+    keeper.look().await.unwrap();
+    let first = logs.record().await;
+    begin_lineage(&|stream: &str| log(&logs.operator, stream), false).await.unwrap();
+    keeper.look().await.unwrap();
+    other.look().await.unwrap();
+    let second = logs.record().await;
+    logs.empty("SESSIONS").await;
+    let streams = Streams { users: logs.users(), sessions: log(&logs.client, "SESSIONS") };
+    streams.write(&first, Guard::absent()).await.unwrap();
+    assert_eq!(logs.record().await, first);
+    keeper.look().await.unwrap();
+    let third = logs.record().await;
+    assert!(third.lineage != first.lineage && third.lineage != second.lineage);
+    for process in [&mut keeper, &mut other] {
+        process.look().await.unwrap();
+        process.look().await.unwrap();
+    }
+    assert_eq!(logs.record().await.lineage, third.lineage, "all of them take it over");
 }
 
 #[tokio::test]
