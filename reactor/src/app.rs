@@ -23,16 +23,16 @@ use service_kit::sealing::SealingError;
 use service_kit::security::SECURITY_STREAM;
 use service_kit::trace::{Requester, Scope, TraceContext, Tracer};
 use service_kit::watch::Watch;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::devices::Devices;
-use crate::eraser::{ERASED_AT_ONCE_MAX, Eraser};
+use crate::eraser::Eraser;
 use crate::gate::Gate;
 use crate::letters::Letters;
 use crate::mailer::{Mailer, Memory, age};
 use crate::orders::{OrderedBy, orders};
 use crate::transport::{SetupError, Transport, sender};
+use crate::turns::Turns;
 
 /// The name of this service.
 pub const SERVICE: &str = "reactor";
@@ -145,7 +145,7 @@ impl App {
                 feed::SNAPSHOTS_STREAM,
                 SECURITY_STREAM,
             ]),
-            turns: Semaphore::new(ERASED_AT_ONCE_MAX),
+            turns: Turns::new(settings.erasure.busy_percent),
             waiting: Mutex::default(),
         };
         eraser.users.verify_consumer(&eraser.causes).await?;

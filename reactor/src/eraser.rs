@@ -19,10 +19,10 @@ use service_kit::event_log::{
 };
 use service_kit::metrics::ErasureMetrics;
 use service_kit::security::records_of;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::mailer::age;
+use crate::turns::Turns;
 
 /// First pause before an erasure is gone on with that has to wait; doubled each time.
 const PUT_OFF_FIRST: Duration = Duration::from_secs(1);
@@ -31,10 +31,6 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(60);
 /// How often the server is told that a long erasure is still going on; well below the time after which it
 /// would give it to somebody else.
 const STILL_AT_IT: Duration = Duration::from_secs(5);
-
-/// Messages that are erased at once, of all users together. For each the server rewrites a block of up to 8 MB, and
-/// appends to the stream wait meanwhile: more at once would take no less time (tried), and hold commands up for longer.
-pub(crate) const ERASED_AT_ONCE_MAX: usize = 2;
 
 /// Erases.
 pub(crate) struct Eraser {
@@ -48,9 +44,10 @@ pub(crate) struct Eraser {
     /// How long after a deletion its user is looked for once more.
     pub second_look: Duration,
     pub metrics: ErasureMetrics,
-    /// [`ERASED_AT_ONCE_MAX`]. In order: one user with very many messages keeps no other one waiting.
-    pub turns: Semaphore,
-    /// Why what was put off waits, for whoever asks about readiness. Losing it costs nothing but the reason.
+    /// What is erased, one message at a time.
+    pub turns: Turns,
+    /// Why what was put off waits, and how far what takes long has come, for readiness. Losing it costs nothing
+    /// but the reason.
     pub waiting: Mutex<BTreeMap<Position, String>>,
 }
 
@@ -270,10 +267,7 @@ impl Eraser {
         position: Position,
         sweep: &mut Sweep<'_>,
     ) -> Result<(), Failure> {
-        // It is never closed; without a turn it would only be less polite.
-        let turn = self.turns.acquire().await;
-        let erased = log.erase(position).await?;
-        drop(turn);
+        let erased = self.turns.take(log.erase(position)).await?;
         if erased {
             sweep.erased += 1;
             self.metrics.message_erased(log.stream());
@@ -282,6 +276,8 @@ impl Eraser {
             // Should it become somebody else's all the same, both erase, and nothing is lost by it.
             let _ = sweep.task.still_at_it().await;
             sweep.told = Instant::now();
+            let progress = format!("{} messages are erased, and it goes on", sweep.erased);
+            self.waiting().insert(sweep.task.position, progress);
         }
         Ok(())
     }

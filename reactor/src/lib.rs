@@ -37,6 +37,7 @@ mod orders;
 mod parked;
 mod quota;
 mod transport;
+mod turns;
 
 pub use app::{App, ERASER_CREDS_FILE, SERVICE, StartError, eraser_credentials};
 pub use left::{LeftError, LeftMessage, Standing, Streams};

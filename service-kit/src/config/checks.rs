@@ -65,6 +65,7 @@ impl Checked for Settings {
         let interval_max_s = self.mail.give_up_s.saturating_sub(1).clamp(1, 86_400);
         bound("mail.notice_interval_s", self.mail.notice_interval_s, 1, interval_max_s);
         bound("erasure.second_look_s", self.erasure.second_look_s, 1, 3_600);
+        bound("erasure.busy_percent", self.erasure.busy_percent, 1, 100);
         bound("mongodb.operation_timeout_ms", self.mongodb.operation_timeout_ms, 100, 60_000);
         let life_max_s = ACCESS_LIFETIME_MAX_S;
         bound("tokens.access_lifetime_s", self.tokens.access_lifetime_s.into(), 30, life_max_s);

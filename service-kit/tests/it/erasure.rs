@@ -1,6 +1,7 @@
 //! What a secure delete of the real server does to the bytes on its disk, and what it does not.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use events::{Position, subjects};
 use futures::StreamExt as _;
@@ -29,24 +30,57 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// One that encrypts what it stores.
+    fn start_encrypted() -> Self {
+        Self::start_with(|folder| {
+            let store = folder.join("jetstream");
+            format!(
+                "jetstream {{ store_dir: {store:?}, sync_interval: always, cipher: aes, key: \"k\" }}"
+            )
+        })
+    }
+
+    /// What comes later in a configuration counts.
+    fn start_with(more: impl Fn(&Path) -> String) -> Self {
         let (trust, dir) = (TestTrust::with_accounts(1), temp_dir());
         let data = DataDir::open(dir.path().join("servers")).unwrap();
-        let config = trust.server_config().unwrap();
-        let options = NatsOptions { data_dir: data.nats(), port: None, config };
+        let server = data.nats();
+        let config = format!("{}\n{}", trust.server_config().unwrap(), more(server.path()));
+        let options = NatsOptions { data_dir: server, port: None, config };
         Self { nats: NatsServer::start(binaries(), options).unwrap(), trust, dir }
     }
 
-    async fn log(&self, stream: &str) -> EventLog {
+    async fn operator(&self) -> async_nats::Client {
         let creds = self.trust.account(0).creds(Role::Operator).unwrap();
         let options = async_nats::ConnectOptions::with_credentials(&creds).unwrap();
-        let client = options.connect(self.nats.url()).await.unwrap();
-        EventLog::new(client, stream, limits())
+        options.connect(self.nats.url()).await.unwrap()
+    }
+
+    async fn log(&self, stream: &str) -> EventLog {
+        EventLog::new(self.operator().await, stream, limits())
     }
 
     /// Whether a text stands in any file of the server.
     fn has(&self, text: &str) -> bool {
         has(self.dir.path(), text.as_bytes())
     }
+}
+
+/// The files of messages in a folder, with their content.
+fn blocks(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(blocks(&path));
+        } else if path.extension().is_some_and(|extension| extension == "blk") {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
 }
 
 fn has(folder: &Path, text: &[u8]) -> bool {
@@ -153,6 +187,55 @@ async fn what_leaves_by_a_limit_stays_on_the_disk_until_its_block_is_rewritten()
         assert!(log.erase(*position).await.unwrap());
     }
     assert!(!server.has(canary), "more than half of the block is dead, and it is rewritten");
+}
+
+/// Why the eraser does not purge a subject, which would be a thousand times as fast: docs/adr/0015.
+#[tokio::test]
+async fn a_purge_by_subject_leaves_the_text_on_the_disk() {
+    let server = Server::start();
+    let log = server.log(subjects::USERS_STREAM).await;
+    let mut settings = Settings::merge("", []).unwrap();
+    settings.log.bytes_max = BYTES_MAX;
+    log.provision(&users_stream(&settings.log)).await.unwrap();
+    let context = async_nats::jetstream::new(server.operator().await);
+    let stream = context.get_stream(subjects::USERS_STREAM).await.unwrap();
+    // Roster's streams forbid it, and what is forbidden is never allowed again: a stream of the same kind.
+    assert!(stream.purge().filter("ev.user.x").await.is_err());
+    let mut config = stream.cached_info().config.clone();
+    (config.name, config.subjects, config.deny_purge) =
+        ("PURGED".to_owned(), vec!["purged.>".to_owned()], false);
+    let stream = context.create_stream(config).await.unwrap();
+    let purged = server.log("PURGED").await;
+
+    let canary = "QZXJKVWPYGHMLTRSDBFNC";
+    let subject = "purged.user.x";
+    let position = put(&purged, subject, canary.as_bytes().to_vec()).await;
+    fill_block(&purged, "purged.filler").await;
+    assert_eq!(stream.purge().filter(subject).await.unwrap().purged, 1);
+    assert!(server.has(canary), "a purge overwrites nothing");
+    assert!(!purged.erase(position).await.unwrap(), "and what is purged cannot be erased later");
+    assert!(server.has(canary));
+}
+
+/// Encryption of the store takes the place of overwriting: docs/erasure.md.
+#[tokio::test]
+async fn in_an_encrypted_store_no_text_is_on_the_disk_and_nothing_is_overwritten() {
+    let server = Server::start_encrypted();
+    let log = server.log(subjects::USERS_STREAM).await;
+    let mut settings = Settings::merge("", []).unwrap();
+    settings.log.bytes_max = BYTES_MAX;
+    log.provision(&users_stream(&settings.log)).await.unwrap();
+    let canary = "QZXJKVWPYGHMLTRSDBFNC";
+    let position = put(&log, "ev.user.x", canary.as_bytes().to_vec()).await;
+    fill_block(&log, "ev.user.filler").await;
+    assert!(!server.has(canary), "it never was in a file as it is");
+    let before = blocks(server.dir.path());
+    assert!(log.erase(position).await.unwrap());
+    assert!(log.at(position).await.unwrap().is_none());
+    let after = blocks(server.dir.path());
+    let (first, newest) = (before.keys().next().unwrap(), before.keys().next_back().unwrap());
+    assert_ne!(first, newest, "one block is filled");
+    assert!(before[first] == after[first], "the block of the message is rewritten");
 }
 
 #[tokio::test]
