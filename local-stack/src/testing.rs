@@ -10,11 +10,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::data_dir::ServerDir;
+use crate::free_port;
 use crate::mongod::{Mongod, MongodOptions};
 use crate::nats::{NatsOptions, NatsServer};
 use crate::obtain::{Binaries, Progress, Sources};
@@ -122,6 +123,57 @@ fn throwaway_dir() -> io::Result<ServerDir> {
     let pipe =
         caretaker.stdin.take().ok_or_else(|| io::Error::other("the caretaker has no pipe"))?;
     Ok(ServerDir::held_by(path, OwnedFd::from(pipe)))
+}
+
+/// A `mongod` as it comes up by itself: with options of a test, with no replica set that is initiated, and nobody waits
+/// for it. Killed when dropped.
+#[derive(Debug)]
+pub struct BareMongod {
+    child: Child,
+    port: u16,
+}
+
+impl BareMongod {
+    /// Starts it on a free port, with its data and its log in a folder.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started: then the test cannot pass.
+    #[must_use]
+    #[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
+    pub fn start<'a>(folder: &Path, options: impl IntoIterator<Item = &'a str>) -> Self {
+        let start = || -> Result<Self, AnyError> {
+            let (port, data) = (free_port()?, folder.join("db"));
+            fs::create_dir_all(&data)?;
+            let log = fs::File::create(folder.join("mongod.log"))?;
+            let child = Command::new(&binaries().mongod)
+                .arg("--dbpath")
+                .arg(data)
+                .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet", "--port"])
+                .arg(port.to_string())
+                .args(["--wiredTigerCacheSizeGB", "0.25"])
+                .args(options)
+                .stdin(Stdio::null())
+                .stdout(log)
+                .spawn()?;
+            Ok(Self { child, port })
+        };
+        start().unwrap_or_else(|error| panic!("no mongod for the test: {error}"))
+    }
+
+    /// The port of `127.0.0.1`.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for BareMongod {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// A temporary folder, removed when dropped.

@@ -18,8 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use view_kit::{
-    FollowLimits, OpenError, Projection, Retries, Wishes, age_of_missing, keeps_up, none_parked,
-    supervised,
+    FollowLimits, OpenError, Projection, Retries, RunError, Wishes, age_of_missing, describe,
+    keeps_up, none_parked, supervised,
 };
 use views::Views;
 
@@ -196,13 +196,14 @@ impl App {
             let looked = timeout(self.limits.operation_timeout, looking).await;
             let trouble = match looked {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("the database does not answer in time".to_owned()),
+                Ok(Err(error)) => Some(describe(&error)),
+                Err(_) => Some(RunError::DatabaseTimeout.to_string()),
             };
             if let Some(error) = trouble.as_ref().filter(|_| !is_silent) {
-                tracing::warn!(error, "which views there are is not known anew");
+                tracing::warn!(error, "cannot read the list of generations; retrying");
             }
             is_silent = trouble.is_some();
+            self.board.looked(trouble);
         }
         followers.close();
         followers.wait().await;

@@ -16,6 +16,7 @@ use service_kit::event_log::{EventLog, Limits, ReadError};
 use service_kit::metrics::{CheckMetrics, Metrics};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use view_kit::DatabaseError;
 use views::{Kind, SessionDocument, UserDocument, Views, user_key};
 
 use crate::feed::told_up_to;
@@ -61,8 +62,14 @@ type Difference = (Where, Position);
 enum CheckError {
     #[error(transparent)]
     Log(#[from] ReadError),
-    #[error("the database: {0}")]
-    Database(#[from] Error),
+    #[error(transparent)]
+    Database(DatabaseError),
+}
+
+impl From<Error> for CheckError {
+    fn from(error: Error) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 /// Compares, slowly.

@@ -92,6 +92,8 @@ struct Inner {
     known: watch::Sender<Option<Generations>>,
     followers: Mutex<BTreeMap<Of, Known>>,
     metrics: [(Kind, GenerationMetrics); 2],
+    /// Why the last look at the generations failed.
+    trouble: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -115,6 +117,7 @@ impl Board {
                 (Kind::Users, metrics.generation("users")),
                 (Kind::Sessions, metrics.generation("sessions")),
             ],
+            trouble: Mutex::default(),
         }))
     }
 
@@ -226,7 +229,10 @@ impl Board {
     /// # Errors
     /// Why one of them stands still.
     pub fn standing(&self, stream: &str) -> Result<Position, String> {
-        let unknown = || "the database has not said which views there are".to_owned();
+        let unknown = || match &*self.trouble() {
+            Some(trouble) => trouble.clone(),
+            None => "the list of generations is not read yet".to_owned(),
+        };
         let waited_for = self.waited_for(stream).ok_or_else(unknown)?;
         let followers = self.followers();
         let mut lowest = None;
@@ -252,6 +258,15 @@ impl Board {
         let followers = self.followers();
         let parked = waited_for.iter().filter_map(|of| Some(followers.get(of)?.progress.parked()));
         parked.max().unwrap_or(0)
+    }
+
+    /// Remembers why a look at the generations failed, or that it did not.
+    pub fn looked(&self, trouble: Option<String>) {
+        *self.trouble() = trouble;
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn followers(&self) -> MutexGuard<'_, BTreeMap<Of, Known>> {

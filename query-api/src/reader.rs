@@ -49,11 +49,10 @@ impl Reader {
 
     /// Asks the database whether it is there, and whether it is known what to read of it.
     pub async fn ping(&self) -> Result<(), ReadError> {
-        for kind in Kind::ALL {
-            self.live.of(kind)?;
-        }
+        // A database that is away is the reason why it is not known, and not the other way round.
         let views = self.views.clone();
-        self.reads.whole(async move { Ok(views.ping().await?) }).await
+        self.reads.whole(async move { Ok(views.ping().await?) }).await?;
+        Kind::ALL.into_iter().try_for_each(|kind| self.live.of(kind).map(drop))
     }
 
     /// A position that everything read after this reflects.

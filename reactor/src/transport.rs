@@ -244,7 +244,7 @@ enum Failure {
 /// What is wrong with one mail, and what with the way to the server.
 fn classify(error: &lettre::transport::smtp::Error) -> Failure {
     let Some(code) = error.status().map(u16::from) else {
-        let why = error.to_string();
+        let why = explain(&error.to_string());
         return match (error.is_response(), error.is_client()) {
             (true, _) => {
                 Failure::Unknown("the answer of the mail server cannot be read".to_owned())
@@ -262,6 +262,20 @@ fn classify(error: &lettre::transport::smtp::Error) -> Failure {
         500.. => SendError::Refused(code),
         _ => SendError::NotNow(code),
     })
+}
+
+/// What the client says, and which setting it is about.
+fn explain(said: &str) -> String {
+    let advice = if said.contains("not valid for name") {
+        "; the certificate is for another name than the host in mail.smtp_url"
+    } else if said.contains("certificate") {
+        "; let mail.smtp_ca_file name the authority that signed the certificate, or leave it empty for those of the system"
+    } else if said.contains("corrupt message") || said.contains("handshake eof") {
+        "; the server does not speak TLS from the first byte: use ?tls=required in mail.smtp_url, or another port"
+    } else {
+        ""
+    };
+    format!("{said}{advice}")
 }
 
 /// Whether the server can be talked to: connection, TLS and credentials.

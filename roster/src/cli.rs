@@ -24,6 +24,7 @@ use crate::{
     services, subscribers, unverified, user, users, verify,
 };
 
+use crate::error_text::error_text;
 use crate::preflight::Process;
 
 pub use operator::{
@@ -502,7 +503,7 @@ impl fmt::Display for WrongUse {
 impl std::error::Error for WrongUse {}
 
 fn ended(error: &anyhow::Error, hint: Option<String>) -> ExitCode {
-    let code = failed(&format!("{error:#}"));
+    let code = failed(&error_text(error));
     if let Some(hint) = hint {
         progress(&hint);
     }

@@ -14,6 +14,7 @@ use service_kit::event_log::{
     mailer_orders,
 };
 use service_kit::nats;
+use view_kit::describe;
 use views::{Generations, Views};
 
 use crate::cli::{LagArgs, say};
@@ -89,8 +90,8 @@ async fn of_all_views(
 ) -> anyhow::Result<Vec<Follower>> {
     let generations = match views.generations().await {
         Ok(generations) => generations,
-        Err(_) => {
-            let fault = Some("the database does not answer".to_owned());
+        Err(error) => {
+            let fault = Some(describe(&error));
             let name = "views".to_owned();
             return Ok(vec![Follower { name, fault, ..Follower::default() }]);
         }

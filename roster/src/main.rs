@@ -11,6 +11,7 @@ mod core_dumps;
 mod dev;
 mod doctor;
 mod erase;
+mod error_text;
 mod health;
 mod init;
 mod keys;

@@ -29,9 +29,41 @@ pub enum ConnectError {
          percent-encoded"
     )]
     Url,
-    /// No server, or it refused.
-    #[error("cannot connect to NATS")]
-    Connect(#[from] async_nats::ConnectError),
+    /// No server, or it refused. What the client says is in the text, so it is no source of this.
+    #[error("cannot connect to NATS: {}", explain(.0))]
+    Connect(async_nats::ConnectError),
+}
+
+impl From<async_nats::ConnectError> for ConnectError {
+    fn from(error: async_nats::ConnectError) -> Self {
+        Self::Connect(error)
+    }
+}
+
+/// Parts of what the client says, and what to do about them. The first that fits counts.
+const ADVICE: [(&str, &str); 8] = [
+    ("UnknownIssuer", NOT_TRUSTED),
+    ("BadSignature", NOT_TRUSTED),
+    ("not valid for name", "the certificate is for another name than the host in nats.url"),
+    ("peer certificate", "the certificate is refused; look at its dates and its use"),
+    ("corrupt message", NO_TLS),
+    ("tls handshake eof", NO_TLS),
+    (
+        "authorization violation",
+        "check nats.credentials_file and what nats/auth.conf of the server trusts",
+    ),
+    ("refused", "check that nats-server runs and that nats.url leads to it"),
+];
+const NOT_TRUSTED: &str =
+    "the certificate is not trusted; let nats.ca_file name the authority that signed it";
+const NO_TLS: &str =
+    "the server does not speak TLS; set TLS up there, or take tls:// and nats.ca_file out";
+
+/// What the client says, once, and what to do about it.
+fn explain(error: &async_nats::ConnectError) -> String {
+    let said = error.to_string();
+    let advice = ADVICE.iter().find(|(part, _)| said.contains(part));
+    advice.map_or_else(|| said.clone(), |(_, advice)| format!("{said}; {advice}"))
 }
 
 /// Connects as `service`. A server that is not there yet is waited for, as long as the settings say; later losses are
@@ -50,7 +82,8 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
                 if is_absence(&error) && Instant::now() < deadline =>
             {
                 if !told {
-                    tracing::warn!(service, %error, wait_s, "NATS is not there yet; waiting for it");
+                    let error = explain(&error);
+                    tracing::warn!(service, error, wait_s, "NATS is not there yet; waiting for it");
                     told = true;
                 }
                 sleep(RECONNECT_PAUSE_MAX).await;
@@ -60,12 +93,14 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
     }
 }
 
-/// Whether there was nobody to connect to, and not somebody who refused.
+/// Whether there was nobody to connect to, and not somebody who refused, or with whom TLS does not come about.
 fn is_absence(error: &async_nats::ConnectError) -> bool {
-    matches!(
+    let is_io = matches!(
         error.kind(),
         ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut
-    )
+    );
+    let said = error.to_string();
+    is_io && !["peer certificate", "corrupt message"].iter().any(|part| said.contains(part))
 }
 
 async fn connect_now(settings: &Nats, service: &str) -> Result<Client, ConnectError> {

@@ -110,3 +110,33 @@ async fn a_log_that_is_killed_loses_nothing_it_acknowledged() {
     system.ready().await;
     nothing_is_lost(&system, &acknowledged).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_named_in_a_sentence_and_in_no_dump() {
+    let system = System::own().await;
+    let (_, queries) = system.as_administrator().await;
+    let advice = "check that mongod runs and that mongodb.url leads to it";
+    system.mongod().stop().unwrap();
+    let lag = system.roster(&["lag"]);
+    assert!(String::from_utf8_lossy(&lag.stdout).contains(advice), "{lag:?}");
+    let verify = system.roster(&["verify"]);
+    assert!(String::from_utf8_lossy(&verify.stderr).contains(advice), "{verify:?}");
+    // Something has to be written and read, or nobody needs the database.
+    system.commands().register("while-away@example.com").await.expect(201);
+    queries.get("/api/v1/users").await.expect(503);
+    for service in [&system.query_api, system.projector.as_ref().unwrap()] {
+        let private = e2e::Client::new(&service.value("private"));
+        wait_for("readiness to say so", || async {
+            let answer = private.get("/readyz").await;
+            answer.status == 503 && String::from_utf8_lossy(&answer.bytes).contains(advice)
+        })
+        .await;
+    }
+    for name in ["projector", "query-api"] {
+        let log = system.log_of(name);
+        assert!(log.contains("mongod runs"), "{name}: {log}");
+        for dumped in ["labels", "Kind:", "Topology", "server response"] {
+            assert!(!log.contains(dumped), "{dumped} in {log}");
+        }
+    }
+}

@@ -15,6 +15,7 @@
 mod batch;
 mod causes;
 mod database;
+mod database_error;
 mod fold;
 mod follower;
 mod lag;
@@ -36,6 +37,7 @@ pub mod teller;
 mod view_reads;
 
 pub use database::{CHECKPOINTS, OpenError, ViewDatabase, database_target};
+pub use database_error::{DatabaseError, describe};
 pub use fold::{Fold, Inserts, Writes, replacement};
 pub use follower::{BuildError, ViewFollower};
 pub use lag::{age, age_of_missing, keeps_up};

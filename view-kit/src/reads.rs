@@ -16,6 +16,9 @@ use service_kit::views_position::{ViewsPosition, Waited};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::database_error::describe;
+use crate::run::RunError;
+
 /// The code of the database for a query that worked as long as it may.
 const WORKED_TOO_LONG: i32 = 50;
 /// Pause between two looks at the checkpoint when the projector is not heard of.
@@ -25,7 +28,7 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The database does not answer.
-    #[error("the database does not answer: {0}")]
+    #[error("{0}")]
     Unavailable(String),
     /// The query is more work than the database may do for it.
     #[error("the query is too much work")]
@@ -40,10 +43,11 @@ impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
         match error.kind.as_ref() {
             ErrorKind::InvalidArgument { .. }
+            | ErrorKind::Bson(_)
             | ErrorKind::BsonDeserialization(_)
-            | ErrorKind::InvalidResponse { .. } => Self::Damaged(error.to_string()),
+            | ErrorKind::InvalidResponse { .. } => Self::Damaged(describe(&error)),
             // A database that is away, steps down or is shutting down: all of them pass.
-            _ => Self::Unavailable(error.to_string()),
+            _ => Self::Unavailable(describe(&error)),
         }
     }
 }
@@ -127,7 +131,7 @@ impl Reads {
         limit: Duration,
         operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let late = || ReadError::Unavailable("no answer in time".to_owned());
+        let late = || ReadError::Unavailable(RunError::DatabaseTimeout.to_string());
         let running = self.operations.spawn(timeout(limit, carried(operation)));
         match running.await {
             Ok(Ok(result)) => result,

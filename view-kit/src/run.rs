@@ -38,7 +38,9 @@ pub enum RunError {
     #[error(transparent)]
     Follow(#[from] FollowError),
     /// The database is silent.
-    #[error("the database does not answer in time")]
+    #[error(
+        "MongoDB does not answer in time; look at its load, and at mongodb.operation_timeout_ms"
+    )]
     DatabaseTimeout,
     /// A message that was promised is not delivered.
     #[error("an event that the log holds does not come")]

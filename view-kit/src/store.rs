@@ -7,6 +7,7 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 
 use crate::database::ViewDatabase;
+use crate::database_error::{DatabaseError, of_code};
 use crate::fold::{Fold, Inserts, Writes};
 use crate::lineage::date;
 
@@ -21,14 +22,20 @@ const DUPLICATE_KEY: i32 = 11_000;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database does not answer, or refuses.
-    #[error("the database: {0}")]
-    Database(#[from] Error),
+    #[error(transparent)]
+    Database(DatabaseError),
     /// A document cannot be BSON.
     #[error("a view document cannot be encoded: {0}")]
     Encode(#[from] BsonError),
     /// Some of the writes failed.
     #[error("the database refused {0} writes: {1}")]
     Partly(usize, String),
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 /// Writes the documents of a batch to the collections with a number. The checkpoint follows with [`checkpoint`]:
@@ -112,13 +119,18 @@ async fn send(database: &ViewDatabase, mut command: Document) -> Result<Document
 /// Whether all of it was written.
 fn done(answer: &Document) -> Result<(), StoreError> {
     if let Ok(failed) = answer.get_array("writeErrors") {
-        let first = failed.first().map(Bson::to_string).unwrap_or_default();
+        let first = failed.first().and_then(Bson::as_document).map(refusal).unwrap_or_default();
         return Err(StoreError::Partly(failed.len(), first));
     }
     if let Ok(failed) = answer.get_document("writeConcernError") {
-        return Err(StoreError::Partly(0, failed.to_string()));
+        return Err(StoreError::Partly(0, refusal(failed)));
     }
     Ok(())
+}
+
+/// Why a write was refused. What the server says about it may repeat the document.
+fn refusal(failed: &Document) -> String {
+    of_code(failed.get_i32("code").unwrap_or(0), failed.get_str("codeName").unwrap_or_default())
 }
 
 /// Moves a checkpoint to a position whose documents are written. It never goes back. `stored_at` says when the

@@ -7,7 +7,7 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use mongodb::{Collection, IndexModel};
 use service_kit::config::Settings;
-use view_kit::database_target;
+use view_kit::{database_target, describe};
 use views::{Kind, Views, history_indexes, sessions_indexes, users_indexes};
 
 use super::report::{Level, Report};
@@ -30,7 +30,7 @@ pub async fn look(settings: &Settings, views: &Views, report: &mut Report) {
         Err(error) => {
             report.unknown(
                 "mongodb",
-                words(&error),
+                describe(&error),
                 "check mongodb.url, and that mongod runs as a replica set (`rs.initiate()` once, also with one member)",
             );
             return;
@@ -49,17 +49,10 @@ pub async fn look(settings: &Settings, views: &Views, report: &mut Report) {
     indexes(views, report).await;
 }
 
-/// An error of the driver, without its dump of labels and topology.
-fn words(error: &Error) -> String {
-    let text = error.kind.to_string();
-    let text = text.split(". Topology:").next().unwrap_or_default();
-    format!("the database does not answer: {text}")
-}
-
 async fn version(views: &Views, report: &mut Report) {
     let found = match views.database().run_command(doc! {"buildInfo": 1}).await {
         Ok(found) => found.get_str("version").unwrap_or("?").to_owned(),
-        Err(error) => return report.unknown("mongodb", words(&error), "ask it for `buildInfo`"),
+        Err(error) => return report.unknown("mongodb", describe(&error), "ask it for `buildInfo`"),
     };
     match judge(&found) {
         Judged::Good => report.ok("mongodb", format!("mongod {found}")),
@@ -164,7 +157,11 @@ async fn room(views: &Views, report: &mut Report) {
     let stats = match views.database().run_command(doc! {"dbStats": 1}).await {
         Ok(stats) => stats,
         Err(error) => {
-            return report.unknown("room", words(&error), "give the user of mongodb.url dbStats");
+            return report.unknown(
+                "room",
+                describe(&error),
+                "give the user of mongodb.url dbStats",
+            );
         }
     };
     let (Some(used), Some(total)) = (number(&stats, "fsUsedSize"), number(&stats, "fsTotalSize"))
@@ -185,7 +182,8 @@ async fn indexes(views: &Views, report: &mut Report) {
     let generations = match views.generations().await {
         Ok(generations) => generations,
         Err(error) => {
-            let finding = format!("the generations of the views are not known: {error}");
+            let finding =
+                format!("the generations of the views are not known: {}", describe(&error));
             return report.unknown("indexes", finding, "start a projector");
         }
     };
@@ -212,7 +210,11 @@ async fn of_collection<T: Send + Sync>(
         Ok(names) => names.into_iter().collect(),
         Err(error) if is_absent(&error) => BTreeSet::new(),
         Err(error) => {
-            report.unknown("indexes", words(&error), "check the rights of the user of mongodb.url");
+            report.unknown(
+                "indexes",
+                describe(&error),
+                "check the rights of the user of mongodb.url",
+            );
             return 1;
         }
     };

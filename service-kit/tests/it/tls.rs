@@ -42,6 +42,7 @@ async fn a_named_authority_requires_tls() {
     std::fs::write(&nats.ca_file, CERTIFICATE).unwrap();
     let error = connect(&nats, "command-api").await.unwrap_err();
     assert!(matches!(error, ConnectError::Connect(_)), "{error:?}");
+    assert!(error.to_string().contains("the server does not speak TLS"), "{error}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on has failed; a test owns its tasks"
 )]
 
+mod database_errors;
 mod following;
 mod layouts;
 mod lineage;

@@ -26,7 +26,7 @@ use view_kit::{
 };
 
 /// Longest wait for something that must come.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 const ACCOUNTS: usize = 16;
 /// What the second layout stops at until [`open_the_gate`].
 pub const GATE: &str = "gate";

@@ -1,0 +1,206 @@
+//! Errors of the database driver in words for an operator: one sentence with what to do.
+//!
+//! The driver's own text is a dump of labels, topology and the server's answer. It says little to somebody who reads
+//! `/readyz`, and may repeat a document, so it goes into no log line and no answer.
+
+use std::fmt;
+
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+
+/// An error of the driver that is displayed with [`describe`]. It is the source of nothing, so that no chain of errors
+/// repeats the driver's text behind it.
+#[derive(Clone)]
+pub struct DatabaseError(Error);
+
+impl DatabaseError {
+    /// What the driver said.
+    #[must_use]
+    pub const fn driver_error(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl From<Error> for DatabaseError {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&describe(&self.0))
+    }
+}
+
+impl fmt::Debug for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseError({})", describe(&self.0))
+    }
+}
+
+impl std::error::Error for DatabaseError {}
+
+/// Parts of what the driver says about a server that it cannot use, and what they mean. The first that fits counts.
+const CAUSES: [(&str, &str); 12] = [
+    ("RsGhost", NEVER_INITIATED),
+    ("does not match actual name <none>", NEVER_INITIATED),
+    ("does not match actual name", OTHER_SET),
+    ("UnknownIssuer", NOT_TRUSTED),
+    ("BadSignature", NOT_TRUSTED),
+    ("not valid for name", OTHER_NAME),
+    ("NotValidForName", OTHER_NAME),
+    ("peer certificate", "its certificate is refused; look at its dates and its use"),
+    (
+        "tls handshake eof",
+        "it does not speak TLS; set TLS up in mongod, or take tls=true out of mongodb.url",
+    ),
+    (
+        "unexpected end of file",
+        "it closes the connection; if mongod requires TLS, add tls=true and tlsCAFile to mongodb.url",
+    ),
+    (
+        "failed to lookup address",
+        "the name of its host is not known here; check the hosts in mongodb.url",
+    ),
+    (
+        "Connection refused",
+        "nothing listens there; check that mongod runs and that mongodb.url leads to it",
+    ),
+];
+const NEVER_INITIATED: &str =
+    "its replica set was never initiated; run `rs.initiate()` there once, also for one member";
+const NOT_TRUSTED: &str = "its certificate is not trusted; let tlsCAFile in mongodb.url name the authority that signed it";
+const OTHER_SET: &str =
+    "it is no member of the replica set that mongodb.url names; check replicaSet";
+const OTHER_NAME: &str = "its certificate is for another name than the host in mongodb.url";
+const CREDENTIALS: &str =
+    "MongoDB refuses user or password of mongodb.url; check them, and authSource";
+const NO_PRIMARY: &str =
+    "the replica set of MongoDB has no primary now; look at `rs.status()` if it stays so";
+
+/// Codes of the server: of a command, or of a write.
+mod code {
+    pub(super) const UNAUTHORIZED: i32 = 13;
+    pub(super) const AUTHENTICATION_FAILED: i32 = 18;
+    pub(super) const NOT_YET_INITIALIZED: i32 = 94;
+    /// Steps down, is shutting down, recovers, or is no primary.
+    pub(super) const NO_PRIMARY: [i32; 7] = [91, 189, 10107, 11600, 11602, 13435, 13436];
+}
+
+/// What is wrong and what to do about it, in one sentence that repeats no document and no password.
+#[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's list is open, and long")]
+pub fn describe(error: &Error) -> String {
+    match error.kind.as_ref() {
+        ErrorKind::ServerSelection { message, .. }
+        | ErrorKind::ConnectionPoolCleared { message, .. } => of_server(message),
+        ErrorKind::Io(cause) => of_server(&cause.to_string()),
+        ErrorKind::Authentication { .. } => CREDENTIALS.to_owned(),
+        ErrorKind::Command(refused) => of_code(refused.code, &refused.code_name),
+        ErrorKind::Write(WriteFailure::WriteError(refused)) => {
+            of_code(refused.code, refused.code_name.as_deref().unwrap_or_default())
+        }
+        ErrorKind::Write(WriteFailure::WriteConcernError(refused)) => {
+            of_code(refused.code, &refused.code_name)
+        }
+        ErrorKind::DnsResolve { .. } => {
+            "the hosts of mongodb.url are not found in the DNS; check its name".to_owned()
+        }
+        ErrorKind::InvalidTlsConfig { .. } => {
+            "the files of TLS that mongodb.url names cannot be used; check tlsCAFile".to_owned()
+        }
+        ErrorKind::IncompatibleServer { .. } => {
+            "this MongoDB is too old or too new for Roster; docs/production.md says which is not"
+                .to_owned()
+        }
+        ErrorKind::Bson(_)
+        | ErrorKind::BsonDeserialization(_)
+        | ErrorKind::InvalidResponse { .. } => "a document in MongoDB cannot be read; run `roster \
+                                                verify`, and `roster rebuild` if it finds something"
+            .to_owned(),
+        _ => "MongoDB does not do what it is asked to; look at the log of mongod".to_owned(),
+    }
+}
+
+/// What a server refuses by a code.
+#[must_use]
+pub fn of_code(code: i32, name: &str) -> String {
+    match code {
+        code::UNAUTHORIZED => {
+            "MongoDB does not allow it; give the user of mongodb.url its role on \
+                               mongodb.database"
+                .to_owned()
+        }
+        code::AUTHENTICATION_FAILED => CREDENTIALS.to_owned(),
+        code::NOT_YET_INITIALIZED => format!("MongoDB cannot be used: {NEVER_INITIATED}"),
+        code if code::NO_PRIMARY.contains(&code) => NO_PRIMARY.to_owned(),
+        code => {
+            let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+            format!("MongoDB refuses a command with code {code}{name}; look at the log of mongod")
+        }
+    }
+}
+
+/// What is wrong with a server, by what the driver saw of it.
+fn of_server(seen: &str) -> String {
+    let has = |part: &str| seen.contains(part);
+    if has("SCRAM failure") || has("Authentication failed") {
+        return CREDENTIALS.to_owned();
+    }
+    if has("Type: RsSecondary") {
+        return NO_PRIMARY.to_owned();
+    }
+    let cause = CAUSES.iter().find(|(part, _)| has(part)).map(|(_, cause)| *cause);
+    // The driver forgets servers that belong to another set.
+    let is_empty = has("Topology: ") && !has("Servers: ");
+    let cause = cause.or(is_empty.then_some(OTHER_SET));
+    let cause = cause.unwrap_or("check that mongod runs and that mongodb.url leads to it");
+    let place = seen.split_once("Address: ").and_then(|(_, rest)| rest.split(',').next());
+    let place = place.map(|address| format!(" at {address}")).unwrap_or_default();
+    format!("MongoDB{place} cannot be used: {cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn codes_say_what_to_do() {
+        for (code, name, part) in [
+            (13, "Unauthorized", "its role on mongodb.database"),
+            (18, "AuthenticationFailed", "user or password of mongodb.url"),
+            (94, "NotYetInitialized", "`rs.initiate()`"),
+            (10_107, "NotWritablePrimary", "no primary now"),
+            (14_031, "OutOfDiskSpace", "code 14031 (OutOfDiskSpace); look at the log of mongod"),
+        ] {
+            let said = of_code(code, name);
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    /// As rustls says it. The other causes are tried on servers, in `tests/it/database_errors.rs`.
+    #[test]
+    fn a_certificate_for_another_name_is_named() {
+        let seen = "Address: 10.0.0.7:27017, Type: Unknown, Error: Kind: I/O error: invalid peer certificate: \
+                    certificate not valid for name \"10.0.0.7\"; certificate is only valid for DnsName(\"mongod\")";
+        let said = of_server(seen);
+        assert!(
+            said.starts_with("MongoDB at 10.0.0.7:27017 ") && said.contains(OTHER_NAME),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn nothing_of_a_document_or_of_the_drivers_dump_is_repeated() {
+        let io = Error::from(io::Error::other("ada@example.com"));
+        let custom = Error::custom("ada@example.com".to_owned());
+        for error in [io, custom] {
+            let wrapped = DatabaseError::from(error);
+            let said = format!("{wrapped} {wrapped:?}");
+            let dumped = ["ada@example.com", "labels", "Kind:"];
+            assert!(dumped.iter().all(|part| !said.contains(part)), "{said}");
+        }
+    }
+}
