@@ -59,6 +59,7 @@ mod recovery;
 mod registering;
 mod remove_unverified;
 mod replaying;
+mod secured;
 mod security_record;
 mod sessions;
 mod subscribing;
