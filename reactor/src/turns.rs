@@ -3,7 +3,7 @@
 //!
 //! For each message that it erases the server rewrites and syncs a block of up to 8 MB, and holds the lock of the
 //! stream meanwhile: an append, and so a command, waits for it. Two at once take as long as one after the other, and
-//! an append has to wait for both (docs/adr/0015).
+//! an append has to wait for both (docs/adr/0015). Each reactor takes turns by itself: two of them are two at once.
 
 use std::time::Duration;
 
