@@ -316,6 +316,7 @@ pub(crate) fn users(
         },
         refresh_tokens: RefreshTokens::new(application.derive("refresh token v1")),
         links: Links::new(application.derive(LINK_KEY_PURPOSE)),
+        undo_link_s: settings.mail.undo_link_s,
         seeds: Arc::new(|| {
             random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
         }),

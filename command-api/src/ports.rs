@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, Event, Lineage, LineageRecord, LinkPurpose, LinkRecord, Position,
-    Revision, RevocationCause, Session, SessionEvent, SessionId, UndoneChanges, UserId,
-    UserRevocation, UserState,
+    Cutoff, EmailAddress, EmailClaim, Event, Lineage, LineageRecord, LinkPurpose, LinkRecord,
+    Position, Reservation, Revision, RevocationCause, Session, SessionEvent, SessionId,
+    UndoneChanges, UserId, UserRevocation, UserState,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
@@ -33,8 +33,8 @@ impl std::fmt::Debug for PasswordHash {
 pub enum ClaimChange {
     /// The user has it from now on.
     Hold(EmailAddress, Guard),
-    /// It is free again.
-    Release(EmailAddress, Guard),
+    /// Nobody has it any more; with a reservation, nobody else gets it for a while.
+    Release(EmailAddress, Option<Reservation>, Guard),
 }
 
 /// A change of the credential.
@@ -157,8 +157,8 @@ pub trait UserLog: Send + Sync {
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
     /// What can be known of a user although an event cannot be read: enough for a deletion, and for nothing else.
     async fn salvage(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
-    /// Who holds an address.
-    async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError>;
+    /// The claim on an address.
+    async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<EmailClaim>>, LogError>;
     /// The credential of a user.
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError>;
     /// Who is an administrator.

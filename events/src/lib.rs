@@ -36,9 +36,9 @@ pub use evolve::{Evolve, FoldError, Origin, Recorded, record};
 pub use ids::{Actor, CommandId, InvalidId, Position, Revision, SessionId, UserId};
 pub use lineage::{InvalidLineage, Lineage, LineageRecord, Milestone};
 pub use records::{
-    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, RevocationCause,
-    RevocationReason, SessionErasure, SessionsKept, StoredRevocation, UndoneChanges,
-    UserRevocation, credential_position,
+    ClaimState, Cutoff, EmailClaim, LinkPurpose, LinkRecord, LinkStanding, Reservation,
+    RevocationCause, RevocationReason, SessionErasure, SessionsKept, StoredRevocation,
+    UndoneChanges, UserRevocation, credential_position,
 };
 pub use salvage::Salvage;
 pub use service::{

@@ -12,13 +12,47 @@ pub struct EmailClaim {
     pub user_id: UserId,
     /// Whether it is taken.
     pub state: ClaimState,
+    /// With a released one: how long nobody else gets the address. Absent in what was written before there were
+    /// reservations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reservation>,
+}
+
+/// Keeps an address that a user changed for this user, as long as the link that undoes the change is good: whoever has
+/// taken an account over must not defeat that link by registering with the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// When it ends.
+    pub until: Timestamp,
+    /// Revision of the change. Once that is undone ([`UndoneChanges`]), the reservation is over as well.
+    pub change: Revision,
 }
 
 impl EmailClaim {
+    /// The claim of a user who has the address.
+    #[must_use]
+    pub const fn held(user_id: UserId) -> Self {
+        Self { user_id, state: ClaimState::Held, reserved: None }
+    }
+
+    /// The claim after the user gave the address up.
+    #[must_use]
+    pub const fn released(user_id: UserId, reserved: Option<Reservation>) -> Self {
+        Self { user_id, state: ClaimState::Released, reserved }
+    }
+
     /// Who has the address now.
     #[must_use]
     pub fn holder(&self) -> Option<UserId> {
         (self.state == ClaimState::Held).then_some(self.user_id)
+    }
+
+    /// The reservation for [`EmailClaim::user_id`], if nobody has the address and it is not over by time. It also ends
+    /// with the user, and when its change is undone: ask the log for both.
+    #[must_use]
+    pub fn reservation(&self, now: Timestamp) -> Option<Reservation> {
+        let is_free = self.state == ClaimState::Released;
+        self.reserved.filter(|reserved| is_free && now < reserved.until)
     }
 }
 
@@ -369,6 +403,29 @@ mod tests {
             (1..=100).fold(none, |record, n| record.after(Revision(n * 3), Revision(n * 3 + 1)));
         assert_eq!(many.undone.len(), UndoneChanges::RANGES_MAX);
         assert!((1..=100).all(|n| many.covers(Revision(n * 3))), "none is forgotten");
+    }
+
+    #[test]
+    fn a_released_address_is_reserved_until_the_reservation_ends() {
+        let at = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
+        let user = UserId::from_uuid(Uuid::from_u128(1));
+        let reserved = Reservation { until: at(60), change: Revision(4) };
+        let released = EmailClaim::released(user, Some(reserved));
+        assert_eq!(released.holder(), None);
+        assert_eq!(released.reservation(at(59)), Some(reserved));
+        assert_eq!(released.reservation(at(60)), None);
+        assert_eq!(EmailClaim::released(user, None).reservation(at(0)), None);
+        assert_eq!(EmailClaim::held(user).reservation(at(0)), None);
+        let wire = serde_json::to_string(&released).unwrap();
+        assert_eq!(
+            wire,
+            r#"{"user_id":"00000000-0000-0000-0000-000000000001","state":"released","reserved":{"until":"2027-01-15T08:01:00.000Z","change":4}}"#
+        );
+        assert_eq!(serde_json::from_str::<EmailClaim>(&wire).unwrap(), released);
+        let old = r#"{"user_id":"00000000-0000-0000-0000-000000000001","state":"released"}"#;
+        let read: EmailClaim = serde_json::from_str(old).unwrap();
+        assert_eq!(read, EmailClaim::released(user, None));
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{
-    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkPurpose, LinkRecord,
-    LinkStanding, Position, Revision, Snapshot, Status, Timestamp, UndoneChanges, User, UserId,
-    UserRevocation, credential_position, subjects,
+    CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkPurpose, LinkRecord, LinkStanding,
+    Position, Revision, Snapshot, Status, Timestamp, UndoneChanges, User, UserId, UserRevocation,
+    credential_position, subjects,
 };
 use serde_json::from_slice;
 use service_kit::ambient;
@@ -432,9 +432,8 @@ impl Mailer {
         let Some(claim) = self.users.last(&subjects::email_claim(claim)).await? else {
             return Ok(None);
         };
-        let EmailClaim { user_id, state } =
-            from_slice(&claim.payload).map_err(|_| Failure::Unreadable)?;
-        Ok((state == ClaimState::Held).then_some(user_id))
+        let claim: EmailClaim = from_slice(&claim.payload).map_err(|_| Failure::Unreadable)?;
+        Ok(claim.holder())
     }
 
     async fn recipient(&self, id: UserId) -> Result<Option<Recipient>, Failure> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use events::feed::{FEED_STREAM, of_user};
 use events::{
-    Cutoff, EmailAddress, EmailClaim, Event, Fact, Position, SessionEvent, Snapshot, UserId,
-    subjects,
+    Cutoff, EmailAddress, EmailClaim, Event, Fact, Position, Reservation, SessionEvent, Snapshot,
+    UserId, subjects,
 };
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::SecretKey;
 use service_kit::lookup_keys::LookupKeys;
-use service_kit::nats;
+use service_kit::{ambient, nats};
 use views::{
     Kind, Views, email_key, history_collection, sessions_collection, user_key, users_collection,
 };
@@ -76,7 +76,7 @@ pub async fn show(settings: Settings, args: UserShowArgs) -> anyhow::Result<Exit
         Whom::User(user) => *user,
         Whom::Address(email) => match looking.holder(email).await? {
             Some(user) => user,
-            None => return Ok(failed("nobody has that address")),
+            None => return Ok(failed(&looking.nobody(email).await?)),
         },
     };
     let report = verify::of_user(&settings, user, WAIT, DIFFERENCES_MAX).await?;
@@ -119,6 +119,21 @@ impl Looking {
     /// Who has an address.
     async fn holder(&self, email: &str) -> anyhow::Result<Option<UserId>> {
         Ok(self.stored_claim(email).await?.and_then(|(claim, _)| claim.holder()))
+    }
+
+    /// Why nobody is found by an address.
+    async fn nobody(&self, email: &str) -> anyhow::Result<String> {
+        let claim = self.stored_claim(email).await?.map(|(claim, _)| claim);
+        let reserved = claim.and_then(|claim| Some((claim, claim.reservation(ambient::now())?)));
+        Ok(reserved.map_or_else(
+            || "nobody has that address".to_owned(),
+            |(EmailClaim { user_id, .. }, Reservation { until, .. })| {
+                format!(
+                    "nobody has that address; until {until} it is reserved for the user {user_id}, who changed it, \
+                     unless they are deleted or have undone the change"
+                )
+            },
+        ))
     }
 
     async fn stored_claim(&self, email: &str) -> anyhow::Result<Option<(EmailClaim, Position)>> {

@@ -3,6 +3,10 @@
 use e2e::{Answer, Client, Mail, PASSWORD, Pair, System, wait_for};
 use serde_json::json;
 
+use crate::damage::Damage;
+use crate::importing::import;
+use crate::verifying::is_sound;
+
 const ADA: &str = "ada@example.com";
 const THIEF: &str = "thief@evil.example";
 const NEW_PASSWORD: &str = "another password for tests";
@@ -95,16 +99,114 @@ async fn an_owner_takes_the_account_back_whatever_the_thief_did_meanwhile() {
     system.views_equal_the_log(&queries).await;
 }
 
+/// Lets the reservation of the address that was given up last end by its time, as if it had gone by.
+async fn end_reservation(system: &System) {
+    let damage = Damage::of(system).await;
+    let claims = damage.messages("USERS", "uq.email.*").await;
+    let released = claims.iter().rfind(|claim| claim.json()["state"] == "released").unwrap();
+    let mut claim = released.json();
+    claim["reserved"]["until"] = "2020-01-01T00:00:00.000Z".into();
+    let headers = released.headers_of_a_copy();
+    damage.write(&released.subject, headers, claim.to_string().into()).await;
+}
+
+/// A thief who registers with the address from before would defeat its owner's link.
 #[tokio::test]
-async fn an_address_that_somebody_else_has_by_now_is_not_taken_back() {
+async fn every_address_from_before_is_reserved_for_its_owner_until_the_undo() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    let (admin, _) = system.as_administrator().await;
+    verified_user(&system, ADA).await;
+    verified_user(&system, "second@evil.example").await;
+    let further = "further@evil.example";
+    move_away(&system, ADA, THIEF, PASSWORD).await;
+    let way_back = mailed(&system, ADA, "undo-email-change").await;
+    move_away(&system, THIEF, further, PASSWORD).await;
+
+    // A->B->C: A and B, in any spelling.
+    for email in [ADA, "ADA@Example.com", THIEF, further] {
+        let refused = commands.register(email).await;
+        assert_eq!((refused.status, refused.code()), (409, "email-taken"), "{email}");
+    }
+    let body = json!({"email": ADA, "password": PASSWORD});
+    assert_eq!(admin.post("/api/v1/users", &body).await.expect(409).code(), "email-taken");
+    let line = json!({"email": ADA}).to_string();
+    let imported = import(&admin, &line).await.expect(200).lines();
+    assert_eq!(imported[0]["error"]["code"], "email-taken", "{imported:?}");
+    let bearer =
+        commands.with_token(&commands.log_in("second@evil.example", PASSWORD).await.access);
+    let body = json!({"new_email": ADA, "current_password": PASSWORD});
+    bearer.post("/api/v1/auth/change-email", &body).await.expect(202);
+    let confirm = mailed(&system, ADA, "confirm-email").await;
+    let body = json!({"token": confirm.token()});
+    let refused = commands.post("/api/v1/auth/change-email-confirm", &body).await.expect(409);
+    assert_eq!(refused.code(), "email-taken");
+    let shown = system.roster(&["user", "show", ADA]);
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(said.contains("it is reserved for the user"), "{said}");
+
+    undo(&commands, &way_back).await.expect(204);
+    // What the thief had is reserved for nobody any more.
+    for email in [THIEF, further] {
+        commands.register(email).await.expect(201);
+    }
+    assert_eq!(commands.register(ADA).await.expect(409).code(), "email-taken");
+    is_sound(&system, &[]);
+}
+
+#[tokio::test]
+async fn whoever_changed_an_address_takes_it_again() {
+    let system = System::shared().await;
+    verified_user(&system, ADA).await;
+    move_away(&system, ADA, THIEF, PASSWORD).await;
+    move_away(&system, THIEF, ADA, PASSWORD).await;
+    let refused = system.commands().register(THIEF).await.expect(409);
+    assert_eq!(refused.code(), "email-taken");
+}
+
+#[tokio::test]
+async fn a_reservation_ends_with_its_user() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    verified_user(&system, ADA).await;
+    let inside = move_away(&system, ADA, THIEF, PASSWORD).await;
+    system.commands().register(ADA).await.expect(409);
+    let me = system.queries().with_token(&inside.access).get("/api/v1/auth/me").await.expect(200);
+    let id = me.body["id"].as_str().unwrap();
+    admin.delete(&format!("/api/v1/users/{id}")).await.expect(204);
+    system.commands().register(ADA).await.expect(201);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_after_its_reservation_is_not_given_back() {
     let system = System::shared().await;
     let commands = system.commands();
     verified_user(&system, ADA).await;
     move_away(&system, ADA, THIEF, PASSWORD).await;
     let way_back = mailed(&system, ADA, "undo-email-change").await;
+    end_reservation(&system).await;
     let other = commands.register(ADA).await.expect(201);
     assert_eq!(undo(&commands, &way_back).await.expect(409).code(), "email-taken");
+    // Nor does the page offer it.
+    let page = format!("/links/undo-email-change?token={}", way_back.token());
+    let opened = commands.send("GET", &page, None).await.expect(409);
+    assert!(!format!("{:?}", opened.body).contains("<form"), "{opened:?}");
     let (admin, _) = system.as_administrator().await;
     admin.delete(other.header("location").unwrap()).await.expect(204);
+    commands.send("GET", &page, None).await.expect(200);
     undo(&commands, &way_back).await.expect(204);
+}
+
+#[tokio::test]
+async fn a_reserved_address_is_concealed_like_a_taken_one() {
+    let system = System::shared_with(&[("ROSTER_REGISTRATION_CONCEAL_EXISTING", "true")]).await;
+    let commands = system.commands();
+    verified_user(&system, ADA).await;
+    move_away(&system, ADA, THIEF, PASSWORD).await;
+    let before = system.events().await.len();
+    let reserved = commands.register(ADA).await.expect(202);
+    let taken = commands.register(THIEF).await.expect(202);
+    assert_eq!(reserved.told(), taken.told());
+    assert_eq!(system.events().await.len(), before, "nobody was made");
+    assert_eq!(reserved.told(), commands.register("free@example.com").await.expect(202).told());
 }

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use events::{
-    ClaimState, CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, ROLE_ADMIN, Revision, RevocationCause, RevocationReason, Salvage, StoredRevocation,
+    CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord, Position,
+    ROLE_ADMIN, Revision, RevocationCause, RevocationReason, Salvage, StoredRevocation,
     UndoneChanges, UserFact, UserId, UserState, credential_position, subjects,
 };
 use serde::{Deserialize, Serialize};
@@ -145,11 +145,12 @@ impl NatsUserLog {
     fn writes_beside(&self, change: &Change) -> Result<Vec<Write>, String> {
         let mut writes = Vec::new();
         for claim in &change.claims {
-            let (email, guard, state) = match claim {
-                ClaimChange::Hold(email, guard) => (email, *guard, ClaimState::Held),
-                ClaimChange::Release(email, guard) => (email, *guard, ClaimState::Released),
+            let (email, guard, claim) = match claim {
+                ClaimChange::Hold(email, guard) => (email, *guard, EmailClaim::held(change.user)),
+                ClaimChange::Release(email, reserved, guard) => {
+                    (email, *guard, EmailClaim::released(change.user, *reserved))
+                }
             };
-            let claim = EmailClaim { user_id: change.user, state };
             writes.push(Write::new(self.claim_subject(email), guard, encode(&claim)?));
         }
         if let Some(credential) = &change.credential {
@@ -246,13 +247,11 @@ impl UserLog for NatsUserLog {
         Ok(Loaded { value: salvage.into_state(), guard, position })
     }
 
-    async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<UserId>>, LogError> {
+    async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<EmailClaim>>, LogError> {
         let subject = self.claim_subject(email);
         self.log
             .loaded_or(&subject, None, |stored| {
-                let claim: EmailClaim =
-                    serde_json::from_slice(&stored.payload).map_err(|e| e.to_string())?;
-                Ok(claim.holder())
+                serde_json::from_slice(&stored.payload).map(Some).map_err(|e| e.to_string())
             })
             .await
     }

@@ -149,7 +149,9 @@ async fn create_prepared(
         Err(CommandError::EmailTaken) => match holder(users, &email).await? {
             Some((user, state)) if Admins::counts(&state) => Ok(Made::Already(user)),
             Some((user, _)) => Ok(Made::Taken(user)),
-            None => Err("somebody had the address and gave it up: try again".to_owned()),
+            None => Err("the address is reserved for the user who changed it lately, or was given up just now: \
+                         `roster user show` with the address says which"
+                .to_owned()),
         },
         Err(error) => Err(error.to_string()),
     }

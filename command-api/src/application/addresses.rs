@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, Cutoff, EmailAddress, Position, Revision, Status, UndoneChanges, User, UserId,
-    UserRevocation, UserState,
+    Actor, Cutoff, EmailAddress, Position, Reservation, Revision, Status, UndoneChanges, User,
+    UserId, UserRevocation, UserState,
 };
 use service_kit::ambient;
 use service_kit::commands::Loaded;
+use service_kit::event_log::Guard;
 use service_kit::links::{Binding, LinkKind, Links, undone_revision};
 use service_kit::mail_orders::Mail;
 use service_kit::tokens::Caller;
@@ -209,22 +210,18 @@ impl Users {
                 let new_email = followed.link.new_email.as_deref().unwrap_or_default();
                 let new_email =
                     EmailAddress::parse(new_email).map_err(|_| CommandError::InvalidLink)?;
-                let mut claims = Vec::new();
+                let request = Request { actor: Actor::User(user.id), ..request.clone() };
+                let (origin, command) = (request.origin(), Command::ChangeEmail(new_email.clone()));
+                let (events, after) = decided(user.id, &followed.state.value, &command, &origin)?;
+                let mut change = ports::Change::of(user.id, followed.state.guard);
                 // Another spelling of the same address has the same claim.
                 if new_email.canonical() != stored_address(user)?.canonical() {
-                    let claim = users.claim_on(&new_email).await?;
-                    if claim.value.is_some_and(|holder| holder != user.id) {
-                        return Err(CommandError::EmailTaken);
-                    }
-                    claims.extend(users.release(user).await?);
-                    claims.push(ClaimChange::Hold(new_email.clone(), claim.guard));
+                    let claim = users.free_for(user, &new_email).await?;
+                    let until = origin.time.plus_seconds(users.parts.undo_link_s);
+                    let reserved = Reservation { until, change: after.revision() };
+                    change.claims.extend(users.release(user, Some(reserved)).await?);
+                    change.claims.push(ClaimChange::Hold(new_email, claim));
                 }
-                let request = Request { actor: Actor::User(user.id), ..request.clone() };
-                let command = Command::ChangeEmail(new_email);
-                let (events, after) =
-                    decided(user.id, &followed.state.value, &command, &request.origin())?;
-                let mut change = ports::Change::of(user.id, followed.state.guard);
-                change.claims = claims;
                 change.link = Some(followed.used);
                 change.revocation = Some((
                     ended_by_link(&followed.cutoff.value, user.id, caller.as_ref()),
@@ -255,18 +252,16 @@ impl Users {
                 }
                 let WayBack { user, address, change: undone_change, state, undone } =
                     users.follow_way_back(&token).await?;
-                let claim = users.log().claim(&address).await?;
-                if claim.value.is_some_and(|holder| holder != user.id) {
-                    return Err(CommandError::EmailTaken);
-                }
+                let claim = users.free_for(&user, &address).await?;
                 let credential = users.log().credential(user.id).await?;
                 let cutoff = users.log().cutoff(user.id).await?;
                 let request = Request { actor: Actor::User(user.id), ..request.clone() };
                 let command = Command::ChangeEmail(address.clone());
                 let (events, after) = decided(user.id, &state.value, &command, &request.origin())?;
                 let mut change = ports::Change::of(user.id, state.guard);
-                change.claims.extend(users.release(&user).await?);
-                change.claims.push(ClaimChange::Hold(address, claim.guard));
+                // The thief's address is not reserved for whoever is back.
+                change.claims.extend(users.release(&user, None).await?);
+                change.claims.push(ClaimChange::Hold(address, claim));
                 change.credential = Some(CredentialChange::Remove(credential.guard));
                 change.revocation = Some((cutoff.value.all(), cutoff.guard));
                 let record = undone.value.after(undone_change, after.revision());
@@ -280,6 +275,19 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+
+    /// The guard on the claim of an address that this user may take.
+    pub(super) async fn free_for(
+        &self,
+        user: &User,
+        address: &EmailAddress,
+    ) -> Result<Guard, CommandError> {
+        let claim = self.claim_on(address).await?;
+        match claim.value {
+            Some(holder) if holder != user.id => Err(CommandError::EmailTaken),
+            Some(_) | None => Ok(claim.guard),
+        }
     }
 
     /// Checks a link that undoes a change of address. It is bound to nothing that somebody inside could change.

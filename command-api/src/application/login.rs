@@ -73,7 +73,7 @@ impl Users {
         email: &EmailAddress,
         password: Password,
     ) -> Result<Proved, CommandError> {
-        let holder = self.log().claim(email).await?.value;
+        let holder = self.log().claim(email).await?.value.and_then(|claim| claim.holder());
         // Nobody costs the same reads and the same hash as somebody.
         let id = holder.unwrap_or_else(|| UserId::from_uuid(ambient::new_uuid()));
         // Before everything that it may end.

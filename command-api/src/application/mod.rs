@@ -70,6 +70,8 @@ pub struct Parts {
     pub refresh_tokens: RefreshTokens,
     /// Links in mails.
     pub links: Links,
+    /// How long a change of address can be undone and the address from before is reserved, in seconds.
+    pub undo_link_s: u64,
     /// Random seeds.
     pub seeds: Seeds,
     /// What roles allow.

@@ -275,6 +275,8 @@ impl Users {
         self.to_the_end(|users| async move {
             if kind == LinkKind::UndoEmail {
                 let back = users.follow_way_back(&token).await?;
+                // Not to be offered when it cannot be done.
+                users.free_for(&back.user, &back.address).await?;
                 // The address that the mail went to: its reader need not learn the present one.
                 let user = User { email: back.address.as_given().to_owned(), ..back.user };
                 return Ok(LinkOwner { user, asks_password: false });

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, EmailAddress, Event, Origin, Position, ROLE_ADMIN, Snapshot, Status, User, UserId,
-    UserState, record,
+    Actor, EmailAddress, EmailClaim, Event, Origin, Position, ROLE_ADMIN, Reservation, Snapshot,
+    Status, User, UserId, UserState, record,
 };
 use service_kit::ambient;
 use service_kit::commands::{Failure, Loaded, LogError};
@@ -238,7 +238,7 @@ impl Users {
         &self,
         email: &EmailAddress,
     ) -> Result<Option<(UserId, UserState)>, CommandError> {
-        match self.log().claim(email).await?.value {
+        match self.log().claim(email).await?.value.and_then(|claim| claim.holder()) {
             Some(user) => Ok(Some((user, self.log().load(user).await?.value))),
             None => Ok(None),
         }
@@ -407,20 +407,45 @@ impl Users {
         Ok(loaded)
     }
 
-    /// Who has an address. Claim and event are stored in one batch, so a claim whose holder does not have the address
-    /// is left of an event that was dropped or could not be read, and holds nothing.
+    /// Who alone may take an address: the user who has it, or for whom it is reserved. Claim and event are stored in
+    /// one batch, so a claim whose holder does not have the address is left of an event that was dropped or could not
+    /// be read, and holds nothing.
     pub(super) async fn claim_on(
         &self,
         email: &EmailAddress,
     ) -> Result<Loaded<Option<UserId>>, CommandError> {
-        let mut claim = self.log().claim(email).await?;
-        if let Some(holder) = claim.value
-            && !self.may_have(holder, email).await?
-        {
-            tracing::warn!(%holder, "takes a claim for free whose holder does not have the address");
-            claim.value = None;
+        let Loaded { value, guard, position } = self.log().claim(email).await?;
+        let value = match value {
+            None => None,
+            Some(claim @ EmailClaim { user_id, .. }) => {
+                let is_theirs = if claim.holder().is_some() {
+                    let may_have = self.may_have(user_id, email).await?;
+                    if !may_have {
+                        tracing::warn!(holder = %user_id, "takes a claim for free whose holder does not have the address");
+                    }
+                    may_have
+                } else if let Some(reserved) = claim.reservation(ambient::now()) {
+                    self.is_reserved(user_id, reserved).await?
+                } else {
+                    false
+                };
+                is_theirs.then_some(user_id)
+            }
+        };
+        Ok(Loaded { value, guard, position })
+    }
+
+    /// Whether a user can still undo the change that reserves an address: not once they are deleted, or it was undone.
+    async fn is_reserved(&self, user: UserId, reserved: Reservation) -> Result<bool, CommandError> {
+        match self.log().load(user).await {
+            Ok(Loaded { value: UserState::Present(_), .. }) => {
+                Ok(!self.log().undone(user).await?.value.covers(reserved.change))
+            }
+            Ok(_) => Ok(false),
+            // Nobody knows what it says.
+            Err(LogError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
         }
-        Ok(claim)
     }
 
     async fn may_have(&self, user: UserId, email: &EmailAddress) -> Result<bool, CommandError> {
@@ -447,7 +472,7 @@ impl Users {
     ) -> Result<ports::Change, CommandError> {
         let mut change = ports::Change::of(user, before.guard);
         if let (UserState::Present(old), UserState::Deleted(_)) = (&before.value, after) {
-            change.claims.extend(self.release(old).await?);
+            change.claims.extend(self.release(old, None).await?);
             let stored = self.log().credential(user).await?;
             change.credential = Some(CredentialChange::Remove(stored.guard));
         }
@@ -461,12 +486,16 @@ impl Users {
     }
 
     /// Gives a user's address up.
-    pub(super) async fn release(&self, user: &User) -> Result<Option<ClaimChange>, CommandError> {
+    pub(super) async fn release(
+        &self,
+        user: &User,
+        reserved: Option<Reservation>,
+    ) -> Result<Option<ClaimChange>, CommandError> {
         // An address that is none (of an event that cannot be read) is not claimed.
         let Ok(email) = EmailAddress::parse(&user.email) else { return Ok(None) };
         let held = self.log().claim(&email).await?;
-        let is_theirs = held.value == Some(user.id);
-        Ok(is_theirs.then_some(ClaimChange::Release(email, held.guard)))
+        let is_theirs = held.value.and_then(|claim| claim.holder()) == Some(user.id);
+        Ok(is_theirs.then_some(ClaimChange::Release(email, reserved, held.guard)))
     }
 
     /// The record of administrators, when this change touches it.

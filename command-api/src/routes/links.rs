@@ -118,10 +118,7 @@ pub async fn follow(
     match result {
         Ok(()) => Ok(html(StatusCode::OK, kind, &format!("<p>{}</p>", words(kind).done))),
         Err(CommandError::InvalidLink) => Ok(over(kind)),
-        Err(CommandError::EmailTaken) => {
-            let text = "<p>Somebody else uses this address by now. Nothing was changed.</p>";
-            Ok(html(StatusCode::CONFLICT, kind, text))
-        }
+        Err(CommandError::EmailTaken) => Ok(taken(kind)),
         Err(CommandError::Rejected(Rejection::Invalid(_, _, why))) => {
             again(StatusCode::UNPROCESSABLE_ENTITY, &format!("The password {why}.")).await
         }
@@ -146,6 +143,7 @@ async fn asking(
     match state.users.link_owner(token.to_owned(), kind).await {
         Ok(owner) => Ok(html(status, kind, &form(kind, token, &owner, alert))),
         Err(CommandError::InvalidLink) => Ok(over(kind)),
+        Err(CommandError::EmailTaken) => Ok(taken(kind)),
         Err(error) => Err(error.into()),
     }
 }
@@ -159,6 +157,11 @@ fn kind_of(path: &str) -> Result<LinkKind, Problem> {
 
 fn field(form: &[u8], name: &str) -> Option<String> {
     form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+fn taken(kind: LinkKind) -> Response {
+    let text = "<p>Somebody else uses this address by now. Nothing was changed.</p>";
+    html(StatusCode::CONFLICT, kind, text)
 }
 
 fn over(kind: LinkKind) -> Response {

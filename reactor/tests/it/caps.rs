@@ -1,6 +1,6 @@
 //! How many mails one address gets, and which of them go first, at a real socket that speaks SMTP.
 
-use events::{Actor, ClaimState, CommandId, EmailClaim, LinkPurpose, UserFact, subjects};
+use events::{Actor, CommandId, EmailClaim, LinkPurpose, UserFact, subjects};
 use service_kit::event_log::{Append, Guard, Write};
 use service_kit::mail_orders::Mail;
 
@@ -92,7 +92,7 @@ async fn an_address_that_is_registered_again_and_again_gets_a_few_mails() {
 async fn every_kind_of_mail_has_a_cap_of_its_own() {
     let (system, server) = with_server(&[], "").await;
     let user = system.user("bob@example.com", "bob").await;
-    let held = EmailClaim { user_id: user, state: ClaimState::Held };
+    let held = EmailClaim::held(user);
     system.put(subjects::email_claim("bob"), serde_json::to_vec(&held).unwrap()).await;
     let reactor = system.reactor().await;
     for mail in [

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use events::{
-    Actor, ClaimState, CommandId, Cutoff, EmailClaim, Event, Fact, LinkPurpose, LinkRecord,
-    Position, Snapshot, Timestamp, UserFact, UserId, UserRevocation, UserState, feed, subjects,
+    Actor, CommandId, Cutoff, EmailClaim, Event, Fact, LinkPurpose, LinkRecord, Position, Snapshot,
+    Timestamp, UserFact, UserId, UserRevocation, UserState, feed, subjects,
     subjects::{MAIL_NOTICES_FILTER, MAIL_ORDERS_FILTER},
 };
 use local_stack::testing::{TempDir, temp_dir};
@@ -299,7 +299,7 @@ impl System {
     /// A user with an address, a claim on it and a password; the event is from before any mail.
     pub async fn user(&self, email: &str, claim: &str) -> UserId {
         let user = new_user();
-        let held = EmailClaim { user_id: user, state: ClaimState::Held };
+        let held = EmailClaim::held(user);
         self.put(subjects::email_claim(claim), serde_json::to_vec(&held).unwrap()).await;
         self.put(subjects::user_credential(user), b"sealed".to_vec()).await;
         let system = Actor::System;
