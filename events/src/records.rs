@@ -261,6 +261,10 @@ pub struct LinkRecord {
     pub serial: Option<Uuid>,
     /// When the newest link was ordered, whatever became of it.
     pub ordered_at: Timestamp,
+    /// The session that asked for the good link, where the link must not outlive the end of that session. Absent in
+    /// what was written before links were bound to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
 }
 
 /// Changes of address that were undone: the links that undo them work no more.
@@ -320,7 +324,7 @@ impl LinkRecord {
     /// The record after its link was used or called off.
     #[must_use]
     pub const fn used(self) -> Self {
-        Self { serial: None, ordered_at: self.ordered_at }
+        Self { serial: None, ordered_at: self.ordered_at, session: None }
     }
 
     /// Where the link of an order stands, given the record there is. Two orders of one millisecond are
@@ -330,7 +334,7 @@ impl LinkRecord {
         match record {
             None => LinkStanding::Newest,
             Some(Self { serial: Some(good), .. }) if good == serial => LinkStanding::Good,
-            Some(Self { serial: good, ordered_at: newest }) => {
+            Some(Self { serial: good, ordered_at: newest, .. }) => {
                 let ties = newest == ordered_at && good.is_some_and(|good| good < serial);
                 if newest < ordered_at || ties { LinkStanding::Newest } else { LinkStanding::Void }
             }
@@ -432,7 +436,8 @@ mod tests {
     fn a_link_that_was_used_or_overtaken_stays_void() {
         let at = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
         let id = Uuid::from_u128;
-        let record = |serial, second| Some(LinkRecord { serial, ordered_at: at(second) });
+        let record =
+            |serial, second| Some(LinkRecord { serial, ordered_at: at(second), session: None });
         for (record, standing) in [
             (None, LinkStanding::Newest),
             (record(Some(id(5)), 10), LinkStanding::Good),
@@ -452,6 +457,17 @@ mod tests {
             serde_json::to_string(&used).unwrap(),
             r#"{"serial":null,"ordered_at":"2027-01-15T08:00:10.000Z"}"#
         );
+    }
+
+    #[test]
+    fn a_record_of_a_link_is_read_with_and_without_its_session() {
+        let old = r#"{"serial":null,"ordered_at":"2027-01-15T08:00:10.000Z"}"#;
+        let read: LinkRecord = serde_json::from_str(old).unwrap();
+        assert_eq!(read.session, None);
+        let bound = LinkRecord { session: Some(session(1)), ..read };
+        let wire = serde_json::to_string(&bound).unwrap();
+        assert!(wire.ends_with(r#""session":"00000000-0000-0000-0000-000000000001"}"#), "{wire}");
+        assert_eq!(serde_json::from_str::<LinkRecord>(&wire).unwrap(), bound);
     }
 
     #[test]

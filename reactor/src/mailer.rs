@@ -500,7 +500,8 @@ impl Mailer {
                 tracing::info!(order = %order.id, "a link was used or a newer one ordered: no mail");
                 return Ok(false);
             }
-            let record = LinkRecord { serial: Some(serial), ordered_at: order.ordered_at };
+            let (ordered_at, session) = (order.ordered_at, order.mail.session());
+            let record = LinkRecord { serial: Some(serial), ordered_at, session };
             let record = serde_json::to_vec(&record).map_err(|_| Failure::Unreadable)?;
             // A command of its own: an order that failed behind its record is not in doubt about it.
             let command = CommandId::from_uuid(ambient::new_uuid());

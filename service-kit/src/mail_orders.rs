@@ -57,6 +57,10 @@ pub enum Mail {
         /// one, nobody gets the mails. Orders that older versions placed have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         epoch: Option<Position>,
+        /// The session that asked: once it is ended, nobody confirms the change. Orders that older versions placed have
+        /// none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
     },
     /// The notice that the password was changed.
     PasswordChanged {
@@ -107,6 +111,12 @@ pub enum Mail {
 }
 
 impl Mail {
+    /// The session that the links of the mail are bound to.
+    #[must_use]
+    pub const fn session(&self) -> Option<SessionId> {
+        if let Self::EmailChange { session, .. } = self { *session } else { None }
+    }
+
     /// Name of the kind, for logs and for the operator.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -256,6 +266,7 @@ mod tests {
                 user: UserId::from_uuid(ambient::new_uuid()),
                 new_email: "new@example.com".to_owned(),
                 epoch: Some(Position(7)),
+                session: Some(SessionId::from_uuid(ambient::new_uuid())),
             },
         };
         let message = orders.seal(&order).unwrap();

@@ -90,6 +90,67 @@ async fn a_pending_change_of_address_dies_with_every_recovery() {
     }
 }
 
+/// The session in an access token.
+async fn current_session(queries: &Client, access: &str) -> String {
+    let sessions = queries.with_token(access).get("/api/v1/auth/sessions").await.expect(200);
+    let is_current = |session: &&Value| session["current"] == true;
+    let current = sessions.body["items"].as_array().unwrap().iter().find(is_current).unwrap();
+    current["id"].as_str().unwrap().to_owned()
+}
+
+/// The owner throws a thief's session out, and with it what the thief has asked for.
+#[tokio::test]
+async fn a_pending_change_of_address_dies_with_the_session_that_asked_for_it() {
+    let system = System::shared_with(&[("ROSTER_SESSIONS_PER_USER_MAX", "2")]).await;
+    let (admin, queries) = system.as_administrator().await;
+    let commands = system.commands();
+    for end in ["by-owner", "logout", "by-token", "cap", "theft", "other"] {
+        let (old, new) = (format!("{end}@example.com"), format!("{end}@evil.example"));
+        verified_user(&admin, &old).await;
+        let owner = commands.log_in(&old, PASSWORD).await;
+        let thief = commands.log_in(&old, PASSWORD).await;
+        let inside = commands.with_token(&thief.access);
+        let [confirm, abort] = change_of_address(&system, &inside, &old, &new).await;
+        match end {
+            "by-owner" => {
+                let path = format!(
+                    "/api/v1/auth/sessions/{}",
+                    current_session(&queries, &thief.access).await
+                );
+                commands.with_token(&owner.access).delete(&path).await.expect(204);
+            }
+            "logout" => assert_eq!(post(&inside, "/api/v1/auth/logout").await, 204),
+            "by-token" => drop(commands.log_out_with(&thief.refresh).await.expect(204)),
+            "cap" => {
+                for _ in 0..2 {
+                    commands.log_in(&old, PASSWORD).await;
+                }
+                commands.refresh(&thief.refresh).await.expect(401);
+            }
+            "theft" => {
+                let next = commands.refresh(&thief.refresh).await.expect(200);
+                let next = next.body["refresh_token"].as_str().unwrap().to_owned();
+                commands.refresh(&next).await.expect(200);
+                commands.refresh(&thief.refresh).await.expect(401);
+            }
+            // That of the owner is another matter.
+            _ => drop(commands.log_out_with(&owner.refresh).await.expect(204)),
+        }
+        let page = format!("/links/confirm-email?token={}", confirm.token());
+        let page = commands.send("GET", &page, None).await.status;
+        let call = "/api/v1/auth/change-email-confirm";
+        let confirmed = commands.post(call, &token(&confirm)).await;
+        if end == "other" {
+            assert_eq!((page, confirmed.status), (200, 204), "{end}");
+            continue;
+        }
+        assert_eq!(page, 400, "{end}");
+        assert_eq!((confirmed.status, confirmed.code()), (400, "invalid-token"), "{end}");
+        let call = "/api/v1/auth/change-email-abort";
+        assert_eq!(commands.post(call, &token(&abort)).await.status, 204, "{end}");
+    }
+}
+
 #[tokio::test]
 async fn an_invitation_outlives_a_change_of_roles() {
     let system = System::shared().await;

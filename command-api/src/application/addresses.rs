@@ -183,7 +183,8 @@ impl Users {
                 Self::hold(&request, &loaded)?;
                 users.count(Counted::MailAskedBy(user)).await?;
                 let new_email = new_email.as_given().to_owned();
-                let mail = Mail::EmailChange { user, new_email, epoch };
+                let session = Some(caller.session);
+                let mail = Mail::EmailChange { user, new_email, epoch, session };
                 users.mail(mail).await.map(Effect::Happened)
             };
             users.once(request.key.as_ref(), (), effect).await

@@ -320,6 +320,13 @@ impl Users {
         if known.serial != Some(link.serial) {
             return Err(refused());
         }
+        // Whoever ends a session calls off what was asked for in it. The link that calls it off stays good.
+        if link.kind == LinkKind::ConfirmEmail
+            && let Some(session) = known.session
+            && self.has_ended(id, session).await?
+        {
+            return Err(refused());
+        }
         let used = UsedLink { purpose, record: known, guard: record.guard };
         let user = user.clone();
         Ok(Followed { link, user, state, credential, cutoff, used })

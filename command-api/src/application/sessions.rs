@@ -218,6 +218,17 @@ impl Users {
         }
     }
 
+    /// Whether a session was ended, by whomever. One whose time is over was not; one that the log no longer has may
+    /// have been, and counts as ended.
+    pub(super) async fn has_ended(
+        &self,
+        user: UserId,
+        session: SessionId,
+    ) -> Result<bool, CommandError> {
+        let session = self.parts.sessions.load(user, session).await?.value;
+        Ok(session.is_none_or(|session| session.ended.is_some()))
+    }
+
     pub(super) async fn end(
         &self,
         user: UserId,

@@ -99,7 +99,12 @@ async fn every_kind_of_mail_has_a_cap_of_its_own() {
         // A link that an administrator sends, and what strangers can ask for.
         Mail::SetPassword { user },
         Mail::AddressTaken { claim: "bob".to_owned() },
-        Mail::EmailChange { user, new_email: "new@example.com".to_owned(), epoch: None },
+        Mail::EmailChange {
+            user,
+            new_email: "new@example.com".to_owned(),
+            epoch: None,
+            session: None,
+        },
     ] {
         flood(&system, &mail).await;
     }

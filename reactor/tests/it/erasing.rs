@@ -129,7 +129,7 @@ async fn what_is_left_is_found_wherever_it_is() {
         panic!("deleted")
     };
     let new_email = "new@example.com".to_owned();
-    let change = order(Mail::EmailChange { user: gone, new_email, epoch: None });
+    let change = order(Mail::EmailChange { user: gone, new_email, epoch: None, session: None });
     system.place(&change).await;
     system.place(&order(Mail::PasswordChanged { user: gone })).await;
     let sealed = system.mails.last(&subjects::mail_order(change.id)).await.unwrap().unwrap();

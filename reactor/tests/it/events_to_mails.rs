@@ -133,7 +133,7 @@ async fn a_change_of_address_is_confirmed_there_and_told_here() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let new_email = "New@example.com".to_owned();
-    system.place(&order(Mail::EmailChange { user, new_email, epoch: None })).await;
+    system.place(&order(Mail::EmailChange { user, new_email, epoch: None, session: None })).await;
     system.place(&order(Mail::AddressTaken { claim: "ada".to_owned() })).await;
     let reactor = system.reactor().await;
     system.settled().await;

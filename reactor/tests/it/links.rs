@@ -75,7 +75,12 @@ async fn a_used_link_is_not_brought_back() {
         (LinkPurpose::Password, order(Mail::SetPassword { user })),
         (
             LinkPurpose::Email,
-            order(Mail::EmailChange { user, new_email: "new@example.com".to_owned(), epoch: None }),
+            order(Mail::EmailChange {
+                user,
+                new_email: "new@example.com".to_owned(),
+                epoch: None,
+                session: None,
+            }),
         ),
     ];
     let mut sent = 0;
@@ -115,7 +120,7 @@ async fn a_change_of_address_that_was_asked_for_before_a_recovery_is_not_mailed_
     let user = system.user(ADA, "ada").await;
     let wish = |epoch| {
         let new_email = "new@example.com".to_owned();
-        order(Mail::EmailChange { user, new_email, epoch: Some(epoch) })
+        order(Mail::EmailChange { user, new_email, epoch: Some(epoch), session: None })
     };
     let ended = br#"{"sessions":{"kept":"none"}}"#.to_vec();
     let recovery = system.put(subjects::user_revocation(user), ended).await;

@@ -166,7 +166,7 @@ async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
     let (system, server) = with_server(&["250 yes", "451 later"], "").await;
     let user = system.user("Bob@example.com", "bob").await;
     let new_email = "new@example.com".to_owned();
-    system.place(&order(Mail::EmailChange { user, new_email, epoch: None })).await;
+    system.place(&order(Mail::EmailChange { user, new_email, epoch: None, session: None })).await;
     let reactor = system.reactor().await;
     system.settled().await;
     reactor.end().await;
@@ -253,7 +253,7 @@ async fn a_change_whose_notice_is_refused_cannot_be_confirmed() {
     let (system, server) = with_server(&["550 never"], "").await;
     let user = system.user("bob@example.com", "bob").await;
     let new_email = "new@example.com".to_owned();
-    let change = order(Mail::EmailChange { user, new_email, epoch: None });
+    let change = order(Mail::EmailChange { user, new_email, epoch: None, session: None });
     system.place(&change).await;
     let reactor = system.reactor().await;
     system.settled().await;
