@@ -110,28 +110,14 @@ impl Users {
         let told = self
             .to_the_end(|users| async move {
                 let client = HashClient::network(from);
-                let proving = async {
-                    match users
-                        .register_now(client, &register, Some(password.clone()), &request)
-                        .await?
-                    {
-                        Registered::Now(done) => Ok(done),
-                        Registered::Before(done) => {
-                            let email = &register.email;
-                            users.prove_registration(done, email, password, from).await
-                        }
+                match users.register_now(client, &register, Some(password), &request).await {
+                    // A repetition is answered alike whether its password is right or not, so none is compared: a
+                    // count of wrong ones, or the time of comparing, would tell that the address was free.
+                    Ok(Registered::Now(_) | Registered::Before(_)) => Ok(()),
+                    // That a key was used before also tells that its registration went through.
+                    Err(CommandError::EmailTaken | CommandError::Failed(Failure::KeyReused)) => {
+                        users.tell_owner(&register.email).await
                     }
-                };
-                match proving.await {
-                    Ok(_) => Ok(()),
-                    // That a key was used before also tells that its registration went through, and so does a
-                    // limit on proving its password.
-                    Err(
-                        CommandError::EmailTaken
-                        | CommandError::Failed(Failure::KeyReused)
-                        | CommandError::InvalidCredentials
-                        | CommandError::TooMany(_),
-                    ) => users.tell_owner(&register.email).await,
                     Err(error) => Err(error),
                 }
             })
