@@ -63,7 +63,7 @@ fn verify(system: &System, user: &str) -> (Option<i32>, Value) {
     (output.status.code(), answer)
 }
 
-async fn wait_until_erased(system: &System, user: &str) {
+pub async fn wait_until_erased(system: &System, user: &str) {
     wait_for("nothing to be left", || async { verify(system, user).0 == Some(0) }).await;
 }
 

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use crate::damage::Damage;
 
+use crate::erasing::wait_until_erased;
+
 #[tokio::test]
 async fn a_repeated_registration_is_the_first_one() {
     let system = System::shared().await;
@@ -115,8 +117,38 @@ async fn a_registration_that_is_repeated_for_a_token_goes_the_way_of_a_login() {
     wrong["password"] = "another password".into();
     with_key.post(path, &wrong).await.expect(401);
     admin.delete(&user).await.expect(204);
-    let gone = with_key.post(path, &body).await;
-    assert!([401, 404].contains(&gone.status), "{gone:?}");
+    assert_eq!(with_key.post(path, &body).await.expect(422).code(), "idempotency-key-reused");
+}
+
+/// A request that was held up must not bring back who is gone; with a new key it is a new registration.
+#[tokio::test]
+async fn the_key_of_a_deleted_user_makes_nobody_again() {
+    let system = System::shared().await;
+    let (admin, _) = system.as_administrator().await;
+    let body = json!({"email": "ada@example.com", "password": PASSWORD});
+    let registering = system.commands().with_header("idempotency-key", "key 1");
+    let creating = admin.with_header("idempotency-key", "key 1");
+    for (client, path) in [(&registering, "/api/v1/auth/register"), (&creating, "/api/v1/users")] {
+        let made = client.post(path, &body).await.expect(201);
+        let user = made.header("location").unwrap().to_owned();
+        admin.delete(&user).await.expect(204);
+        let refused = client.post(path, &body).await.expect(422);
+        assert_eq!(refused.code(), "idempotency-key-reused");
+        let id = user.rsplit('/').next().unwrap();
+        wait_until_erased(&system, id).await;
+        let again = client.post(path, &body).await.expect(422);
+        assert_eq!(
+            (again.code(), &again.body["detail"]),
+            (refused.code(), &refused.body["detail"])
+        );
+        assert!(again.body["detail"].as_str().unwrap().contains("deleted"), "{again:?}");
+    }
+    system
+        .commands()
+        .with_header("idempotency-key", "key 2")
+        .post("/api/v1/auth/register", &body)
+        .await
+        .expect(201);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Requests that are repeated under one key.
 
-use events::Snapshot;
+use events::{Snapshot, UserState};
 use service_kit::commands::IdempotencyKey;
 
 use super::{CommandError, Done, Request, Users, settled};
@@ -72,6 +72,28 @@ impl Users {
             tracing::warn!(%error, "an idempotency key is not recorded; its repetition is done again");
         }
         Ok(done)
+    }
+
+    /// What the key of a registration led to before, if it did. A deletion is for ever: the key that made a user who is
+    /// gone makes nobody again, or a request that was held up would bring them back.
+    pub(super) async fn earlier_registration(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Done>, CommandError> {
+        let earlier = self.earlier(key).await;
+        let user = match &earlier {
+            Ok(Some(Done { user: Some(user), .. })) => user.id,
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) | Err(CommandError::Rejected(Rejection::NoSuchUser)) => {
+                return Err(CommandError::KeyOfDeleted);
+            }
+            Err(_) => return earlier,
+        };
+        // Deleted, and not erased yet.
+        match self.log().load(user).await?.value {
+            UserState::Present(_) => earlier,
+            UserState::Absent | UserState::Deleted(_) => Err(CommandError::KeyOfDeleted),
+        }
     }
 
     /// What the key of a request led to before, if it did. The answer is read from the event itself, so

@@ -132,6 +132,9 @@ pub enum CommandError {
     /// Another user has the address.
     #[error("the address is taken")]
     EmailTaken,
+    /// The key of the request made a user who is deleted.
+    #[error("the key made a user who is deleted")]
+    KeyOfDeleted,
     /// E-mail or password is wrong, or the user may not log in.
     #[error("credentials refused")]
     InvalidCredentials,

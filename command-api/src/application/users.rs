@@ -115,9 +115,11 @@ impl Users {
                     // count of wrong ones, or the time of comparing, would tell that the address was free.
                     Ok(Registered::Now(_) | Registered::Before(_)) => Ok(()),
                     // That a key was used before also tells that its registration went through.
-                    Err(CommandError::EmailTaken | CommandError::Failed(Failure::KeyReused)) => {
-                        users.tell_owner(&register.email).await
-                    }
+                    Err(
+                        CommandError::EmailTaken
+                        | CommandError::KeyOfDeleted
+                        | CommandError::Failed(Failure::KeyReused),
+                    ) => users.tell_owner(&register.email).await,
                     Err(error) => Err(error),
                 }
             })
@@ -253,7 +255,7 @@ impl Users {
             hash = self.hashed(client, password.as_ref()).await?;
         }
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(done) = self.earlier(request.key.as_ref()).await? {
+            if let Some(done) = self.earlier_registration(request.key.as_ref()).await? {
                 return Ok(Registered::Before(done));
             }
             let claim = self.claim_on(&register.email).await?;

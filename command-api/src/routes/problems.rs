@@ -10,6 +10,9 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Rejected(rejection) => rejected(rejection),
             CommandError::EmailTaken => Self::new(Code::EmailTaken),
+            CommandError::KeyOfDeleted => Self::new(Code::IdempotencyKeyReused).detail(
+                "the user that was made under this key is deleted; register again with a new key",
+            ),
             CommandError::InvalidCredentials => Self::new(Code::InvalidCredentials),
             CommandError::InvalidRefreshToken => Self::new(Code::InvalidRefreshToken),
             CommandError::InvalidLink => Self::new(Code::InvalidToken),
