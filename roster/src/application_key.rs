@@ -4,6 +4,7 @@
 //! has it. `--finish` takes the old one away, when nothing needs it any more. The operator's file is the last to change, so
 //! that whatever is interrupted can be done again with both keys.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -142,8 +143,18 @@ struct Finishing<'a, F> {
 
 impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
     async fn run(&self, dir: &Path, now: bool) -> anyhow::Result<Ended> {
-        let resealed = self.reseal().await?;
+        let Resealed { credentials: resealed, late } = self.reseal().await?;
         progress(&format!("{resealed} credentials were sealed with the new key"));
+        if late > 0 {
+            let why = format!(
+                "the old key stays: it has sealed {late} credentials since {}, so a command-api does not have the new one. \
+                 Bring {}/command-api to every one, and run it again",
+                self.settled,
+                dir.display()
+            );
+            let result = json!({ "finished": false, "resealed": resealed, "late": late });
+            return Ok(Ended { code: failed(&why), result });
+        }
         let dependents = dependents::find(self).await?;
         dependents.lines().iter().for_each(|line| progress(line));
         let result = |is_finished| json!({ "finished": is_finished, "resealed": resealed, "dependents": dependents });
@@ -166,11 +177,11 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
     }
 
     /// Seals every credential with the new key, and waits until those that were replaced are erased.
-    async fn reseal(&self) -> anyhow::Result<u64> {
+    async fn reseal(&self) -> anyhow::Result<Resealed> {
         let users = (self.log)(subjects::USERS_STREAM);
         let ring = self.ring.clone().sealing_from(ambient::now());
         let resealer = Resealer::new(users.clone(), &ring.into()).map_err(anyhow::Error::msg)?;
-        let mut resealed = 0;
+        let mut resealed = Resealed::default();
         let deadline = Instant::now() + ERASURE_MAX;
         loop {
             let former = former(&users, &resealer).await?;
@@ -178,16 +189,19 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
                 return Ok(resealed);
             }
             let mut has_written = false;
-            for user in &former {
+            for (user, stored_at) in &former {
                 let done = resealer.reseal(*user).await;
                 let done =
                     done.map_err(|why| anyhow::anyhow!("the credential of {user}: {why}"))?;
-                resealed += u64::from(done);
+                resealed.credentials += u64::from(done);
                 has_written |= done;
+                // One that is not the last any more was replaced by a service that has the new key.
+                resealed.late += u64::from(done && *stored_at >= self.settled);
             }
             if !has_written && Instant::now() >= deadline {
                 bail!(
-                    "{} replaced credentials that the old key opens are not erased yet: does a reactor run? Run it again",
+                    "of {} users replaced credentials that the old key opens are not erased yet: does a reactor run? Run it \
+                     again",
                     former.len()
                 );
             }
@@ -196,16 +210,27 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
     }
 }
 
-/// Whose credentials, replaced ones among them, are sealed with the old key.
-async fn former(users: &EventLog, resealer: &Resealer) -> anyhow::Result<Vec<UserId>> {
-    let mut former = Vec::new();
+/// What was sealed with the new key.
+#[derive(Default)]
+struct Resealed {
+    credentials: u64,
+    /// Those among them that were sealed with the old key when the new one was to seal.
+    late: u64,
+}
+
+/// Whose credentials, replaced ones among them, are sealed with the old key, and when that was done last.
+async fn former(
+    users: &EventLog,
+    resealer: &Resealer,
+) -> anyhow::Result<HashMap<UserId, Timestamp>> {
+    let mut former = HashMap::new();
     let end = users.end().await?;
     let mut reading = Reading::new(users, &[subjects::CREDENTIALS_FILTER], Position(0), end);
     while let Some(message) = reading.next().await? {
         let user = message.subject.rsplit('.').next().and_then(|user| user.parse().ok());
         let Some(user) = user.filter(|_| !message.is_foreign) else { continue };
         match resealer.is_former(user, &message.payload) {
-            Ok(true) => former.push(user),
+            Ok(true) => drop(former.insert(user, message.stored_at)),
             Ok(false) => {}
             Err(why) => progress(&format!(
                 "the credential at position {} is passed over: {why}",

@@ -224,6 +224,57 @@ async fn a_finished_rotation_leaves_nothing_to_the_old_key_and_takes_nothing_fro
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_waits_keeps_the_old_key_and_is_sent_after_the_rotation() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    commands.register(ADA).await.expect(201);
+    link(&system, ADA, "verify-email").await;
+    // Nothing can be mailed, and everything else of the reactor goes on.
+    let (folder, aside) = (system.file("mail"), system.file("mails aside"));
+    fs::rename(&folder, &aside).unwrap();
+    fs::write(&folder, "not a folder").unwrap();
+    commands.post("/api/v1/auth/password-reset-request", &json!({"email": ADA})).await.expect(202);
+    rotate(&system, "5");
+    let refused = finish(&system, &["--now"]).await;
+    let why = said(&refused);
+    assert!(!refused.status.success() && why.contains("1 mails wait"), "{why}");
+
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&aside, &folder).unwrap();
+    let token = link(&system, ADA, "reset-password").await;
+    wait_for("the mail to be taken out of the queue", || {
+        let output = keys(&system, &["--finish", "--now"]);
+        let has_finished = output.status.success();
+        assert!(has_finished || said(&output).contains("1 mails wait"), "{}", said(&output));
+        async move { has_finished }
+    })
+    .await;
+    // The mail was ordered with the old key, and its link made with the new one.
+    let reset = json!({"token": token, "new_password": NEW_PASSWORD});
+    commands.post("/api/v1/auth/password-reset-confirm", &reset).await.expect(204);
+    login(&commands, ADA, NEW_PASSWORD).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_side_that_was_never_brought_the_new_key_keeps_the_old_one() {
+    let system = System::shared().await;
+    let (late, folder) = with_copied_keys(&system, "late");
+    let (here, there) = (system.commands(), Client::new(&late.value("url")));
+    let seals_from = rotate(&system, "5");
+    until(seals_from.plus_seconds(5)).await;
+    there.register(ADA).await.expect(201);
+    let refused = finish(&system, &["--now"]).await;
+    let why = said(&refused);
+    assert!(!refused.status.success() && why.contains("sealed 1 credentials since"), "{why}");
+    login(&here, ADA, PASSWORD).await.expect(200);
+
+    copied(&system.secrets_dir().join("command-api"), &folder);
+    finished(&finish(&system, &["--now"]).await);
+    login(&here, ADA, PASSWORD).await.expect(200);
+    login(&there, ADA, PASSWORD).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claims_and_counts_are_found_after_a_rotation() {
     let mut system = System::shared_with(&[
         ("ROSTER_THROTTLE_ENABLED", "true"),
