@@ -22,7 +22,7 @@ use service_kit::security::records_of;
 use tokio::time::Instant;
 
 use crate::mailer::age;
-use crate::turns::Turns;
+use crate::turns::{Ends, Turns};
 
 /// First pause before an erasure is gone on with that has to wait; doubled each time.
 const PUT_OFF_FIRST: Duration = Duration::from_secs(1);
@@ -267,7 +267,7 @@ impl Eraser {
         position: Position,
         sweep: &mut Sweep<'_>,
     ) -> Result<(), Failure> {
-        let erased = self.turns.take(log.erase(position)).await?;
+        let erased = self.turns.take(log.erase(position), self.ends()).await?;
         if erased {
             sweep.erased += 1;
             self.metrics.message_erased(log.stream());
@@ -280,6 +280,12 @@ impl Eraser {
             self.waiting().insert(sweep.task.position, progress);
         }
         Ok(())
+    }
+
+    /// The ends of the streams that commands and logins write to.
+    async fn ends(&self) -> Option<Ends> {
+        let (users, sessions) = tokio::join!(self.users.end(), self.sessions.end());
+        Some([users.ok()?, sessions.ok()?])
     }
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<Position, String>> {

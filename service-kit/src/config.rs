@@ -417,7 +417,7 @@ section! {
         credentials_file: PathBuf,
         /// How long after a deletion its user is looked for once more, in seconds.
         second_look_s: u64,
-        /// Share of the time in which NATS may be busy with erasing, in percent.
+        /// Share of the time in which NATS may be busy with erasing while the log is in use, in percent.
         busy_percent: u64,
     }
 }
