@@ -45,7 +45,7 @@ pub use service::{
     InvalidServiceName, SERVICE_NAME_CHARS_MAX, SERVICE_NAME_CHARS_MIN, ServiceNames,
 };
 pub use session::{EndReason, Ended, Session, SessionFact, SessionSeed, evolve_session};
-pub use text::{case_folded, is_invisible, search_folded, words};
+pub use text::{case_folded, is_invisible, is_seen, search_folded, words};
 pub use time::{InvalidTime, Timestamp};
 pub use user::{
     DeletedUser, Metadata, ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER, Snapshot, Status, User, UserFact,

@@ -86,6 +86,12 @@ pub const fn is_invisible(c: char) -> bool {
         || (c as u32) & 0xfffe == 0xfffe
 }
 
+/// Whether a character is seen by itself: neither white space, nor invisible, nor a mark on another one.
+#[must_use]
+pub fn is_seen(c: char) -> bool {
+    !(c.is_whitespace() || is_invisible(c) || is_combining_mark(c))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Values that are checked once, at the edge, and trusted from there on.
 
-use events::{Metadata, is_invisible, is_role};
+use events::{Metadata, is_role, is_seen};
 use serde_json::{Number, Value};
 
 /// A broken rule: a stable code and the rule in words.
@@ -23,8 +23,7 @@ pub struct FullName(String);
 impl FullName {
     /// Checks a name.
     pub fn parse(text: String) -> Result<Self, Broken> {
-        let is_blank = |c: char| c.is_whitespace() || is_invisible(c);
-        if text.chars().all(is_blank) {
+        if !text.chars().any(is_seen) {
             return Err(("blank", "must not be blank; null removes it".to_owned()));
         }
         // Not what is invisible: a joiner at the end of a word shapes it.
@@ -165,6 +164,7 @@ mod tests {
             ("  ".to_owned(), "blank"),
             ("\u{200b}".to_owned(), "blank"),
             ("\u{3164}\u{2800} \u{feff}".to_owned(), "blank"),
+            ("\u{301} \u{93f}".to_owned(), "blank"),
             ("a\0b".to_owned(), "control-character"),
             ("a\nb".to_owned(), "control-character"),
             ("日".repeat(201), "too-long"),
