@@ -109,14 +109,13 @@ impl Source<'_> {
             Err(error) => faults.push(not_toml(file, &error)),
         }
         let mut in_file = given.clone();
-        let variables: Vec<(String, String)> = variables.into_iter().collect();
-        let names: BTreeSet<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
-        for (name, text) in &variables {
-            if self.others.contains(&name.as_str()) {
+        for (name, text) in variables {
+            let (name, text) = (name.as_str(), text.as_str());
+            if self.others.contains(&name) {
                 continue;
             }
             match slot(&mut table, self.prefix, name) {
-                None if is_of_kubernetes(name, self.prefix, &names) => {}
+                None if is_of_kubernetes(name, text) => {}
                 None => faults.push(format!("unknown variable {name}")),
                 Some((key, slot)) => match typed(slot, text) {
                     Some(value) => {
@@ -231,24 +230,28 @@ fn slot<'a>(table: &'a mut Table, prefix: &str, variable: &str) -> Option<(Strin
     })
 }
 
-/// Whether Kubernetes has set a variable for a Service whose name begins like ours: it sets `NAME_SERVICE_HOST`,
-/// `NAME_SERVICE_PORT`, `NAME_PORT` and more in every pod, always together. One that is named just like the product is
-/// known by each of them, in case an operator has removed the others.
-fn is_of_kubernetes(variable: &str, prefix: &str, all: &BTreeSet<&str>) -> bool {
-    let is_service = |name: &str| {
-        ["HOST", "PORT"].iter().all(|end| all.contains(format!("{name}_SERVICE_{end}").as_str()))
+/// Whether Kubernetes has set a variable for a Service whose name begins like ours, whatever it is: it sets
+/// `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`, `NAME_PORT` and more in every pod. No setting has a name of that form, so
+/// none is mistyped into one; `NAME_PORT` alone is told by its value.
+fn is_of_kubernetes(variable: &str, text: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let is_address = || {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_uppercase());
+        scheme.is_some_and(|scheme| PROTOCOLS.contains(&scheme.as_str()))
     };
-    let ends = variable.match_indices("_SERVICE_").chain(variable.match_indices("_PORT"));
-    ends.filter_map(|(at, _)| variable.split_at_checked(at)).any(|(name, rest)| {
-        let is_known = match rest.strip_prefix("_PORT") {
-            None => rest == "_SERVICE_HOST" || rest.starts_with("_SERVICE_PORT"),
-            Some("") => true,
-            Some(port) => port
-                .strip_prefix('_')
-                .is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit())),
-        };
-        is_known && (name == prefix.trim_end_matches('_') || is_service(name))
-    })
+    let is_service = variable.ends_with("_SERVICE_HOST")
+        || variable.ends_with("_SERVICE_PORT")
+        || variable.contains("_SERVICE_PORT_");
+    let is_port = || {
+        variable.rmatch_indices("_PORT_").any(|(at, separator)| {
+            let mut parts = variable.get(at + separator.len()..).unwrap_or_default().split('_');
+            let is_number = parts.next().is_some_and(|number| number.parse::<u16>().is_ok());
+            let is_protocol = parts.next().is_some_and(|protocol| PROTOCOLS.contains(&protocol));
+            let is_known = matches!(parts.next(), None | Some("ADDR" | "PORT" | "PROTO"));
+            is_number && is_protocol && is_known && parts.next().is_none()
+        })
+    };
+    is_service || variable.ends_with("_PORT") && is_address() || is_port()
 }
 
 /// Takes secrets from files: the file that `mongodb.url_file` names holds `mongodb.url`, and so on for each key
