@@ -14,6 +14,9 @@ use service_kit::lookup_keys::LookupKeys;
 use service_kit::preflight::{Preflight, is_loopback_url};
 use view_kit::database_target;
 
+use crate::cli::progress;
+use crate::provision;
+
 /// A process that settings are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Process {
@@ -65,6 +68,9 @@ pub fn of(
     }
     // A restore makes streams too; what it needs is what `provision` needs.
     if process == Process::Provision {
+        if let Some(file) = provision::password_file() {
+            preflight.private(provision::PASSWORD_FILE, &file);
+        }
         replicas(&mut preflight, &settings, given.contains("log.replicas"));
     }
     Ok((settings, preflight.end()?))
@@ -104,6 +110,17 @@ pub fn of_all(
     Ok(preflight.end()?)
 }
 
+/// Refuses in production a file with a secret that others than its owner can read, which an option names.
+///
+/// # Errors
+/// [`ConfigError`] with what is wrong.
+pub fn private_file(settings: &Settings, option: &str, file: &Path) -> Result<(), ConfigError> {
+    let mut preflight = begin(settings, Vec::new());
+    preflight.private(option, file);
+    preflight.end()?.iter().for_each(|warning| progress(&format!("warning: {warning}")));
+    Ok(())
+}
+
 fn begin(settings: &Settings, faults: Vec<String>) -> Preflight {
     Preflight::new(settings.deployment, &settings.allow_plain, faults)
         .allow_group_read(settings.secrets.allow_group_read)
@@ -130,6 +147,9 @@ fn config_file(
 fn common(preflight: &mut Preflight, settings: &Settings) {
     preflight.telemetry(&settings.telemetry);
     preflight.nats(&settings.nats);
+    // Read by every process that is given them, whether it uses what is in them or not.
+    preflight.private("mongodb.url_file", &settings.mongodb.url_file);
+    preflight.private("mail.smtp_url_file", &settings.mail.smtp_url_file);
 }
 
 /// What is of one service alone, without its keys.

@@ -1,6 +1,6 @@
 //! `roster provision`: the event log, and the first administrator.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -26,6 +26,18 @@ use crate::cli::{ProvisionArgs, say};
 const NO_ADMINISTRATOR: &str = "there is no administrator yet: set ROSTER_ADMIN_EMAIL and \
     ROSTER_ADMIN_PASSWORD and run this again";
 
+/// The variable with the name of the file with the first administrator's password.
+pub const PASSWORD_FILE: &str = "ROSTER_ADMIN_PASSWORD_FILE";
+
+/// The file with the first administrator's password, if the environment names one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a secret of one command, not a setting of a service"
+)]
+pub fn password_file() -> Option<PathBuf> {
+    std::env::var_os(PASSWORD_FILE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
 /// The administrator that the environment asks for.
 #[derive(Clone)]
 pub struct Administrator {
@@ -44,14 +56,13 @@ impl Administrator {
     )]
     pub fn from_env() -> anyhow::Result<Option<Self>> {
         let given = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let password = match (given("ROSTER_ADMIN_PASSWORD"), given("ROSTER_ADMIN_PASSWORD_FILE")) {
+        let password = match (given("ROSTER_ADMIN_PASSWORD"), password_file()) {
             (Some(_), Some(_)) => {
                 bail!("set ROSTER_ADMIN_PASSWORD or ROSTER_ADMIN_PASSWORD_FILE, not both")
             }
-            (None, Some(file)) => Some(
-                secret_in(Path::new(&file))
-                    .map_err(|why| anyhow::anyhow!("ROSTER_ADMIN_PASSWORD_FILE: {why}"))?,
-            ),
+            (None, Some(file)) => {
+                Some(secret_in(&file).map_err(|why| anyhow::anyhow!("{PASSWORD_FILE}: {why}"))?)
+            }
             (password, None) => password,
         };
         match (given("ROSTER_ADMIN_EMAIL"), password) {

@@ -79,12 +79,17 @@ impl Preflight {
 
     /// Something that must not be so in production.
     pub fn insecure(&mut self, text: impl Into<String>) {
-        match self.deployment {
+        let said = match self.deployment {
             Deployment::Production => {
                 self.has_refused = true;
-                self.faults.push(text.into());
+                &mut self.faults
             }
-            Deployment::Development => self.warnings.push(text.into()),
+            Deployment::Development => &mut self.warnings,
+        };
+        let text = text.into();
+        // A file that several things are in is looked at for each.
+        if !said.contains(&text) {
+            said.push(text);
         }
     }
 
@@ -161,6 +166,12 @@ impl Preflight {
             self.plain(
                 PlainConnection::MongoDb,
                 "mongodb.url goes to another machine without TLS: add tls=true",
+            );
+        }
+        if is_far && target.believes_anybody {
+            self.insecure(
+                "mongodb.url turns the check of the server's certificate off: take tlsInsecure, tlsAllowInvalidCertificates \
+                 and tlsAllowInvalidHostnames out, and name the authority with tlsCAFile",
             );
         }
         if is_far && !target.has_user {
@@ -274,6 +285,8 @@ pub struct DatabaseTarget {
     pub has_tls: bool,
     /// Whether somebody logs in.
     pub has_user: bool,
+    /// Whether TLS takes any certificate, or one for another host.
+    pub believes_anybody: bool,
     /// Files that it names.
     pub files: Vec<std::path::PathBuf>,
 }

@@ -62,7 +62,21 @@ pub fn database_target(url: &str) -> Result<DatabaseTarget, OpenError> {
         // A name that is looked up for its servers means TLS.
         None => (is_srv, Vec::new()),
     };
-    Ok(DatabaseTarget { hosts, has_tls, has_user: parsed.credential.is_some(), files })
+    let has_user = parsed.credential.is_some();
+    Ok(DatabaseTarget { hosts, has_tls, has_user, believes_anybody: believes_anybody(url), files })
+}
+
+/// Whether an option of a connection string turns the check of the server's certificate off. Read here, since the driver
+/// knows some of these only with another library for TLS; like it, whatever the case of a name.
+fn believes_anybody(url: &str) -> bool {
+    const OPTIONS: [&str; 3] =
+        ["tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames"];
+    let options = url.split_once('?').map_or("", |(_, options)| options);
+    options.split(['&', ';']).any(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let name = name.trim().to_lowercase().replacen("ssl", "tls", 1);
+        OPTIONS.contains(&name.as_str()) && !value.trim().eq_ignore_ascii_case("false")
+    })
 }
 
 fn host_of(address: &ServerAddress) -> String {
@@ -159,6 +173,27 @@ mod tests {
         assert_eq!(there.files, [std::path::Path::new("/ca.pem")]);
         assert!(target("mongodb+srv://cluster.example.com").has_tls);
         assert!(!target("mongodb+srv://cluster.example.com/?tls=false").has_tls);
+    }
+
+    #[test]
+    fn an_option_that_turns_the_check_of_certificates_off_is_seen_in_every_spelling() {
+        let url = |options: &str| format!("mongodb://u:p@a/?tls=true&{options}");
+        for options in [
+            "tlsInsecure=true",
+            "TLSINSECURE=TRUE",
+            "tlsAllowInvalidCertificates=true",
+            "appName=x&tlsallowinvalidcertificates=true",
+            "tlsAllowInvalidHostnames=true",
+            "sslAllowInvalidHostnames=true",
+        ] {
+            assert!(believes_anybody(&url(options)), "{options}");
+        }
+        for options in
+            ["tlsInsecure=false", "appName=tlsInsecure", "tlsCAFile=/tlsInsecure=true.pem"]
+        {
+            assert!(!believes_anybody(&url(options)), "{options}");
+        }
+        assert!(database_target(&url("tlsInsecure=true")).unwrap().believes_anybody);
     }
 
     /// Each of them holds the password as somebody would write it who does not know of percent-encoding.

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{BackupArgs, progress, say};
+use crate::preflight::private_file;
 use crypt::{Identity, Recipient};
 use folder::{Backup, Manifest, StreamCopy, SubscriberCopy, Unfinished, format_of, key_check};
 
@@ -38,12 +39,17 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
         let mut backup = Backup::open(&args.dir)?;
         backup.check()?;
         if let Some(file) = &args.identity {
+            private_file(&settings, "--identity", file)?;
             backup.unlock(Identity::read(file)?)?;
         }
         // Without the identity only the checksums can be looked at.
         let is_readable = backup.manifest.encrypted.is_none() || args.identity.is_some();
         let until = if is_readable { ends::Ends::read(&backup)?.until } else { None };
         return report(&backup, until, args.json);
+    }
+    if let Some(file) = &args.recipient {
+        // It signs.
+        private_file(&settings, "--recipient", file)?;
     }
     let recipient = args.recipient.as_deref().map(Recipient::read).transpose()?;
     if args.ends {

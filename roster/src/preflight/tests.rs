@@ -96,6 +96,21 @@ fn production_refuses_what_development_warns_of() {
             "mongodb://mongod/?tls=true",
             "names no user",
         ),
+        (
+            Process::QueryApi,
+            "query-api",
+            "MONGODB_URL",
+            "mongodb://u:p@mongod/?tls=true&tlsInsecure=true",
+            "check of the server's certificate off",
+        ),
+        (
+            Process::Projector,
+            "projector",
+            "MONGODB_URL",
+            "mongodb://u:p@mongod/?tls=true&TLSALLOWINVALIDCERTIFICATES=true",
+            "check of the server's certificate off",
+        ),
+        (Process::CommandApi, "command-api", "MAIL_SMTP_URL_FILE", &text(&public), "has mode 0644"),
         (Process::QueryApi, "query-api", "TOKENS_ISSUER", "http://id.example.com", "tokens.issuer"),
         (
             Process::CommandApi,
@@ -117,9 +132,7 @@ fn production_refuses_what_development_warns_of() {
         (Process::Projector, "projector", "MONGODB_URL_FILE", &text(&public), "has mode 0644"),
     ] {
         let mut given = good(root.path(), folder);
-        given.retain(|(known, _)| {
-            *known != name && !(name == "MONGODB_URL_FILE" && *known == "MONGODB_URL")
-        });
+        given.retain(|(known, _)| *known != name && name.strip_suffix("_FILE") != Some(*known));
         given.push((name, value.to_owned()));
         let (faults, _) = looked_at(process, &given);
         assert!(faults.len() == 1 && faults[0].contains(part), "{name}: {faults:?}");
@@ -350,4 +363,18 @@ fn without_a_service_the_keys_that_are_there_are_looked_at() {
     fs::remove_file(root.path().join("reactor").join(LINK_KEY_FILE)).unwrap();
     let faults = faults_in(&of_all(examined(&given), None).unwrap_err());
     assert!(faults.len() == 1 && faults[0].contains("keys of no service"), "{faults:?}");
+}
+
+#[test]
+fn a_secret_that_an_option_names_is_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup.identity");
+    fs::write(&file, "secret").unwrap();
+    let settings = |deployment: &str| examined(&[("DEPLOYMENT", deployment.to_owned())]).settings;
+    for (mode, is_refused) in [(0o600, false), (0o644, true), (0o640, true), (0o606, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let found = private_file(&settings("production"), "--identity", &file);
+        assert_eq!(found.is_err(), is_refused, "{mode:o}");
+        assert!(private_file(&settings("development"), "--identity", &file).is_ok(), "{mode:o}");
+    }
 }

@@ -32,6 +32,7 @@ use crate::backup::ends::Ends;
 use crate::backup::folder::{Backup, StreamCopy, bar};
 use crate::backup::keys;
 use crate::cli::{RestoreArgs, progress, say};
+use crate::preflight::private_file;
 use crate::provision;
 use apply::Applied;
 
@@ -42,7 +43,10 @@ const PIECE_BYTES: usize = 64 << 10;
 pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCode> {
     let mut backup = Backup::open(&args.dir)?;
     match &args.identity {
-        Some(file) => backup.unlock(Identity::read(file)?)?,
+        Some(file) => {
+            private_file(&settings, "--identity", file)?;
+            backup.unlock(Identity::read(file)?)?;
+        }
         None if settings.deployment == Deployment::Production && !args.plain => bail!(
             "name the --identity that the backup was made for: without it nothing shows who made it. Take --plain for one \
              that is not encrypted and that nobody else could have changed"
