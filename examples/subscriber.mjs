@@ -147,6 +147,12 @@ async function follow(js, stream, revisions) {
       continue;
     }
     // What cannot be read or handled ends the program: nothing is skipped, and it comes first next time.
+    if (!message.headers?.has("Roster-Event-Type") && !message.headers?.has("Roster-Command-Id")) {
+      // An answer that somebody had the server store here is about nobody, whomever its subject names.
+      console.error("passed over, since Roster did not write it:", message.subject);
+      message.ack();
+      continue;
+    }
     const event = message.json();
     if (revisions.isNews(event)) {
       const working = setInterval(() => message.working(), 10_000);

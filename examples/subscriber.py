@@ -25,6 +25,9 @@ import nats.js.errors
 
 SNAPSHOTS, FEED = "USER_SNAPSHOTS", "USER_EVENTS"
 
+# Every message of Roster's has one of these headers.
+WRITTEN_BY_ROSTER = {"Roster-Event-Type", "Roster-Command-Id"}
+
 # Types after which `data.user` is a user who is there. Types that are not known are passed over: there may
 # come new ones.
 STATES = {
@@ -124,6 +127,11 @@ async def follow(jetstream, stream, name, database, stop):
             continue
         # What cannot be read or stored ends the program: nothing is skipped, and it comes first next time.
         # Work that takes longer than 20 s calls `await message.in_progress()` now and then.
+        if not WRITTEN_BY_ROSTER.intersection(message.headers or {}):
+            # An answer that somebody had the server store here is about nobody, whomever its subject names.
+            print(f"passed over, since Roster did not write it: {message.subject}", file=sys.stderr, flush=True)
+            await message.ack()
+            continue
         event = json.loads(message.data)
         news = handle(database, event)
         again = "" if news else "again"

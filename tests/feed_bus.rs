@@ -105,6 +105,7 @@ impl FeedBus {
         wait_for("the feed to take a message", || async {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", id.as_str());
+            headers.insert("Roster-Event-Type", event.happened.kind());
             let (subject, payload) = (subject.to_owned(), event.to_json().unwrap().into());
             match self.context.publish_with_headers(subject, headers, payload).await {
                 Ok(stored) => stored.await.is_ok(),

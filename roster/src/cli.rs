@@ -20,8 +20,8 @@ use service_kit::telemetry;
 
 use crate::{
     admin, application_key, asyncapi, audit, backup, beside, dev, doctor, erase, health, init,
-    keys, lag, log, openapi, parked, preflight, provision, rebuild, replay, restore, security,
-    services, subscribers, unverified, user, users, verify,
+    keys, lag, log, openapi, parked, preflight, provision, prune, rebuild, replay, restore,
+    security, services, subscribers, unverified, user, users, verify,
 };
 
 use crate::error_text::error_text;
@@ -35,7 +35,7 @@ pub use operator::{
 pub use others::{ServicesAction, ServicesArgs, SubscribersAction, SubscribersArgs};
 use setup::DEV_HELP;
 pub use setup::{DevArgs, InitArgs};
-pub use upkeep::{BackupArgs, RebuildArgs, RebuildWhat, RestoreArgs};
+pub use upkeep::{BackupArgs, PruneArgs, PruneWhat, RebuildArgs, RebuildWhat, RestoreArgs};
 
 /// Event-driven user and authentication service.
 #[derive(Debug, Parser)]
@@ -87,6 +87,12 @@ enum Command {
     /// Mails that could not be sent and events that cannot be read: look, try again, give up. Needs the operator's
     /// credentials
     Parked(ParkedArgs),
+    /// Take out of the streams what is not Roster's: messages that no service wrote, and consumers of the log that stay
+    /// when nobody reads from them. `roster doctor` says whether there are any. Needs the operator's credentials
+    #[command(
+        after_help = "Examples:\n  roster prune consumers --dry-run\n  roster prune messages"
+    )]
+    Prune(PruneArgs),
     /// Show whether anything is left of a deleted user, in the streams and in the views. Needs the operator's
     /// credentials. Exit code 0 when nothing is left but the tombstones
     #[command(after_help = ERASE_HELP)]
@@ -314,6 +320,9 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Parked(args) => {
             with_settings(args.config.config.clone(), |settings| parked::run(settings, args))
+        }
+        Command::Prune(args) => {
+            with_settings(args.config.config.clone(), |settings| prune::run(settings, args))
         }
         Command::Admin(args) => {
             with_settings(args.config.config.clone(), |settings| admin::run(settings, args))

@@ -21,6 +21,7 @@ mod openapi;
 mod parked;
 mod preflight;
 mod provision;
+mod prune;
 mod reading;
 mod rebuild;
 mod replay;

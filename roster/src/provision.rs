@@ -187,6 +187,12 @@ pub fn names(settings: &Settings) -> Vec<String> {
     streams(settings).iter().map(|spec| spec.name().to_owned()).collect()
 }
 
+/// The names of the consumers of a stream.
+pub fn consumer_names(stream: &str) -> Vec<String> {
+    let of_it = consumers().into_iter().filter(|spec| spec.stream() == stream);
+    of_it.map(|spec| spec.name().to_owned()).collect()
+}
+
 /// What differs in a stream, or in a consumer of it.
 pub struct Differing {
     stream: String,

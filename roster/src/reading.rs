@@ -43,7 +43,9 @@ pub async fn follow(
                 Ok(event) => {
                     silence.end();
                     after = event.position;
-                    if !show(&event) {
+                    if event.is_foreign {
+                        passed_over(1, log.stream());
+                    } else if !show(&event) {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }
@@ -70,6 +72,16 @@ pub struct Reading {
     /// Whether the consumer counted nothing behind the last message.
     is_drained: bool,
     is_over: bool,
+    /// Foreign messages that were passed over; `None` where they are given out too.
+    passed_over: Option<u64>,
+}
+
+/// Says what was left out of a list.
+fn passed_over(count: u64, stream: &str) {
+    let messages = if count == 1 { "message" } else { "messages" };
+    progress(&format!(
+        "{count} {messages} of {stream} that Roster did not write: passed over (see `roster doctor`)"
+    ));
 }
 
 impl Reading {
@@ -88,7 +100,13 @@ impl Reading {
             messages: None,
             is_drained: false,
             is_over: behind >= end,
+            passed_over: None,
         }
+    }
+
+    /// The same without messages that Roster did not write. At the end standard error says how many these were.
+    pub fn of_roster(self) -> Self {
+        Self { passed_over: Some(0), ..self }
     }
 
     /// The next message; `None` behind the last.
@@ -96,6 +114,20 @@ impl Reading {
     /// # Errors
     /// The stream cannot be read, and trying again for as long as a silence may last did not help.
     pub async fn next(&mut self) -> Result<Option<Followed>, FollowError> {
+        loop {
+            let next = self.next_of_anybody().await?;
+            match &mut self.passed_over {
+                Some(count) if next.as_ref().is_some_and(|next| next.is_foreign) => *count += 1,
+                Some(count @ 1..) if next.is_none() => {
+                    passed_over(std::mem::take(count), self.log.stream());
+                    return Ok(None);
+                }
+                Some(_) | None => return Ok(next),
+            }
+        }
+    }
+
+    async fn next_of_anybody(&mut self) -> Result<Option<Followed>, FollowError> {
         let mut silence = Silence::new(self.log.silence_max());
         while !self.is_over {
             match self.attempt().await {

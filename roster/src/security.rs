@@ -28,7 +28,7 @@ pub async fn run(settings: Settings, args: SecurityArgs) -> anyhow::Result<ExitC
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = EventLog::new(client, SECURITY_STREAM, Limits::of(&settings));
     let end = log.end().await.context("`roster provision` makes the stream SECURITY")?;
-    let mut messages = Reading::new(&log, &SECURITY_STREAM_SUBJECTS, Position(0), end);
+    let mut messages = Reading::new(&log, &SECURITY_STREAM_SUBJECTS, Position(0), end).of_roster();
     let mut records = Vec::new();
     while let Some(message) = messages.next().await? {
         let Some(record) = wanted.take(&message)? else { continue };

@@ -51,8 +51,8 @@ pub async fn first(
     let (mut low, mut high) = (1, end.0 + 1);
     while low < high {
         let middle = low.midpoint(high);
-        // What was erased is passed over: it holds for the next message as well.
-        let next = feed.next(">", Position(middle - 1)).await?;
+        // What was erased, or is foreign, is passed over: it holds for the next message as well.
+        let next = feed.next_own(">", Position(middle - 1)).await?;
         if next.as_ref().is_none_or(&holds) {
             high = middle;
         } else {

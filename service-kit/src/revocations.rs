@@ -96,6 +96,8 @@ struct Denied {
     went_back_at: Option<Timestamp>,
     /// The history that the log is in, and when that was written; `None` while nobody has written it.
     lineage: Option<(Timestamp, LineageRecord)>,
+    /// The stream that took no reader when it was asked last.
+    full_stream: Option<Arc<str>>,
 }
 
 /// What ended. Cheap to clone.
@@ -152,6 +154,13 @@ impl Revocations {
         timeout(limit, async { live(&self.users).await && live(&self.sessions).await })
             .await
             .unwrap_or(false)
+    }
+
+    /// Why a feed cannot be followed, when that is because of the consumers of others.
+    #[must_use]
+    pub fn too_many_consumers(&self) -> Option<FollowError> {
+        let stream = read(&self.denied).full_stream.clone();
+        stream.map(|stream| FollowError::TooManyConsumers { stream })
     }
 
     fn is_live(&self) -> bool {
@@ -251,6 +260,9 @@ impl Follower {
         loop {
             let Err(error) = self.follow(&mut start).await;
             tracing::warn!(stream = self.feed.stream(), %error, "the feed of revocations is silent");
+            if let FollowError::TooManyConsumers { stream } = &error {
+                write(&self.denied).full_stream = Some(Arc::clone(stream));
+            }
             self.tell.send_if_modified(|heard| {
                 let was_live = *heard == Heard::Live;
                 if was_live {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::checking_keys::CheckingKeys;
 use crate::config::{AccessSettings, Revocations as RevocationsSettings, Tokens};
+use crate::event_log::FollowError;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
@@ -71,6 +72,9 @@ pub enum VerificationError {
          and the NATS user must have the right to follow rv.user.* and rv.session.*"
     )]
     Revocations,
+    /// The stream takes no more readers.
+    #[error("the feed of revocations cannot be read: {0}")]
+    TooManyConsumers(FollowError),
 }
 
 /// What verifies access tokens, and is kept up to date. Cheap to clone.
@@ -85,7 +89,8 @@ impl Verification {
     /// Follows what ends, until `stop`, and returns when everything that has ended is known.
     ///
     /// # Errors
-    /// [`VerificationError::Revocations`] when that takes longer than 30 s.
+    /// [`VerificationError::Revocations`] when that takes longer than 30 s, and [`VerificationError::TooManyConsumers`]
+    /// when that is because of others.
     pub async fn start(
         keys: impl CheckingKeys + 'static,
         client: &async_nats::Client,
@@ -95,7 +100,10 @@ impl Verification {
         let keys: Arc<dyn CheckingKeys> = Arc::new(keys);
         let revocations = Revocations::follow(client, accepted.silence_max, stop);
         if !revocations.caught_up(REVOCATIONS_WAIT).await {
-            return Err(VerificationError::Revocations);
+            return Err(match revocations.too_many_consumers() {
+                Some(error) => VerificationError::TooManyConsumers(error),
+                None => VerificationError::Revocations,
+            });
         }
         let verifier = TokenVerifier::new(Arc::clone(&keys), &accepted.issuer, &accepted.audience)
             .with_access(accepted.access)

@@ -22,6 +22,7 @@ mod canary;
 mod checking;
 mod cluster;
 mod concealing;
+mod consumers;
 mod contract;
 mod core_dumps;
 mod damage;

@@ -349,6 +349,14 @@ where
             self.put_back(delivery.key);
             return Ok(());
         }
+        if delivery.is_foreign() {
+            tracing::warn!(
+                subject = %delivery.subject, sequence = delivery.key.sequence,
+                "a message that Roster did not write is passed over"
+            );
+            self.settle(delivery.key);
+            return Ok(());
+        }
         if self.flow.store.holds(user) {
             if !delivery.is_deletion() {
                 return self.park(&delivery, "waits behind an earlier event of the same user");

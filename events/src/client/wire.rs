@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, StatusCode, Subject};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, StatusCode, Subject};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -14,6 +14,8 @@ use super::{ClientError, Settings};
 use crate::feed::{DELETED, FEED_STREAM, SNAPSHOTS_STREAM};
 use crate::{Cause, UserId};
 
+/// Headers of which every message of Roster's has one: the type of its event, and the command that wrote it.
+const WRITER_HEADERS: [&str; 2] = ["Roster-Event-Type", "Roster-Command-Id"];
 /// What the subjects of the JetStream API begin with for a subscriber.
 const API_PREFIX: &str = "feed";
 /// How long an answer may take.
@@ -77,12 +79,18 @@ pub(super) struct Delivery {
     pub(super) reply: Subject,
     pub(super) payload: Vec<u8>,
     is_deletion: bool,
+    is_foreign: bool,
 }
 
 impl Delivery {
     /// Whether it says that its user is gone.
     pub(super) fn is_deletion(&self) -> bool {
         self.is_deletion
+    }
+
+    /// Whether Roster did not write it: then it is about nobody.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 }
 
@@ -334,8 +342,10 @@ fn delivery(message: async_nats::Message) -> Option<Delivery> {
     // What is replayed stands on the subject of the queue, whatever it is.
     let is_replayed = subject.starts_with("snapshot.");
     let replayed = is_replayed.then(|| Cause::of(&message.payload)).flatten();
-    let is_deletion = subject.starts_with("users.v1.deleted.")
-        || replayed.is_some_and(|replayed| replayed.kind == DELETED);
+    let is_foreign = is_foreign(message.headers.as_ref(), &message.payload);
+    let is_deletion = !is_foreign
+        && (subject.starts_with("users.v1.deleted.")
+            || replayed.is_some_and(|replayed| replayed.kind == DELETED));
     Some(Delivery {
         key,
         pending,
@@ -344,7 +354,19 @@ fn delivery(message: async_nats::Message) -> Option<Delivery> {
         reply,
         payload: message.payload.to_vec(),
         is_deletion,
+        is_foreign,
     })
+}
+
+/// Whether a message is not Roster's: it names neither the type nor the command that all of Roster's name, and is no
+/// CloudEvent. An event that is damaged has the first and is parked.
+fn is_foreign(headers: Option<&HeaderMap>, payload: &[u8]) -> bool {
+    let has = |name: &str| headers.is_some_and(|headers| headers.get(name).is_some());
+    let is_event = || {
+        let payload = serde_json::from_slice::<Value>(payload);
+        payload.is_ok_and(|event| event.get("specversion").is_some())
+    };
+    !WRITER_HEADERS.iter().any(|header| has(header)) && !is_event()
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub async fn run(settings: Settings, args: AuditArgs) -> anyhow::Result<ExitCode
     let end = log.end().await.context("`roster provision` makes the stream OPERATIONS")?;
     let mut events = Vec::new();
     if log.next(&filter, Position(0)).await?.is_some() {
-        let mut messages = Reading::new(&log, &[&filter], Position(0), end);
+        let mut messages = Reading::new(&log, &[&filter], Position(0), end).of_roster();
         while let Some(message) = messages.next().await? {
             if since.is_none_or(|since| message.stored_at >= since) {
                 let event: Value = serde_json::from_slice(&message.payload).with_context(|| {

@@ -192,12 +192,13 @@ impl Audit {
         };
         let payload = serde_json::to_vec(&event)?;
         for _ in 0..TRIES_MAX {
-            let last = self
+            // Behind whatever is there, a foreign message too.
+            let newest = self
                 .log
-                .last(&subject)
+                .newest_on(&subject)
                 .await
                 .context("ask for its stream OPERATIONS with `roster provision --check`")?;
-            let guard = last.map_or(Guard::absent(), |last| last.guard());
+            let guard = newest.map_or(Guard::absent(), |newest| newest.guard());
             let write = Write::new(subject.clone(), guard, payload.clone()).event(id, kind);
             match self.log.append(&Append::new(CommandId::from_uuid(id), write)).await {
                 Outcome::Stored(_) => return Ok(()),

@@ -35,11 +35,15 @@ pub enum Operation {
     AdminCreate,
     /// `keys rotate-application --finish`
     KeysFinish,
+    /// `prune consumers`
+    PruneConsumers,
+    /// `prune messages`
+    PruneMessages,
 }
 
 impl Operation {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Provision,
         Self::UsersImport,
         Self::UsersRemoveUnverified,
@@ -56,6 +60,8 @@ impl Operation {
         Self::Replay,
         Self::AdminCreate,
         Self::KeysFinish,
+        Self::PruneConsumers,
+        Self::PruneMessages,
     ];
 
     /// Its name in the subject of a message: never used again for anything else.
@@ -96,6 +102,10 @@ impl Operation {
             Self::Replay => ("replay", "roster.operator.events_replayed.v1"),
             Self::AdminCreate => ("admin-create", "roster.operator.administrator_created.v1"),
             Self::KeysFinish => ("keys-finish", "roster.operator.application_key_rotated.v1"),
+            Self::PruneConsumers => ("prune-consumers", "roster.operator.consumers_removed.v1"),
+            Self::PruneMessages => {
+                ("prune-messages", "roster.operator.foreign_messages_removed.v1")
+            }
         }
     }
 }

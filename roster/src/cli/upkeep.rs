@@ -33,6 +33,31 @@ pub struct BackupArgs {
     pub(super) config: ConfigArgs,
 }
 
+/// Arguments of `roster prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// What to take out
+    #[arg(value_enum)]
+    pub what: PruneWhat,
+    /// Only say how many there are
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+}
+
+/// What `roster prune` takes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PruneWhat {
+    /// Consumers of the log that Roster did not make and that stay
+    Consumers,
+    /// Messages that no service of Roster's wrote
+    Messages,
+}
+
 /// Arguments of `roster rebuild`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {

@@ -8,6 +8,7 @@ mod files;
 mod keys;
 mod log;
 mod report;
+mod strangers;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,7 +31,10 @@ pub async fn run(settings: Settings, args: DoctorArgs) -> anyhow::Result<ExitCod
     files::look(&settings, &mut report);
     keys::look(&settings, &mut report);
     match nats::connect(&settings.nats, "operator").await {
-        Ok(client) => log::look(&settings, &client, &mut report).await,
+        Ok(client) => {
+            log::look(&settings, &client, &mut report).await;
+            strangers::look(&settings, &client, &mut report).await;
+        }
         Err(error) => {
             let url = &settings.nats.url;
             let why = service_kit::problem::chain(&error);

@@ -47,7 +47,7 @@ pub async fn run(
         let bar = ProgressBar::new(end.0).with_message(stream.name()).with_style(
             ProgressStyle::with_template("{wide_bar} {percent}%  {per_sec}  {eta} left  {msg}")?,
         );
-        let mut events = Reading::new(&log, &stream.filters(None), Position(0), end);
+        let mut events = Reading::new(&log, &stream.filters(None), Position(0), end).of_roster();
         while let Some(event) = events.next().await? {
             bar.set_position(event.position.0);
             let cause = Cause::of(&event.payload);

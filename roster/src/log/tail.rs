@@ -30,7 +30,7 @@ pub async fn run(log: &EventLog, wanted: &Wanted, as_json: bool) -> anyhow::Resu
         (None, false) => Position(0),
     };
     if !wanted.is_endless {
-        let mut events = Reading::new(log, &filters, behind, end);
+        let mut events = Reading::new(log, &filters, behind, end).of_roster();
         while let Some(event) = events.next().await? {
             if !wanted.show(&event, as_json) {
                 break;

@@ -105,7 +105,7 @@ impl<'a> Replay<'a> {
         let bar = ProgressBar::new(end.0.saturating_sub(behind.0))
             .with_style(ProgressStyle::with_template("{wide_bar} {percent}%  {msg}  {eta} left")?);
         let mut gone = Gone::new(&self.feed, &self.args.users);
-        let mut events = Reading::new(&self.feed, &self.filters, behind, end);
+        let mut events = Reading::new(&self.feed, &self.filters, behind, end).of_roster();
         let (started, mut tally) = (Instant::now(), Tally::default());
         loop {
             let batch = self.batch(&mut events).await?;
@@ -228,7 +228,8 @@ impl<'a> Gone<'a> {
         if end > self.known {
             let mut deletions = Reading::new(self.feed, &self.filters, self.known, end);
             while let Some(deletion) = deletions.next().await? {
-                new.extend(user_in(&deletion.subject));
+                // What nobody of Roster wrote deletes nobody.
+                new.extend(user_in(&deletion.subject).filter(|_| !deletion.is_foreign));
             }
             self.known = end;
             self.users.extend(&new);

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use events::feed::FEED_STREAM;
-use events::{Position, ServiceNames, Timestamp};
-use nats_access::{API_PREFIX, SubscriberName, Trust};
+use events::feed::{FEED_STREAM, SNAPSHOTS_STREAM};
+use events::{Position, ServiceNames, Timestamp, subjects};
+use nats_access::{API_PREFIX, Role, SubscriberName, Trust};
 use serde_json::json;
 use service_kit::ambient;
 use service_kit::config::Settings;
@@ -21,7 +21,7 @@ use service_kit::nats;
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{SubscribersAction, SubscribersArgs, WrongUse, failed, progress, say};
 use crate::replay::Point;
-use crate::trust;
+use crate::{provision, trust};
 pub use wishes::{From, filter, name};
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
@@ -61,11 +61,26 @@ fn check(name: &SubscriberName, words: &[String], from: From) -> anyhow::Result<
         ))
         .into());
     }
+    if is_own_consumer(name.as_str()) {
+        return Err(WrongUse(format!(
+            "{name} is a name of Roster's own: take one that says who reads"
+        ))
+        .into());
+    }
     if from == From::Snapshot && !wishes::has_all_of_users(&wishes::filters(words)?) {
         let why = "a snapshot is of users: the filters must let all of users.v1.*.* through";
         return Err(WrongUse(why.to_owned()).into());
     }
     Ok(())
+}
+
+/// Whether a consumer or a NATS user of Roster's own has a name.
+fn is_own_consumer(name: &str) -> bool {
+    let streams = [subjects::USERS_STREAM, subjects::MAILS_STREAM, FEED_STREAM, SNAPSHOTS_STREAM];
+    Role::ALL.iter().any(|role| role.name() == name)
+        || streams
+            .iter()
+            .any(|stream| provision::consumer_names(stream).iter().any(|consumer| consumer == name))
 }
 
 /// What to do about one.

@@ -95,7 +95,9 @@ async fn each(
 ) -> anyhow::Result<()> {
     let mut messages = Reading::new(feed, &[filter], behind, end);
     while let Some(message) = messages.next().await? {
-        work(message).await?;
+        if !message.is_foreign {
+            work(message).await?;
+        }
     }
     Ok(())
 }

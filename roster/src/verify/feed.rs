@@ -10,7 +10,7 @@ use super::Verifier;
 use super::compare;
 use super::known::{Doubt, Known};
 use super::ordered::{Next, Ordered};
-use super::report::{Difference, Place};
+use super::report::{Difference, FOREIGN, Place};
 use crate::reading::Reading;
 
 /// What the log of users leads to.
@@ -25,6 +25,7 @@ pub struct Message {
     sequence: Position,
     /// `None` when it cannot be read.
     event: Option<FeedEvent>,
+    is_foreign: bool,
 }
 
 impl Message {
@@ -46,8 +47,9 @@ impl Verifier {
             let event = FeedEvent::from_json(&message.payload).ok();
             // What cannot be read has no place beside the log.
             let position = event.as_ref().map_or(Position(0), |event| event.position);
-            let (subject, sequence) = (message.subject, message.position);
-            Ok((position, Message { subject, sequence, event }))
+            let position = if message.is_foreign { Position(0) } else { position };
+            let Followed { subject, position: sequence, is_foreign, .. } = message;
+            Ok((position, Message { subject, sequence, event, is_foreign }))
         });
         Ordered::new(messages.boxed())
     }
@@ -96,6 +98,11 @@ impl Verifier {
             difference.user_id = user;
             difference
         };
+        if message.is_foreign {
+            // It is about nobody, whomever its subject names.
+            self.report.add(Difference::new(Place::Feed, FOREIGN).at(message.sequence));
+            return Ok(());
+        }
         if message.event.is_none() {
             self.report.add(difference("a message cannot be read"));
             return Ok(());

@@ -5,16 +5,19 @@
 //! the checkpoint it has stored. The ordered consumer of async-nats repairs itself, but one that has
 //! delivered nothing yet forgets where it was to start and reads the whole log again (0.51).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{self};
 use bytes::Bytes;
 use events::{Position, Timestamp};
 use futures::stream::BoxStream;
 use futures::{StreamExt, future, stream};
 
+use super::consumers::CONSUMERS_LIMIT;
 use super::foreign::is_foreign;
 use super::{EventLog, Guard};
 use crate::ambient;
@@ -79,6 +82,15 @@ pub enum FollowError {
     /// No consumer could be made, or its messages do not come.
     #[error("the event log cannot be followed: {0}")]
     Disturbed(String),
+    /// The stream has as many consumers as it may have.
+    #[error(
+        "too many consumers on {stream}: `roster doctor` counts those that are not Roster's, and `roster prune consumers` \
+         removes them"
+    )]
+    TooManyConsumers {
+        /// Its name.
+        stream: Arc<str>,
+    },
     /// The consumer skipped a message, or one was lost on the way.
     #[error("delivery {found} came where {expected} was due")]
     Gap {
@@ -129,7 +141,7 @@ impl EventLog {
                 ..Config::default()
             })
             .await
-            .map_err(FollowError::disturbed)?;
+            .map_err(|error| self.no_consumer(&error))?;
         let pending = consumer.cached_info().num_pending;
         let messages = consumer
             .stream()
@@ -169,5 +181,20 @@ impl EventLog {
             future::ready(next)
         });
         Ok(Following { pending, messages: messages.boxed() })
+    }
+
+    /// Why the server made no consumer.
+    fn no_consumer(&self, error: &ConsumerError) -> FollowError {
+        match error.kind() {
+            ConsumerErrorKind::JetStream(error) if error.error_code().0 == CONSUMERS_LIMIT => {
+                FollowError::TooManyConsumers { stream: Arc::clone(&self.stream) }
+            }
+            ConsumerErrorKind::JetStream(_)
+            | ConsumerErrorKind::TimedOut
+            | ConsumerErrorKind::Request
+            | ConsumerErrorKind::InvalidConsumerType
+            | ConsumerErrorKind::InvalidName
+            | ConsumerErrorKind::Other => FollowError::disturbed(error),
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Every append names its command in a header, and every event its type. The server's own answers have neither, and
 //! neither has what somebody publishes by hand. Who reads passes such a message over and says so: it parks nobody, hides
-//! no record beneath it and leads to nothing. It is a second line. The first is that nobody but the writers can have a
-//! message stored there (`nats-access`), and a writer whose credentials are stolen can word these headers too.
+//! no record beneath it and leads to nothing. That holds for every stream of Roster's, the feed, the audit and the
+//! security record among them: a service in the account of the streams can have the server store an answer in any of
+//! them, by the reply subject of a question (ADR 28). A writer whose credentials are stolen can word these headers too.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ use crate::metrics::ForeignMetrics;
 
 /// Foreign messages on top of one subject that are looked beneath.
 const ON_TOP_MAX: usize = 64;
+/// Foreign messages at the end of a stream that are looked beneath. One question each, so this is some seconds' worth.
+const AT_END_MAX: usize = 10_000;
 /// Foreign messages that a process remembers, so that each is reported once.
 const REMEMBERED_MAX: usize = 1_000;
 
@@ -91,6 +94,54 @@ impl EventLog {
     ) -> Result<Option<Stored>, ReadError> {
         let found = self.before(subject, end).await?;
         self.beneath(subject, found).await
+    }
+
+    /// The message, or the last one of a writer anywhere in the stream before it. For the end of a stream with one writer,
+    /// where whoever lets an answer be stored can put many on top at once: so it is one question for each, and not a
+    /// search.
+    pub(super) async fn beneath_the_end(
+        &self,
+        mut message: Option<Stored>,
+    ) -> Result<Option<Stored>, ReadError> {
+        for _ in 0..AT_END_MAX {
+            let foreign = match message {
+                Some(foreign) if foreign.is_foreign() => foreign,
+                found => return Ok(found),
+            };
+            self.passes_over(&foreign.subject, foreign.position);
+            message = match Position(foreign.position.0.saturating_sub(1)) {
+                Position(0) => None,
+                position => match self.at(position).await? {
+                    Some(stored) => Some(stored),
+                    // Something was erased there.
+                    None => self.before(">", position).await?,
+                },
+            };
+        }
+        let stream = &self.stream;
+        Err(ReadError::Refused(format!(
+            "more than {AT_END_MAX} messages that Roster did not write end {stream}: take them out with `roster prune messages`"
+        )))
+    }
+
+    /// The first message of a writer behind a position whose subject fits `filter`, which may have wildcards.
+    ///
+    /// # Errors
+    /// [`ReadError`]: decide nothing.
+    pub async fn next_own(
+        &self,
+        filter: &str,
+        after: Position,
+    ) -> Result<Option<Stored>, ReadError> {
+        let mut after = after;
+        while let Some(found) = self.next(filter, after).await? {
+            if !found.is_foreign() {
+                return Ok(Some(found));
+            }
+            self.passes_over(&found.subject, found.position);
+            after = found.position;
+        }
+        Ok(None)
     }
 
     /// The message, or the last one of a writer before it when no writer wrote it.

@@ -25,6 +25,7 @@
 //! caller get [`Outcome::Unknown`].
 
 mod append;
+mod consumers;
 mod follow;
 mod foreign;
 mod provision;
@@ -50,6 +51,7 @@ use crate::config::{ServiceSettings, Settings};
 use crate::metrics::{LogMetrics, Metrics};
 
 pub use append::{Append, Guard, Outcome, Write};
+pub use consumers::ConsumerState;
 pub use follow::{FollowError, Followed, Following, Start};
 pub use foreign::Top;
 pub use provision::{

@@ -22,7 +22,7 @@ pub const SEQUEL_MESSAGES_MAX: usize = APPEND_MESSAGES_MAX;
 pub struct Tail {
     /// Sequence of the last message that was ever written; 0 when none was.
     pub end: Position,
-    /// The last message that is still there.
+    /// The last message of the writer that is still there, beneath what others had stored.
     pub last: Option<Stored>,
 }
 
@@ -50,7 +50,7 @@ impl EventLog {
             let last = if end.0 == 0 { None } else { self.newest(subjects).await? };
             // Something was written between the two questions: ask again.
             if last.as_ref().is_none_or(|last| last.position <= end) {
-                return Ok(Tail { end, last });
+                return Ok(Tail { end, last: self.beneath_the_end(last).await? });
             }
         }
     }

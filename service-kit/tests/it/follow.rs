@@ -7,10 +7,10 @@ use events::Position;
 use futures::StreamExt;
 use local_stack::{DataDir, NatsOptions, NatsServer};
 use nats_access::Role;
-use service_kit::event_log::{Append, Guard, Outcome, Start};
+use service_kit::event_log::{Append, FollowError, Guard, Outcome, Start};
 use tokio::time::timeout;
 
-use crate::support::{command, connect, log, of_writer, provisioned, spec};
+use crate::support::{account, command, connect, log, of_writer, provisioned, spec};
 
 /// Longest wait for something that must come.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -103,4 +103,41 @@ async fn a_consumer_that_is_deleted_ends_it() {
     assert_eq!(names.len(), 1);
     stream.delete_consumer(&names[0]).await.unwrap();
     assert!(matches!(timeout(WAIT_MAX, messages.next()).await.unwrap(), Some(Err(_))));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_full_of_consumers_says_so() {
+    let account = account();
+    let context = jetstream::new(connect(account, Role::Operator).await);
+    let stream = jetstream::stream::Config {
+        name: "USERS".to_owned(),
+        subjects: vec!["rv.user.*".to_owned()],
+        max_consumers: 2,
+        ..Default::default()
+    };
+    let stream = context.create_stream(stream).await.unwrap();
+    for name in ["z1", "z2"] {
+        let consumer = jetstream::consumer::pull::Config {
+            durable_name: Some(name.to_owned()),
+            inactive_threshold: Duration::from_secs(300_000_000),
+            ..Default::default()
+        };
+        stream.create_consumer(consumer).await.unwrap();
+    }
+    let client = connect(account, Role::QueryApi).await;
+    let error = log(client.clone()).follow(&["rv.user.*"], Start::LastOfEach).await.err().unwrap();
+    assert!(matches!(&error, FollowError::TooManyConsumers { stream } if &**stream == "USERS"));
+    assert!(error.to_string().contains("too many consumers on USERS: `roster doctor`"), "{error}");
+
+    // What the operator sees of them, and does about them.
+    let operator = log(connect(account, Role::Operator).await);
+    let found = operator.consumers().await.unwrap();
+    let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.stays())).collect();
+    assert_eq!(found, [("z1", true), ("z2", true)]);
+    assert!(operator.remove_consumer("z1").await.unwrap());
+    assert!(!operator.remove_consumer("z1").await.unwrap());
+    let _following = log(client).follow(&["rv.user.*"], Start::LastOfEach).await.unwrap();
+    let found = operator.consumers().await.unwrap();
+    let own = found.iter().find(|one| one.name.starts_with("follow-")).unwrap();
+    assert!(!own.is_durable && !own.stays(), "{own:?}");
 }

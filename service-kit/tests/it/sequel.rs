@@ -13,6 +13,14 @@ use tokio::time::{sleep, timeout};
 use crate::support::{BYTES_MAX, account, connect, limits};
 
 async fn feed() -> EventLog {
+    feed_and_operator().await.0
+}
+
+fn operator_log(operator: async_nats::Client) -> EventLog {
+    EventLog::new(operator, "USER_EVENTS", limits())
+}
+
+async fn feed_and_operator() -> (EventLog, async_nats::Client) {
     let account = account();
     let mut settings = Settings::merge("", []).unwrap();
     settings.feed.bytes_max = BYTES_MAX;
@@ -21,14 +29,17 @@ async fn feed() -> EventLog {
     log(Role::Operator).await.provision(&spec).await.unwrap();
     let feed = log(Role::Projector).await;
     feed.verify(&spec).await.unwrap();
-    feed
+    (feed, connect(account, Role::Operator).await)
 }
 
 fn messages(from: u64, count: u64) -> Vec<Sequel> {
     let message = |n: u64| Sequel {
         subject: format!("users.v1.registered.{n}"),
         payload: "{}".into(),
-        headers: vec![("Roster-Users-Position", n.to_string())],
+        headers: vec![
+            ("Roster-Event-Type", "users.v1.registered".to_owned()),
+            ("Roster-Users-Position", n.to_string()),
+        ],
         kept: None,
     };
     (from..from + count).map(message).collect()
@@ -113,4 +124,33 @@ async fn the_end_of_a_stream_outlives_its_last_message() {
         feed.append_behind(Position(4), &messages(5, 1)).await,
         Outcome::Stored(Position(5))
     );
+}
+
+#[tokio::test]
+async fn the_end_is_found_beneath_messages_that_the_writer_did_not_write() {
+    let (feed, operator) = feed_and_operator().await;
+    feed.append_behind(Position(0), &messages(1, 3)).await;
+    let answer = || {
+        bytes::Bytes::from_static(b"{\"type\":\"io.nats.jetstream.api.v1.stream_info_response\"}")
+    };
+    for n in 1..=5 {
+        let subject = format!("users.v1.deleted.{n}");
+        operator.request(subject, answer()).await.unwrap();
+    }
+    // One of them was taken out already.
+    operator_log(operator.clone()).erase(Position(6)).await.unwrap();
+    let tail = feed.tail(&FEED_STREAM_SUBJECTS).await.unwrap();
+    assert_eq!((tail.end, tail.last.unwrap().position), (Position(8), Position(3)));
+    // The writer goes on behind them.
+    let stored = feed.append_behind(Position(8), &messages(4, 1)).await;
+    assert_eq!(stored, Outcome::Stored(Position(9)));
+    assert_eq!(feed.next_own(">", Position(3)).await.unwrap().unwrap().position, Position(9));
+}
+
+#[tokio::test]
+async fn a_stream_with_nothing_of_its_writer_has_an_end_and_no_last_message() {
+    let (feed, operator) = feed_and_operator().await;
+    operator.request("users.v1.deleted.x", "{}".into()).await.unwrap();
+    let tail = feed.tail(&FEED_STREAM_SUBJECTS).await.unwrap();
+    assert_eq!((tail.end, tail.last.is_none()), (Position(1), true));
 }

@@ -203,3 +203,20 @@ async fn when_too_much_is_parked_it_ends_and_loses_nothing() {
     assert_eq!(seen, [(1, 1), (2, 1), (3, 1), (4, 1)]);
     running.stop().await.unwrap();
 }
+
+/// What the server stores as the answer to a question is about nobody, whomever its subject names.
+#[tokio::test]
+async fn a_message_that_roster_did_not_write_is_passed_over() {
+    let bus = Bus::new(Consumers::default()).await;
+    bus.publish(&told(1, 1)).await;
+    for kind in ["deleted", "enabled"] {
+        bus.publish_foreign(&format!("users.v1.{kind}.{}", user(1))).await;
+    }
+    bus.publish(&told(1, 2)).await;
+    let (log, refused) = (Log::new(), Refused::default());
+    let running = start(&bus, &log, &refused).await;
+    assert_eq!(log.has(2).await, [(1, 1), (1, 2)]);
+    bus.is_done(FEED_STREAM).await;
+    assert_eq!(parked(&bus), []);
+    running.stop().await.unwrap();
+}

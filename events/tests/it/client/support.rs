@@ -136,6 +136,13 @@ impl Bus {
         self.publish_raw(&subject, event.to_json().unwrap()).await;
     }
 
+    /// As the server stores an answer: without headers, and no event.
+    pub async fn publish_foreign(&self, subject: &str) {
+        let answer = r#"{"type":"io.nats.jetstream.api.v1.stream_info_response"}"#;
+        let stored = self.jetstream.publish(subject.to_owned(), answer.into()).await.unwrap();
+        stored.await.unwrap();
+    }
+
     pub async fn publish_raw(&self, subject: &str, payload: Vec<u8>) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
@@ -144,6 +151,7 @@ impl Bus {
         until("the feed has the message", async || {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", id.as_str());
+            headers.insert("Roster-Event-Type", "of the test");
             let (subject, payload) = (subject.to_owned(), payload.clone().into());
             match self.jetstream.publish_with_headers(subject, headers, payload).await {
                 Ok(stored) => stored.await.is_ok(),
