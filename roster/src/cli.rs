@@ -393,7 +393,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Openapi => report(openapi::document().map(|text| say(text.trim_end()))),
         Command::Asyncapi { dir } => report(asyncapi::write(&dir)),
         Command::Keys(KeysCommand::Backup(args)) => {
-            report(backup::crypt::generate(&args.recipient, &args.identity))
+            report(backup::crypt::generate(&args.recipient, &args.identity).map(|()| {
+                say(&format!(
+                    "{} is for the host that makes backups. {} reads every backup that it makes: keep the identity offline, \
+                     in two places, and bring it only where you restore",
+                    args.recipient.display(),
+                    args.identity.display()
+                ));
+            }))
         }
         Command::Keys(KeysCommand::Rotate(args)) => report(keys::run(&args.dir, args.lead_s)),
         Command::Keys(KeysCommand::Revoke(args)) => report(keys::revoke(&args.dir, &args.kid)),

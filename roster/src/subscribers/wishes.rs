@@ -9,8 +9,9 @@ use events::{Position, UserId};
 use nats_access::SubscriberName;
 use service_kit::event_log::EventLog;
 
+use crate::cli::WrongUse;
 use crate::replay::Point;
-use crate::told::{first, told_of_users};
+use crate::told::{Told, first, told_of_users};
 
 /// Everything that happens to users.
 const USERS: &str = FEED_STREAM_SUBJECTS[0];
@@ -114,6 +115,14 @@ pub async fn sequence_of(
     position: Position,
     end: Position,
 ) -> anyhow::Result<Position> {
+    let told = Told::of(feed).await?.users;
+    if position > told {
+        return Err(WrongUse(format!(
+            "--from position:{position} is beyond the end: the feed tells up to position {told}. Take --from now for what \
+             comes"
+        ))
+        .into());
+    }
     Ok(first(feed, end, |message| told_of_users(message) >= Some(position)).await?)
 }
 
