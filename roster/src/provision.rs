@@ -30,10 +30,6 @@ const NO_ADMINISTRATOR: &str = "there is no administrator yet: set ROSTER_ADMIN_
 pub const PASSWORD_FILE: &str = "ROSTER_ADMIN_PASSWORD_FILE";
 
 /// The file with the first administrator's password, if the environment names one.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a secret of one command, not a setting of a service"
-)]
 pub fn password_file() -> Option<PathBuf> {
     std::env::var_os(PASSWORD_FILE).filter(|file| !file.is_empty()).map(PathBuf::from)
 }
