@@ -14,7 +14,7 @@ const ADA: &str = "ada@example.com";
 const EVE: &str = "eve@example.com";
 const NEW_PASSWORD: &str = "another password for tests";
 /// Long enough for a test to use both keys before the new one seals.
-const LEAD_S: &str = "15";
+const LEAD_S: &str = "30";
 
 fn said(output: &Output) -> String {
     let [out, error] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
