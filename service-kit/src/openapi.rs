@@ -390,7 +390,8 @@ fn served(document: &'static str) -> Response {
 }
 
 fn page(file: &str) -> Response {
-    let config = utoipa_swagger_ui::Config::from("/openapi.json");
+    // The address of a call can be passed on. A token is not kept: the browser would have it for everybody after.
+    let config = utoipa_swagger_ui::Config::from("/openapi.json").deep_linking(true);
     match utoipa_swagger_ui::serve(file, Arc::new(config)) {
         Ok(Some(file)) => {
             let kind = HeaderValue::from_str(&file.content_type);

@@ -98,6 +98,9 @@ async fn the_page_of_the_document_loads_nothing_from_elsewhere() {
             assert!(!file.contains(':') && !file.starts_with("//"), "{source}");
             client.get(&format!("/docs/{file}")).await.expect(200);
         }
+        let start = client.get("/docs/swagger-initializer.js").await.expect(200);
+        let start = String::from_utf8(start.bytes).unwrap();
+        assert!(start.contains("\"deepLinking\": true"), "the address names the call: {start}");
         client.get("/docs/no-such-file").await.expect(404);
         client.get("/docs/error-codes.md").await.expect(200);
     }
