@@ -243,7 +243,12 @@ impl Keeper {
             return Ok(());
         }
         let stored = self.heard().await?;
-        if let Some(record) = self.due(&standing, reached, stored.known.as_ref()).await? {
+        let due = match &stored.known {
+            Some(known) => self.due(&standing, reached, known).await?,
+            None if stored.guard == Guard::absent() => Some(self.first(&standing)?),
+            None => self.pushed_out(),
+        };
+        if let Some(record) = due {
             self.streams.write(&record, stored.guard).await?;
             self.heard().await?;
         }
@@ -259,17 +264,28 @@ impl Keeper {
         Ok(stored)
     }
 
+    /// The record of a log that has none.
+    fn first(&self, standing: &Standing) -> Result<LineageRecord, LookError> {
+        let follows = self.known.map(|(_, lineage)| lineage);
+        Ok(LineageRecord { follows, ..drawn(standing)? })
+    }
+
+    /// The record that foreign messages have pushed out of its subject, which keeps a few: it is written again by whoever
+    /// remembers it. Nobody else begins another history, or whoever can have messages stored would end all sessions.
+    fn pushed_out(&self) -> Option<LineageRecord> {
+        tracing::error!(
+            "messages that no writer of the log wrote have pushed the record of its history out"
+        );
+        self.revocations.lineage()
+    }
+
     /// What is to be written, if anything is.
     async fn due(
         &mut self,
         standing: &Standing,
         reached: Position,
-        known: Option<&Known>,
+        Known { at, record }: &Known,
     ) -> Result<Option<LineageRecord>, LookError> {
-        let Some(Known { at, record }) = known else {
-            let follows = self.known.map(|(_, lineage)| lineage);
-            return Ok(Some(LineageRecord { follows, ..drawn(standing)? }));
-        };
         let before = self.known;
         let follows = before.map_or(record.lineage, |(_, lineage)| lineage);
         let sessions_went_back =

@@ -267,3 +267,34 @@ async fn a_verifier_that_starts_later_hears_the_history() {
     assert!(!verifier.is_of_another_lineage(Some(logs.record().await.lineage)));
     assert!(!verifier.is_of_another_lineage(None), "a token of before tokens named it");
 }
+
+/// The stream keeps a few messages of each subject, and a service can have answers stored on any.
+#[tokio::test]
+async fn foreign_messages_that_push_the_record_out_begin_no_history() {
+    let logs = Logs::new().await;
+    let mut keeper = logs.process();
+    keeper.look().await.unwrap();
+    let before = logs.record().await;
+    let sessions = log(&logs.client, "SESSIONS");
+    for _ in 0..20 {
+        // Without what every append has.
+        let foreign = Sequel {
+            subject: subjects::LINEAGE.to_owned(),
+            payload: "{}".into(),
+            headers: Vec::new(),
+            kept: None,
+        };
+        let end = sessions.end().await.unwrap();
+        let outcome = sessions.append_behind(end, &[foreign]).await;
+        assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
+    }
+    assert!(sessions.last(subjects::LINEAGE).await.unwrap().is_none(), "it is pushed out");
+    // One that remembers nothing begins none, and one that remembers writes it again.
+    logs.process().look().await.unwrap();
+    assert!(sessions.last(subjects::LINEAGE).await.unwrap().is_none());
+    keeper.look().await.unwrap();
+    assert_eq!(logs.record().await.lineage, before.lineage);
+    logs.grow(1).await;
+    keeper.look().await.unwrap();
+    assert_eq!(logs.record().await.lineage, before.lineage);
+}
