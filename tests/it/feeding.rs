@@ -284,8 +284,10 @@ async fn nothing_of_a_user_comes_after_the_deletion() {
 async fn a_full_feed_loses_nothing_and_says_so() {
     let room = (1_u64 << 20).to_string();
     let system = System::shared_with(&[("ROSTER_FEED_BYTES_MAX", &room)]).await;
-    let (admin, _) = system.as_administrator().await;
+    let (admin, queries) = system.as_administrator().await;
     let private = Client::new(&system.projector.as_ref().unwrap().value("private"));
+    let eve = system.commands().register("eve@example.com").await.expect(201);
+    let eve = eve.header("location").unwrap().to_owned();
     let mut users = 0_u32;
     wait_for("the feed to be full", || {
         users += 100;
@@ -314,8 +316,10 @@ async fn a_full_feed_loses_nothing_and_says_so() {
         }
     })
     .await;
-    // Commands and queries do not need it.
-    system.commands().register("later@example.com").await.expect(201);
+    // What ends access does not need it, nor do logins and queries.
+    system.commands().log_in("eve@example.com", PASSWORD).await;
+    admin.send("POST", &format!("{eve}/disable"), None).await.expect(200);
+    queries.get(&format!("{eve}/history")).await.expect(200);
     let more = (64_u64 << 20).to_string();
     let output = system.roster_with(&["provision"], &[("ROSTER_FEED_BYTES_MAX", &more)]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

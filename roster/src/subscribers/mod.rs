@@ -28,7 +28,8 @@ pub use wishes::{From, filter, name};
 pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<ExitCode> {
     let client = nats::connect(&settings.nats, "operator").await?;
     let feed = EventLog::new(client.clone(), FEED_STREAM, Limits::of(&settings));
-    let operator = Operator { feed, settings: &settings, as_json: args.json };
+    let users = EventLog::new(client.clone(), subjects::USERS_STREAM, Limits::of(&settings));
+    let operator = Operator { feed, users, settings: &settings, as_json: args.json };
     let (operation, arguments, name, change) = match args.action {
         SubscribersAction::List => return operator.list().await,
         SubscribersAction::Lag { name } => return operator.lag(name.as_deref()).await,
@@ -98,6 +99,7 @@ struct Users {
 
 struct Operator<'a> {
     feed: EventLog,
+    users: EventLog,
     settings: &'a Settings,
     as_json: bool,
 }
@@ -157,7 +159,8 @@ impl Operator<'_> {
             From::At(Point::Time(time)) => Beginning::Time(time),
             From::Snapshot => Beginning::Sequence(Position(end.0 + 1)),
             From::At(Point::Position(position)) => {
-                Beginning::Sequence(wishes::sequence_of(&self.feed, position, end).await?)
+                let feed = (&self.feed, end);
+                Beginning::Sequence(wishes::sequence_of(feed, &self.users, position).await?)
             }
         };
         let subscriber = NewSubscriber {

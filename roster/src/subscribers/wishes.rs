@@ -11,7 +11,7 @@ use service_kit::event_log::EventLog;
 
 use crate::cli::WrongUse;
 use crate::replay::Point;
-use crate::told::{Told, first, told_of_users};
+use crate::told::{first, told_of_users};
 
 /// Everything that happens to users.
 const USERS: &str = FEED_STREAM_SUBJECTS[0];
@@ -111,14 +111,15 @@ pub fn has_deletions(filters: &[String]) -> bool {
 
 /// The first sequence of the feed that tells of a position of the log of users, or of a later one.
 pub async fn sequence_of(
-    feed: &EventLog,
+    (feed, end): (&EventLog, Position),
+    users: &EventLog,
     position: Position,
-    end: Position,
 ) -> anyhow::Result<Position> {
-    let told = Told::of(feed).await?.users;
-    if position > told {
+    // Of the log and not of the feed, which may be behind. The one after it is what comes next.
+    let last = users.end().await?;
+    if position.0 > last.0.saturating_add(1) {
         return Err(WrongUse(format!(
-            "--from position:{position} is beyond the end: the feed tells up to position {told}. Take --from now for what \
+            "--from position:{position} is beyond the end: the log of users is at position {last}. Take --from now for what \
              comes"
         ))
         .into());
