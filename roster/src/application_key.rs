@@ -103,14 +103,21 @@ pub fn rotate(dir: &Path, lead_s: u64) -> anyhow::Result<()> {
     say(&format!(
         "the new key seals from {from}, and opens as soon as a service has it. Bring {dir}/command-api and {dir}/reactor to \
          their services before that: each takes them within seconds. Make a new backup, and later take the old key away: \
-         roster keys rotate-application --dir {dir} --finish",
+         roster keys rotate-application --dir {dir} --finish --config FILE",
         dir = dir.display()
     ));
     Ok(())
 }
 
 /// Takes the old key away, when nothing needs it; with `now`, although sessions and links need it.
-pub async fn finish(settings: Settings, dir: &Path, now: bool) -> anyhow::Result<ExitCode> {
+///
+/// `brought` says that every service has the new key, whatever the log looks like.
+pub async fn finish(
+    settings: Settings,
+    dir: &Path,
+    now: bool,
+    brought: bool,
+) -> anyhow::Result<ExitCode> {
     let path = dir.join("operator").join(APPLICATION_KEY_FILE);
     let ring = Ring::read(&path)?;
     let (true, Some(seals_from)) = (ring.is_rotating(), ring.seals_from()) else {
@@ -126,9 +133,9 @@ pub async fn finish(settings: Settings, dir: &Path, now: bool) -> anyhow::Result
     let finishing = async {
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
         let finishing = Finishing { settings: &settings, log: &log, ring: &ring, settled };
-        finishing.run(dir, now).await
+        finishing.run(dir, now, brought).await
     };
-    let arguments = json!({ "now": now });
+    let arguments = json!({ "now": now, "brought": brought });
     audit::over(&settings, &client, Operation::KeysFinish, arguments, finishing).await
 }
 
@@ -142,26 +149,29 @@ struct Finishing<'a, F> {
 }
 
 impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
-    async fn run(&self, dir: &Path, now: bool) -> anyhow::Result<Ended> {
-        let Resealed { credentials: resealed, late } = self.reseal().await?;
-        progress(&format!("{resealed} credentials were sealed with the new key"));
+    async fn run(&self, dir: &Path, now: bool, brought: bool) -> anyhow::Result<Ended> {
+        // Before anything is changed: a service without the new key opens nothing that is sealed with it.
+        let late = if brought { 0 } else { self.late().await? };
         if late > 0 {
             let why = format!(
                 "the old key stays: it has sealed {late} credentials since {}, so a command-api does not have the new one. \
-                 Bring {}/command-api to every one, and run it again",
+                 Bring {}/command-api to every one, and run it again with --brought",
                 self.settled,
                 dir.display()
             );
-            let result = json!({ "finished": false, "resealed": resealed, "late": late });
-            return Ok(Ended { code: failed(&why), result });
+            return Ok(Ended {
+                code: failed(&why),
+                result: json!({ "finished": false, "late": late }),
+            });
         }
         let dependents = dependents::find(self).await?;
         dependents.lines().iter().for_each(|line| progress(line));
-        let result = |is_finished| json!({ "finished": is_finished, "resealed": resealed, "dependents": dependents });
         if dependents.blocks(now) {
-            let why = dependents.refusal(now);
-            return Ok(Ended { code: failed(why), result: result(false) });
+            let result = json!({ "finished": false, "dependents": dependents });
+            return Ok(Ended { code: failed(dependents.refusal(now)), result });
         }
+        let resealed = self.reseal().await?;
+        progress(&format!("{resealed} credentials were sealed with the new key"));
         // A service that was brought the new key late has it with this, and what it sealed meanwhile is found.
         let finished = self.ring.clone().finished();
         hand_out(dir, &finished)?;
@@ -173,15 +183,30 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
              services, and make a new backup: those from before hold the old key with what it opens",
             dir = dir.display()
         ));
-        Ok(Ended { code: ExitCode::SUCCESS, result: result(true) })
+        let result = json!({ "finished": true, "resealed": resealed, "dependents": dependents });
+        Ok(Ended { code: ExitCode::SUCCESS, result })
     }
 
-    /// Seals every credential with the new key, and waits until those that were replaced are erased.
-    async fn reseal(&self) -> anyhow::Result<Resealed> {
+    fn resealer(&self) -> anyhow::Result<(EventLog, Resealer)> {
         let users = (self.log)(subjects::USERS_STREAM);
         let ring = self.ring.clone().sealing_from(ambient::now());
         let resealer = Resealer::new(users.clone(), &ring.into()).map_err(anyhow::Error::msg)?;
-        let mut resealed = Resealed::default();
+        Ok((users, resealer))
+    }
+
+    /// How many passwords were sealed with the old key when the new one was to seal.
+    async fn late(&self) -> anyhow::Result<usize> {
+        let (users, resealer) = self.resealer()?;
+        let former = former(&users, &resealer).await?;
+        // One that is not the last any more was replaced by a service that has the new key.
+        let late = former.values().filter(|it| it.is_last && it.stored_at >= self.settled);
+        Ok(late.count())
+    }
+
+    /// Seals every credential with the new key, and waits until those that were replaced are erased.
+    async fn reseal(&self) -> anyhow::Result<u64> {
+        let (users, resealer) = self.resealer()?;
+        let mut resealed = 0;
         let deadline = Instant::now() + ERASURE_MAX;
         loop {
             let former = former(&users, &resealer).await?;
@@ -189,14 +214,12 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
                 return Ok(resealed);
             }
             let mut has_written = false;
-            for (user, stored_at) in &former {
+            for user in former.keys() {
                 let done = resealer.reseal(*user).await;
                 let done =
                     done.map_err(|why| anyhow::anyhow!("the credential of {user}: {why}"))?;
-                resealed.credentials += u64::from(done);
+                resealed += u64::from(done);
                 has_written |= done;
-                // One that is not the last any more was replaced by a service that has the new key.
-                resealed.late += u64::from(done && *stored_at >= self.settled);
             }
             if !has_written && Instant::now() >= deadline {
                 bail!(
@@ -210,19 +233,15 @@ impl<F: Fn(&'static str) -> EventLog> Finishing<'_, F> {
     }
 }
 
-/// What was sealed with the new key.
-#[derive(Default)]
-struct Resealed {
-    credentials: u64,
-    /// Those among them that were sealed with the old key when the new one was to seal.
-    late: u64,
+/// A credential that is sealed with the old key.
+struct Former {
+    stored_at: Timestamp,
+    /// Whether it is the one of now.
+    is_last: bool,
 }
 
-/// Whose credentials, replaced ones among them, are sealed with the old key, and when that was done last.
-async fn former(
-    users: &EventLog,
-    resealer: &Resealer,
-) -> anyhow::Result<HashMap<UserId, Timestamp>> {
+/// Whose credentials, replaced ones among them, are sealed with the old key: of each user the last.
+async fn former(users: &EventLog, resealer: &Resealer) -> anyhow::Result<HashMap<UserId, Former>> {
     let mut former = HashMap::new();
     let end = users.end().await?;
     let mut reading = Reading::new(users, &[subjects::CREDENTIALS_FILTER], Position(0), end);
@@ -230,8 +249,14 @@ async fn former(
         let user = message.subject.rsplit('.').next().and_then(|user| user.parse().ok());
         let Some(user) = user.filter(|_| !message.is_foreign) else { continue };
         match resealer.is_former(user, &message.payload) {
-            Ok(true) => drop(former.insert(user, message.stored_at)),
-            Ok(false) => {}
+            Ok(true) => {
+                former.insert(user, Former { stored_at: message.stored_at, is_last: true });
+            }
+            Ok(false) => {
+                if let Some(replaced) = former.get_mut(&user) {
+                    replaced.is_last = false;
+                }
+            }
             Err(why) => progress(&format!(
                 "the credential at position {} is passed over: {why}",
                 message.position

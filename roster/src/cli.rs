@@ -232,7 +232,7 @@ enum KeysCommand {
     /// Change the application key while everything runs: the new one opens at once and seals after the lead, and both are
     /// accepted until --finish takes the old one away. Needs the operator's credentials for --finish alone
     #[command(
-        after_help = "Examples:\n  roster keys rotate-application --dir .roster/secrets\n  roster keys rotate-application --dir .roster/secrets --finish"
+        after_help = "Examples:\n  roster keys rotate-application --dir .roster/secrets\n  roster keys rotate-application --dir .roster/secrets --finish --config .roster/operator.toml"
     )]
     RotateApplication(RotateApplicationArgs),
 }
@@ -254,6 +254,9 @@ struct RotateApplicationArgs {
     /// link
     #[arg(long, requires = "finish")]
     now: bool,
+    /// Every command-api has the new key by now, although one of them sealed something with the old one when it should not
+    #[arg(long, requires = "finish")]
+    brought: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -406,7 +409,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Keys(KeysCommand::Revoke(args)) => report(keys::revoke(&args.dir, &args.kid)),
         Command::Keys(KeysCommand::RotateApplication(args)) if args.finish => {
             with_settings(args.config.config.clone(), |settings| async move {
-                application_key::finish(settings, &args.dir, args.now).await
+                application_key::finish(settings, &args.dir, args.now, args.brought).await
             })
         }
         Command::Keys(KeysCommand::RotateApplication(args)) => {
