@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use e2e::{Client, PASSWORD, System, rename, wait_for};
+use e2e::{ADMIN_EMAIL, ADMIN_PASSWORD, Client, PASSWORD, System, rename, wait_for};
 use events::feed::{AllEndedReason, FeedEvent, Happened};
 use serde_json::json;
 
@@ -316,8 +316,8 @@ async fn a_full_feed_loses_nothing_and_says_so() {
         }
     })
     .await;
-    // What ends access does not need it, nor do logins and queries.
-    system.commands().log_in("eve@example.com", PASSWORD).await;
+    // What ends access does not need it, nor do administrators and queries.
+    system.commands().log_in(ADMIN_EMAIL, ADMIN_PASSWORD).await;
     admin.send("POST", &format!("{eve}/disable"), None).await.expect(200);
     queries.get(&format!("{eve}/history")).await.expect(200);
     let more = (64_u64 << 20).to_string();
