@@ -33,6 +33,8 @@ impl std::fmt::Debug for PasswordHash {
 pub enum ClaimChange {
     /// The user has it from now on.
     Hold(EmailAddress, Guard),
+    /// The user has it again, for whom it is reserved. The reservation is kept for when they give it up.
+    TakeBack(EmailAddress, Reservation, Guard),
     /// Nobody has it any more; with a reservation, nobody else gets it for a while.
     Release(EmailAddress, Option<Reservation>, Guard),
 }

@@ -12,7 +12,8 @@ pub struct EmailClaim {
     pub user_id: UserId,
     /// Whether it is taken.
     pub state: ClaimState,
-    /// With a released one: how long nobody else gets the address. Absent in what was written before there were
+    /// With a released one: how long nobody else gets the address. With one that is held: the same for when it is
+    /// released again. Absent in what was written before there were
     /// reservations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Reservation>,
@@ -33,6 +34,12 @@ impl EmailClaim {
     #[must_use]
     pub const fn held(user_id: UserId) -> Self {
         Self { user_id, state: ClaimState::Held, reserved: None }
+    }
+
+    /// The claim of a user who has an address again that was reserved for them.
+    #[must_use]
+    pub const fn taken_back(user_id: UserId, reserved: Reservation) -> Self {
+        Self { user_id, state: ClaimState::Held, reserved: Some(reserved) }
     }
 
     /// The claim after the user gave the address up.
@@ -420,6 +427,8 @@ mod tests {
         assert_eq!(released.reservation(at(60)), None);
         assert_eq!(EmailClaim::released(user, None).reservation(at(0)), None);
         assert_eq!(EmailClaim::held(user).reservation(at(0)), None);
+        assert_eq!(EmailClaim::taken_back(user, reserved).reservation(at(0)), None);
+        assert_eq!(EmailClaim::taken_back(user, reserved).holder(), Some(user));
         let wire = serde_json::to_string(&released).unwrap();
         assert_eq!(
             wire,

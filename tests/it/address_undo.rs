@@ -164,6 +164,30 @@ async fn whoever_changed_an_address_takes_it_again() {
     assert_eq!(refused.code(), "email-taken");
 }
 
+/// The thief asks for the old address, the owner confirms it, and the thief undoes that.
+#[tokio::test]
+async fn an_address_that_was_taken_back_stays_reserved_when_that_is_undone() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    verified_user(&system, ADA).await;
+    move_away(&system, ADA, THIEF, PASSWORD).await;
+    let way_back = mailed(&system, ADA, "undo-email-change").await;
+    move_away(&system, THIEF, ADA, PASSWORD).await;
+    let thiefs_way_back = mailed(&system, THIEF, "undo-email-change").await;
+
+    undo(&commands, &thiefs_way_back).await.expect(204);
+    assert_eq!(commands.register(ADA).await.expect(409).code(), "email-taken");
+    undo(&commands, &way_back).await.expect(204);
+    undo(&commands, &thiefs_way_back).await.expect(400);
+    let reset = json!({"email": ADA});
+    commands.post("/api/v1/auth/password-reset-request", &reset).await.expect(202);
+    let link = mailed(&system, ADA, "reset-password").await;
+    let body = json!({"token": link.token(), "new_password": NEW_PASSWORD});
+    commands.post("/api/v1/auth/password-reset-confirm", &body).await.expect(204);
+    commands.log_in(ADA, NEW_PASSWORD).await;
+    is_sound(&system, &[]);
+}
+
 #[tokio::test]
 async fn a_reservation_ends_with_its_user() {
     let system = System::shared().await;

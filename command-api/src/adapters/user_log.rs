@@ -147,6 +147,9 @@ impl NatsUserLog {
         for claim in &change.claims {
             let (email, guard, claim) = match claim {
                 ClaimChange::Hold(email, guard) => (email, *guard, EmailClaim::held(change.user)),
+                ClaimChange::TakeBack(email, reserved, guard) => {
+                    (email, *guard, EmailClaim::taken_back(change.user, *reserved))
+                }
                 ClaimChange::Release(email, reserved, guard) => {
                     (email, *guard, EmailClaim::released(change.user, *reserved))
                 }

@@ -221,7 +221,10 @@ impl Users {
                     let until = origin.time.plus_seconds(users.parts.undo_link_s);
                     let reserved = Reservation { until, change: after.revision() };
                     change.claims.extend(users.release(user, Some(reserved)).await?);
-                    change.claims.push(ClaimChange::Hold(new_email, claim));
+                    change.claims.push(match users.reserved(user, &new_email).await? {
+                        Some(kept) => ClaimChange::TakeBack(new_email, kept, claim),
+                        None => ClaimChange::Hold(new_email, claim),
+                    });
                 }
                 change.link = Some(followed.used);
                 change.revocation = Some((
@@ -260,7 +263,7 @@ impl Users {
                 let command = Command::ChangeEmail(address.clone());
                 let (events, after) = decided(user.id, &state.value, &command, &request.origin())?;
                 let mut change = ports::Change::of(user.id, state.guard);
-                // The thief's address is not reserved for whoever is back.
+                // The thief's address is not reserved for whoever is back. One that an earlier change left is, still.
                 change.claims.extend(users.release(&user, None).await?);
                 change.claims.push(ClaimChange::Hold(address, claim));
                 change.credential = Some(CredentialChange::Remove(credential.guard));
@@ -276,6 +279,16 @@ impl Users {
             Err(CommandError::overloaded())
         })
         .await
+    }
+
+    /// The reservation of an address for this user.
+    async fn reserved(
+        &self,
+        user: &User,
+        address: &EmailAddress,
+    ) -> Result<Option<Reservation>, CommandError> {
+        let claim = self.log().claim(address).await?.value.filter(|it| it.user_id == user.id);
+        Ok(claim.and_then(|claim| claim.reservation(ambient::now())))
     }
 
     /// The guard on the claim of an address that this user may take.

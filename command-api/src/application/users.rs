@@ -482,8 +482,8 @@ impl Users {
         // An address that is none (of an event that cannot be read) is not claimed.
         let Ok(email) = EmailAddress::parse(&user.email) else { return Ok(None) };
         let held = self.log().claim(&email).await?;
-        let is_theirs = held.value.and_then(|claim| claim.holder()) == Some(user.id);
-        Ok(is_theirs.then_some(ClaimChange::Release(email, reserved, held.guard)))
+        let theirs = held.value.filter(|claim| claim.holder() == Some(user.id));
+        Ok(theirs.map(|claim| ClaimChange::Release(email, reserved.or(claim.reserved), held.guard)))
     }
 
     /// The record of administrators, when this change touches it.
