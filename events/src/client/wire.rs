@@ -374,11 +374,14 @@ mod tests {
     use super::*;
 
     fn read(subject: &str, reply: &str) -> Option<Delivery> {
+        // As all of Roster's messages have.
+        let mut headers = HeaderMap::new();
+        headers.insert("Roster-Event-Type", "users.v1.deleted");
         delivery(async_nats::Message {
             subject: subject.into(),
             reply: Some(reply.into()),
             payload: "{}".into(),
-            headers: None,
+            headers: Some(headers),
             status: None,
             description: None,
             length: 0,
