@@ -22,7 +22,7 @@ use service_kit::key_ring::RotatingKey;
 use service_kit::keys::{APPLICATION_KEY_FILE, random};
 use service_kit::links::{LINK_KEY_PURPOSE, Links};
 use service_kit::lookup_keys::LookupKeys;
-use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
+use service_kit::mail_jobs::{MAIL_KEY_PURPOSE, MailJobs};
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::security::{Observed, SecurityRecorder, SecurityStreamError, observe};
@@ -34,10 +34,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapters::{
-    Buckets, HashPool, HeardLineage, Keeper, NatsMailDesk, NatsSessionLog, NatsThrottle,
+    Buckets, HashPool, HeardLineage, Keeper, NatsMailQueue, NatsSessionLog, NatsThrottle,
     NatsUserLog, Reached,
 };
-use crate::application::{Discretion, Parts, RefreshTokens, Users};
+use crate::application::{EnumerationPolicy, Parts, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
 use crate::ports::LogLineage;
 use crate::routes::{AppState, Report, import_lines, routes};
@@ -291,14 +291,14 @@ pub(crate) fn users(
         .recorded(logs.recorder.clone())
         .noting(logs.reached);
     let orders =
-        MailOrders::new(application.derive(MAIL_KEY_PURPOSE)).map_err(|error| crypto(&error))?;
+        MailJobs::new(application.derive(MAIL_KEY_PURPOSE)).map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
     Ok(Users::new(Parts {
         log: Arc::new(user_log),
         sessions: Arc::new(NatsSessionLog::new(logs.sessions, logs.feed)),
         lineage: logs.lineage,
         throttle: Arc::new(throttle),
-        desk: Arc::new(NatsMailDesk::new(logs.mails, orders)),
+        desk: Arc::new(NatsMailQueue::new(logs.mails, orders)),
         hasher: Arc::new(hasher),
         recorder: logs.recorder,
         rules: PasswordRules {
@@ -321,7 +321,7 @@ pub(crate) fn users(
             random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
         }),
         access,
-        discretion: Discretion {
+        discretion: EnumerationPolicy {
             conceal_existing: settings.registration.conceal_existing,
             refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
         },

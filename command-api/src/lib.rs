@@ -9,7 +9,7 @@ pub mod app;
 mod application;
 mod domain;
 mod ports;
-mod restorer;
+mod restore_reconciler;
 mod routes;
 
 pub use adapters::{LookError, Resealer, begin_lineage};
@@ -19,5 +19,5 @@ pub use app::{
 };
 pub use application::Removal;
 pub use domain::Admins;
-pub use restorer::{Lost, Restorer};
+pub use restore_reconciler::{Lost, RestoreReconciler};
 pub use routes::{Report, openapi};

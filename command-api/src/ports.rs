@@ -13,7 +13,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
 use service_kit::event_log::Guard;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::domain::{Admins, Broken, Candidate, Password};
@@ -235,7 +235,7 @@ pub trait SessionLog: Send + Sync {
 
 /// Where mails are asked for.
 #[async_trait]
-pub trait MailDesk: Send + Sync {
+pub trait MailQueue: Send + Sync {
     /// Whether there is room for mails that can wait.
     fn has_headroom(&self) -> bool;
     /// Asks for a mail, which is sent later and more than once if need be.

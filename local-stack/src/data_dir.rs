@@ -126,7 +126,7 @@ impl DataDir {
         self.server_dir("mongod")
     }
 
-    /// The folder for one [`Companion`](crate::Companion).
+    /// The folder for one [`SupervisedProcess`](crate::SupervisedProcess).
     #[must_use]
     pub fn companion(&self, name: &str) -> ServerDir {
         self.server_dir(&format!("services/{name}"))

@@ -7,7 +7,7 @@
 //!   checked against its SHA-256 and kept in a cache folder.
 //! * [`NatsServer`] and [`Mongod`] run them on a port of `127.0.0.1`, each with its own folder
 //!   beneath a locked [`DataDir`], and hand out URLs once the server really answers.
-//! * [`Companion`] runs a further program beside them, beneath the same guard.
+//! * [`SupervisedProcess`] runs a further program beside them, beneath the same guard.
 //! * [`testing`] has one shared server of each kind per test process.
 //!
 //! # Why
@@ -30,7 +30,6 @@
 //! an async runtime goes through its blocking pool. Not for Windows.
 
 mod bson;
-mod companion;
 mod data_dir;
 mod error;
 mod guard;
@@ -40,10 +39,10 @@ mod obtain;
 mod ports;
 mod program;
 mod server;
+mod supervised_process;
 pub mod testing;
 mod wheel;
 
-pub use companion::{Companion, CompanionError, CompanionOptions};
 pub use data_dir::{DATA_DIR_RELEASE_MAX_SECONDS, DataDir, DataDirError, ServerDir};
 pub use error::{ObtainError, ServerError};
 pub use guard::{GUARD_GRACE_SECONDS, KILL_MAX_SECONDS, STOP_GRACE_SECONDS};
@@ -52,4 +51,5 @@ pub use nats::{NATS_START_MAX_SECONDS, NatsOptions, NatsServer};
 pub use obtain::{Binaries, Progress, Sources};
 pub use ports::{free_port, keep_port, last_port};
 pub use program::{Program, Version};
+pub use supervised_process::{SupervisedProcess, SupervisedProcessError, SupervisedProcessOptions};
 pub use wheel::{CACHE_LOCK_MAX_SECONDS, DOWNLOAD_MAX_SECONDS};

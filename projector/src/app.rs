@@ -11,22 +11,22 @@ use service_kit::event_log::{EventLog, Limits, sessions_stream, users_stream};
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::nats;
+use service_kit::telemetry::Telemetry;
 use service_kit::trace::Tracer;
-use service_kit::watch::Watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use view_kit::{
-    FollowLimits, OpenError, Projection, Retries, RunError, Wishes, age_of_missing, describe,
-    keeps_up, none_parked, supervised,
+    FollowLimits, OpenError, Projection, Retries, RetryRequests, RunError, age_of_missing,
+    describe, keeps_up, none_parked, supervised,
 };
 use views::Views;
 
 use crate::checker::Checker;
 use crate::feed::Feed;
 use crate::fold::{IntoView, Logins, Sessions, Users};
-use crate::generations::{Board, LOOK_EVERY, Of, View};
+use crate::generations::{FollowerRegistry, LOOK_EVERY, Of, View};
 use crate::store::adopt_logins;
 use crate::target::InGeneration;
 
@@ -59,12 +59,12 @@ pub struct App {
     users: Source,
     sessions: Source,
     views: Views,
-    board: Board,
+    board: FollowerRegistry,
     limits: FollowLimits,
     tracer: Tracer,
     feed: Feed,
     checker: Option<Checker>,
-    wishes: Wishes,
+    wishes: RetryRequests,
     retries: Retries,
 }
 
@@ -80,7 +80,7 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings, watch: &Watch) -> Result<Self, StartError> {
+    pub async fn build(settings: &Settings, watch: &Telemetry) -> Result<Self, StartError> {
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
         let (users, sessions) =
@@ -93,8 +93,8 @@ impl App {
             let metrics = watch.metrics.projector(view.stream());
             Ok::<_, StartError>(Source { log, metrics })
         };
-        let wishes = Wishes::listen(&client, PARKED_RETRY).await?;
-        let board = Board::new(&client, views.clone(), &watch.metrics);
+        let wishes = RetryRequests::listen(&client, PARKED_RETRY).await?;
+        let board = FollowerRegistry::new(&client, views.clone(), &watch.metrics);
         let app = Self {
             users: open(View::Users, &users).await?,
             sessions: open(View::Sessions, &sessions).await?,
@@ -218,7 +218,7 @@ impl App {
     ) -> Result<(), Error> {
         let generations = self.board.look().await?;
         let numbers =
-            |view: View| generations.of(view.kind()).all().map(move |number| (view, number));
+            |view: View| generations.of(view.set()).all().map(move |number| (view, number));
         let wanted: BTreeSet<Of> = View::ALL.into_iter().flat_map(numbers).collect();
         if running.is_empty() {
             adopt_logins(&self.views, &generations).await?;

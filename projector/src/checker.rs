@@ -17,10 +17,10 @@ use service_kit::metrics::{CheckMetrics, Metrics};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use view_kit::DatabaseError;
-use views::{Kind, SessionDocument, UserDocument, Views, user_key};
+use views::{SessionDocument, UserDocument, ViewSet, Views, user_key};
 
-use crate::feed::told_up_to;
-use crate::generations::{Board, View};
+use crate::feed::is_published_through;
+use crate::generations::{FollowerRegistry, View};
 use crate::read;
 
 /// Events of one user that are folded; the history of one with more is not.
@@ -78,7 +78,7 @@ pub(crate) struct Checker {
     sessions: EventLog,
     feed: EventLog,
     views: Views,
-    board: Board,
+    board: FollowerRegistry,
     pause: Duration,
     metrics: CheckMetrics,
 }
@@ -89,7 +89,7 @@ impl Checker {
         client: &async_nats::Client,
         settings: &Settings,
         views: &Views,
-        board: &Board,
+        board: &FollowerRegistry,
         metrics: &Metrics,
     ) -> Option<Self> {
         let pause = Duration::from_millis(settings.projector.check_pause_ms);
@@ -151,7 +151,7 @@ impl Checker {
 
     /// The next user in the views.
     async fn next_in_views(&self, last: &mut Option<Uuid>) -> Result<Option<UserId>, Error> {
-        let Some(live) = self.live(Kind::Users) else { return Ok(None) };
+        let Some(live) = self.live(ViewSet::Users) else { return Ok(None) };
         // Without a position it is only what sessions and revocations said.
         let filter = match *last {
             Some(last) => doc! {"_id": {"$gt": last}, "position": {"$gte": 0}},
@@ -162,8 +162,8 @@ impl Checker {
         Ok(last.map(|id| UserId::from_uuid(uuid::Uuid::from_bytes(id.bytes()))))
     }
 
-    fn live(&self, kind: Kind) -> Option<u32> {
-        self.board.live(kind)
+    fn live(&self, set: ViewSet) -> Option<u32> {
+        self.board.live(set)
     }
 
     /// Compares what there is of a user, and once more what differs.
@@ -232,7 +232,7 @@ impl Checker {
     }
 
     async fn document(&self, user: UserId) -> Result<Option<UserDocument>, Error> {
-        let Some(live) = self.live(Kind::Users) else { return Ok(None) };
+        let Some(live) = self.live(ViewSet::Users) else { return Ok(None) };
         let filter = doc! {"_id": user_key(user), "position": {"$gte": 0}};
         self.views.users(live).find_one(filter).await
     }
@@ -256,7 +256,7 @@ impl Checker {
 
     /// Whether the feed tells the last event of a user last, or is not so far.
     async fn is_told(&self, user: UserId, position: Position) -> Result<bool, ReadError> {
-        if !told_up_to(&self.feed, position).await? {
+        if !is_published_through(&self.feed, position).await? {
             return Ok(true);
         }
         let Some(told) = self.feed.last(&format!("users.v1.*.{user}")).await? else {
@@ -266,7 +266,7 @@ impl Checker {
     }
 
     async fn sessions_that_differ(&self, user: UserId) -> Result<Vec<Difference>, CheckError> {
-        let Some(live) = self.live(Kind::Sessions) else { return Ok(Vec::new()) };
+        let Some(live) = self.live(ViewSet::Sessions) else { return Ok(Vec::new()) };
         let sessions = self.views.sessions(live);
         let documents = sessions.find(doc! {"user_id": user_key(user)}).limit(SESSIONS_MAX);
         let documents: Vec<SessionDocument> = documents.await?.try_collect().await?;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use view_kit::Progress;
 use views::{
-    Generations, Kind, Phase, Views, logins_checkpoint, sessions_checkpoint, users_checkpoint,
+    Generations, Phase, ViewSet, Views, logins_checkpoint, sessions_checkpoint, users_checkpoint,
 };
 
 /// How often it is asked which generations there are when nothing happens.
@@ -42,10 +42,10 @@ impl View {
 
     /// What it is a part of.
     #[must_use]
-    pub const fn kind(self) -> Kind {
+    pub const fn set(self) -> ViewSet {
         match self {
-            Self::Users | Self::Logins => Kind::Users,
-            Self::Sessions => Kind::Sessions,
+            Self::Users | Self::Logins => ViewSet::Users,
+            Self::Sessions => ViewSet::Sessions,
         }
     }
 
@@ -83,7 +83,7 @@ pub type Of = (View, u32);
 
 /// What is known of all followers of this process. Cheap to clone.
 #[derive(Clone)]
-pub struct Board(Arc<Inner>);
+pub struct FollowerRegistry(Arc<Inner>);
 
 struct Inner {
     views: Views,
@@ -91,7 +91,7 @@ struct Inner {
     sessions: Announcer,
     known: watch::Sender<Option<Generations>>,
     followers: Mutex<BTreeMap<Of, Known>>,
-    metrics: [(Kind, GenerationMetrics); 2],
+    metrics: [(ViewSet, GenerationMetrics); 2],
     /// Why the last look at the generations failed.
     trouble: Mutex<Option<String>>,
 }
@@ -103,7 +103,7 @@ struct Known {
     sign: Option<(Position, Instant)>,
 }
 
-impl Board {
+impl FollowerRegistry {
     /// Nothing is known yet.
     pub fn new(client: &async_nats::Client, views: Views, metrics: &Metrics) -> Self {
         let announcer = |subject: &'static str| Announcer::new(client.clone(), subject);
@@ -114,8 +114,8 @@ impl Board {
             known: watch::channel(None).0,
             followers: Mutex::default(),
             metrics: [
-                (Kind::Users, metrics.generation("users")),
-                (Kind::Sessions, metrics.generation("sessions")),
+                (ViewSet::Users, metrics.generation("users")),
+                (ViewSet::Sessions, metrics.generation("sessions")),
             ],
             trouble: Mutex::default(),
         }))
@@ -140,8 +140,8 @@ impl Board {
             }
             is_new
         });
-        for (kind, metrics) in &self.0.metrics {
-            metrics.is_live(self.known().map_or(0, |known| known.of(*kind).live));
+        for (set, metrics) in &self.0.metrics {
+            metrics.is_live(self.known().map_or(0, |known| known.of(*set).live));
         }
     }
 
@@ -149,9 +149,9 @@ impl Board {
         self.0.known.borrow().clone()
     }
 
-    fn asks(&self, of: Of, question: impl Fn(&views::OfKind, u32) -> bool) -> bool {
+    fn asks(&self, of: Of, question: impl Fn(&views::ViewSetState, u32) -> bool) -> bool {
         let known = self.0.known.borrow();
-        known.as_ref().is_some_and(|known| question(known.of(of.0.kind()), of.1))
+        known.as_ref().is_some_and(|known| question(known.of(of.0.set()), of.1))
     }
 
     /// Whether a generation is there, as far as is known.
@@ -160,8 +160,8 @@ impl Board {
     }
 
     /// The one that is read, as far as is known.
-    pub fn live(&self, kind: Kind) -> Option<u32> {
-        self.0.known.borrow().as_ref().map(|known| known.of(kind).live)
+    pub fn live(&self, set: ViewSet) -> Option<u32> {
+        self.0.known.borrow().as_ref().map(|known| known.of(set).live)
     }
 
     /// Whether it is the one that is read.
@@ -219,7 +219,7 @@ impl Board {
         let known = self.known()?;
         let of_stream = View::ALL.into_iter().filter(|view| view.stream() == stream);
         let numbers = |view: View| {
-            known.of(view.kind()).waited_for().map(move |number| (view, number)).collect::<Vec<_>>()
+            known.of(view.set()).waited_for().map(move |number| (view, number)).collect::<Vec<_>>()
         };
         Some(of_stream.flat_map(numbers).collect())
     }
@@ -242,7 +242,7 @@ impl Board {
                 let (view, number) = of;
                 return Err(match self.is_live(of) {
                     true => trouble,
-                    false => format!("generation {number} of the {}: {trouble}", view.kind()),
+                    false => format!("generation {number} of the {}: {trouble}", view.set()),
                 });
             }
             let position = known.progress.position();

@@ -15,11 +15,11 @@ pub mod feed;
 mod filling;
 pub mod fold;
 mod generations;
-mod left;
 mod read;
+mod residue;
 pub mod store;
 mod target;
 
 pub use app::{App, SERVICE, StartError};
 pub use generations::View;
-pub use left::{LeftDocument, LeftInViews, left};
+pub use residue::{ResidualDocument, ViewResidue, left};

@@ -8,8 +8,9 @@ use mongodb::bson::{Bson, doc};
 use mongodb::error::Error;
 use view_kit::store::{self, StoreError, delete};
 use views::{
-    Generations, Kind, UserDocument, Views, history_collection, history_indexes, logins_checkpoint,
-    sessions_checkpoint, sessions_collection, sessions_indexes, user_key, users_indexes,
+    Generations, UserDocument, ViewSet, Views, history_collection, history_indexes,
+    logins_checkpoint, sessions_checkpoint, sessions_collection, sessions_indexes, user_key,
+    users_indexes,
 };
 
 use crate::fold::IntoView;
@@ -19,13 +20,13 @@ use crate::generations::View;
 ///
 /// # Errors
 /// [`StoreError::Database`]: try again.
-pub async fn prepare(views: &Views, kind: Kind, generation: u32) -> Result<(), StoreError> {
-    match kind {
-        Kind::Users => {
+pub async fn prepare(views: &Views, set: ViewSet, generation: u32) -> Result<(), StoreError> {
+    match set {
+        ViewSet::Users => {
             views.users(generation).create_indexes(users_indexes()).await?;
             views.history(generation).create_indexes(history_indexes()).await?;
         }
-        Kind::Sessions => {
+        ViewSet::Sessions => {
             views.sessions(generation).create_indexes(sessions_indexes()).await?;
         }
     }
@@ -43,7 +44,7 @@ pub async fn write<F: IntoView>(
     batch: &F,
 ) -> Result<Generations, StoreError> {
     store::write(views, generation, batch).await?;
-    // Asked after the documents are there: who makes a generation that is not among these reads the log later,
+    // CommandHeaders after the documents are there: who makes a generation that is not among these reads the log later,
     // and finds what is written here.
     let generations = views.generations().await?;
     erase::<F>(views, generation, batch.added_to(), &generations).await?;
@@ -52,7 +53,7 @@ pub async fn write<F: IntoView>(
 
 /// Removes the sessions of those who are deleted, and their history but for the deletion itself: what was
 /// there before, and what a replay, or a login that raced the deletion, has just written. It is done after the
-/// documents are written, for every generation of the other kind: whoever deletes a user at the same moment
+/// documents are written, for every generation of the other set: whoever deletes a user at the same moment
 /// writes the tombstone first and erases then, so that one of the two finds the other's.
 async fn erase<F: IntoView>(
     views: &Views,
@@ -68,12 +69,12 @@ async fn erase<F: IntoView>(
         View::Users => {
             let tombstones = tombstones(views, generation, &users).await?;
             erase_history(views, generation, &tombstones).await?;
-            for sessions in generations.of(Kind::Sessions).all() {
+            for sessions in generations.of(ViewSet::Sessions).all() {
                 erase_sessions(views, sessions, &tombstones).await?;
             }
         }
         View::Sessions => {
-            for of_users in generations.of(Kind::Users).all() {
+            for of_users in generations.of(ViewSet::Users).all() {
                 let tombstones = tombstones(views, of_users, &users).await?;
                 erase_sessions(views, generation, &tombstones).await?;
             }
@@ -120,7 +121,7 @@ async fn erase_sessions(
 /// # Errors
 /// The database does not answer: call again before anything is written.
 pub async fn adopt_logins(views: &Views, generations: &Generations) -> Result<(), Error> {
-    let (users, sessions) = (generations.of(Kind::Users), generations.of(Kind::Sessions));
+    let (users, sessions) = (generations.of(ViewSet::Users), generations.of(ViewSet::Sessions));
     if generations.version() > 0 {
         return Ok(());
     }

@@ -10,20 +10,20 @@ use views::Views;
 
 use crate::filling::states;
 use crate::fold::IntoView;
-use crate::generations::{Board, Of, View};
+use crate::generations::{FollowerRegistry, Of, View};
 use crate::store::{prepare, write};
 
 /// One view of one generation.
 pub(crate) struct InGeneration<F> {
     pub(crate) views: Views,
     pub(crate) generation: u32,
-    pub(crate) board: Board,
+    pub(crate) board: FollowerRegistry,
     checkpoint: String,
     fold: PhantomData<fn() -> F>,
 }
 
 impl<F: IntoView> InGeneration<F> {
-    pub(crate) fn new(views: Views, generation: u32, board: Board) -> Self {
+    pub(crate) fn new(views: Views, generation: u32, board: FollowerRegistry) -> Self {
         let checkpoint = F::VIEW.checkpoint(generation);
         Self { views, generation, board, checkpoint, fold: PhantomData }
     }
@@ -58,7 +58,7 @@ impl<F: IntoView> Target for InGeneration<F> {
     }
 
     fn prepare(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
-        prepare(&self.views, F::VIEW.kind(), self.generation)
+        prepare(&self.views, F::VIEW.set(), self.generation)
     }
 
     fn begin(

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use view_kit::ReadError;
-use views::{Generations, Kind, Views};
+use views::{Generations, ViewSet, Views};
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ impl Live {
     /// Reads on until `stop`. The database may come later.
     pub fn follow(views: Views, metrics: &Metrics, stop: CancellationToken) -> Self {
         let (tell, known) = watch::channel(None);
-        let metrics = Kind::ALL.map(|kind| (kind, of(metrics, kind)));
+        let metrics = ViewSet::ALL.map(|set| (set, of(metrics, set)));
         #[expect(
             clippy::disallowed_methods,
             reason = "ends with its stop token, which every caller has"
@@ -56,8 +56,8 @@ impl Live {
                 let Ok(Ok(generations)) = timeout(LOOK_MAX, views.generations()).await else {
                     continue;
                 };
-                for (kind, metrics) in &metrics {
-                    metrics.is_live(generations.of(*kind).live);
+                for (set, metrics) in &metrics {
+                    metrics.is_live(generations.of(*set).live);
                 }
                 tell.send_replace(Some(Known { generations: Arc::new(generations), at }));
             }
@@ -69,18 +69,18 @@ impl Live {
     ///
     /// # Errors
     /// [`ReadError::Unavailable`]: it was not heard of for too long.
-    pub fn of(&self, kind: Kind) -> Result<u32, ReadError> {
+    pub fn of(&self, set: ViewSet) -> Result<u32, ReadError> {
         let known = self.known.borrow();
         match known.as_ref().filter(|known| known.at.elapsed() < KNOWN_FOR) {
-            Some(known) => Ok(known.generations.of(kind).live),
+            Some(known) => Ok(known.generations.of(set).live),
             None => Err(ReadError::Unavailable("which views are live is not known".to_owned())),
         }
     }
 }
 
-fn of(metrics: &Metrics, kind: Kind) -> GenerationMetrics {
-    metrics.generation(match kind {
-        Kind::Users => "users",
-        Kind::Sessions => "sessions",
+fn of(metrics: &Metrics, set: ViewSet) -> GenerationMetrics {
+    metrics.generation(match set {
+        ViewSet::Users => "users",
+        ViewSet::Sessions => "sessions",
     })
 }

@@ -16,13 +16,13 @@ use service_kit::key_ring::RotatingKey;
 use service_kit::keys::{KeyError, LINK_KEY_FILE, MAIL_KEY_FILE};
 use service_kit::links::Links;
 use service_kit::lookup_keys::LookupKeys;
-use service_kit::mail_orders::MailOrders;
+use service_kit::mail_jobs::MailJobs;
 use service_kit::metrics::Metrics;
 use service_kit::nats;
 use service_kit::sealing::SealingError;
 use service_kit::security::SECURITY_STREAM;
+use service_kit::telemetry::Telemetry;
 use service_kit::trace::{Requester, Scope, TraceContext, Tracer};
-use service_kit::watch::Watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::devices::Devices;
@@ -99,15 +99,15 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn build(settings: &Settings, watch: &Watch) -> Result<Self, StartError> {
-        let Watch { metrics, tracer } = watch;
+    pub async fn build(settings: &Settings, watch: &Telemetry) -> Result<Self, StartError> {
+        let Telemetry { metrics, tracer } = watch;
         let from = sender(&settings.mail)?;
         let transport = Transport::open(&settings.mail)?;
         let secrets = &settings.secrets.dir;
         let following = CancellationToken::new();
         let key = |file| RotatingKey::follow(&secrets.join(file), &following);
         let links = Links::new(key(LINK_KEY_FILE)?);
-        let orders = MailOrders::new(key(MAIL_KEY_FILE)?)?;
+        let orders = MailJobs::new(key(MAIL_KEY_FILE)?)?;
         let gate_key = LookupKeys::read_mail_gate(secrets)?;
 
         let mailing = nats::connect(&settings.nats, MAILER).await?;
@@ -225,22 +225,22 @@ impl Work {
             Ok(event) => {
                 self.readable(position);
                 match self.place_within(&event, position).await {
-                    Ok(()) => task.done().await,
+                    Ok(()) => task.ack().await,
                     Err(error) => {
                         tracing::warn!(error, %position, "the mails of an event wait to be ordered");
-                        task.put_off(EVENT_PUT_OFF).await
+                        task.nak(EVENT_PUT_OFF).await
                     }
                 }
             }
             Err(error) if self.too_old(task.stored_at) => {
                 tracing::error!(%error, %position, "an event could not be read in time for its mails");
                 self.readable(position);
-                task.done().await
+                task.ack().await
             }
             Err(error) => {
                 tracing::error!(%error, %position, "an event cannot be read");
                 *lock(&self.unreadable) = Some((position, error.to_string()));
-                task.put_off(UNREADABLE_PUT_OFF).await
+                task.nak(UNREADABLE_PUT_OFF).await
             }
         };
         if let Err(error) = acknowledged {

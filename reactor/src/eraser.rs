@@ -98,18 +98,18 @@ impl Eraser {
         let acknowledged = match self.attempt(&task).await {
             Ok(Progress::Done) => {
                 self.waiting().remove(&position);
-                task.done().await
+                task.ack().await
             }
             Ok(Progress::Later(pause, why)) => {
                 tracing::debug!(%position, why, "an erasure goes on later");
                 self.waiting().insert(position, why.to_owned());
-                task.put_off(pause).await
+                task.nak(pause).await
             }
             Err(failure) => {
                 tracing::warn!(error = %failure, %position, "an erasure is put off");
                 self.waiting().insert(position, failure.to_string());
                 let pause = pause(task.deliveries);
-                task.put_off(pause).await
+                task.nak(pause).await
             }
         };
         if let Err(error) = acknowledged {
@@ -274,7 +274,7 @@ impl Eraser {
         }
         if sweep.told.elapsed() >= STILL_AT_IT {
             // Should it become somebody else's all the same, both erase, and nothing is lost by it.
-            let _ = sweep.task.still_at_it().await;
+            let _ = sweep.task.in_progress().await;
             sweep.told = Instant::now();
             let progress = format!("{} messages are erased, and it goes on", sweep.erased);
             self.waiting().insert(sweep.task.position, progress);

@@ -16,7 +16,7 @@ use service_kit::event_log::{
     Append, EventLog, Guard, Outcome, ReadError, Stored, Task, Top, Write,
 };
 use service_kit::links::{Binding, Link, LinkKind, Links, undo_serial};
-use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use service_kit::mail_jobs::{Mail, MailJob, MailJobs};
 use service_kit::metrics::MailMetrics;
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ const HANDED_OVER_MAX: usize = 1_024;
 pub(crate) struct Mailer {
     pub users: EventLog,
     pub mails: EventLog,
-    pub orders: MailOrders,
+    pub orders: MailJobs,
     pub links: Links,
     pub letters: Letters,
     pub gate: Gate,
@@ -150,12 +150,12 @@ impl Mailer {
         let position = task.position;
         let failure = match self.attempt(id, &task).await {
             Ok(()) => {
-                self.acknowledge(task.done().await, position);
+                self.acknowledge(task.ack().await, position);
                 return;
             }
             Err(Failure::Early(pause)) => {
                 tracing::debug!(order = %id, pause_s = pause.as_secs(), "a notice waits for its turn");
-                self.acknowledge(task.put_off(pause).await, position);
+                self.acknowledge(task.nak(pause).await, position);
                 return;
             }
             Err(failure) => failure,
@@ -164,15 +164,15 @@ impl Mailer {
         if failure.may_pass() && waited < Duration::from_secs(self.settings.give_up_s) {
             let pause = pause(task.deliveries);
             tracing::warn!(order = %id, error = %failure, pause_s = pause.as_secs(), "a mail is put off");
-            self.metrics.put_off();
-            self.acknowledge(task.put_off(pause).await, position);
+            self.metrics.nak();
+            self.acknowledge(task.nak(pause).await, position);
             return;
         }
         match self.park(id, &task).await {
             Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {
                 tracing::error!(order = %id, error = %failure, "a mail is parked; see `roster parked`");
                 self.metrics.parked();
-                self.acknowledge(task.done().await, position);
+                self.acknowledge(task.ack().await, position);
             }
             outcome @ (Outcome::Unknown
             | Outcome::Full
@@ -181,7 +181,7 @@ impl Mailer {
                 tracing::error!(order = %id, error = %failure, ?outcome, "a mail cannot be parked");
                 self.metrics.failed();
                 let pause = pause(task.deliveries);
-                self.acknowledge(task.put_off(pause).await, position);
+                self.acknowledge(task.nak(pause).await, position);
             }
         }
     }
@@ -229,7 +229,7 @@ impl Mailer {
                 continue;
             }
             // A slow mail server must not make the order somebody else's before this mail is through.
-            if task.still_at_it().await.is_err() {
+            if task.in_progress().await.is_err() {
                 return Err(ReadError::Unavailable("the bus is gone".to_owned()).into());
             }
             // What comes after a mail that is not sent is not sent either.
@@ -243,7 +243,7 @@ impl Mailer {
     /// Takes one mail through the gate and hands it over; `false` when it is not to be sent.
     async fn dispatch(
         &self,
-        order: &MailOrder,
+        order: &MailJob,
         name: MailName,
         draft: &Draft,
         recipient: &Recipient,
@@ -362,7 +362,7 @@ impl Mailer {
     }
 
     /// The mails of an order in the order in which they go out; none when nobody is to be written to.
-    fn drafts(&self, order: &MailOrder, to: &Recipient) -> Result<Vec<Draft>, Failure> {
+    fn drafts(&self, order: &MailJob, to: &Recipient) -> Result<Vec<Draft>, Failure> {
         let is_active = to.user.status == Status::Active;
         let (address, life) = (&to.address, &self.settings);
         let drafts = match &order.mail {
@@ -481,7 +481,7 @@ impl Mailer {
     /// carried out twice makes the same link, or that of the good link, which is mailed once more.
     async fn link_stands(
         &self,
-        order: &MailOrder,
+        order: &MailJob,
         purpose: LinkPurpose,
         user: UserId,
         serial: Uuid,

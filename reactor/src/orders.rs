@@ -1,7 +1,7 @@
 //! The first loop: which events lead to mails.
 
 use events::{Actor, Event, ROLE_ADMIN, Snapshot, UserFact};
-use service_kit::mail_orders::{Mail, MailOrder, order_id};
+use service_kit::mail_jobs::{Mail, MailJob, order_id};
 
 /// What an event does not say and its mails depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,10 +60,10 @@ pub fn orders_for(event: &Event, by: &OrderedBy) -> Vec<Mail> {
 }
 
 /// The orders of an event. Their ids come from it, so that an event that is read twice orders once.
-pub(crate) fn orders(event: &Event, by: &OrderedBy) -> Vec<MailOrder> {
+pub(crate) fn orders(event: &Event, by: &OrderedBy) -> Vec<MailJob> {
     let mails = orders_for(event, by).into_iter();
     mails
-        .map(|mail| MailOrder { id: order_id(event.id, mail.kind()), ordered_at: event.time, mail })
+        .map(|mail| MailJob { id: order_id(event.id, mail.kind()), ordered_at: event.time, mail })
         .collect()
 }
 

@@ -2,7 +2,7 @@
 
 use events::{CommandId, Position, Timestamp, subjects};
 use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Write};
-use service_kit::mail_orders::MailOrders;
+use service_kit::mail_jobs::MailJobs;
 use uuid::Uuid;
 
 /// A mail that was put aside.
@@ -30,13 +30,13 @@ pub enum ParkedError {
 /// The mails that were put aside. Needs the operator's rights.
 pub struct ParkedMails {
     mails: EventLog,
-    orders: MailOrders,
+    orders: MailJobs,
 }
 
 impl ParkedMails {
     /// Looks into the stream `MAILS`.
     #[must_use]
-    pub const fn new(mails: EventLog, orders: MailOrders) -> Self {
+    pub const fn new(mails: EventLog, orders: MailJobs) -> Self {
         Self { mails, orders }
     }
 

@@ -22,7 +22,7 @@ use service_kit::keys::{
 };
 use service_kit::links::LINK_KEY_PURPOSE;
 use service_kit::lookup_keys::LookupKeys;
-use service_kit::mail_orders::MAIL_KEY_PURPOSE;
+use service_kit::mail_jobs::MAIL_KEY_PURPOSE;
 use service_kit::nats;
 use service_kit::signing_keys::LEAD_MIN_S;
 use tokio::time::{Instant, sleep};

@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use events::UserId;
 use service_kit::config::Settings;
+use service_kit::logging;
 use service_kit::nats::{self, ConnectError};
 use service_kit::signing_keys::LEAD_DEFAULT_S;
-use service_kit::telemetry;
 
 use crate::{
     admin, application_key, asyncapi, audit, backup, beside, dev, doctor, erase, health, init,
@@ -476,10 +476,10 @@ where
     F: FnOnce(Settings) -> Fut,
     Fut: Future<Output = anyhow::Result<ExitCode>>,
 {
-    if let Err(error) = telemetry::start(&settings.telemetry) {
+    if let Err(error) = logging::start(&settings.telemetry) {
         return failed(&error);
     }
-    telemetry::warn_insecure(&warnings);
+    logging::warn_insecure(&warnings);
     let nats_url = nats::shown(&settings.nats.url);
     match runtime() {
         Ok(runtime) => match runtime.block_on(command(settings)) {

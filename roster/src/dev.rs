@@ -13,7 +13,7 @@ use service_kit::health::Readiness;
 use service_kit::keys::{random, replace_private};
 use service_kit::nats::shown;
 use service_kit::running::{Listeners, stop_on_signal};
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -247,7 +247,7 @@ impl Dev<'_> {
         beside: &Beside,
     ) -> anyhow::Result<Option<String>> {
         let (stop, telemetry) = (self.stop, &plan.settings.telemetry);
-        let process = Watch::start(telemetry, PROCESS)?;
+        let process = Telemetry::start(telemetry, PROCESS)?;
         let over_commands = process.of(telemetry, command_api::SERVICE)?;
         let over_queries = process.of(telemetry, query_api::SERVICE)?;
         let over_projector = process.of(telemetry, projector::SERVICE)?;

@@ -11,7 +11,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::key_ring::Ring;
 use service_kit::keys::APPLICATION_KEY_FILE;
-use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
+use service_kit::mail_jobs::{MAIL_KEY_PURPOSE, MailJobs};
 use service_kit::nats;
 use views::Views;
 
@@ -38,7 +38,7 @@ impl Left {
 pub async fn run(settings: Settings, args: EraseArgs) -> anyhow::Result<ExitCode> {
     let user = args.user;
     let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-    let orders = MailOrders::new(ring.derive(MAIL_KEY_PURPOSE))?;
+    let orders = MailJobs::new(ring.derive(MAIL_KEY_PURPOSE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let limits = Limits::of(&settings);
     let streams = Streams::new(|stream| EventLog::new(client.clone(), stream, limits), orders);

@@ -18,8 +18,8 @@ use view_kit::describe;
 use views::{Generations, Views};
 
 use crate::cli::{LagArgs, say};
+use crate::published::{PublishedThrough, unpublished_session_events};
 use crate::subscribers::oldest_left;
-use crate::told::{Told, untold_of_sessions};
 
 /// One that follows.
 #[derive(Debug, Default, Serialize)]
@@ -102,12 +102,12 @@ async fn of_all_views(
             View::Users => users,
             View::Logins | View::Sessions => sessions,
         };
-        for number in generations.of(view.kind()).all() {
+        for number in generations.of(view.set()).all() {
             let name = name_of(view, number, &generations);
             let position = views.position(&view.checkpoint(number)).await?;
             let follower = behind(name, log, view.filters(), position).await?;
             // One that nobody reads, or waits for, has its time.
-            let has_time = !generations.of(view.kind()).waited_for().any(|one| one == number);
+            let has_time = !generations.of(view.set()).waited_for().any(|one| one == number);
             followers.push(Follower { has_time, ..follower });
         }
     }
@@ -120,7 +120,7 @@ fn name_of(view: View, number: u32, generations: &Generations) -> String {
         View::Logins => "logins in the views of users",
         View::Sessions => "views of sessions",
     };
-    let beside = generations.of(view.kind()).beside.filter(|beside| beside.number == number);
+    let beside = generations.of(view.set()).beside.filter(|beside| beside.number == number);
     beside.map_or_else(
         || name.to_owned(),
         |beside| format!("{name}, generation {number} ({})", beside.phase),
@@ -172,12 +172,13 @@ async fn of_feed(
     sessions: &EventLog,
     feed: &EventLog,
 ) -> anyhow::Result<[Follower; 2]> {
-    let told = Told::of(feed).await?;
+    let told = PublishedThrough::of(feed).await?;
     let name = "feed, of users".to_owned();
     let of_users = behind(name, users, &[subjects::USER_EVENTS_FILTER], told.users).await?;
     let last = sessions.last(subjects::SESSION_EVENTS_FILTER).await?;
     let end = last.map_or(told.sessions, |last| last.position);
-    let untold = untold_of_sessions((users, sessions), told.sessions, end, u64::MAX).await?;
+    let untold =
+        unpublished_session_events((users, sessions), told.sessions, end, u64::MAX).await?;
     let of_sessions = Follower {
         name: "feed, of sessions".to_owned(),
         position: Some(told.sessions),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use service_kit::config::{Deployment, Settings};
 use service_kit::running::{Listeners, Stop};
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use crate::{core_dumps, schemas};
 /// What every service has before its own parts.
 struct Started {
     stop: Stop,
-    watch: Watch,
+    watch: Telemetry,
     listeners: Listeners,
 }
 
@@ -31,7 +31,7 @@ async fn start(
     // Only what takes requests has somebody to tell before it stops.
     let delay_ms = described.map_or(0, |_| settings.http.stop_delay_ms);
     let stop = Stop::on_signal(Duration::from_millis(delay_ms))?;
-    let watch = Watch::start(&settings.telemetry, service)?;
+    let watch = Telemetry::start(&settings.telemetry, service)?;
     let listeners = Listeners::bind(&settings.http, described).await?;
     Ok(Started { stop, watch, listeners })
 }

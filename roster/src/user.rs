@@ -19,7 +19,7 @@ use service_kit::keys::SecretKey;
 use service_kit::lookup_keys::LookupKeys;
 use service_kit::{ambient, nats};
 use views::{
-    Kind, Views, email_key, history_collection, sessions_collection, user_key, users_collection,
+    ViewSet, Views, email_key, history_collection, sessions_collection, user_key, users_collection,
 };
 
 use crate::cli::{UserShowArgs, failed, say};
@@ -197,7 +197,7 @@ impl Looking {
         let database = self.views.database();
         let generations = self.views.generations().await?;
         let (of_users, of_sessions) =
-            (generations.of(Kind::Users).live, generations.of(Kind::Sessions).live);
+            (generations.of(ViewSet::Users).live, generations.of(ViewSet::Sessions).live);
         let users = database.collection::<Document>(&users_collection(of_users));
         let document = users.find_one(doc! {"_id": user_key(user)}).await?;
         let document = document.map(|document| {

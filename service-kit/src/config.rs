@@ -92,7 +92,7 @@ section! {
         /// Erasure of deleted users.
         erasure: Erasure,
         /// Logs.
-        telemetry: Telemetry,
+        telemetry: TelemetrySettings,
     }
 }
 section! {
@@ -423,7 +423,7 @@ section! {
 }
 section! {
     /// `[telemetry]`
-    Telemetry {
+    TelemetrySettings {
         /// Filter.
         log: String,
         /// Format.

@@ -16,7 +16,7 @@ use crate::keys::{
     APPLICATION_KEY_FILE, GATE_KEY_FILE, KeyError, LOOKUP_KEYS_FILE, MAIL_KEY_FILE, SecretKey,
     read_text, write_private,
 };
-use crate::mail_orders::MAIL_KEY_PURPOSE;
+use crate::mail_jobs::MAIL_KEY_PURPOSE;
 use crate::security::SECURITY_KEY_PURPOSE;
 
 /// What the key of mail orders derives the key of the counts by address with.

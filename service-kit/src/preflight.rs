@@ -12,11 +12,11 @@ use std::path::Path;
 use async_nats::ServerAddr;
 use url::Url;
 
-use crate::config::{AllowPlain, Deployment, PlainConnection, Telemetry};
+use crate::config::{AllowPlain, Deployment, PlainConnection, TelemetrySettings};
 use crate::key_ring::Ring;
 use crate::keys::SecretKey;
 use crate::signing_keys::{KeyRing, private_key_file};
-use crate::{config, nats, telemetry};
+use crate::{config, logging, nats};
 
 /// What a file with the credentials of a NATS user begins with.
 const CREDENTIALS_HEAD: &str = "-----BEGIN NATS USER JWT-----";
@@ -113,8 +113,8 @@ impl Preflight {
     }
 
     /// `[telemetry]`
-    pub fn telemetry(&mut self, settings: &Telemetry) {
-        if let Err(why) = telemetry::filter(settings) {
+    pub fn telemetry(&mut self, settings: &TelemetrySettings) {
+        if let Err(why) = logging::filter(settings) {
             self.fault(why);
         }
     }

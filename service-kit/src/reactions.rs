@@ -105,11 +105,11 @@ impl<R: Reaction> Reactions<R> {
         let acknowledged = match self.react(&task).await {
             Ok(Reacted::Done) => {
                 lock(&self.failing).remove(&position);
-                task.done().await
+                task.ack().await
             }
             Ok(Reacted::Later(pause)) => {
                 lock(&self.failing).remove(&position);
-                task.put_off(pause).await
+                task.nak(pause).await
             }
             Err(why) => {
                 tracing::warn!(error = why, %position, "a reaction is put off");
@@ -117,7 +117,7 @@ impl<R: Reaction> Reactions<R> {
                 let since = since.unwrap_or_else(ambient::now);
                 lock(&self.failing).insert(position, (since, why));
                 let pause = pause(task.deliveries);
-                task.put_off(pause).await
+                task.nak(pause).await
             }
         };
         if let Err(error) = acknowledged {

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Http;
 use crate::health::{Readiness, routes};
 use crate::http::{Origins, ServeError, Serving, bind, public, serve};
-use crate::watch::Watch;
+use crate::telemetry::Telemetry;
 
 /// The open listeners of a process.
 pub struct Listeners {
@@ -85,7 +85,7 @@ impl Listeners {
 
     /// Serves the private listener from now on: alive, with metrics, and not ready until [`Listeners::start`]. For
     /// services that wait for others when they start.
-    pub fn begin(&mut self, process: &Watch, stop: &CancellationToken) {
+    pub fn begin(&mut self, process: &Telemetry, stop: &CancellationToken) {
         let Some(private) = self.private.take() else { return };
         let routes = routes(self.readiness.clone()).merge(process.metrics.routes());
         self.tasks.spawn(serve(private, routes, self.serving.clone(), stop.clone()));
@@ -94,9 +94,9 @@ impl Listeners {
     /// Says where it listens and serves until `stop`, then lets requests under way finish.
     pub async fn serve(
         self,
-        services: Vec<(Watch, Router)>,
+        services: Vec<(Telemetry, Router)>,
         readiness: Readiness,
-        process: &Watch,
+        process: &Telemetry,
         stop: &CancellationToken,
     ) {
         let mut line = "ready".to_owned();
@@ -112,9 +112,9 @@ impl Listeners {
     /// Starts to serve; the tracker is done when the last request is.
     pub fn start(
         mut self,
-        services: Vec<(Watch, Router)>,
+        services: Vec<(Telemetry, Router)>,
         readiness: Readiness,
-        process: &Watch,
+        process: &Telemetry,
         stop: &CancellationToken,
     ) -> TaskTracker {
         // Set once: `start` takes the listeners.

@@ -1,69 +1,45 @@
-//! Logs on standard error, so that standard output stays for what a command answers.
+//! What watches a service: its metrics, and its spans where an operator wants them.
 
-use tracing_subscriber::EnvFilter;
+use crate::config::TelemetrySettings;
+use crate::metrics::Metrics;
+use crate::trace::{TraceError, Tracer};
 
-use crate::config::{LogFormat, Telemetry};
-
-/// Starts logging; a second call does nothing. From then on a panic says where it was and not what it
-/// said: its text can hold anything, a password included.
-///
-/// # Errors
-/// The filter is not valid.
-pub fn start(settings: &Telemetry) -> Result<(), String> {
-    let filter = filter(settings)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match settings.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-    };
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panicked");
-    }));
-    Ok(())
+/// The watch over one service. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Its spans.
+    pub tracer: Tracer,
 }
 
-/// Logs what production would refuse.
-pub fn warn_insecure(warnings: &[String]) {
-    for warning in warnings {
-        tracing::warn!(warning, "the configuration is insecure; production would refuse it");
+impl Telemetry {
+    /// Over the service of a process, or over a process of several.
+    ///
+    /// # Errors
+    /// [`TraceError`]: the receiver of spans cannot be used.
+    pub fn start(settings: &TelemetrySettings, service: &'static str) -> Result<Self, TraceError> {
+        Self::over(settings, service, Metrics::new(service))
     }
-}
 
-/// Reads the filter.
-///
-/// # Errors
-/// It is not valid. The text does not repeat it.
-pub(crate) fn filter(settings: &Telemetry) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(&settings.log)
-        .map_err(|_| "telemetry.log is not a filter like \"info,async_nats=warn\"".to_owned())
-}
+    /// Over a further service of the same process.
+    ///
+    /// # Errors
+    /// [`TraceError`]: the receiver of spans cannot be used.
+    pub fn of(
+        &self,
+        settings: &TelemetrySettings,
+        service: &'static str,
+    ) -> Result<Self, TraceError> {
+        Self::over(settings, service, self.metrics.of(service))
+    }
 
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-    use crate::config::Settings;
-
-    /// In a process of its own, since a hook is everybody's.
-    #[test]
-    fn a_panic_says_where_it_was_and_not_what_it_said() {
-        const SECRET: &str = "the password of somebody";
-        #[expect(clippy::disallowed_methods, reason = "no setting: it tells the two runs apart")]
-        if std::env::var("PANIC_HERE").is_ok() {
-            start(&Settings::merge("", []).unwrap().telemetry).unwrap();
-            panic!("{SECRET}");
-        }
-        let name = "telemetry::tests::a_panic_says_where_it_was_and_not_what_it_said";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env("PANIC_HERE", "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success());
-        assert!(said.contains("panicked") && said.contains("telemetry.rs:"), "{said}");
-        assert!(!said.contains(SECRET), "{said}");
+    fn over(
+        settings: &TelemetrySettings,
+        service: &'static str,
+        metrics: Metrics,
+    ) -> Result<Self, TraceError> {
+        let tracer = Tracer::start(settings, service, &metrics)?;
+        Ok(Self { metrics, tracer })
     }
 }

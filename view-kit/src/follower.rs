@@ -6,13 +6,13 @@ use async_nats::{Client, SubscribeError};
 use service_kit::event_log::EventLog;
 use service_kit::health::Readiness;
 use service_kit::metrics::Metrics;
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::ViewDatabase;
 use crate::lag::{age_of_missing, keeps_up};
 use crate::one_view::{OneView, View};
-use crate::retry::{Wishes, retry_subject};
+use crate::retry::{RetryRequests, retry_subject};
 use crate::run::{FollowLimits, Projection};
 use crate::supervise::{Progress, none_parked, supervised};
 use crate::target::Target;
@@ -36,7 +36,7 @@ pub enum BuildError {
 /// Keeps one kind of view at the end of its log.
 pub struct ViewFollower<V: View> {
     projection: Projection<OneView<V>>,
-    wishes: Wishes,
+    wishes: RetryRequests,
 }
 
 impl<V: View> ViewFollower<V> {
@@ -49,13 +49,13 @@ impl<V: View> ViewFollower<V> {
         log: EventLog,
         database: ViewDatabase,
         limits: FollowLimits,
-        watch: &Watch,
+        watch: &Telemetry,
     ) -> Result<Self, BuildError> {
         if log.stream() != V::STREAM {
             let found = log.stream().to_owned();
             return Err(BuildError::AnotherStream { wanted: V::STREAM, found });
         }
-        let wishes = Wishes::listen(client, retry_subject(V::NAME)).await?;
+        let wishes = RetryRequests::listen(client, retry_subject(V::NAME)).await?;
         let projection = Projection {
             log,
             target: Arc::new(OneView::new(client, database)),

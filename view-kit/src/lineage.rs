@@ -24,7 +24,7 @@ use crate::store::StoreError;
     "the views do not belong to this log: {why}. The log is right: stop the projectors, then drop the database \
      {database} or set mongodb.database to a new name; the views are built from the log again"
 )]
-pub struct Parted {
+pub struct LineageMismatch {
     why: String,
     database: String,
 }
@@ -81,15 +81,15 @@ impl Lineage {
     /// Compares, for views that have a position and stand in a database.
     ///
     /// # Errors
-    /// [`ReadError`]: nobody knows. Inside of it [`Parted`]: the views must not go on.
+    /// [`ReadError`]: nobody knows. Inside of it [`LineageMismatch`]: the views must not go on.
     pub(crate) async fn check(
         &self,
         log: &EventLog,
         position: Position,
         known: &Known,
         database: &str,
-    ) -> Result<Result<(), Parted>, ReadError> {
-        let parted = |why| Ok(Err(Parted { why, database: database.to_owned() }));
+    ) -> Result<Result<(), LineageMismatch>, ReadError> {
+        let parted = |why| Ok(Err(LineageMismatch { why, database: database.to_owned() }));
         if let (Some(views), Some(log)) = (&known.lineage, &self.name)
             && views != log
         {

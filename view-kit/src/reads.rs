@@ -181,12 +181,12 @@ impl Reads {
     ///
     /// # Errors
     /// Those of `checkpoint`.
-    pub async fn position<Asked>(
+    pub async fn position<CommandHeaders>(
         &self,
-        checkpoint: impl FnOnce() -> Asked,
+        checkpoint: impl FnOnce() -> CommandHeaders,
     ) -> Result<Position, ReadError>
     where
-        Asked: Future<Output = Result<Position, ReadError>>,
+        CommandHeaders: Future<Output = Result<Position, ReadError>>,
     {
         match self.position.current() {
             Some(position) => Ok(position),
@@ -198,14 +198,14 @@ impl Reads {
     ///
     /// # Errors
     /// Those of `checkpoint`.
-    pub async fn wait_for<Asked>(
+    pub async fn wait_for<CommandHeaders>(
         &self,
         position: Position,
         limit: Duration,
-        checkpoint: impl Fn() -> Asked,
+        checkpoint: impl Fn() -> CommandHeaders,
     ) -> Result<bool, ReadError>
     where
-        Asked: Future<Output = Result<Position, ReadError>>,
+        CommandHeaders: Future<Output = Result<Position, ReadError>>,
     {
         let began = Instant::now();
         let reached = self.wait_until(position, began + limit, checkpoint).await?;
@@ -218,14 +218,14 @@ impl Reads {
         Ok(reached)
     }
 
-    async fn wait_until<Asked>(
+    async fn wait_until<CommandHeaders>(
         &self,
         position: Position,
         deadline: Instant,
-        checkpoint: impl Fn() -> Asked,
+        checkpoint: impl Fn() -> CommandHeaders,
     ) -> Result<bool, ReadError>
     where
-        Asked: Future<Output = Result<Position, ReadError>>,
+        CommandHeaders: Future<Output = Result<Position, ReadError>>,
     {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -20,12 +20,12 @@ pub fn retry_subject(views: &str) -> String {
 }
 
 /// The operator's side: wishes that what is parked is read again.
-pub struct RetryWish {
+pub struct RetryRequest {
     client: Client,
     subject: Subject,
 }
 
-impl RetryWish {
+impl RetryRequest {
     /// Over a connection with the operator's rights.
     #[must_use]
     pub fn new(client: Client, subject: impl Into<Subject>) -> Self {
@@ -37,7 +37,7 @@ impl RetryWish {
     /// # Errors
     /// The connection is gone: perhaps nobody has.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
-    pub async fn send(&self) -> Result<(), WishError> {
+    pub async fn send(&self) -> Result<(), RetryRequestError> {
         self.client.publish(self.subject.clone(), "".into()).await?;
         Ok(self.client.flush().await?)
     }
@@ -46,27 +46,27 @@ impl RetryWish {
 /// Perhaps nobody heard the wish.
 #[derive(Debug, thiserror::Error)]
 #[error("no projector can be told: {0}")]
-pub struct WishError(String);
+pub struct RetryRequestError(String);
 
-impl From<PublishError> for WishError {
+impl From<PublishError> for RetryRequestError {
     fn from(error: PublishError) -> Self {
         Self(error.to_string())
     }
 }
 
-impl From<FlushError> for WishError {
+impl From<FlushError> for RetryRequestError {
     fn from(error: FlushError) -> Self {
         Self(error.to_string())
     }
 }
 
 /// Hears the operator's wishes.
-pub struct Wishes {
+pub struct RetryRequests {
     subscriber: Mutex<Subscriber>,
     count: watch::Sender<u64>,
 }
 
-impl Wishes {
+impl RetryRequests {
     /// Begins to listen. The subscription outlives reconnections.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::batch::Chunk;
 use crate::fold::Fold;
-use crate::lineage::{Lineage, Parted};
+use crate::lineage::{Lineage, LineageMismatch};
 use crate::parked::Parked;
 use crate::retry::Retries;
 use crate::store::{StoreError, checkpoint};
@@ -55,7 +55,7 @@ pub enum RunError {
     TooManyParked(Position, DecodeError, usize),
     /// The views were built from another log.
     #[error(transparent)]
-    Parted(#[from] Parted),
+    LineageMismatch(#[from] LineageMismatch),
 }
 
 /// What a follower may take at once, and how long it waits.

@@ -1,7 +1,7 @@
 //! Generations of the views: which there are, which one is read, and which ones an announced position holds for.
 //!
 //! The views of users (documents and history) and those of sessions stand in collections with a number. Of
-//! each kind one number is live: it is what queries read. Another may stand beside it: a new one that is being
+//! each set one number is live: it is what queries read. Another may stand beside it: a new one that is being
 //! filled, or the one that was live before. One document says so, and every change of it is guarded by its
 //! version (ADR 16).
 
@@ -31,19 +31,19 @@ const DUPLICATE_KEY: i32 = 11_000;
 /// What there are generations of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ViewSet {
     /// Users with what happened to them.
     Users,
     /// Sessions.
     Sessions,
 }
 
-impl Kind {
+impl ViewSet {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Users, Self::Sessions];
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ViewSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Users => "users",
@@ -87,32 +87,32 @@ impl fmt::Display for Phase {
 
 /// A generation beside the live one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beside {
+pub struct Standby {
     /// Its number.
     pub number: u32,
     /// What it is.
     pub phase: Phase,
 }
 
-/// The generations of one kind.
+/// The generations of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfKind {
+pub struct ViewSetState {
     /// The one that is read.
     pub live: u32,
     /// The other one, if there is one.
-    pub beside: Option<Beside>,
+    pub beside: Option<Standby>,
     /// The number of the next one. No number is given twice, so that who has not heard yet that a generation
     /// is gone writes into nothing that is read.
     next: u32,
 }
 
-impl Default for OfKind {
+impl Default for ViewSetState {
     fn default() -> Self {
         Self { live: FIRST, beside: None, next: FIRST + 1 }
     }
 }
 
-impl OfKind {
+impl ViewSetState {
     /// Every number there is.
     pub fn all(&self) -> impl Iterator<Item = u32> {
         [Some(self.live), self.beside.map(|beside| beside.number)].into_iter().flatten()
@@ -127,7 +127,7 @@ impl OfKind {
     /// Whether a number is in a phase.
     #[must_use]
     pub fn is(&self, number: u32, phase: Phase) -> bool {
-        self.beside == Some(Beside { number, phase })
+        self.beside == Some(Standby { number, phase })
     }
 
     fn was_removed(&self, number: u32) -> bool {
@@ -139,15 +139,15 @@ impl OfKind {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Generations {
     version: i64,
-    users: OfKind,
-    sessions: OfKind,
+    users: ViewSetState,
+    sessions: ViewSetState,
 }
 
 /// What cannot be done with the generations as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("generation {number} of the {kind} is not {wanted}")]
+#[error("generation {number} of the {set} is not {wanted}")]
 pub struct NotInPhase {
-    kind: Kind,
+    set: ViewSet,
     number: u32,
     wanted: &'static str,
 }
@@ -159,28 +159,28 @@ impl Generations {
         self.version
     }
 
-    /// Those of one kind.
+    /// Those of one set.
     #[must_use]
-    pub const fn of(&self, kind: Kind) -> &OfKind {
-        match kind {
-            Kind::Users => &self.users,
-            Kind::Sessions => &self.sessions,
+    pub const fn of(&self, set: ViewSet) -> &ViewSetState {
+        match set {
+            ViewSet::Users => &self.users,
+            ViewSet::Sessions => &self.sessions,
         }
     }
 
-    const fn of_mut(&mut self, kind: Kind) -> &mut OfKind {
-        match kind {
-            Kind::Users => &mut self.users,
-            Kind::Sessions => &mut self.sessions,
+    const fn of_mut(&mut self, set: ViewSet) -> &mut ViewSetState {
+        match set {
+            ViewSet::Users => &mut self.users,
+            ViewSet::Sessions => &mut self.sessions,
         }
     }
 
     /// A new one is to be filled; its number. What stood beside the live one is gone.
-    pub fn begin(&mut self, kind: Kind) -> u32 {
-        let of = self.of_mut(kind);
+    pub fn begin(&mut self, set: ViewSet) -> u32 {
+        let of = self.of_mut(set);
         let number = of.next;
         of.next += 1;
-        of.beside = Some(Beside { number, phase: Phase::Filling });
+        of.beside = Some(Standby { number, phase: Phase::Filling });
         number
     }
 
@@ -188,21 +188,21 @@ impl Generations {
     ///
     /// # Errors
     /// [`NotInPhase`]: it is neither new nor old.
-    pub fn join(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(kind);
+    pub fn join(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(set);
         if !of.is(number, Phase::Filling) && !of.is(number, Phase::Old) {
-            return Err(NotInPhase { kind, number, wanted: "filling or old" });
+            return Err(NotInPhase { set, number, wanted: "filling or old" });
         }
-        of.beside = Some(Beside { number, phase: Phase::Joining });
+        of.beside = Some(Standby { number, phase: Phase::Joining });
         Ok(())
     }
 
     /// One that was about to be live is not, and nobody waits for it any more. One that leaves goes its way.
-    pub fn step_back(&mut self, kind: Kind, number: u32) {
-        let of = self.of_mut(kind);
+    pub fn step_back(&mut self, set: ViewSet, number: u32) {
+        let of = self.of_mut(set);
         if of.is(number, Phase::Joining) {
             let phase = if number > of.live { Phase::Filling } else { Phase::Old };
-            of.beside = Some(Beside { number, phase });
+            of.beside = Some(Standby { number, phase });
         }
     }
 
@@ -210,12 +210,12 @@ impl Generations {
     ///
     /// # Errors
     /// [`NotInPhase`]: it is not waited for.
-    pub fn switch(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(kind);
+    pub fn switch(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(set);
         if !of.is(number, Phase::Joining) && !of.is(number, Phase::Leaving) {
-            return Err(NotInPhase { kind, number, wanted: "joining or leaving" });
+            return Err(NotInPhase { set, number, wanted: "joining or leaving" });
         }
-        of.beside = Some(Beside { number: of.live, phase: Phase::Leaving });
+        of.beside = Some(Standby { number: of.live, phase: Phase::Leaving });
         of.live = number;
         Ok(())
     }
@@ -224,12 +224,12 @@ impl Generations {
     ///
     /// # Errors
     /// [`NotInPhase`]: it did not leave.
-    pub fn retire(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(kind);
+    pub fn retire(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(set);
         if !of.is(number, Phase::Leaving) {
-            return Err(NotInPhase { kind, number, wanted: "leaving" });
+            return Err(NotInPhase { set, number, wanted: "leaving" });
         }
-        of.beside = Some(Beside { number, phase: Phase::Old });
+        of.beside = Some(Standby { number, phase: Phase::Old });
         Ok(())
     }
 
@@ -237,27 +237,27 @@ impl Generations {
     ///
     /// # Errors
     /// [`NotInPhase`]: somebody may read it.
-    pub fn remove(&mut self, kind: Kind, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(kind);
+    pub fn remove(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
+        let of = self.of_mut(set);
         match of.beside {
             Some(beside) if beside.number == number && beside.phase != Phase::Leaving => {
                 of.beside = None;
                 Ok(())
             }
-            _ => Err(NotInPhase { kind, number, wanted: "beside the live one" }),
+            _ => Err(NotInPhase { set, number, wanted: "beside the live one" }),
         }
     }
 }
 
-/// The kind and the number of the generation that a collection belongs to.
+/// The set and the number of the generation that a collection belongs to.
 #[must_use]
-pub fn generation_of(collection: &str) -> Option<(Kind, u32)> {
+pub fn generation_of(collection: &str) -> Option<(ViewSet, u32)> {
     let (_, number) = collection.rsplit_once('_')?;
     let number = number.parse().ok()?;
     if collection == users_collection(number) || collection == history_collection(number) {
-        Some((Kind::Users, number))
+        Some((ViewSet::Users, number))
     } else if collection == sessions_collection(number) {
-        Some((Kind::Sessions, number))
+        Some((ViewSet::Sessions, number))
     } else {
         None
     }
@@ -308,7 +308,7 @@ impl Views {
     /// # Errors
     /// The database does not answer.
     pub async fn users_position(&self) -> Result<Position, Error> {
-        self.position_of(Kind::Users, users_checkpoint).await
+        self.position_of(ViewSet::Users, users_checkpoint).await
     }
 
     /// The same for sessions.
@@ -316,17 +316,17 @@ impl Views {
     /// # Errors
     /// The database does not answer.
     pub async fn sessions_position(&self) -> Result<Position, Error> {
-        self.position_of(Kind::Sessions, sessions_checkpoint).await
+        self.position_of(ViewSet::Sessions, sessions_checkpoint).await
     }
 
     async fn position_of(
         &self,
-        kind: Kind,
+        set: ViewSet,
         checkpoint: fn(u32) -> String,
     ) -> Result<Position, Error> {
         let generations = self.generations().await?;
         let mut lowest = None;
-        for number in generations.of(kind).waited_for() {
+        for number in generations.of(set).waited_for() {
             let position = self.position(&checkpoint(number)).await?;
             lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
         }
@@ -342,18 +342,18 @@ impl Views {
         let generations = self.generations().await?;
         let mut dropped = Vec::new();
         for name in self.database().list_collection_names().await? {
-            let Some((kind, number)) = generation_of(&name) else { continue };
-            if !generations.of(kind).was_removed(number) {
+            let Some((set, number)) = generation_of(&name) else { continue };
+            if !generations.of(set).was_removed(number) {
                 continue;
             }
-            let checkpoints = match kind {
-                Kind::Users => vec![
+            let checkpoints = match set {
+                ViewSet::Users => vec![
                     users_checkpoint(number),
                     states_checkpoint(number),
                     states_begun_checkpoint(number),
                     logins_checkpoint(number),
                 ],
-                Kind::Sessions => vec![sessions_checkpoint(number)],
+                ViewSet::Sessions => vec![sessions_checkpoint(number)],
             };
             self.parked().delete_many(doc! {"checkpoint": {"$in": &checkpoints}}).await?;
             self.checkpoints().delete_many(doc! {"_id": {"$in": checkpoints}}).await?;
@@ -376,7 +376,7 @@ mod tests {
     use super::*;
     use mongodb::bson;
 
-    const KIND: Kind = Kind::Users;
+    const KIND: ViewSet = ViewSet::Users;
 
     fn waited_for(generations: &Generations) -> Vec<u32> {
         generations.of(KIND).waited_for().collect()
@@ -409,7 +409,7 @@ mod tests {
         generations.remove(KIND, 2).unwrap();
         assert!(generations.remove(KIND, 1).is_err(), "it is live");
         assert_eq!(generations.begin(KIND), 3, "no number is given twice");
-        assert_eq!(generations.of(Kind::Sessions), &OfKind::default());
+        assert_eq!(generations.of(ViewSet::Sessions), &ViewSetState::default());
     }
 
     #[test]
@@ -425,9 +425,9 @@ mod tests {
     #[test]
     fn a_collection_names_its_generation() {
         for (name, expected) in [
-            ("users_1", Some((Kind::Users, 1))),
-            ("user_history_12", Some((Kind::Users, 12))),
-            ("sessions_3", Some((Kind::Sessions, 3))),
+            ("users_1", Some((ViewSet::Users, 1))),
+            ("user_history_12", Some((ViewSet::Users, 12))),
+            ("sessions_3", Some((ViewSet::Sessions, 3))),
             ("sessions_03", None),
             ("users", None),
             ("users_x", None),

@@ -12,7 +12,9 @@ mod session;
 mod user;
 
 pub use database::Views;
-pub use generation::{Beside, Generations, Kind, NotInPhase, OfKind, Phase, generation_of};
+pub use generation::{
+    Generations, NotInPhase, Phase, Standby, ViewSet, ViewSetState, generation_of,
+};
 pub use history::{HistoryDocument, HistoryEntry};
 pub use session::{SessionDocument, SessionView, user_key};
 pub use user::{

@@ -2,7 +2,7 @@
 
 mod hashing;
 mod lineage;
-mod mail_desk;
+mod mail_queue;
 mod recorded;
 mod resealing;
 mod sealing;
@@ -14,7 +14,7 @@ mod user_log;
 
 pub use hashing::HashPool;
 pub use lineage::{HeardLineage, Keeper, LookError, NoLineage, Reached, begin_lineage};
-pub use mail_desk::NatsMailDesk;
+pub use mail_queue::NatsMailQueue;
 pub use resealing::Resealer;
 pub use sealing::CredentialSealer;
 pub use session_log::NatsSessionLog;

@@ -10,7 +10,7 @@ use service_kit::ambient;
 use service_kit::commands::Loaded;
 use service_kit::event_log::Guard;
 use service_kit::links::{Binding, LinkKind, Links, undone_revision};
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use service_kit::tokens::Caller;
 
 use super::idempotency::Effect;
@@ -53,7 +53,7 @@ impl Users {
         user: UserId,
         request: Request,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let effect = async {
                 let state = users.log().load(user).await?.value;
                 Self::hold(&request, &state)?;
@@ -90,7 +90,7 @@ impl Users {
             AccountProof::Password(_) | AccountProof::Nothing => None,
         };
         let client = HashClient::network(from);
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
                     return match proof {
@@ -167,7 +167,7 @@ impl Users {
         password: Option<Password>,
         request: Request,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let user = caller.user;
             let loaded = users.log().load(user).await?.value;
             let UserState::Present(state) = &loaded else {
@@ -200,7 +200,7 @@ impl Users {
         caller: Option<Caller>,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
                     return Ok(done);
@@ -249,7 +249,7 @@ impl Users {
         token: String,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             for _ in 0..ATTEMPTS_MAX {
                 if let Some(done) = users.earlier(request.key.as_ref()).await? {
                     return Ok(done);
@@ -337,7 +337,7 @@ impl Users {
         token: String,
         request: Request,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let effect = async {
                 for _ in 0..ATTEMPTS_MAX {
                     let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;

@@ -35,7 +35,7 @@ impl Users {
     /// # Errors
     /// [`CommandError`]; `None` when it is no repetition.
     pub async fn replayed(&self, request: Request) -> Result<Option<Done>, CommandError> {
-        self.to_the_end(|users| async move { users.earlier(request.key.as_ref()).await }).await
+        self.run_detached(|users| async move { users.earlier(request.key.as_ref()).await }).await
     }
 
     /// Whether the key of a request led to something before.

@@ -92,7 +92,7 @@ impl Users {
         newcomers: Vec<Newcomer>,
         request: Request,
     ) -> Result<Imported, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             if users.rights(request.actor).await? != Rights::Administrator {
                 return Err(CommandError::Forbidden);
             }

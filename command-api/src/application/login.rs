@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use events::{EmailAddress, Status, UserId};
 use service_kit::ambient;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ impl Users {
     ) -> Result<Granted, CommandError> {
         let began = Instant::now();
         let granted = self
-            .to_the_end(|users| async move {
+            .run_detached(|users| async move {
                 let (Some(email), Some(password)) = (email, password) else {
                     users.record(refused("malformed"));
                     return Err(CommandError::InvalidCredentials);
@@ -39,7 +39,7 @@ impl Users {
         // A message that is there takes longer to read than none, and a hash of another system is not as
         // fast as ours.
         if let Err(CommandError::InvalidCredentials) = granted {
-            self.parts.discretion.at_the_step(began).await;
+            self.parts.discretion.pad_to_step(began).await;
         }
         granted
     }

@@ -21,10 +21,10 @@ use events::{Lineage, Position, Revision, User, UserState};
 use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::commands::{
-    ATTEMPTS_MAX, Failure, IdempotencyKeys, InFlight, LogError, Request, settled, to_the_end,
+    ATTEMPTS_MAX, Failure, IdempotencyKeys, InFlight, LogError, Request, run_detached, settled,
 };
 use service_kit::links::Links;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent, SecurityRecorder};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -36,7 +36,7 @@ use crate::ports::throttle::{
     Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched, Whose,
 };
 use crate::ports::{
-    HashClient, HashError, LogLineage, MailDesk, PasswordHash, PasswordHasher, SessionLog, UserLog,
+    HashClient, HashError, LogLineage, MailQueue, PasswordHash, PasswordHasher, SessionLog, UserLog,
 };
 pub use addresses::AccountProof;
 pub use import::{Fate, HashGiven, Newcomer};
@@ -55,7 +55,7 @@ pub struct Parts {
     /// Which history the log is in.
     pub lineage: Arc<dyn LogLineage>,
     /// Mails.
-    pub desk: Arc<dyn MailDesk>,
+    pub desk: Arc<dyn MailQueue>,
     /// Limits on attempts.
     pub throttle: Arc<dyn Throttle>,
     /// Passwords.
@@ -77,7 +77,7 @@ pub struct Parts {
     /// What roles allow.
     pub access: Access,
     /// What answers do not tell.
-    pub discretion: Discretion,
+    pub discretion: EnumerationPolicy,
     /// Keys of requests.
     pub keys: IdempotencyKeys,
     /// Commands under way.
@@ -86,17 +86,17 @@ pub struct Parts {
 
 /// What answers do not tell about who has an account.
 #[derive(Debug, Clone, Copy)]
-pub struct Discretion {
+pub struct EnumerationPolicy {
     /// A registration is alike for a free address and a taken one, and nobody logs in unverified.
     pub conceal_existing: bool,
     /// Answers that must not tell by their time come at a whole multiple of this.
     pub refusal_step: Duration,
 }
 
-impl Discretion {
+impl EnumerationPolicy {
     /// Waits for the end of the step. Work of a few milliseconds more or less, and the time a busy machine
     /// adds, end within one step; only the number of steps can be told from outside.
-    async fn at_the_step(&self, began: Instant) {
+    async fn pad_to_step(&self, began: Instant) {
         let taken = began.elapsed().as_millis();
         let steps = taken.checked_div(self.refusal_step.as_millis()).unwrap_or_default() + 1;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
@@ -289,13 +289,13 @@ impl Users {
 
     /// Counts a request to register, before anything else is done about it.
     pub async fn count_registration(&self, from: IpAddr) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move { users.count(Counted::RegistrationFrom(from)).await })
+        self.run_detached(|users| async move { users.count(Counted::RegistrationFrom(from)).await })
             .await
     }
 
     /// Counts a request to set a password by a link, before anything else is done about it.
     pub async fn count_password_set(&self, from: IpAddr) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move { users.count(Counted::PasswordSetFrom(from)).await })
+        self.run_detached(|users| async move { users.count(Counted::PasswordSetFrom(from)).await })
             .await
     }
 
@@ -352,11 +352,11 @@ impl Users {
     }
 
     /// Runs a command to its end whatever becomes of the connection it came over.
-    async fn to_the_end<T, F>(&self, command: impl FnOnce(Self) -> F) -> Result<T, CommandError>
+    async fn run_detached<T, F>(&self, command: impl FnOnce(Self) -> F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CommandError>> + Send + 'static,
     {
-        to_the_end(&self.parts.tasks, command(self.clone())).await
+        run_detached(&self.parts.tasks, command(self.clone())).await
     }
 }

@@ -6,7 +6,7 @@ use events::{Actor, Cutoff, EmailAddress, Status, User, UserId, UserState};
 use service_kit::ambient;
 use service_kit::commands::Loaded;
 use service_kit::links::{Binding, Link, LinkKind, Links};
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::tokens::Caller;
 
@@ -52,7 +52,7 @@ impl Users {
         new: String,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let user = caller.user;
             let client = HashClient::User(user);
             let mut hash: Option<PasswordHash> = None;
@@ -103,7 +103,7 @@ impl Users {
         caller: Caller,
         password: Option<Password>,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             match users.check_password(&caller, password).await {
                 Err(CommandError::WrongPassword) => Err(CommandError::InvalidCredentials),
                 checked => checked.map(drop),
@@ -150,7 +150,7 @@ impl Users {
         from: IpAddr,
         request: Request,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             users.count(Counted::ResetRequestFrom(from)).await?;
             let asked = SecurityEvent::new(Kind::PasswordResetRequested, Outcome::Succeeded);
             users.record(asked.with_address(email.clone()));
@@ -169,7 +169,7 @@ impl Users {
         user: UserId,
         request: Request,
     ) -> Result<(), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let state = users.reachable(request.actor, user).await?.value;
             let effect = async {
                 Self::hold(&request, &state)?;
@@ -206,7 +206,7 @@ impl Users {
         from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let client = HashClient::network(from);
             let mut hash: Option<PasswordHash> = None;
             for _ in 0..ATTEMPTS_MAX {
@@ -272,7 +272,7 @@ impl Users {
         token: String,
         kind: LinkKind,
     ) -> Result<LinkOwner, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             if kind == LinkKind::UndoEmail {
                 let back = users.follow_way_back(&token).await?;
                 // Not to be offered when it cannot be done.

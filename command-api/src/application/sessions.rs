@@ -97,7 +97,7 @@ impl Users {
 
     /// Replaces a refresh token by the next one.
     pub async fn refresh(&self, token: String) -> Result<Granted, CommandError> {
-        self.to_the_end(|users| async move { users.refresh_now(&token).await }).await
+        self.run_detached(|users| async move { users.refresh_now(&token).await }).await
     }
 
     async fn refresh_now(&self, token: &str) -> Result<Granted, CommandError> {
@@ -173,7 +173,7 @@ impl Users {
         token: String,
         request: Request,
     ) -> Result<Position, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let refused = CommandError::InvalidRefreshToken;
             let Some(presented) = RefreshTokens::read(&token) else { return Err(refused) };
             let loaded = users.parts.sessions.load(presented.user, presented.session).await?;
@@ -197,7 +197,7 @@ impl Users {
         reason: EndReason,
         request: Request,
     ) -> Result<Option<Position>, CommandError> {
-        self.to_the_end(
+        self.run_detached(
             |users| async move { users.end_once(user, session, reason, &request).await },
         )
         .await
@@ -255,7 +255,7 @@ impl Users {
         user: UserId,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(
+        self.run_detached(
             |users| async move { users.end_sessions(&request, user, Rights::Own).await },
         )
         .await
@@ -267,7 +267,7 @@ impl Users {
         user: UserId,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let rights = users.rights(request.actor).await?;
             users.end_sessions(&request, user, rights).await
         })

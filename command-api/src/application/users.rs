@@ -9,7 +9,7 @@ use events::{
 use service_kit::ambient;
 use service_kit::commands::{Failure, Loaded, LogError};
 use service_kit::event_log::Guard;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 use service_kit::tokens::Caller;
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ impl Users {
         from: IpAddr,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let client = HashClient::network(from);
             match users.register_now(client, &register, Some(password.clone()), &request).await? {
                 Registered::Now(done) => Ok(done),
@@ -62,7 +62,7 @@ impl Users {
         device: Device,
         request: Request,
     ) -> Result<(Done, Granted), CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let client = HashClient::network(device.ip);
             let lineage = users.lineage();
             let registered =
@@ -108,7 +108,7 @@ impl Users {
     ) -> Result<(), CommandError> {
         let began = Instant::now();
         let told = self
-            .to_the_end(|users| async move {
+            .run_detached(|users| async move {
                 let client = HashClient::network(from);
                 match users.register_now(client, &register, Some(password), &request).await {
                     // A repetition is answered alike whether its password is right or not, so none is compared: a
@@ -124,7 +124,7 @@ impl Users {
                 }
             })
             .await;
-        self.parts.discretion.at_the_step(began).await;
+        self.parts.discretion.pad_to_step(began).await;
         told
     }
 
@@ -144,7 +144,7 @@ impl Users {
         password: Option<Password>,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let rights = users.rights(request.actor).await?;
             let command = Command::Register(register.clone());
             if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
@@ -167,7 +167,7 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let rights = users.rights(request.actor).await?;
             users.carry_out(user, &command, rights, &request).await
         })
@@ -182,7 +182,7 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             users.count(Counted::By(user, Deed::Write)).await?;
             users.carry_out(user, &command, Rights::Own, &request).await
         })
@@ -192,7 +192,7 @@ impl Users {
     /// Deletes another user for ever. Again is as good as once.
     pub async fn delete(&self, user: UserId, request: Request) -> Result<Done, CommandError> {
         let command = Command::Delete;
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let rights = users.rights(request.actor).await?;
             users.carry_out(user, &command, rights, &request).await
         })
@@ -207,7 +207,7 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Delete;
-        self.to_the_end(|users| async move {
+        self.run_detached(|users| async move {
             let user = caller.user;
             // Whoever is gone has no password to prove any more.
             if let Some(done) = users.earlier(request.key.as_ref()).await?

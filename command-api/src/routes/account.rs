@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use events::Actor;
-use service_kit::http::{Asked, ClientAddress, JsonObject, MergePatch, Object, string};
+use service_kit::http::{ClientAddress, CommandHeaders, JsonObject, MergePatch, Object, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Presented};
 use service_kit::user_read::UserRead;
@@ -33,7 +33,7 @@ use crate::domain::{Change, Password};
 pub async fn password_reset_request(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let email = body.required("email", email);
@@ -56,7 +56,7 @@ pub async fn password_reset_request(
 pub async fn password_reset_confirm(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     state.users.count_password_set(from).await?;
@@ -82,7 +82,7 @@ pub async fn password_reset_confirm(
 pub async fn change_password(
     State(state): State<AppState>,
     repeating: Repeating,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let current = body.required("current_password", string);
@@ -117,7 +117,7 @@ pub async fn change_password(
 pub async fn verify_email_request(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let request = context.by(&caller, state.users.keys(), "");
     state.users.request_verification(caller.user, request).await?;
@@ -137,7 +137,7 @@ pub async fn verify_email_confirm(
     State(state): State<AppState>,
     Presented(caller): Presented,
     ClientAddress(from): ClientAddress,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = body.required("token", string);
@@ -176,7 +176,7 @@ pub async fn verify_email_confirm(
 pub async fn change_email(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = without_secrets(&body, &["current_password"]);
@@ -201,7 +201,7 @@ pub async fn change_email(
 pub async fn change_email_confirm(
     State(state): State<AppState>,
     Presented(caller): Presented,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
@@ -222,7 +222,7 @@ pub async fn change_email_confirm(
 )]
 pub async fn change_email_abort(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
@@ -242,7 +242,7 @@ pub async fn change_email_abort(
 )]
 pub async fn change_email_undo(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = only_token(body)?;
@@ -270,7 +270,7 @@ fn only_token(mut body: Object) -> Result<String, Problem> {
 pub async fn change_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    context: Asked,
+    context: CommandHeaders,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
     let fingerprint = without_secrets(&body, &[]);
@@ -297,7 +297,7 @@ pub async fn change_me(
 pub async fn delete_me(
     State(state): State<AppState>,
     repeating: Repeating,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let current = body.required("current_password", string);

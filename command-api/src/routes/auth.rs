@@ -9,7 +9,7 @@ use events::{Actor, EmailAddress};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::ambient;
-use service_kit::http::{Asked, Fault, JsonObject, Object, etag, nullable_string, string};
+use service_kit::http::{CommandHeaders, Fault, JsonObject, Object, etag, nullable_string, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Caller;
 use service_kit::user_read::UserRead;
@@ -61,7 +61,7 @@ pub enum Registered {
 )]
 pub async fn register(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     From(device): From,
     RawQuery(query): RawQuery,
     JsonObject(mut body): JsonObject,
@@ -141,7 +141,7 @@ pub async fn register(
 )]
 pub async fn login(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     From(device): From,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -165,7 +165,7 @@ pub async fn login(
 )]
 pub async fn refresh(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let token = body.required("refresh_token", string);
@@ -174,7 +174,11 @@ pub async fn refresh(
     answer(&state, &granted, &context).await
 }
 
-async fn answer(state: &AppState, granted: &Granted, context: &Asked) -> Result<Response, Problem> {
+async fn answer(
+    state: &AppState,
+    granted: &Granted,
+    context: &CommandHeaders,
+) -> Result<Response, Problem> {
     let mut response = Json(token(state, granted)?).into_response();
     state.reflect_session(&mut response, granted.position, context.respond_async).await;
     Ok(response)

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use service_kit::ambient;
 use service_kit::commands::{Failure, Request};
-use service_kit::http::{Asked, Fault, Lines, NDJSON, Object, string};
+use service_kit::http::{CommandHeaders, Fault, Lines, NDJSON, Object, string};
 use service_kit::openapi::ProblemSchema;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
@@ -70,7 +70,7 @@ pub struct Report {
 pub async fn import(
     State(state): State<AppState>,
     Administrator(caller): Administrator,
-    context: Asked,
+    context: CommandHeaders,
     Lines(body): Lines,
 ) -> Result<Response, Problem> {
     let lines = lines_of(&body);

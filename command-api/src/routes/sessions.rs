@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use events::{Actor, EndReason};
-use service_kit::http::{Asked, optional_object, string};
+use service_kit::http::{CommandHeaders, optional_object, string};
 use service_kit::problem::{Code, FieldError, Problem};
 use service_kit::tokens::bearer;
 
@@ -27,7 +27,7 @@ use super::request::Repeating;
 )]
 pub async fn logout(
     State(state): State<AppState>,
-    context: Asked,
+    context: CommandHeaders,
     request: Request,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
@@ -82,7 +82,7 @@ pub async fn logout(
 pub async fn logout_all(
     State(state): State<AppState>,
     repeating: Repeating,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
     let request = context.by(repeating.anybody(), state.users.keys(), "");
@@ -107,7 +107,7 @@ pub async fn end(
     State(state): State<AppState>,
     repeating: Repeating,
     Path(session): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let nobody = || Problem::new(Code::NotFound);
     let session = session.parse().map_err(|_| nobody())?;

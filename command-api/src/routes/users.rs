@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use events::{Status, UserId};
 use serde_json::Value;
-use service_kit::http::{Asked, Fault, JsonObject, MergePatch, string};
+use service_kit::http::{CommandHeaders, Fault, JsonObject, MergePatch, string};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::UserRead;
@@ -30,7 +30,7 @@ use crate::ports::HashClient;
 pub async fn create(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
-    asked: Asked,
+    asked: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     // No secret is in it, but whether there is one.
@@ -83,7 +83,7 @@ pub async fn logout_all(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
     let request = context.by(&caller, state.users.keys(), "");
@@ -105,7 +105,7 @@ pub async fn password_reset(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let request = context.by(&caller, state.users.keys(), "");
     state.users.send_password_link(user_id(&user)?, request).await?;
@@ -127,7 +127,7 @@ pub async fn change(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
@@ -156,7 +156,7 @@ pub async fn replace(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
@@ -183,7 +183,7 @@ pub async fn disable(
     state: State<AppState>,
     caller: UserWriter,
     user: Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     set_status(Status::Disabled, state, caller, user, context).await
 }
@@ -202,7 +202,7 @@ pub async fn enable(
     state: State<AppState>,
     caller: UserWriter,
     user: Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     set_status(Status::Active, state, caller, user, context).await
 }
@@ -212,7 +212,7 @@ async fn set_status(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
     let change = Change { status: Some(status), ..Change::default() };
@@ -224,7 +224,7 @@ async fn changed(
     caller: &Caller,
     user: UserId,
     change: Change,
-    context: Asked,
+    context: CommandHeaders,
     fingerprint: &str,
 ) -> Result<Response, Problem> {
     let respond_async = context.respond_async;
@@ -247,7 +247,7 @@ pub async fn delete(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
-    context: Asked,
+    context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
     let respond_async = context.respond_async;

@@ -12,11 +12,11 @@ use service_kit::keys::{KeyError, SecretKey};
 use service_kit::nats;
 use service_kit::reactions::Reactions;
 use service_kit::remote_keys::{KeySource, RemoteKeys, RemoteKeysError};
+use service_kit::telemetry::Telemetry;
 use service_kit::verification::{Accepted, Verification, VerificationError};
-use service_kit::watch::Watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use view_kit::teller::Teller;
+use view_kit::feed_publisher::FeedPublisher;
 use view_kit::{
     BuildError, FollowLimits, OpenError, ReadLimits, ViewDatabase, ViewFollower, ViewReads,
 };
@@ -64,7 +64,7 @@ pub struct App {
     router: axum::Router,
     readiness: Readiness,
     follower: ViewFollower<ProductViews>,
-    teller: Teller<ProductFact>,
+    teller: FeedPublisher<ProductFact>,
     reactions: Reactions<OwnerGone>,
     reads: ViewReads<ProductViews>,
     tasks: TaskTracker,
@@ -115,7 +115,7 @@ impl App {
     /// [`StartError`]: nothing is served.
     pub async fn build(
         settings: &Settings,
-        watch: &Watch,
+        watch: &Telemetry,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let service = &settings.service;
@@ -164,7 +164,7 @@ impl App {
         };
         let follower =
             ViewFollower::build(&client, log.clone(), database, follow_limits, watch).await?;
-        let teller = Teller::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
+        let teller = FeedPublisher::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
 
         let tasks = TaskTracker::new();
         let keys = IdempotencyKeys::new(key.derive("idempotency v1"));

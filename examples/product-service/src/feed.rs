@@ -4,7 +4,7 @@ use events::{Envelope, ServiceNames, Timestamp, UserId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::to_value;
-use view_kit::teller::{News, Published};
+use view_kit::feed_publisher::{News, Published};
 
 use crate::domain::{Price, Product, ProductFact, ProductId, Snapshot, Status, UnpublishReason};
 use crate::settings::NAMES;
@@ -43,7 +43,7 @@ pub enum PublicStatus {
 #[serde(rename_all = "snake_case")]
 pub enum PublicReason {
     /// Its owner, or who manages products, wanted so.
-    Asked,
+    CommandHeaders,
     /// Its owner is gone.
     OwnerDeleted,
 }
@@ -93,7 +93,7 @@ impl Published for ProductFact {
             Self::Published => ("published", to_value(ProductData { product })?),
             Self::Unpublished { reason } => {
                 let reason = match reason {
-                    UnpublishReason::Asked => PublicReason::Asked,
+                    UnpublishReason::CommandHeaders => PublicReason::CommandHeaders,
                     UnpublishReason::OwnerDeleted => PublicReason::OwnerDeleted,
                 };
                 ("unpublished", to_value(Unpublished { reason, product })?)

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use service_kit::logging;
 use service_kit::running::{Listeners, Stop};
-use service_kit::telemetry;
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio_util::task::TaskTracker;
 use view_kit::ServiceProcess;
 
@@ -114,8 +114,8 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let Loaded { settings, warnings } = Settings::load(config.config.as_deref(), process)?;
-    telemetry::start(&settings.service.telemetry).map_err(anyhow::Error::msg)?;
-    telemetry::warn_insecure(&warnings);
+    logging::start(&settings.service.telemetry).map_err(anyhow::Error::msg)?;
+    logging::warn_insecure(&warnings);
     tokio::runtime::Runtime::new()?.block_on(work(settings))
 }
 
@@ -123,7 +123,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let http = &settings.service.http;
     let stopping = Stop::on_signal(Duration::from_millis(http.stop_delay_ms))?;
     let stop = stopping.token.clone();
-    let watch = Watch::start(&settings.service.telemetry, SERVICE)?;
+    let watch = Telemetry::start(&settings.service.telemetry, SERVICE)?;
     let mut listeners = Listeners::bind(http, Some(DOCUMENT)).await?;
     // What the service starts with may have to be waited for.
     listeners.begin(&watch, &stop);

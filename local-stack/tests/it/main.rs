@@ -16,7 +16,7 @@
     reason = "a second process is told its role through its environment"
 )]
 
-mod companion;
 mod obtaining;
 mod running;
+mod supervised_process;
 mod support;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use local_stack::testing;
 use local_stack::{Binaries, DataDir, Mongod, MongodOptions, NatsOptions, NatsServer};
 
-use crate::companion;
+use crate::supervised_process;
 
 /// How long a state may take to come about: longer than the guard's own limits.
 const WAIT_MAX_SECONDS: u64 = 20;
@@ -132,13 +132,13 @@ fn play_role() {
         }
         "run a program" => {
             let data = DataDir::open(folder.join("data")).unwrap();
-            let companion = companion::in_folder(folder, &data);
+            let companion = supervised_process::in_folder(folder, &data);
             companion.run("provision", &[], WAIT_MAX_SECONDS).unwrap();
             say(&std::fs::read_to_string(companion.log_file()).unwrap());
         }
         "hold a program" => {
             let data = DataDir::open(folder.join("data")).unwrap();
-            let companion = companion::in_folder(folder, &data);
+            let companion = supervised_process::in_folder(folder, &data);
             companion.start("serve", &[], WAIT_MAX_SECONDS).unwrap();
             say(&companion.pid().unwrap().to_string());
             hang();

@@ -11,7 +11,7 @@ use service_kit::ambient;
 use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, Followed, ReadError, Sequel};
 use view_kit::{Fold, age};
 
-use super::place::{Parked, Place, Told};
+use super::feed_end::{FeedEnd, Parked, PublishedThrough};
 use super::reader::{Read, Source};
 use super::{Feed, FeedError, WRITE_MESSAGES_MAX, project};
 use crate::fold::{Sessions, Users};
@@ -19,56 +19,58 @@ use crate::read;
 
 /// Users looked up at once.
 const LOOK_UPS_AT_ONCE: usize = 16;
-/// The type of the event after which nothing is told of a user.
+/// The type of the event after which nothing is published of a user.
 const DELETED: &str = "user.deleted.v1";
 
 /// What some messages of the logs lead to.
 pub(super) struct Ahead {
     pub(super) messages: Vec<Sequel>,
     /// How far the feed tells after them.
-    pub(super) told: Told,
+    pub(super) published: PublishedThrough,
     /// What is parked after them.
     pub(super) parked: Parked,
-    /// Why nothing behind them can be told, if so.
+    /// Why nothing behind them can be published, if so.
     pub(super) failure: Option<FeedError>,
 }
 
-/// An event that can be told, and how far the feed tells with it.
-struct Tellable {
+/// An event that can be published, and how far the feed tells with it.
+struct Publishable {
     event: FeedEvent,
-    told: Told,
+    published: PublishedThrough,
 }
 
 impl Feed {
-    /// What a batch leads to. What comes before an event that cannot be parked any more is told before that is
+    /// What a batch leads to. What comes before an event that cannot be parked any more is published before that is
     /// reported.
-    pub(super) async fn ahead(&self, batch: &[Read], place: &Place) -> Result<Ahead, FeedError> {
-        let (mut told, mut parked) = (place.told, place.parked.clone());
+    pub(super) async fn ahead(&self, batch: &[Read], place: &FeedEnd) -> Result<Ahead, FeedError> {
+        let (mut published, mut parked) = (place.published, place.parked.clone());
         let mut events = Vec::with_capacity(batch.len());
         let mut failure = None;
         for message in batch {
             let Followed { subject, position, .. } = &message.followed;
             let (from, aggregate) = (message.from, subjects::aggregate(subject));
             let is_parked = parked.holds(from, aggregate);
-            let mut after = told;
+            let mut after = published;
             after.and(message);
             if message.followed.is_foreign {
-                told = after;
+                published = after;
                 continue;
             }
             match event_of(&message.followed) {
                 Ok(event) if is_parked => {
                     if let Some(event) = event.filter(is_deletion) {
                         parked.release(from, aggregate);
-                        events.push(Tellable { event, told: after });
+                        events.push(Publishable { event, published: after });
                     }
                 }
                 Err(_) if is_parked => {}
-                Ok(event) => events.extend(event.map(|event| Tellable { event, told: after })),
+                Ok(event) => {
+                    events.extend(event.map(|event| Publishable { event, published: after }))
+                }
                 Err(error) if parked.count() < self.parked_max => {
                     tracing::error!(
                         stream = from.stream(), aggregate, %position, %error,
-                        "an event cannot be read: nothing is told of its user or session any more"
+                        "an event cannot be read: nothing is published of its user or session any more"
                     );
                     parked.hold(from, aggregate, *position);
                 }
@@ -78,10 +80,10 @@ impl Feed {
                     break;
                 }
             }
-            told = after;
+            published = after;
         }
         let messages = self.messages(events, &parked).await?;
-        Ok(Ahead { messages, told, parked, failure })
+        Ok(Ahead { messages, published, parked, failure })
     }
 
     /// What a parked aggregate leads to as far as it can be read now; `None` when that is no further than
@@ -90,14 +92,14 @@ impl Feed {
         &self,
         from: Source,
         aggregate: &str,
-        place: &Place,
+        place: &FeedEnd,
     ) -> Result<Option<Ahead>, FeedError> {
         let Some(position) = place.parked.position(from, aggregate) else { return Ok(None) };
         let (log, subjects) = match from {
             Source::Users => (&self.users, Users::subjects_of(aggregate)),
             Source::Sessions => (&self.sessions, Sessions::subjects_of(aggregate)),
         };
-        let (behind, through) = (Position(position.0.saturating_sub(1)), place.told.of(from));
+        let (behind, through) = (Position(position.0.saturating_sub(1)), place.published.of(from));
         let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;
         let is_whole = messages.len() < WRITE_MESSAGES_MAX;
         let messages = messages.into_iter().filter(|message| !message.is_foreign);
@@ -114,7 +116,7 @@ impl Feed {
                 break;
             };
             next = Position(message.followed.position.0.saturating_add(1));
-            events.extend(event.map(|event| Tellable { event, told: place.told }));
+            events.extend(event.map(|event| Publishable { event, published: place.published }));
         }
         let mut parked = place.parked.clone();
         match stuck {
@@ -124,20 +126,20 @@ impl Feed {
             None => parked.hold(from, aggregate, next),
         }
         let messages = self.messages(events, &parked).await?;
-        Ok(Some(Ahead { messages, told: place.told, parked, failure: None }))
+        Ok(Some(Ahead { messages, published: place.published, parked, failure: None }))
     }
 
     /// The messages that tell some events.
     async fn messages(
         &self,
-        events: Vec<Tellable>,
+        events: Vec<Publishable>,
         parked: &Parked,
     ) -> Result<Vec<Sequel>, FeedError> {
         let of_sessions = events.iter().filter(|tellable| is_of_a_session(&tellable.event));
         let gone = self.gone(of_sessions.filter_map(|one| one.event.happened.user_id())).await?;
         let now = ambient::now();
         let mut messages = Vec::with_capacity(events.len());
-        for Tellable { mut event, told } in events {
+        for Publishable { mut event, published } in events {
             let is_gone = event.happened.user_id().is_some_and(|user| gone.contains(&user));
             if is_of_a_session(&event) && is_gone {
                 continue;
@@ -146,14 +148,14 @@ impl Feed {
             let mut kept = None;
             if subject.starts_with("sessions.") {
                 let left = self.sessions_kept.checked_sub(age(Some(event.time), now));
-                // Its time is over before it is told: whoever comes now has no use for it.
+                // Its time is over before it is published: whoever comes now has no use for it.
                 let Some(left) = left.filter(|left| left.as_secs() > 0) else { continue };
                 kept = Some(left);
             }
             let mut headers = vec![
                 (EVENT_TYPE_HEADER, event.happened.kind().to_owned()),
-                (USERS_POSITION_HEADER, told.users.to_string()),
-                (SESSIONS_POSITION_HEADER, told.sessions.to_string()),
+                (USERS_POSITION_HEADER, published.users.to_string()),
+                (SESSIONS_POSITION_HEADER, published.sessions.to_string()),
             ];
             headers.extend(parked.header().map(|parked| (PARKED_HEADER, parked)));
             event.data_schema =
@@ -182,12 +184,12 @@ impl Feed {
 
 async fn is_gone(users: &EventLog, user: UserId) -> Result<(UserId, bool), ReadError> {
     let last = users.last(&subjects::user_events(user)).await?;
-    // Whose log is empty never was a user, and nothing is told of them either.
+    // Whose log is empty never was a user, and nothing is published of them either.
     let gone = last.is_none_or(|last| last.header(EVENT_TYPE_HEADER).as_deref() == Some(DELETED));
     Ok((user, gone))
 }
 
-/// What is told of a message of one of the logs, if anything.
+/// What is published of a message of one of the logs, if anything.
 ///
 /// # Errors
 /// [`DecodeError`]: it cannot be read.

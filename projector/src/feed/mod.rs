@@ -1,28 +1,28 @@
-//! The feed: what other services are told, each event once and in order.
+//! The feed: what other services are published, each event once and in order.
 //!
 //! It is written by whichever projector knows the end of it: every write is guarded by the last sequence of the
 //! whole stream ([`EventLog::append_behind`]). Each message says in its headers up to which position of `USERS`
 //! and of `SESSIONS` the feed tells everything, so the end of the feed is the checkpoint, and none has to be
 //! kept anywhere else (ADR 14). After anything but an acknowledged write the end is read again, and what it
-//! covers by then is not told a second time.
+//! covers by then is not published a second time.
 //!
 //! # Order
 //! Users and sessions are two streams, and one feed. What happened to one user, and what happened to one session,
 //! comes in its order. Between the two the time of storing decides while there is a backlog, and at the end of
-//! the log an event of a session waits until everything is told that happened to users before it.
+//! the log an event of a session waits until everything is published that happened to users before it.
 //!
 //! # Deletion
 //! Nothing about a user comes after `users.v1.deleted`, so that erasing what is before it erases everything. A
 //! login can race a deletion and store a session later than it. So the log is asked, with the events of a
-//! session in hand, whether their user is gone; then they are not told. A deletion that is stored after that
-//! question is told after them, since it is read later.
+//! session in hand, whether their user is gone; then they are not published. A deletion that is stored after that
+//! question is published after them, since it is read later.
 //!
 //! # What cannot be read
-//! The user or session is parked: nothing is told of it from there on, and the last message says so in a header, so
-//! that telling it later is one write with letting it go (ADR 20). A deletion is told in any case, and ends it.
+//! The user or session is parked: nothing is published of it from there on, and the last message says so in a header, so
+//! that telling it later is one write with letting it go (ADR 20). A deletion is published in any case, and ends it.
 
 mod ahead;
-mod place;
+mod feed_end;
 pub mod project;
 mod reader;
 
@@ -38,13 +38,13 @@ use service_kit::event_log::{
 use service_kit::health::Readiness;
 use service_kit::metrics::{Metrics, ProjectorMetrics};
 use service_kit::preflight::is_loopback_url;
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use view_kit::{Follower, Progress, Retries, age, none_parked};
 
 use self::ahead::Ahead;
 pub use self::ahead::event_of;
-use self::place::{Place, Told};
+use self::feed_end::{FeedEnd, PublishedThrough};
 use self::reader::{Read, Reader, Source};
 use crate::app::{PARKED_LIST, StartError};
 
@@ -62,7 +62,7 @@ pub(crate) enum FeedError {
     #[error(transparent)]
     Follow(#[from] FollowError),
     #[error(
-        "the event at position {0} of {1} cannot be read: {2}. It is not parked, as {3} aggregates are (projector.parked_max), and nothing behind it is told"
+        "the event at position {0} of {1} cannot be read: {2}. It is not parked, as {3} aggregates are (projector.parked_max), and nothing behind it is published"
     )]
     TooManyParked(Position, &'static str, DecodeError, usize),
     #[error("an event cannot be written: {0}")]
@@ -95,7 +95,7 @@ pub(crate) struct Feed {
     batch_max: usize,
     parked_max: usize,
     lag_max: Duration,
-    progress: Progress<Told>,
+    progress: Progress<PublishedThrough>,
     metrics: ProjectorMetrics,
     retries: Retries,
 }
@@ -108,7 +108,7 @@ impl Feed {
     pub(crate) async fn open(
         client: &async_nats::Client,
         settings: &Settings,
-        watch: &Watch,
+        watch: &Telemetry,
         retries: Retries,
     ) -> Result<Self, StartError> {
         let log = |stream| {
@@ -138,24 +138,25 @@ impl Feed {
         Ok(writer)
     }
 
-    /// Lets every scrape see how old the oldest event is that is not told yet.
+    /// Lets every scrape see how old the oldest event is that is not published yet.
     fn watch(&self, metrics: &Metrics) {
         let (progress, users, sessions) =
             (self.progress.clone(), self.users.clone(), self.sessions.clone());
         let watched = self.metrics.clone();
         metrics.sample(move || {
-            let (told, users, sessions) = (progress.position(), users.clone(), sessions.clone());
+            let (published, users, sessions) =
+                (progress.position(), users.clone(), sessions.clone());
             let watched = watched.clone();
             async move {
-                // A log that does not answer is told by what it is asked for, not here.
-                if let Ok(age) = age_of_untold(&users, &sessions, told).await {
+                // A log that does not answer is published by what it is asked for, not here.
+                if let Ok(age) = age_of_unpublished(&users, &sessions, published).await {
                     watched.lags(age);
                 }
             }
         });
     }
 
-    /// What must hold for other services to be told in time.
+    /// What must hold for other services to be published in time.
     #[must_use]
     pub(crate) fn check(&self, readiness: Readiness) -> Readiness {
         let (progress, lag_max) = (self.progress.clone(), self.lag_max);
@@ -166,7 +167,7 @@ impl Feed {
                 if let Some(trouble) = progress.trouble() {
                     return Err(trouble);
                 }
-                let lag = age_of_untold(&users, &sessions, progress.position()).await;
+                let lag = age_of_unpublished(&users, &sessions, progress.position()).await;
                 let lag = lag.map_err(|error| error.to_string())?;
                 if lag <= lag_max {
                     return none_parked(progress.parked(), PARKED_LIST);
@@ -176,14 +177,14 @@ impl Feed {
         })
     }
 
-    /// Tells what a batch of the logs leads to, and only what is not told yet.
-    async fn tell(&self, mut batch: Vec<Read>, place: &mut Place) -> Result<(), FeedError> {
+    /// Tells what a batch of the logs leads to, and only what is not published yet.
+    async fn tell(&self, mut batch: Vec<Read>, place: &mut FeedEnd) -> Result<(), FeedError> {
         for _ in 0..CONFLICTS_MAX {
-            batch.retain(|message| !place.told.covers(message));
-            // Anew each time: a user may have been deleted since, and told to be.
-            let Ahead { messages, told, parked, failure } = self.ahead(&batch, place).await?;
+            batch.retain(|message| !place.published.covers(message));
+            // Anew each time: a user may have been deleted since, and published to be.
+            let Ahead { messages, published, parked, failure } = self.ahead(&batch, place).await?;
             if self.write(place, &messages).await? {
-                (place.told, place.parked) = (told, parked);
+                (place.published, place.parked) = (published, parked);
                 self.has_parked(place);
                 return failure.map_or(Ok(()), Err);
             }
@@ -192,11 +193,11 @@ impl Feed {
     }
 
     /// Reads once more what is parked, and tells what can be read of it.
-    async fn retry(&self, place: &mut Place) -> Result<(), FeedError> {
+    async fn retry(&self, place: &mut FeedEnd) -> Result<(), FeedError> {
         for (from, aggregate, _) in place.parked.entries() {
             while let Some(parked) = self.ahead_of_parked(from, &aggregate, place).await? {
                 let Ahead { messages, parked, .. } = parked;
-                // Whoever was faster may have told it as well: then it is not parked any more.
+                // Whoever was faster may have published it as well: then it is not parked any more.
                 if self.write(place, &messages).await? {
                     place.parked = parked;
                 }
@@ -208,7 +209,7 @@ impl Feed {
 
     /// Writes behind the end of the feed. If that is not where it was thought to be nothing is written, and
     /// where the feed stands is known again.
-    async fn write(&self, place: &mut Place, messages: &[Sequel]) -> Result<bool, FeedError> {
+    async fn write(&self, place: &mut FeedEnd, messages: &[Sequel]) -> Result<bool, FeedError> {
         if messages.is_empty() {
             return Ok(true);
         }
@@ -227,21 +228,21 @@ impl Feed {
         }
     }
 
-    fn has_parked(&self, place: &Place) {
+    fn has_parked(&self, place: &FeedEnd) {
         self.progress.has_parked(place.parked.count());
         self.metrics.has_parked(place.parked.count());
     }
 }
 
 impl Follower for Feed {
-    type Position = Told;
+    type Position = PublishedThrough;
     type Error = FeedError;
 
     fn stream(&self) -> &'static str {
         FEED_STREAM
     }
 
-    fn progress(&self) -> &Progress<Told> {
+    fn progress(&self) -> &Progress<PublishedThrough> {
         &self.progress
     }
 
@@ -250,24 +251,24 @@ impl Follower for Feed {
     }
 
     async fn run_once(&self) -> Result<(), FeedError> {
-        let mut place = Place::of(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
+        let mut place = FeedEnd::of(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
         for (from, log) in [(Source::Users, &self.users), (Source::Sessions, &self.sessions)] {
-            let (stream, feed, log) = (from.stream(), place.told.of(from), log.end().await?);
+            let (stream, feed, log) = (from.stream(), place.published.of(from), log.end().await?);
             if log < feed {
                 return Err(FeedError::LogBehindFeed { stream, feed, log });
             }
         }
         self.retry(&mut place).await?;
         let mut reader = Reader::open(
-            (&self.users, place.told.users),
-            (&self.sessions, place.told.sessions),
+            (&self.users, place.published.users),
+            (&self.sessions, place.published.sessions),
             self.batch_max,
         )
         .await?;
         tracing::info!(stream = FEED_STREAM, end = %place.end, "the projector follows the log");
-        // With something to tell it is not well before that is told: the feed may be full.
+        // With something to tell it is not well before that is published: the feed may be full.
         if reader.pending() == 0 {
-            self.progress.reached(place.told);
+            self.progress.reached(place.published);
         }
         self.metrics.follows(place.end, reader.pending());
         let mut retries = self.retries.clone();
@@ -288,19 +289,22 @@ impl Follower for Feed {
             self.tell(batch, &mut place).await?;
             self.metrics.wrote(events, began.elapsed());
             self.metrics.follows(place.end, reader.pending());
-            self.progress.reached(place.told);
+            self.progress.reached(place.published);
         }
     }
 }
 
 /// Whether the feed tells everything of the users up to a position, as its last message says.
-pub(crate) async fn told_up_to(feed: &EventLog, position: Position) -> Result<bool, ReadError> {
+pub(crate) async fn is_published_through(
+    feed: &EventLog,
+    position: Position,
+) -> Result<bool, ReadError> {
     let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
-    let place = Place::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
-    Ok(place.told.users >= position && place.parked.count() == 0)
+    let place = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    Ok(place.published.users >= position && place.parked.count() == 0)
 }
 
-/// A user or session of which nothing is told any more.
+/// A user or session of which nothing is published any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedInFeed {
     /// The stream with the event that cannot be read.
@@ -317,7 +321,7 @@ pub struct ParkedInFeed {
 /// [`ReadError`]: nothing is known.
 pub async fn parked_in_feed(feed: &EventLog) -> Result<Vec<ParkedInFeed>, ReadError> {
     let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
-    let place = Place::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    let place = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
     let entry = |(from, aggregate, position): (Source, String, Position)| ParkedInFeed {
         stream: from.stream(),
         position,
@@ -333,15 +337,15 @@ fn data_schemas(settings: &Settings) -> Option<DataSchemas> {
     is_reachable.then(|| DataSchemas::served_at(issuer)).flatten()
 }
 
-/// Age of the oldest event that is not told.
-async fn age_of_untold(
+/// Age of the oldest event that is not published.
+async fn age_of_unpublished(
     users: &EventLog,
     sessions: &EventLog,
-    told: Told,
+    published: PublishedThrough,
 ) -> Result<Duration, ReadError> {
     let now = ambient::now();
-    let user = users.next(subjects::USER_EVENTS_FILTER, told.users).await?;
-    let session = sessions.next(subjects::SESSION_EVENTS_FILTER, told.sessions).await?;
+    let user = users.next(subjects::USER_EVENTS_FILTER, published.users).await?;
+    let session = sessions.next(subjects::SESSION_EVENTS_FILTER, published.sessions).await?;
     let age = |stored: Option<service_kit::event_log::Stored>| {
         age(stored.map(|stored| stored.stored_at), now)
     };

@@ -16,7 +16,7 @@ use events::{
 };
 use uuid::{Builder, Uuid};
 
-/// What other services are told of an event of a user.
+/// What other services are published of an event of a user.
 ///
 /// # Errors
 /// [`DecodeError`] when event and state contradict each other.
@@ -31,7 +31,7 @@ pub fn of_user(event: &Event, position: Position) -> Result<FeedEvent, DecodeErr
             return Err(DecodeError::Inconsistent("the state is that of a deletion"));
         }
     };
-    Ok(told(event, position, happened))
+    Ok(published(event, position, happened))
 }
 
 fn changed(fact: &UserFact, user: PublicUser) -> Result<Happened, DecodeError> {
@@ -79,7 +79,7 @@ fn changed(fact: &UserFact, user: PublicUser) -> Result<Happened, DecodeError> {
     })
 }
 
-/// What other services are told of an event of a session; nothing of a refresh, which happens all the time and
+/// What other services are published of an event of a session; nothing of a refresh, which happens all the time and
 /// tells nobody anything.
 #[must_use]
 pub fn of_session(event: &SessionEvent, position: Position) -> Option<FeedEvent> {
@@ -90,10 +90,10 @@ pub fn of_session(event: &SessionEvent, position: Position) -> Option<FeedEvent>
         SessionFact::TheftDetected => Happened::TheftDetected(data),
         SessionFact::Refreshed { .. } => return None,
     };
-    Some(told(event, position, happened))
+    Some(published(event, position, happened))
 }
 
-/// What other services are told of a revocation; nothing when it ends access tokens alone.
+/// What other services are published of a revocation; nothing when it ends access tokens alone.
 #[must_use]
 pub fn of_revocation(
     user: UserId,
@@ -141,7 +141,7 @@ fn id_of_revocation(position: Position) -> Uuid {
     Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-fn told<F: Fact>(event: &Envelope<F>, position: Position, happened: Happened) -> FeedEvent {
+fn published<F: Fact>(event: &Envelope<F>, position: Position, happened: Happened) -> FeedEvent {
     FeedEvent {
         id: event.id,
         time: event.time,

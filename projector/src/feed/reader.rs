@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What can be told now: up to where one side runs dry.
+    /// What can be published now: up to where one side runs dry.
     fn merged(&mut self, messages_max: usize) -> Vec<Read> {
         let mut merged = Vec::new();
         while merged.len() < messages_max {

@@ -20,8 +20,8 @@ use uuid::Uuid;
 use view_kit::Fold;
 use view_kit::store::checkpoint;
 use views::{
-    Generations, HistoryDocument, Kind, SessionDocument, UserDocument, UserView, Views, user_key,
-    users_checkpoint, users_collection,
+    Generations, HistoryDocument, SessionDocument, UserDocument, UserView, ViewSet, Views,
+    user_key, users_checkpoint, users_collection,
 };
 
 /// The one that a new database has.
@@ -31,8 +31,8 @@ async fn views() -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("projector_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let views = Views::open(&local_stack::testing::mongod().url(), &name).await.unwrap();
-    for kind in Kind::ALL {
-        prepare(&views, kind, GENERATION).await.unwrap();
+    for set in ViewSet::ALL {
+        prepare(&views, set, GENERATION).await.unwrap();
     }
     views
 }
@@ -439,14 +439,14 @@ async fn documents_of_an_older_layout_are_written_again() {
     assert_eq!(documents(&views).await, of_today, "logins and cutoffs are kept");
 }
 
-/// The batch with the deletion comes to one generation while the other kind has two.
+/// The batch with the deletion comes to one generation while the other set has two.
 #[tokio::test]
 async fn a_deletion_reaches_every_generation_of_both_kinds() {
     let views = views().await;
     let from = views.generations().await.unwrap();
     let mut to = from.clone();
-    for kind in Kind::ALL {
-        assert_eq!(to.begin(kind), 2);
+    for set in ViewSet::ALL {
+        assert_eq!(to.begin(set), 2);
     }
     assert!(views.change_generations(&from, to.clone()).await.unwrap());
     assert!(!views.change_generations(&from, to).await.unwrap(), "somebody was faster");
@@ -483,11 +483,11 @@ async fn what_is_left_of_a_generation_is_swept_and_no_other() {
         change(&mut to);
         assert!(views.change_generations(&from, to).await.unwrap());
     };
-    change(|generations| assert_eq!(generations.begin(Kind::Users), 2)).await;
+    change(|generations| assert_eq!(generations.begin(ViewSet::Users), 2)).await;
     write(&views, 2, &batch(&history())).await.unwrap();
     checkpoint(&views, &users_checkpoint(2), Position(12), None).await.unwrap();
     assert_eq!(views.sweep().await.unwrap(), Vec::<String>::new(), "it is there");
-    change(|generations| generations.remove(Kind::Users, 2).unwrap()).await;
+    change(|generations| generations.remove(ViewSet::Users, 2).unwrap()).await;
     for _ in 0..2 {
         let mut swept = views.sweep().await.unwrap();
         swept.sort();

@@ -2,7 +2,7 @@
 
 use events::{Actor, CommandId, EmailClaim, LinkPurpose, UserFact, subjects};
 use service_kit::event_log::{Append, Guard, Write};
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 
 use crate::smtp::with_server;
 use crate::support::{ADA, System, id, new_user, order, registered, reset, wait_for};

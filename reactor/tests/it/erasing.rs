@@ -4,7 +4,7 @@ use events::{Actor, Position, SessionErasure, SessionId, UserFact, UserId, feed,
 use reactor::Standing;
 use service_kit::ambient;
 use service_kit::event_log::EventLog;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 
 use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 

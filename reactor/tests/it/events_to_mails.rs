@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use events::{Actor, LinkPurpose, Snapshot, UserFact, subjects};
 use service_kit::ambient;
 use service_kit::links::{LinkKind, undone_revision};
-use service_kit::mail_orders::{Mail, order_id};
+use service_kit::mail_jobs::{Mail, order_id};
 
 use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 

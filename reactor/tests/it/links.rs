@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use events::{LinkPurpose, Position, UserFact, subjects};
 use service_kit::links::LinkKind;
-use service_kit::mail_orders::Mail;
+use service_kit::mail_jobs::Mail;
 
 use crate::support::{ADA, System, id, order, reset};
 

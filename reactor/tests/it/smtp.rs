@@ -8,8 +8,8 @@ use events::CommandId;
 use reactor::{App, StartError};
 use service_kit::config::MailTransport;
 use service_kit::event_log::{Append, Guard, Write};
-use service_kit::mail_orders::Mail;
-use service_kit::watch::Watch;
+use service_kit::mail_jobs::Mail;
+use service_kit::telemetry::Telemetry;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -212,7 +212,7 @@ async fn settings_that_send_in_the_clear_are_refused() {
     let mut system = System::start().await;
     system.settings.mail.transport = MailTransport::Smtp;
     system.settings.mail.smtp_url = "smtp://user:pa55word@mail.example.com".to_owned();
-    let watch = Watch::start(&system.settings.telemetry, "test").unwrap();
+    let watch = Telemetry::start(&system.settings.telemetry, "test").unwrap();
     let refused = App::build(&system.settings, &watch).await.err().unwrap();
     assert!(matches!(refused, StartError::Setup(_)), "{refused}");
     assert!(!format!("{refused} {refused:?}").contains("pa55word"));

@@ -24,9 +24,9 @@ use service_kit::event_log::{
 use service_kit::health::Readiness;
 use service_kit::keys::{LINK_KEY_FILE, MAIL_KEY_FILE, SecretKey};
 use service_kit::links::{Binding, Link, Links, Unverified};
-use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use service_kit::mail_jobs::{Mail, MailJob, MailJobs};
 use service_kit::security::SECURITY_STREAM;
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -71,7 +71,7 @@ pub struct System {
     pub snapshots: EventLog,
     operator: EventLog,
     pub links: Links,
-    pub orders: MailOrders,
+    pub orders: MailJobs,
 }
 
 /// A running reactor.
@@ -161,7 +161,7 @@ impl System {
             mails: log(&commands, subjects::MAILS_STREAM),
             operator: mails,
             links: Links::new(link_key),
-            orders: MailOrders::new(mail_key).unwrap(),
+            orders: MailJobs::new(mail_key).unwrap(),
             settings,
             dir,
         }
@@ -169,7 +169,7 @@ impl System {
 
     /// Starts a reactor with the settings as they are now.
     pub async fn reactor(&self) -> Reactor {
-        let watch = Watch::start(&self.settings.telemetry, "test").unwrap();
+        let watch = Telemetry::start(&self.settings.telemetry, "test").unwrap();
         let app = App::build(&self.settings, &watch).await.unwrap();
         let (stop, readiness) = (CancellationToken::new(), app.readiness());
         let task = tokio::spawn(app.run(stop.clone()));
@@ -178,7 +178,7 @@ impl System {
 
     pub fn parked(&self) -> ParkedMails {
         let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
-        ParkedMails::new(self.operator.clone(), MailOrders::new(key).unwrap())
+        ParkedMails::new(self.operator.clone(), MailJobs::new(key).unwrap())
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -293,7 +293,7 @@ impl System {
             _ => self.snapshots.clone(),
         };
         let key = SecretKey::read(&self.dir.path().join(MAIL_KEY_FILE)).unwrap();
-        Streams::new(open, MailOrders::new(key).unwrap())
+        Streams::new(open, MailJobs::new(key).unwrap())
     }
 
     /// A user with an address, a claim on it and a password; the event is from before any mail.
@@ -307,7 +307,7 @@ impl System {
         user
     }
 
-    pub async fn place(&self, order: &MailOrder) {
+    pub async fn place(&self, order: &MailJob) {
         let placed = self.orders.place(&self.mails, order).await;
         assert!(matches!(placed, Outcome::Stored(_)), "{placed:?}");
     }
@@ -317,7 +317,7 @@ impl System {
         put(&self.operator, subject, payload, None).await;
     }
 
-    pub async fn is_waiting(&self, order: &MailOrder) -> bool {
+    pub async fn is_waiting(&self, order: &MailJob) -> bool {
         let waits = async |subject: String| self.mails.last(&subject).await.unwrap().is_some();
         waits(subjects::mail_order(order.id)).await || waits(subjects::mail_notice(order.id)).await
     }
@@ -391,11 +391,11 @@ pub fn registered(email: &str, email_verified: bool) -> UserFact {
     }
 }
 
-pub fn order(mail: Mail) -> MailOrder {
-    MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail }
+pub fn order(mail: Mail) -> MailJob {
+    MailJob { id: ambient::new_uuid(), ordered_at: ambient::now(), mail }
 }
 
-pub fn reset(claim: &str) -> MailOrder {
+pub fn reset(claim: &str) -> MailJob {
     order(Mail::ResetPassword { claim: claim.to_owned() })
 }
 
@@ -459,6 +459,6 @@ fn received(folder: &Path) -> Vec<Received> {
     files.iter().map(|file| Received::read(&std::fs::read_to_string(file).unwrap())).collect()
 }
 
-pub fn id(order: &MailOrder) -> Uuid {
+pub fn id(order: &MailJob) -> Uuid {
     order.id
 }

@@ -9,7 +9,7 @@ use events::{
 use serde::Serialize;
 use service_kit::ambient;
 use service_kit::event_log::EventLog;
-use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
+use service_kit::mail_jobs::{MAIL_KEY_PURPOSE, MailJobs};
 use uuid::Uuid;
 
 use super::Finishing;
@@ -161,7 +161,7 @@ where
 {
     let log = (finishing.log)(subjects::MAILS_STREAM);
     let newest = finishing.ring.clone().finished().derive(MAIL_KEY_PURPOSE);
-    let orders = MailOrders::new(newest)?;
+    let orders = MailJobs::new(newest)?;
     for filter in subjects::MAILS_STREAM_SUBJECTS {
         let mut behind = Position(0);
         while let Some(message) = log.next(filter, behind).await? {

@@ -167,7 +167,7 @@ struct Unlocked {
 
 /// What ended since, of an encrypted backup.
 #[derive(Serialize, Deserialize)]
-struct EncryptedEnds {
+struct EncryptedRevocationDelta {
     backup: Uuid,
     key: WrappedKey,
     content: String,
@@ -262,7 +262,7 @@ impl Backup {
     }
 
     /// What ended since the backup, if it was collected.
-    pub fn ends<T: DeserializeOwned>(&self) -> anyhow::Result<Option<T>> {
+    pub fn revocation_delta<T: DeserializeOwned>(&self) -> anyhow::Result<Option<T>> {
         let path = self.dir.join(ENDS_FILE);
         if !path.exists() {
             return Ok(None);
@@ -273,7 +273,7 @@ impl Backup {
         }
         let Unlocked { identity, .. } = self.unlocked()?;
         let damaged = || damaged(&path);
-        let EncryptedEnds { backup, key, content } = sealed.parse(&path)?;
+        let EncryptedRevocationDelta { backup, key, content } = sealed.parse(&path)?;
         if backup != self.manifest.id || !sealed.is_signed_for(identity, ENDS) {
             bail!("{} was changed, or is of another backup", path.display());
         }
@@ -284,7 +284,7 @@ impl Backup {
     }
 
     /// Replaces what is known to have ended since, as a whole; encrypted where the backup is.
-    pub fn write_ends(
+    pub fn write_revocation_delta(
         &self,
         ends: &impl Serialize,
         recipient: Option<&Recipient>,
@@ -301,7 +301,8 @@ impl Backup {
         let mut encrypting = Encrypting::new(&key, Path::new(ENDS_FILE))?;
         let mut content = encrypting.add(&serde_json::to_vec(ends)?)?;
         content.extend(encrypting.end()?);
-        let ends = EncryptedEnds { backup, key: wrapped, content: STANDARD.encode(content) };
+        let ends =
+            EncryptedRevocationDelta { backup, key: wrapped, content: STANDARD.encode(content) };
         write_sealed(&path, &ends, Some((recipient, ENDS)))
     }
 }

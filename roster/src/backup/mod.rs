@@ -5,9 +5,9 @@
 //! users. So the feed never tells what the log does not hold, and no session is without its user.
 
 pub mod crypt;
-pub mod ends;
 pub mod folder;
 pub mod keys;
+pub mod revocation_delta;
 
 use std::process::ExitCode;
 
@@ -44,7 +44,11 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
         }
         // Without the identity only the checksums can be looked at.
         let is_readable = backup.manifest.encrypted.is_none() || args.identity.is_some();
-        let until = if is_readable { ends::Ends::read(&backup)?.until } else { None };
+        let until = if is_readable {
+            revocation_delta::RevocationDelta::read(&backup)?.until
+        } else {
+            None
+        };
         return report(&backup, until, args.json);
     }
     if let Some(file) = &args.recipient {
@@ -54,7 +58,7 @@ pub async fn run(settings: Settings, args: BackupArgs) -> anyhow::Result<ExitCod
     let recipient = args.recipient.as_deref().map(Recipient::read).transpose()?;
     if args.ends {
         let backup = Backup::open(&args.dir)?;
-        let ends = ends::collect(&settings, &backup, recipient.as_ref()).await?;
+        let ends = revocation_delta::collect(&settings, &backup, recipient.as_ref()).await?;
         let deleted = ends.users.values().filter(|ends| ends.deleted).count();
         let users = ends.users.values().filter(|ends| ends.takes()).count();
         let (until, sessions) = (ends.until, ends.sessions.len());

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, bail};
 use events::ServiceNames;
 use futures::future::{join_all, select_all, try_join_all};
-use local_stack::{Companion, CompanionOptions, DataDir, ServerDir};
+use local_stack::{DataDir, ServerDir, SupervisedProcess, SupervisedProcessOptions};
 use nats_access::Trust;
 use service_kit::config::Settings;
 use tokio::task::spawn_blocking;
@@ -73,7 +73,7 @@ pub struct Beside {
 
 struct Service {
     names: ServiceNames,
-    companion: Companion,
+    companion: SupervisedProcess,
     /// Variables of `provision`, beside those of both.
     as_operator: Vec<(String, String)>,
     /// Variables of `serve`, beside those of both.
@@ -161,7 +161,7 @@ impl Service {
         let variables = Variables { prefix: names.variable_prefix(), around };
         let as_operator = variables.credentials(operator.as_deref())?;
         let as_itself = variables.credentials(own.as_deref())?;
-        let companion = Companion::prepare(CompanionOptions {
+        let companion = SupervisedProcess::prepare(SupervisedProcessOptions {
             name,
             executable,
             dir,

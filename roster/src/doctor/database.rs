@@ -8,7 +8,7 @@ use mongodb::error::Error;
 use mongodb::{Collection, IndexModel};
 use service_kit::config::Settings;
 use view_kit::{database_target, describe};
-use views::{Kind, Views, history_indexes, sessions_indexes, users_indexes};
+use views::{ViewSet, Views, history_indexes, sessions_indexes, users_indexes};
 
 use super::report::{Level, Report};
 use super::{compare_clocks, is_loopback, now};
@@ -188,11 +188,11 @@ async fn indexes(views: &Views, report: &mut Report) {
         }
     };
     let mut missing = 0;
-    for number in generations.of(Kind::Users).all() {
+    for number in generations.of(ViewSet::Users).all() {
         missing += of_collection(&views.users(number), users_indexes(), report).await;
         missing += of_collection(&views.history(number), history_indexes(), report).await;
     }
-    for number in generations.of(Kind::Sessions).all() {
+    for number in generations.of(ViewSet::Sessions).all() {
         missing += of_collection(&views.sessions(number), sessions_indexes(), report).await;
     }
     if missing == 0 {

@@ -14,7 +14,7 @@ use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::nats;
-use view_kit::RetryWish;
+use view_kit::RetryRequest;
 use views::Views;
 
 use super::Told;
@@ -79,7 +79,7 @@ impl Item {
 /// What is parked, as database and feed say.
 pub struct ParkedEvents {
     /// Tells the projectors to read again what is parked.
-    pub wish: RetryWish,
+    pub wish: RetryRequest,
     users: EventLog,
     sessions: EventLog,
     feed: EventLog,
@@ -92,7 +92,7 @@ impl ParkedEvents {
         let client = nats::connect(&settings.nats, "operator").await?;
         let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
         Ok(Self {
-            wish: RetryWish::new(client.clone(), PARKED_RETRY),
+            wish: RetryRequest::new(client.clone(), PARKED_RETRY),
             users: log(subjects::USERS_STREAM),
             sessions: log(subjects::SESSIONS_STREAM),
             feed: log(FEED_STREAM),

@@ -14,7 +14,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::key_ring::Ring;
 use service_kit::keys::APPLICATION_KEY_FILE;
-use service_kit::mail_orders::{MAIL_KEY_PURPOSE, MailOrders};
+use service_kit::mail_jobs::{MAIL_KEY_PURPOSE, MailJobs};
 use service_kit::nats;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -69,7 +69,7 @@ pub fn parked_id(text: &str) -> Result<ParkedId, String> {
 /// Looks, tries again or gives up. Exit code 1 when something is parked, or what was named is not.
 pub async fn run(settings: Settings, args: ParkedArgs) -> anyhow::Result<ExitCode> {
     let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
-    let orders = MailOrders::new(ring.derive(MAIL_KEY_PURPOSE))?;
+    let orders = MailJobs::new(ring.derive(MAIL_KEY_PURPOSE))?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let mails = EventLog::new(client.clone(), subjects::MAILS_STREAM, Limits::of(&settings));
     let parked = Parked {

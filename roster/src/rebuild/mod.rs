@@ -16,7 +16,7 @@ use service_kit::config::Settings;
 use service_kit::event_log::{EventLog, Limits};
 use service_kit::nats;
 use tokio::time::Instant;
-use views::{Beside, Generations, Kind, Phase, Views};
+use views::{Generations, Phase, Standby, ViewSet, Views};
 
 use crate::audit::{self, Ended, Operation};
 use crate::cli::{RebuildArgs, RebuildWhat, failed, progress, say};
@@ -35,10 +35,10 @@ struct Rebuild {
 
 /// Does what was asked for. Exit code 1 when it was refused, or differences were found.
 pub async fn run(settings: Settings, args: RebuildArgs) -> anyhow::Result<ExitCode> {
-    let kinds: &[Kind] = match args.what {
-        RebuildWhat::Users => &[Kind::Users],
-        RebuildWhat::Sessions => &[Kind::Sessions],
-        RebuildWhat::All => &Kind::ALL,
+    let sets: &[ViewSet] = match args.what {
+        RebuildWhat::Users => &[ViewSet::Users],
+        RebuildWhat::Sessions => &[ViewSet::Sessions],
+        RebuildWhat::All => &ViewSet::ALL,
     };
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(&settings));
@@ -55,11 +55,11 @@ pub async fn run(settings: Settings, args: RebuildArgs) -> anyhow::Result<ExitCo
         rebuild.report(Map::new(), args.json).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let kinds_named: Vec<String> = kinds.iter().map(Kind::to_string).collect();
+    let names: Vec<String> = sets.iter().map(ViewSet::to_string).collect();
     let arguments = json!({
-        "views": kinds_named, "rollback": args.rollback, "discard": args.discard, "sample": args.sample,
+        "views": names, "rollback": args.rollback, "discard": args.discard, "sample": args.sample,
     });
-    let changing = rebuild.carry_out(kinds, &args);
+    let changing = rebuild.carry_out(sets, &args);
     audit::over(&rebuild.settings, &client, Operation::Rebuild, arguments, changing).await
 }
 
@@ -81,20 +81,20 @@ fn refused(report: &Report, as_json: bool) -> ExitCode {
 }
 
 fn shown(generations: &Generations) -> Value {
-    let of = |kind: Kind| {
-        let of = generations.of(kind);
+    let of = |set: ViewSet| {
+        let of = generations.of(set);
         let beside =
-            of.beside.map(|Beside { number, phase }| json!({ "number": number, "phase": phase }));
+            of.beside.map(|Standby { number, phase }| json!({ "number": number, "phase": phase }));
         json!({ "live": of.live, "beside": beside })
     };
-    json!({ "users": of(Kind::Users), "sessions": of(Kind::Sessions) })
+    json!({ "users": of(ViewSet::Users), "sessions": of(ViewSet::Sessions) })
 }
 
-fn line(kind: Kind, generations: &Generations) -> String {
-    let of = generations.of(kind);
+fn line(set: ViewSet, generations: &Generations) -> String {
+    let of = generations.of(set);
     let beside = match of.beside {
         None => "nothing stands beside it".to_owned(),
-        Some(Beside { number, phase }) => {
+        Some(Standby { number, phase }) => {
             let what = match phase {
                 Phase::Filling => "is being filled; `roster rebuild` goes on with it",
                 Phase::Joining => "is about to be live",
@@ -104,20 +104,20 @@ fn line(kind: Kind, generations: &Generations) -> String {
             format!("generation {number} {what}")
         }
     };
-    format!("{kind}: generation {} is live; {beside}", of.live)
+    format!("{set}: generation {} is live; {beside}", of.live)
 }
 
 impl Rebuild {
     /// Does what was asked for, and says what came of it.
-    async fn carry_out(&self, kinds: &[Kind], args: &RebuildArgs) -> anyhow::Result<Ended> {
+    async fn carry_out(&self, sets: &[ViewSet], args: &RebuildArgs) -> anyhow::Result<Ended> {
         let began = Instant::now();
         let switched = if args.discard {
-            self.discard(kinds).await?;
+            self.discard(sets).await?;
             Switched::Done(Map::new())
         } else if args.rollback {
-            self.back(kinds).await?
+            self.back(sets).await?
         } else {
-            self.forward(kinds).await?
+            self.forward(sets).await?
         };
         match switched {
             Switched::Done(mut answer) => {
@@ -141,7 +141,7 @@ impl Rebuild {
             answer.insert("generations".to_owned(), there.clone());
             say(&Value::Object(answer).to_string());
         } else {
-            Kind::ALL.iter().for_each(|kind| say(&line(*kind, &generations)));
+            ViewSet::ALL.iter().for_each(|set| say(&line(*set, &generations)));
         }
         Ok(there)
     }
@@ -163,12 +163,12 @@ impl Rebuild {
     }
 
     /// Takes away what stands beside the live generations.
-    async fn discard(&self, kinds: &[Kind]) -> anyhow::Result<()> {
-        self.retire(kinds).await?;
+    async fn discard(&self, sets: &[ViewSet]) -> anyhow::Result<()> {
+        self.retire(sets).await?;
         self.change(|generations| {
-            for kind in kinds {
-                if let Some(beside) = generations.of(*kind).beside {
-                    generations.remove(*kind, beside.number)?;
+            for set in sets {
+                if let Some(beside) = generations.of(*set).beside {
+                    generations.remove(*set, beside.number)?;
                 }
             }
             Ok(())

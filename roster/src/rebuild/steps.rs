@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
-use views::{Beside, Kind, Phase};
+use views::{Phase, Standby, ViewSet};
 
 use super::Rebuild;
 use crate::cli::progress;
@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_secs(60);
 const DIFFERENCES_MAX: usize = 100;
 
 /// A generation that is to be live.
-pub type Candidate = (Kind, u32);
+pub type Candidate = (ViewSet, u32);
 
 /// What came of it.
 pub enum Switched {
@@ -36,10 +36,10 @@ pub enum Switched {
 
 impl Rebuild {
     /// Fills new generations and switches to them.
-    pub(super) async fn forward(&self, kinds: &[Kind]) -> anyhow::Result<Switched> {
+    pub(super) async fn forward(&self, sets: &[ViewSet]) -> anyhow::Result<Switched> {
         let mut candidates = Vec::new();
-        for kind in kinds {
-            candidates.extend(self.begin(*kind).await?);
+        for set in sets {
+            candidates.extend(self.begin(*set).await?);
         }
         let filling = Instant::now();
         self.near_the_end(&candidates, NEAR).await?;
@@ -48,7 +48,7 @@ impl Rebuild {
         Ok(match switched {
             Switched::Done(mut seen) => {
                 seen.insert("filled_s".to_owned(), json!(filled_s));
-                self.retire(kinds).await?;
+                self.retire(sets).await?;
                 Switched::Done(seen)
             }
             refused @ Switched::Refused(_) => refused,
@@ -56,40 +56,40 @@ impl Rebuild {
     }
 
     /// Switches back to what was live before.
-    pub(super) async fn back(&self, kinds: &[Kind]) -> anyhow::Result<Switched> {
+    pub(super) async fn back(&self, sets: &[ViewSet]) -> anyhow::Result<Switched> {
         let generations = self.views.generations().await?;
         let mut candidates = Vec::new();
-        for kind in kinds {
-            let of = generations.of(*kind);
+        for set in sets {
+            let of = generations.of(*set);
             match of.beside {
-                Some(Beside { number, phase }) if number < of.live && phase != Phase::Filling => {
-                    candidates.push((*kind, number));
+                Some(Standby { number, phase }) if number < of.live && phase != Phase::Filling => {
+                    candidates.push((*set, number));
                 }
                 // The switch back was made, and the command killed behind it.
-                Some(Beside { phase: Phase::Leaving, .. }) => {}
-                Some(_) | None => bail!("there is no earlier generation of the {kind}"),
+                Some(Standby { phase: Phase::Leaving, .. }) => {}
+                Some(_) | None => bail!("there is no earlier generation of the {set}"),
             }
         }
         let switched = self.switch(&candidates).await?;
         if let Switched::Done(_) = switched {
-            self.retire(kinds).await?;
+            self.retire(sets).await?;
         }
         Ok(switched)
     }
 
     /// The generation to be filled: the one that is there already, or a new one. `None` when it is live, and only
     /// the one before it is still to be retired.
-    async fn begin(&self, kind: Kind) -> anyhow::Result<Option<Candidate>> {
+    async fn begin(&self, set: ViewSet) -> anyhow::Result<Option<Candidate>> {
         let mut candidate = None;
         self.change(|generations| {
-            let of = generations.of(kind).clone();
+            let of = generations.of(set).clone();
             candidate = match of.beside {
-                None | Some(Beside { phase: Phase::Old, .. }) => Some(generations.begin(kind)),
-                Some(Beside { number, phase: Phase::Filling }) => Some(number),
-                Some(Beside { number, phase: Phase::Joining }) if number > of.live => Some(number),
-                Some(Beside { number, phase: Phase::Leaving }) if number < of.live => None,
+                None | Some(Standby { phase: Phase::Old, .. }) => Some(generations.begin(set)),
+                Some(Standby { number, phase: Phase::Filling }) => Some(number),
+                Some(Standby { number, phase: Phase::Joining }) if number > of.live => Some(number),
+                Some(Standby { number, phase: Phase::Leaving }) if number < of.live => None,
                 Some(_) => bail!(
-                    "a rollback of the {kind} is under way: finish it with --rollback, or --discard"
+                    "a rollback of the {set} is under way: finish it with --rollback, or --discard"
                 ),
             };
             Ok(())
@@ -97,9 +97,9 @@ impl Rebuild {
         .await?;
         self.views.sweep().await?;
         if let Some(number) = candidate {
-            progress(&format!("the projector fills generation {number} of the {kind}"));
+            progress(&format!("the projector fills generation {number} of the {set}"));
         }
-        Ok(candidate.map(|number| (kind, number)))
+        Ok(candidate.map(|number| (set, number)))
     }
 
     /// Lets generations join, compares them with the log, and makes them live.
@@ -110,12 +110,12 @@ impl Rebuild {
             return Ok(Switched::Done(Map::from_iter([switched])));
         }
         self.change(|generations| {
-            for (kind, number) in candidates {
-                let beside = generations.of(*kind).beside;
+            for (set, number) in candidates {
+                let beside = generations.of(*set).beside;
                 let is_waited_for =
                     beside.is_some_and(|it| it.number == *number && it.phase.is_waited_for());
                 if !is_waited_for {
-                    generations.join(*kind, *number)?;
+                    generations.join(*set, *number)?;
                 }
             }
             Ok(())
@@ -131,7 +131,7 @@ impl Rebuild {
                 .await?;
         if report.total() > 0 {
             self.change(|generations| {
-                candidates.iter().for_each(|(kind, number)| generations.step_back(*kind, *number));
+                candidates.iter().for_each(|(set, number)| generations.step_back(*set, *number));
                 Ok(())
             })
             .await?;
@@ -154,35 +154,35 @@ impl Rebuild {
             progress("the log itself has differences: see `roster verify`");
         }
         self.change(|generations| {
-            for (kind, number) in candidates {
-                generations.switch(*kind, *number)?;
+            for (set, number) in candidates {
+                generations.switch(*set, *number)?;
             }
             Ok(())
         })
         .await?;
-        for (kind, number) in candidates {
-            progress(&format!("generation {number} of the {kind} is live"));
+        for (set, number) in candidates {
+            progress(&format!("generation {number} of the {set} is live"));
         }
         Ok(Switched::Done(seen.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()))
     }
 
     /// Waits until nobody reads any more what was live, and says so.
-    pub(super) async fn retire(&self, kinds: &[Kind]) -> anyhow::Result<()> {
+    pub(super) async fn retire(&self, sets: &[ViewSet]) -> anyhow::Result<()> {
         let generations = self.views.generations().await?;
-        let leaves = |kind: &&Kind| {
-            generations.of(**kind).beside.is_some_and(|beside| beside.phase == Phase::Leaving)
+        let leaves = |set: &&ViewSet| {
+            generations.of(**set).beside.is_some_and(|beside| beside.phase == Phase::Leaving)
         };
-        if kinds.iter().find(leaves).is_none() {
+        if sets.iter().find(leaves).is_none() {
             return Ok(());
         }
         let seconds = GRACE.as_secs();
         progress(&format!("waiting {seconds} s until nobody reads what was live before"));
         sleep(GRACE).await;
         self.change(|generations| {
-            for kind in kinds {
-                if let Some(Beside { number, phase: Phase::Leaving }) = generations.of(*kind).beside
+            for set in sets {
+                if let Some(Standby { number, phase: Phase::Leaving }) = generations.of(*set).beside
                 {
-                    generations.retire(*kind, number)?;
+                    generations.retire(*set, number)?;
                 }
             }
             Ok(())

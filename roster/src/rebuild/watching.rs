@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use projector::View;
 use service_kit::event_log::EventLog;
 use tokio::time::{Instant, sleep};
-use views::{Kind, states_begun_checkpoint};
+use views::{ViewSet, states_begun_checkpoint};
 
 use super::Rebuild;
 use super::steps::Candidate;
@@ -24,13 +24,13 @@ const STALLED_AFTER: Duration = Duration::from_secs(60);
 /// Nothing is to be waited for any more.
 #[derive(Debug)]
 struct Discarded {
-    kind: Kind,
+    set: ViewSet,
     number: u32,
 }
 
 impl fmt::Display for Discarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {} of the {} was discarded meanwhile", self.number, self.kind)
+        write!(f, "generation {} of the {} was discarded meanwhile", self.number, self.set)
     }
 }
 
@@ -114,9 +114,9 @@ impl Rebuild {
     /// Somebody else may have discarded them.
     async fn are_there(&self, candidates: &[Candidate]) -> anyhow::Result<()> {
         let generations = self.views.generations().await?;
-        for (kind, number) in candidates {
-            if generations.of(*kind).all().all(|there| there != *number) {
-                return Err(Discarded { kind: *kind, number: *number }.into());
+        for (set, number) in candidates {
+            if generations.of(*set).all().all(|there| there != *number) {
+                return Err(Discarded { set: *set, number: *number }.into());
             }
         }
         Ok(())
@@ -181,8 +181,8 @@ impl Rebuild {
 }
 
 fn views_of(candidates: &[Candidate]) -> impl Iterator<Item = (View, u32)> {
-    let of = |kind: Kind| View::ALL.into_iter().filter(move |view| view.kind() == kind);
-    candidates.iter().flat_map(move |(kind, number)| of(*kind).map(|view| (view, *number)))
+    let of = |set: ViewSet| View::ALL.into_iter().filter(move |view| view.set() == set);
+    candidates.iter().flat_map(move |(set, number)| of(*set).map(|view| (view, *number)))
 }
 
 /// How long it is waited for something to move. A log or a database that does not answer only takes time.

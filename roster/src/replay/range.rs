@@ -8,7 +8,7 @@ use events::{Position, Timestamp, UserId};
 use service_kit::event_log::EventLog;
 
 use crate::cli::WrongUse;
-use crate::told::{first, told_of_users};
+use crate::published::{first, users_published_through};
 
 /// Filters that one consumer is made with.
 const FILTERS_MAX: usize = 100;
@@ -82,9 +82,9 @@ impl Range {
         let before = |next: Position| Position(next.0.saturating_sub(1));
         let behind = match from {
             None => Position(0),
-            Some(Point::Position(from)) => {
-                before(first(feed, last, |event| told_of_users(event) >= Some(from)).await?)
-            }
+            Some(Point::Position(from)) => before(
+                first(feed, last, |event| users_published_through(event) >= Some(from)).await?,
+            ),
             Some(Point::Time(from)) => {
                 before(first(feed, last, |event| event.stored_at >= from).await?)
             }
@@ -92,7 +92,7 @@ impl Range {
         let end = match to {
             None => last,
             Some(Point::Position(to)) => {
-                before(first(feed, last, |event| told_of_users(event) > Some(to)).await?)
+                before(first(feed, last, |event| users_published_through(event) > Some(to)).await?)
             }
             Some(Point::Time(to)) => before(first(feed, last, |event| event.stored_at > to).await?),
         };

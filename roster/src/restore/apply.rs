@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Context;
-use command_api::{Lost, NewAdministrator, Restorer};
+use command_api::{Lost, NewAdministrator, RestoreReconciler};
 use events::{
     LinkPurpose, LinkRecord, Position, SessionEvent, SessionId, Timestamp, UserId, subjects,
 };
@@ -12,7 +12,7 @@ use service_kit::ambient;
 use service_kit::config::Settings;
 use service_kit::event_log::EventLog;
 
-use crate::backup::ends::{Ends, UserEnds};
+use crate::backup::revocation_delta::{RevocationDelta, UserRevocations};
 use crate::provision::Administrator;
 use crate::reading::Reading;
 
@@ -41,9 +41,9 @@ pub struct Applied {
 /// Applies all of it.
 pub async fn all(
     settings: &Settings,
-    restorer: &Restorer,
+    restorer: &RestoreReconciler,
     log: &impl Fn(&str) -> EventLog,
-    ends: &Ends,
+    ends: &RevocationDelta,
     keep_sessions: bool,
 ) -> anyhow::Result<Applied> {
     if let Some(Administrator { email, password }) = Administrator::from_env()? {
@@ -63,10 +63,15 @@ pub async fn all(
     Ok(applied)
 }
 
-async fn users(restorer: &Restorer, ends: &Ends, applied: &mut Applied) -> anyhow::Result<()> {
+async fn users(
+    restorer: &RestoreReconciler,
+    ends: &RevocationDelta,
+    applied: &mut Applied,
+) -> anyhow::Result<()> {
     let bar = bar(ends.users.len() as u64, "users whose access ended")?;
     for (&user, ended) in &ends.users {
-        let UserEnds { deleted, disabled, roles, access, password, credential, address } = ended;
+        let UserRevocations { deleted, disabled, roles, access, password, credential, address } =
+            ended;
         let lost = Lost {
             deleted: *deleted,
             disabled: *disabled,
@@ -92,11 +97,11 @@ async fn users(restorer: &Restorer, ends: &Ends, applied: &mut Applied) -> anyho
     Ok(())
 }
 
-/// Ends sessions that are alive: all of them, or those. The log is read twice, so that what is in memory is a
+/// RevocationDelta sessions that are alive: all of them, or those. The log is read twice, so that what is in memory is a
 /// position for each session and not the sessions.
 async fn sessions(
     log: &EventLog,
-    restorer: &Restorer,
+    restorer: &RestoreReconciler,
     those: Option<&BTreeSet<SessionId>>,
 ) -> anyhow::Result<u64> {
     let (end, now) = (log.end().await?, ambient::now());
@@ -134,7 +139,11 @@ async fn sessions(
 }
 
 /// Voids links that are out: one that was used behind the backup would be good again.
-async fn links(log: &EventLog, restorer: &Restorer, since: Timestamp) -> anyhow::Result<u64> {
+async fn links(
+    log: &EventLog,
+    restorer: &RestoreReconciler,
+    since: Timestamp,
+) -> anyhow::Result<u64> {
     let end = log.end().await?;
     let mut out: BTreeSet<(&str, UserId)> = BTreeSet::new();
     let mut reading = Reading::new(log, &[LINKS_FILTER], Position(0), end);

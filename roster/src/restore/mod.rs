@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use command_api::Restorer;
+use command_api::RestoreReconciler;
 use events::feed::FEED_STREAM;
 use events::{Position, subjects};
 use indicatif::ProgressBar;
@@ -28,9 +28,9 @@ use service_kit::nats;
 
 use crate::audit::{Audit, Operation};
 use crate::backup::crypt::Identity;
-use crate::backup::ends::Ends;
 use crate::backup::folder::{Backup, StreamCopy, bar};
 use crate::backup::keys;
+use crate::backup::revocation_delta::RevocationDelta;
 use crate::cli::{RestoreArgs, progress, say};
 use crate::preflight::private_file;
 use crate::provision;
@@ -59,7 +59,7 @@ pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCo
         say_keys(root, args.json);
         return Ok(ExitCode::SUCCESS);
     }
-    let ends = Ends::read(&backup)?;
+    let ends = RevocationDelta::read(&backup)?;
     let root = keys::root(&settings, &backup)?;
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream: &str| EventLog::new(client.clone(), stream, Limits::of(&settings));
@@ -84,7 +84,7 @@ pub async fn run(settings: Settings, args: RestoreArgs) -> anyhow::Result<ExitCo
     for name in [subjects::USERS_STREAM, subjects::SESSIONS_STREAM] {
         log(name).drop_half_batch().await?;
     }
-    let restorer = Restorer::new(&settings, &log, ends.ring()?.as_ref())?;
+    let restorer = RestoreReconciler::new(&settings, &log, ends.ring()?.as_ref())?;
     let applied = apply::all(&settings, &restorer, &log, &ends, args.keep_sessions).await?;
     let begun = command_api::begin_lineage(&log, args.keep_sessions).await;
     begun.context("cannot name the history of the log")?;
@@ -166,7 +166,13 @@ fn say_keys(root: &Path, as_json: bool) {
     ));
 }
 
-fn report(backup: &Backup, ends: &Ends, applied: &Applied, root: &Path, args: &RestoreArgs) {
+fn report(
+    backup: &Backup,
+    ends: &RevocationDelta,
+    applied: &Applied,
+    root: &Path,
+    args: &RestoreArgs,
+) {
     let taken_at = backup.manifest.taken_at;
     let known_until = ends.until.unwrap_or(taken_at);
     if args.json {

@@ -1,7 +1,7 @@
 //! `roster subscribers`: who reads the feed, from where, and how far they are.
 
+mod requests;
 mod snapshot;
-mod wishes;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use crate::audit::{self, Ended, Operation};
 use crate::cli::{SubscribersAction, SubscribersArgs, WrongUse, failed, progress, say};
 use crate::replay::Point;
 use crate::{provision, trust};
-pub use wishes::{From, filter, name};
+pub use requests::{From, filter, name};
 
 /// Runs one action. Exit code 1 when there is no such subscriber.
 pub async fn run(settings: Settings, args: SubscribersArgs) -> anyhow::Result<ExitCode> {
@@ -68,7 +68,7 @@ fn check(name: &SubscriberName, words: &[String], from: From) -> anyhow::Result<
         ))
         .into());
     }
-    if from == From::Snapshot && !wishes::has_all_of_users(&wishes::filters(words)?) {
+    if from == From::Snapshot && !requests::has_all_of_users(&requests::filters(words)?) {
         let why = "a snapshot is of users: the filters must let all of users.v1.*.* through";
         return Err(WrongUse(why.to_owned()).into());
     }
@@ -134,9 +134,9 @@ impl Operator<'_> {
         wish: Wish,
         creds: Option<PathBuf>,
     ) -> anyhow::Result<Users> {
-        let filters = wishes::filters(&wish.filters)?;
+        let filters = requests::filters(&wish.filters)?;
         let from = wish.from;
-        if !wishes::has_deletions(&filters) {
+        if !requests::has_deletions(&filters) {
             progress(
                 "warning: the filters do not let users.v1.deleted.* through, so it is not told who must be erased: \
                  right only for a subscriber that keeps nothing of a person",
@@ -160,7 +160,7 @@ impl Operator<'_> {
             From::Snapshot => Beginning::Sequence(Position(end.0 + 1)),
             From::At(Point::Position(position)) => {
                 let feed = (&self.feed, end);
-                Beginning::Sequence(wishes::sequence_of(feed, &self.users, position).await?)
+                Beginning::Sequence(requests::sequence_of(feed, &self.users, position).await?)
             }
         };
         let subscriber = NewSubscriber {

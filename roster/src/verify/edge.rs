@@ -7,12 +7,12 @@ use projector::View;
 use projector::feed::project;
 use service_kit::event_log::{Followed, Stored};
 use tokio::time::{Instant, sleep};
-use views::{Kind, Views};
+use views::{ViewSet, Views};
 
 use super::report::{Difference, Place, Report};
 use super::{Compared, Streams};
+use crate::published::{PublishedThrough, unpublished_session_events};
 use crate::reading::Reading;
-use crate::told::{Told, untold_of_sessions};
 
 /// Claims on addresses and records of who holds a role.
 const RECORDS_FILTER: &str = "uq.>";
@@ -71,12 +71,13 @@ pub async fn reached(
     };
     loop {
         let has = async |view: View, end| -> anyhow::Result<bool> {
-            let checkpoint = view.checkpoint(compared.number(view.kind()));
+            let checkpoint = view.checkpoint(compared.number(view.set()));
             Ok(views.position(&checkpoint).await? >= end)
         };
-        edge.user_views = !compared.has(Kind::Users)
+        edge.user_views = !compared.has(ViewSet::Users)
             || has(View::Users, users).await? && has(View::Logins, sessions).await?;
-        edge.session_views = !compared.has(Kind::Sessions) || has(View::Sessions, sessions).await?;
+        edge.session_views =
+            !compared.has(ViewSet::Sessions) || has(View::Sessions, sessions).await?;
         edge.is_told = compared.is_views_alone()
             || edge.is_told
             || is_told(streams, events, users, sessions).await?;
@@ -100,8 +101,8 @@ pub async fn reached(
     }
     edge.feed = streams.feed.end().await?;
     // What is not asked for is not compared.
-    edge.user_views &= compared.has(Kind::Users);
-    edge.session_views &= compared.has(Kind::Sessions);
+    edge.user_views &= compared.has(ViewSet::Users);
+    edge.session_views &= compared.has(ViewSet::Sessions);
     edge.is_told &= !compared.is_views_alone();
     Ok(edge)
 }
@@ -113,7 +114,7 @@ async fn is_told(
     users: Position,
     sessions: Position,
 ) -> anyhow::Result<bool> {
-    let told = Told::of(&streams.feed).await?;
+    let told = PublishedThrough::of(&streams.feed).await?;
     if told.users < events {
         return Ok(false);
     }
@@ -126,7 +127,7 @@ async fn is_told(
         }
     }
     let logs = (&streams.users, &streams.sessions);
-    let untold = untold_of_sessions(logs, told.sessions, sessions, 1).await?;
+    let untold = unpublished_session_events(logs, told.sessions, sessions, 1).await?;
     Ok(untold.count == 0)
 }
 

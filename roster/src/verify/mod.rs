@@ -33,10 +33,10 @@ use service_kit::event_log::{EventLog, Limits};
 use service_kit::keys::SecretKey;
 use service_kit::lookup_keys::LookupKeys;
 use service_kit::nats;
-use views::{Generations, Kind, Views, user_key};
+use views::{Generations, ViewSet, Views, user_key};
 
 use crate::cli::VerifyArgs;
-use crate::told::is_gone;
+use crate::published::is_gone;
 use edge::Edge;
 use known::{Known, KnownSession};
 use report::Difference;
@@ -59,21 +59,21 @@ enum Scope {
 pub struct Compared {
     users: u32,
     sessions: u32,
-    /// Both kinds and everything else; or the views of one kind alone, or of both.
+    /// Both sets and everything else; or the views of one set alone, or of both.
     views_alone: Option<(bool, bool)>,
 }
 
 impl Compared {
     /// The views that are live, and everything else.
     fn everything(generations: &Generations) -> Self {
-        let live = |kind| generations.of(kind).live;
-        Self { users: live(Kind::Users), sessions: live(Kind::Sessions), views_alone: None }
+        let live = |set| generations.of(set).live;
+        Self { users: live(ViewSet::Users), sessions: live(ViewSet::Sessions), views_alone: None }
     }
 
     /// Some generations alone.
-    pub fn views(of: &[(Kind, u32)]) -> Self {
-        let number = |kind| of.iter().find(|(of, _)| *of == kind).map(|(_, number)| *number);
-        let (users, sessions) = (number(Kind::Users), number(Kind::Sessions));
+    pub fn views(of: &[(ViewSet, u32)]) -> Self {
+        let number = |set| of.iter().find(|(of, _)| *of == set).map(|(_, number)| *number);
+        let (users, sessions) = (number(ViewSet::Users), number(ViewSet::Sessions));
         Self {
             users: users.unwrap_or_default(),
             sessions: sessions.unwrap_or_default(),
@@ -81,17 +81,17 @@ impl Compared {
         }
     }
 
-    const fn number(self, kind: Kind) -> u32 {
-        match kind {
-            Kind::Users => self.users,
-            Kind::Sessions => self.sessions,
+    const fn number(self, set: ViewSet) -> u32 {
+        match set {
+            ViewSet::Users => self.users,
+            ViewSet::Sessions => self.sessions,
         }
     }
 
-    fn has(self, kind: Kind) -> bool {
-        self.views_alone.is_none_or(|(users, sessions)| match kind {
-            Kind::Users => users,
-            Kind::Sessions => sessions,
+    fn has(self, set: ViewSet) -> bool {
+        self.views_alone.is_none_or(|(users, sessions)| match set {
+            ViewSet::Users => users,
+            ViewSet::Sessions => sessions,
         })
     }
 
@@ -156,7 +156,7 @@ pub async fn of_user(
 /// Compares generations of the views with the log, and nothing else: of every `sample`-th user.
 pub async fn of_generations(
     settings: &Settings,
-    of: &[(Kind, u32)],
+    of: &[(ViewSet, u32)],
     sample: u64,
     wait: Duration,
     max: usize,

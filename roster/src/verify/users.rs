@@ -15,8 +15,8 @@ use super::known::Doubt;
 use super::ordered::{Next, Ordered};
 use super::report::{Difference, FOREIGN, Place};
 use super::{Scope, Verifier};
+use crate::published::is_gone;
 use crate::reading::Reading;
-use crate::told::is_gone;
 
 /// What of the log is read that names a user.
 const OF_A_USER: [&str; 2] = [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER];

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     ATTEMPTS_MAX, Appended, Failure, IdempotencyKeys, InFlight, KeyRecord, Loaded, LogError,
-    Request, settled, to_the_end,
+    Request, run_detached, settled,
 };
 use crate::ambient;
 use crate::event_log::{Append, EventLog, Guard, Write};
@@ -139,7 +139,7 @@ impl<A: Aggregate> Commands<A> {
     ) -> Result<Done<After<A>>, Refused<A::Rejection>> {
         let commands = self.clone();
         let work = async move { commands.carry_out(id, &command, &request).await };
-        to_the_end(&self.tasks, work).await
+        run_detached(&self.tasks, work).await
     }
 
     async fn carry_out(

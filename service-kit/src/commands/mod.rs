@@ -176,7 +176,7 @@ pub fn settled(appended: Appended) -> Result<Option<Position>, Failure> {
 ///
 /// # Errors
 /// Those of the command, and [`Failure::Internal`] when it panicked.
-pub async fn to_the_end<T, E>(
+pub async fn run_detached<T, E>(
     tasks: &TaskTracker,
     command: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>

@@ -5,7 +5,7 @@ use http::uri::PathAndQuery;
 
 use url::Url;
 
-use super::{AllowPlain, Checked, Http, MailTransport, MongoDb, Settings, Telemetry};
+use super::{AllowPlain, Checked, Http, MailTransport, MongoDb, Settings, TelemetrySettings};
 use crate::access::Access;
 use crate::http::{Origins, TrustedProxies};
 use crate::tokens::ACCESS_LIFETIME_MAX_S;
@@ -265,7 +265,7 @@ impl MongoDb {
     }
 }
 
-impl Telemetry {
+impl TelemetrySettings {
     pub(super) fn check(&self, faults: &mut Vec<String>) {
         if !self.otlp_endpoint.is_empty() && !is_plain_base(&self.otlp_endpoint) {
             let wanted = "http://HOST:PORT without user, path or query";

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::checks::{bound, check_allow_plain, check_replicas};
 use super::{
-    Checked, ConfigError, Deployment, Examined, Http, MongoDb, Nats, Revocations, Source, Telemetry,
+    Checked, ConfigError, Deployment, Examined, Http, MongoDb, Nats, Revocations, Source,
+    TelemetrySettings,
 };
 
 /// The documented defaults of what every service has. A service's own follow behind them.
@@ -40,7 +41,7 @@ pub struct ServiceSettings {
     /// Views and feed.
     pub projector: ServiceProjector,
     /// Logs.
-    pub telemetry: Telemetry,
+    pub telemetry: TelemetrySettings,
 }
 section! {
     /// `[log]`

@@ -244,7 +244,7 @@ impl Task {
     ///
     /// # Errors
     /// [`WorkError`]: the server did not confirm, and it may come again.
-    pub async fn done(self) -> Result<(), WorkError> {
+    pub async fn ack(self) -> Result<(), WorkError> {
         self.message.double_ack().await.map_err(WorkError::from)
     }
 
@@ -252,16 +252,16 @@ impl Task {
     ///
     /// # Errors
     /// [`WorkError`]: it comes again when its time to be acknowledged is over.
-    pub async fn put_off(self, delay: Duration) -> Result<(), WorkError> {
-        let put_off = AckKind::Nak(Some(delay));
-        self.message.double_ack_with(put_off).await.map_err(WorkError::from)
+    pub async fn nak(self, delay: Duration) -> Result<(), WorkError> {
+        let nak = AckKind::Nak(Some(delay));
+        self.message.double_ack_with(nak).await.map_err(WorkError::from)
     }
 
     /// It is still being worked on: its time to be acknowledged begins anew.
     ///
     /// # Errors
     /// [`WorkError`]: the server may give it to somebody else meanwhile.
-    pub async fn still_at_it(&self) -> Result<(), WorkError> {
+    pub async fn in_progress(&self) -> Result<(), WorkError> {
         self.message.ack_with(AckKind::Progress).await.map_err(WorkError::from)
     }
 }

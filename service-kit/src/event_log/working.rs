@@ -62,7 +62,7 @@ impl EventLog {
                     let task = task?;
                     if task.is_foreign() {
                         self.passes_over(task.subject(), task.position);
-                        return task.done().await;
+                        return task.ack().await;
                     }
                     work(task).await;
                     Ok(())

@@ -19,7 +19,7 @@ const IDEMPOTENCY_KEY_MAX: usize = 255;
 
 /// The parts of a request that every command needs.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct CommandHeaders {
     method: Method,
     uri: Uri,
     key: Option<String>,
@@ -29,14 +29,14 @@ pub struct Asked {
     pub respond_async: bool,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Asked {
+impl<S: Send + Sync> FromRequestParts<S> for CommandHeaders {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Self::of(parts)
     }
 }
 
-impl Asked {
+impl CommandHeaders {
     /// Reads the head of a request.
     ///
     /// # Errors

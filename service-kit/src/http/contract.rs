@@ -21,7 +21,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::body::{JSON, check_absent};
-use super::command::Asked;
+use super::command::CommandHeaders;
 use super::conditional::Precondition;
 use super::page::refused;
 use crate::problem::{Code, Problem};
@@ -165,7 +165,7 @@ impl Call {
         if self.method.is_safe() {
             return Ok(());
         }
-        Asked::of(parts)?;
+        CommandHeaders::of(parts)?;
         let precondition = Precondition::of(&parts.headers)?;
         if self.needs_if_match && !precondition.has_if_match() {
             return Err(Problem::new(Code::PreconditionRequired));

@@ -24,8 +24,8 @@ use super::cors::{Origins, cross_origin};
 use crate::ambient;
 use crate::openapi;
 use crate::problem::{Code, Problem};
+use crate::telemetry::Telemetry;
 use crate::trace::{Requester, Scope, TraceContext};
-use crate::watch::Watch;
 
 /// Longest request id taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -39,9 +39,9 @@ const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 /// Puts the layers of a public listener around the routes of the services behind it. What no service has
 /// is answered by the process; `document` is the description of all their calls, `if_match_required` the setting.
 pub fn public(
-    process: &Watch,
+    process: &Telemetry,
     document: &'static str,
-    services: impl IntoIterator<Item = (Watch, Router)>,
+    services: impl IntoIterator<Item = (Telemetry, Router)>,
     origins: &Origins,
     if_match_required: bool,
 ) -> Router {
@@ -50,7 +50,7 @@ pub fn public(
         .route("/docs/error-codes.md", get(error_codes))
         .merge(openapi::pages(document))
         .fallback(|| async { Problem::new(Code::NotFound) });
-    let layered = |routes: Router, watch: Watch| {
+    let layered = |routes: Router, watch: Telemetry| {
         routes
             .layer(CatchPanicLayer::custom(panicked))
             .layer(from_fn_with_state(contract.clone(), uphold))
@@ -82,8 +82,8 @@ async fn error_codes() -> Response {
     ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], ERROR_CODES).into_response()
 }
 
-async fn outermost(State(watch): State<Watch>, request: Request, next: Next) -> Response {
-    let Watch { metrics, tracer } = watch;
+async fn outermost(State(watch): State<Telemetry>, request: Request, next: Next) -> Response {
+    let Telemetry { metrics, tracer } = watch;
     let _in_flight = metrics.request_begins();
     let started = Instant::now();
     let id = request_id(&request);
@@ -283,7 +283,7 @@ mod tests {
             .with_max_level(tracing::Level::INFO)
             .with_writer(move || writer.clone());
         let _logging = tracing::subscriber::set_default(subscriber.finish());
-        let watch = Watch::start(&Settings::merge("", []).unwrap().telemetry, "test").unwrap();
+        let watch = Telemetry::start(&Settings::merge("", []).unwrap().telemetry, "test").unwrap();
         let routes = Router::new()
             .route("/panics/{id}", get(panics))
             .route("/fails", get(fails))

@@ -22,7 +22,7 @@ pub use body::{
 };
 pub(crate) use body::{JSON, MERGE_PATCH};
 pub use client_address::{ClientAddress, TrustedProxies};
-pub use command::{Asked, located, reflects, tagged};
+pub use command::{CommandHeaders, located, reflects, tagged};
 pub use conditional::{Failed, Precondition, etag, is_known, revisions};
 pub use cors::Origins;
 pub use layers::public;

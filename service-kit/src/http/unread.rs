@@ -75,7 +75,7 @@ impl Shared {
                 return false;
             }
         }
-        let to_the_end = async {
+        let run_detached = async {
             let mut seen = 0;
             loop {
                 let next = std::future::poll_fn(|context| self.poll(context));
@@ -91,7 +91,7 @@ impl Shared {
             }
         };
         let most = if was_slow { STALL_TIMEOUT } else { REST_TIMEOUT };
-        timeout(most, to_the_end).await.unwrap_or(false)
+        timeout(most, run_detached).await.unwrap_or(false)
     }
 }
 

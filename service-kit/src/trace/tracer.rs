@@ -45,7 +45,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::TraceContext;
-use crate::config::Telemetry;
+use crate::config::TelemetrySettings;
 use crate::metrics::{Metrics, SpanMetrics, known_method};
 
 /// Spans that may wait to be sent; more are dropped.
@@ -140,7 +140,7 @@ impl Tracer {
     /// # Errors
     /// [`TraceError`]: start without it, or not at all.
     pub fn start(
-        settings: &Telemetry,
+        settings: &TelemetrySettings,
         service: &str,
         metrics: &Metrics,
     ) -> Result<Self, TraceError> {

@@ -255,5 +255,5 @@ async fn who_erases_is_told_the_type_of_an_event_and_nothing_of_its_content() {
     let task = tasks.next().await.unwrap().unwrap();
     assert_eq!(task.header(EVENT_TYPE_HEADER), Some("user.deleted.v1"));
     assert_eq!(task.payload(), b"");
-    task.done().await.unwrap();
+    task.ack().await.unwrap();
 }

@@ -94,7 +94,7 @@ async fn the_operator_makes_what_a_service_needs_and_it_works_with_it() {
     let mut tasks = Box::pin(told.take(&reaction, 1).await.unwrap());
     let task = tasks.next().await.unwrap().unwrap();
     assert_eq!(task.subject(), "users.v1.deleted.ada");
-    task.done().await.unwrap();
+    task.ack().await.unwrap();
     let backlog = told.verify_consumer(&reaction).await.unwrap();
     assert_eq!((backlog.pending, backlog.under_way), (0, 0));
 

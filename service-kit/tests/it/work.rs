@@ -69,10 +69,10 @@ async fn what_is_taken_comes_again_until_it_is_done() {
         assert_eq!(task.deliveries, deliveries);
         let stored = commands.next(USER_EVENTS_FILTER, events::Position(2)).await.unwrap().unwrap();
         assert_eq!((task.position, task.stored_at), (stored.position, stored.stored_at));
-        task.still_at_it().await.unwrap();
+        task.in_progress().await.unwrap();
         match deliveries {
-            3 => task.done().await.unwrap(),
-            _ => task.put_off(Duration::from_millis(1)).await.unwrap(),
+            3 => task.ack().await.unwrap(),
+            _ => task.nak(Duration::from_millis(1)).await.unwrap(),
         }
     }
     let backlog = reactor.verify_consumer(&mailer_events()).await.unwrap();

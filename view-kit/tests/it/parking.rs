@@ -2,7 +2,7 @@
 
 use async_nats::jetstream;
 use events::Position;
-use view_kit::{Fold, RetryWish, View, retry_subject};
+use view_kit::{Fold, RetryRequest, View, retry_subject};
 
 use crate::support::{Notes, Running, client, database, garble, make_stream, say, shown, wait_for};
 
@@ -37,7 +37,7 @@ async fn it_is_parked_with_its_note_until_it_is_gone() {
 
     let stream = jetstream::new(client.clone()).get_stream(View1::STREAM).await.unwrap();
     assert!(stream.delete_message(garbled.0).await.unwrap());
-    let wish = RetryWish::new(client, retry_subject(View1::NAME));
+    let wish = RetryRequest::new(client, retry_subject(View1::NAME));
     wait_for("that it is well", async || {
         wish.send().await.unwrap();
         projector.is_ready().await

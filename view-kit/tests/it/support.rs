@@ -16,8 +16,8 @@ use service_kit::ambient;
 use service_kit::event_log::{Append, EventLog, Followed, Guard, Limits, Outcome, Write};
 use service_kit::health::Readiness;
 use service_kit::metrics::Metrics;
+use service_kit::telemetry::Telemetry;
 use service_kit::trace::Tracer;
-use service_kit::watch::Watch;
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -189,7 +189,7 @@ impl Running {
         database: &ViewDatabase,
         parked_max: usize,
     ) -> Self {
-        let watch = Watch { metrics: Metrics::new("notes"), tracer: Tracer::default() };
+        let watch = Telemetry { metrics: Metrics::new("notes"), tracer: Tracer::default() };
         let limits = FollowLimits {
             batch_events_max: 1,
             parked_max,

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use service_kit::ambient;
 use service_kit::commands::Done;
 use service_kit::http::{
-    Asked, Fault, JsonObject, MergePatch, POSITION, etag, located, nullable_string, reflects,
-    revisions, string, tagged,
+    CommandHeaders, Fault, JsonObject, MergePatch, POSITION, etag, located, nullable_string,
+    reflects, revisions, string, tagged,
 };
 use service_kit::problem::Problem;
 use service_kit::tokens::{Authenticated, Caller};
@@ -35,7 +35,7 @@ use crate::domain::{
 pub async fn create(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    asked: Asked,
+    asked: CommandHeaders,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
     let fingerprint = text_of(body.members());
@@ -70,7 +70,7 @@ pub async fn change(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: CommandHeaders,
     headers: HeaderMap,
     MergePatch(mut body): MergePatch,
 ) -> Result<Response, Problem> {
@@ -96,7 +96,7 @@ pub async fn set_price(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: CommandHeaders,
     headers: HeaderMap,
     JsonObject(mut body): JsonObject,
 ) -> Result<Response, Problem> {
@@ -121,7 +121,7 @@ pub async fn publish(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     state.change(&id, Change::Publish, &caller, asked, &headers, "").await
@@ -141,10 +141,10 @@ pub async fn unpublish(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let change = Change::Unpublish(UnpublishReason::Asked);
+    let change = Change::Unpublish(UnpublishReason::CommandHeaders);
     state.change(&id, change, &caller, asked, &headers, "").await
 }
 
@@ -162,7 +162,7 @@ pub async fn delete(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: Asked,
+    asked: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     state.change(&id, Change::Delete, &caller, asked, &headers, "").await
@@ -174,7 +174,7 @@ impl AppState {
         id: &str,
         change: Change,
         caller: &Caller,
-        asked: Asked,
+        asked: CommandHeaders,
         headers: &HeaderMap,
         fingerprint: &str,
     ) -> Result<Response, Problem> {
@@ -191,7 +191,7 @@ impl AppState {
         id: ProductId,
         command: Command,
         caller: &Caller,
-        asked: Asked,
+        asked: CommandHeaders,
         fingerprint: &str,
     ) -> Result<Response, Problem> {
         let respond_async = asked.respond_async;

@@ -15,7 +15,7 @@ impl Metrics {
             |outcome: &'static str| self.table().mails.with([self.service(), outcome.into()]);
         MailMetrics {
             sent: mails("sent"),
-            put_off: mails("put_off"),
+            nak: mails("nak"),
             parked: mails("parked"),
             failed: mails("failed"),
             capped: mails("capped"),
@@ -42,7 +42,7 @@ impl Metrics {
 #[derive(Clone)]
 pub struct MailMetrics {
     sent: Counter,
-    put_off: Counter,
+    nak: Counter,
     parked: Counter,
     failed: Counter,
     capped: Counter,
@@ -55,8 +55,8 @@ impl MailMetrics {
     }
 
     /// An order is tried again later.
-    pub fn put_off(&self) {
-        self.put_off.inc();
+    pub fn nak(&self) {
+        self.nak.inc();
     }
 
     /// An order was put aside.

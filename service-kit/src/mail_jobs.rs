@@ -18,7 +18,7 @@ pub const MAIL_KEY_PURPOSE: &str = "mail order v1";
 
 /// One wish for a mail (for [`Mail::EmailChange`] two).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MailOrder {
+pub struct MailJob {
     /// Names the wish.
     pub id: Uuid,
     /// When it was made; links count from the sending.
@@ -172,11 +172,11 @@ pub fn order_id(cause: Uuid, kind: &str) -> Uuid {
 }
 
 /// Seals and opens orders, with a key derived for [`MAIL_KEY_PURPOSE`].
-pub struct MailOrders {
+pub struct MailJobs {
     sealer: Sealer,
 }
 
-impl MailOrders {
+impl MailJobs {
     /// Uses the key of orders.
     ///
     /// # Errors
@@ -189,7 +189,7 @@ impl MailOrders {
     ///
     /// # Errors
     /// [`SealingError`].
-    pub fn seal(&self, order: &MailOrder) -> Result<Vec<u8>, SealingError> {
+    pub fn seal(&self, order: &MailJob) -> Result<Vec<u8>, SealingError> {
         let plain = serde_json::to_vec(order).map_err(|_| SealingError::Seal)?;
         let sealed = self.sealer.seal(order.id.as_bytes(), &plain)?;
         serde_json::to_vec(&sealed).map_err(|_| SealingError::Seal)
@@ -199,7 +199,7 @@ impl MailOrders {
     ///
     /// # Errors
     /// [`SealingError::Open`]: park it.
-    pub fn open(&self, id: Uuid, message: &[u8]) -> Result<MailOrder, SealingError> {
+    pub fn open(&self, id: Uuid, message: &[u8]) -> Result<MailJob, SealingError> {
         let sealed: Sealed = serde_json::from_slice(message).map_err(|_| SealingError::Open)?;
         let plain = self.sealer.open(id.as_bytes(), &sealed)?;
         serde_json::from_slice(&plain).map_err(|_| SealingError::Open)
@@ -213,7 +213,7 @@ impl MailOrders {
     }
 
     /// Places an order in the stream `MAILS`. [`Outcome::Conflict`] means that it is waiting already.
-    pub async fn place(&self, mails: &EventLog, order: &MailOrder) -> Outcome {
+    pub async fn place(&self, mails: &EventLog, order: &MailJob) -> Outcome {
         let message = match self.seal(order) {
             Ok(message) => message,
             Err(error) => return Outcome::Refused(0, error.to_string()),
@@ -244,10 +244,10 @@ mod tests {
         let ring = ring.with(SecretKey::generate().unwrap(), ambient::now());
         let [before, during, after] =
             [old.into(), RotatingKey::from(ring.clone()), ring.finished().into()]
-                .map(|key| MailOrders::new(key).unwrap());
+                .map(|key| MailJobs::new(key).unwrap());
         let user = UserId::from_uuid(ambient::new_uuid());
         let mail = Mail::VerifyEmail { user };
-        let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
+        let order = MailJob { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
         let [old, new] = [&before, &during].map(|orders| orders.seal(&order).unwrap());
         for (message, is_current) in [(&old, false), (&new, true)] {
             assert!(during.open(order.id, message).is_ok());
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn an_order_tells_nothing_until_it_is_opened() {
-        let orders = MailOrders::new(SecretKey::generate().unwrap()).unwrap();
-        let order = MailOrder {
+        let orders = MailJobs::new(SecretKey::generate().unwrap()).unwrap();
+        let order = MailJob {
             id: ambient::new_uuid(),
             ordered_at: ambient::now(),
             mail: Mail::EmailChange {

@@ -20,7 +20,7 @@ const READY_SEARCH_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How to run a program.
 #[derive(Debug)]
-pub struct CompanionOptions {
+pub struct SupervisedProcessOptions {
     /// What it is called in errors, and what its log is called after.
     pub name: String,
     /// The executable.
@@ -36,7 +36,7 @@ pub struct CompanionOptions {
 /// Why a program does not do what it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CompanionError {
+pub enum SupervisedProcessError {
     /// The file system or the system refused.
     #[error("cannot {action} {path}", path = path.display())]
     Io {
@@ -91,7 +91,7 @@ pub enum CompanionError {
     },
 }
 
-impl CompanionError {
+impl SupervisedProcessError {
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
@@ -100,8 +100,8 @@ impl CompanionError {
 
 /// A program with its folder; the process comes and goes. Dropping the handle stops it. All methods block, with bounds.
 #[derive(Debug)]
-pub struct Companion {
-    options: CompanionOptions,
+pub struct SupervisedProcess {
+    options: SupervisedProcessOptions,
     log: PathBuf,
     /// `None` when nothing runs. Held for the whole of a start, so that nobody sees half of one.
     guard: Mutex<Option<Guard>>,
@@ -109,17 +109,18 @@ pub struct Companion {
     is_over: AtomicBool,
 }
 
-impl Companion {
+impl SupervisedProcess {
     /// Makes the folder and an empty log. Nothing runs yet.
     ///
     /// # Errors
     ///
-    /// [`CompanionError::Io`]: the folder cannot be used.
-    pub fn prepare(options: CompanionOptions) -> Result<Self, CompanionError> {
+    /// [`SupervisedProcessError::Io`]: the folder cannot be used.
+    pub fn prepare(options: SupervisedProcessOptions) -> Result<Self, SupervisedProcessError> {
         let folder = options.dir.path();
-        fs::create_dir_all(folder).map_err(CompanionError::io("make the folder", folder))?;
+        fs::create_dir_all(folder)
+            .map_err(SupervisedProcessError::io("make the folder", folder))?;
         let log = folder.join(format!("{}.log", options.name));
-        File::create(&log).map_err(CompanionError::io("write", &log))?;
+        File::create(&log).map_err(SupervisedProcessError::io("write", &log))?;
         Ok(Self { options, log, guard: Mutex::new(None), is_over: AtomicBool::new(false) })
     }
 
@@ -139,20 +140,22 @@ impl Companion {
     ///
     /// # Errors
     ///
-    /// [`CompanionError::Exited`]: it ended with another status than 0. [`CompanionError::TooSlow`]: it was stopped.
+    /// [`SupervisedProcessError::Exited`]: it ended with another status than 0. [`SupervisedProcessError::TooSlow`]: it was stopped.
     pub fn run(
         &self,
         argument: &str,
         variables: &[(String, String)],
         limit_seconds: u64,
-    ) -> Result<(), CompanionError> {
+    ) -> Result<(), SupervisedProcessError> {
         let mut slot = self.slot();
         let (mut guard, begin) = self.launch(&mut slot, argument, variables)?;
         let ended = self.wait(limit_seconds, || guard.ended());
         match ended {
             Some(Ok(status)) if status.success() => Ok(()),
             Some(Ok(status)) => Err(self.exited(argument, status, begin)),
-            Some(Err(())) => Err(CompanionError::Stopped { command: self.command(argument) }),
+            Some(Err(())) => {
+                Err(SupervisedProcessError::Stopped { command: self.command(argument) })
+            }
             None => Err(self.too_slow(argument, "done", limit_seconds, begin)),
         }
     }
@@ -162,18 +165,18 @@ impl Companion {
     ///
     /// # Errors
     ///
-    /// [`CompanionError::Exited`]: it ended before that. [`CompanionError::TooSlow`]: it was stopped.
+    /// [`SupervisedProcessError::Exited`]: it ended before that. [`SupervisedProcessError::TooSlow`]: it was stopped.
     pub fn start(
         &self,
         argument: &str,
         variables: &[(String, String)],
         limit_seconds: u64,
-    ) -> Result<String, CompanionError> {
+    ) -> Result<String, SupervisedProcessError> {
         let mut slot = self.slot();
         let (mut guard, begin) = self.launch(&mut slot, argument, variables)?;
         let answer = self.wait(limit_seconds, || {
             let line = self.ready_line(begin);
-            // Asked after the look: a program that said it and died is not ready.
+            // CommandHeaders after the look: a program that said it and died is not ready.
             match guard.ended() {
                 Some(status) => Some(Err(status)),
                 None => line.map(Ok),
@@ -185,7 +188,9 @@ impl Companion {
                 Ok(line)
             }
             Some(Ok(Err(status))) => Err(self.exited(argument, status, begin)),
-            Some(Err(())) => Err(CompanionError::Stopped { command: self.command(argument) }),
+            Some(Err(())) => {
+                Err(SupervisedProcessError::Stopped { command: self.command(argument) })
+            }
             None => Err(self.too_slow(argument, "ready", limit_seconds, begin)),
         }
     }
@@ -209,8 +214,8 @@ impl Companion {
     ///
     /// # Errors
     ///
-    /// [`CompanionError::NotStopped`] when not even SIGKILL ends it.
-    pub fn stop(&self) -> Result<(), CompanionError> {
+    /// [`SupervisedProcessError::NotStopped`] when not even SIGKILL ends it.
+    pub fn stop(&self) -> Result<(), SupervisedProcessError> {
         self.is_over.store(true, Ordering::SeqCst);
         self.clear(&mut self.slot())
     }
@@ -220,14 +225,15 @@ impl Companion {
         slot: &mut Option<Guard>,
         argument: &str,
         variables: &[(String, String)],
-    ) -> Result<(Guard, u64), CompanionError> {
+    ) -> Result<(Guard, u64), SupervisedProcessError> {
         self.clear(slot)?;
         if self.is_over.load(Ordering::SeqCst) {
-            return Err(CompanionError::Stopped { command: self.command(argument) });
+            return Err(SupervisedProcessError::Stopped { command: self.command(argument) });
         }
         let begin = fs::metadata(&self.log).map_or(0, |log| log.len());
-        let CompanionOptions { executable, dir, hidden, .. } = &self.options;
-        let held = dir.held().map_err(CompanionError::io("keep the lock of", dir.path()))?;
+        let SupervisedProcessOptions { executable, dir, hidden, .. } = &self.options;
+        let held =
+            dir.held().map_err(SupervisedProcessError::io("keep the lock of", dir.path()))?;
         let variables = self.options.variables.iter().chain(variables);
         let guard = Guard::launch(Launch {
             executable,
@@ -237,7 +243,7 @@ impl Companion {
             held,
             environment: Environment { variables: variables.cloned().collect(), hidden },
         });
-        Ok((guard.map_err(CompanionError::io("start", executable))?, begin))
+        Ok((guard.map_err(SupervisedProcessError::io("start", executable))?, begin))
     }
 
     /// Looks until there is an answer, or until it is to stop.
@@ -263,12 +269,12 @@ impl Companion {
         whole.lines().find(|line| line.starts_with(READY)).map(str::to_owned)
     }
 
-    fn clear(&self, slot: &mut Option<Guard>) -> Result<(), CompanionError> {
+    fn clear(&self, slot: &mut Option<Guard>) -> Result<(), SupervisedProcessError> {
         if let Some(guard) = slot
             && guard.ended().is_none()
             && !guard.stop()
         {
-            return Err(CompanionError::NotStopped {
+            return Err(SupervisedProcessError::NotStopped {
                 name: self.options.name.clone(),
                 pid: guard.server_pid(),
                 limit_seconds: KILL_MAX_SECONDS,
@@ -282,8 +288,8 @@ impl Companion {
         format!("{} {argument}", self.options.name)
     }
 
-    fn exited(&self, argument: &str, status: ExitStatus, begin: u64) -> CompanionError {
-        CompanionError::Exited {
+    fn exited(&self, argument: &str, status: ExitStatus, begin: u64) -> SupervisedProcessError {
+        SupervisedProcessError::Exited {
             command: self.command(argument),
             status: status.to_string(),
             log: self.log.clone(),
@@ -297,8 +303,8 @@ impl Companion {
         wanted: &'static str,
         limit_seconds: u64,
         begin: u64,
-    ) -> CompanionError {
-        CompanionError::TooSlow {
+    ) -> SupervisedProcessError {
+        SupervisedProcessError::TooSlow {
             command: self.command(argument),
             wanted,
             limit_seconds,

@@ -12,14 +12,14 @@ use super::reader::{Read, Source};
 
 /// How far the feed tells of each stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct PublishedThrough {
     /// Position in `USERS`.
     pub(super) users: Position,
     /// Position in `SESSIONS`.
     pub(super) sessions: Position,
 }
 
-impl Told {
+impl PublishedThrough {
     /// How far it is in one of them.
     pub(super) const fn of(self, from: Source) -> Position {
         match from {
@@ -44,7 +44,7 @@ impl Told {
     }
 }
 
-/// Users and sessions of which nothing is told from a position on, since it cannot be read.
+/// Users and sessions of which nothing is published from a position on, since it cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Parked(BTreeMap<(Source, String), Position>);
 
@@ -57,7 +57,7 @@ impl Parked {
         self.0.contains_key(&(from, aggregate.to_owned()))
     }
 
-    /// From where on nothing is told of it.
+    /// From where on nothing is published of it.
     pub(super) fn position(&self, from: Source, aggregate: &str) -> Option<Position> {
         self.0.get(&(from, aggregate.to_owned())).copied()
     }
@@ -69,12 +69,12 @@ impl Parked {
         self.0.iter().map(entry).collect()
     }
 
-    /// Nothing is told of it from a position on.
+    /// Nothing is published of it from a position on.
     pub(super) fn hold(&mut self, from: Source, aggregate: &str, position: Position) {
         self.0.insert((from, aggregate.to_owned()), position);
     }
 
-    /// Everything is told of it.
+    /// Everything is published of it.
     pub(super) fn release(&mut self, from: Source, aggregate: &str) {
         self.0.remove(&(from, aggregate.to_owned()));
     }
@@ -101,14 +101,14 @@ impl Parked {
 
 /// Where the feed stands.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Place {
+pub(crate) struct FeedEnd {
     /// The sequence of its last message.
     pub(super) end: Position,
-    pub(super) told: Told,
+    pub(super) published: PublishedThrough,
     pub(super) parked: Parked,
 }
 
-impl Place {
+impl FeedEnd {
     /// As the end of the feed says.
     pub(super) fn of(tail: &Tail) -> Result<Self, FeedError> {
         let Some(last) = &tail.last else { return Ok(Self { end: tail.end, ..Self::default() }) };
@@ -116,7 +116,7 @@ impl Place {
             let value = last.header(name).and_then(|value| value.parse().ok());
             value.map(Position).ok_or(FeedError::NoPosition)
         };
-        let told = Told {
+        let published = PublishedThrough {
             users: position(USERS_POSITION_HEADER)?,
             sessions: position(SESSIONS_POSITION_HEADER)?,
         };
@@ -124,7 +124,7 @@ impl Place {
             Some(header) => Parked::read(&header).ok_or(FeedError::NoPosition)?,
             None => Parked::default(),
         };
-        Ok(Self { end: tail.end, told, parked })
+        Ok(Self { end: tail.end, published, parked })
     }
 
     /// After another writer: what the end of the feed says now, and what leads to no message and so is known to
@@ -135,11 +135,11 @@ impl Place {
         }
         let mut now = Self::of(tail)?;
         for (from, aggregate, position) in self.parked.entries() {
-            if position > now.told.of(from) {
+            if position > now.published.of(from) {
                 now.parked.hold(from, &aggregate, position);
             }
         }
-        now.told = now.told.max(self.told);
+        now.published = now.published.max(self.published);
         *self = now;
         Ok(())
     }

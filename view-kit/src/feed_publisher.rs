@@ -20,7 +20,7 @@ use service_kit::event_log::{
 };
 use service_kit::health::Readiness;
 use service_kit::metrics::ProjectorMetrics;
-use service_kit::watch::Watch;
+use service_kit::telemetry::Telemetry;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ pub trait Published: Fact + Sync {
 
 /// Why a run ended; the next one starts from the end of the feed.
 #[derive(Debug, thiserror::Error)]
-pub enum TellError {
+pub enum PublishError {
     /// The log or the feed does not answer.
     #[error(transparent)]
     Log(#[from] ReadError),
@@ -92,7 +92,7 @@ pub enum TellError {
 }
 
 /// The writer of a service's feed.
-pub struct Teller<F> {
+pub struct FeedPublisher<F> {
     log: EventLog,
     feed: EventLog,
     limits: FollowLimits,
@@ -112,19 +112,19 @@ struct Place {
 }
 
 impl Place {
-    fn of(tail: &Tail) -> Result<Self, TellError> {
+    fn of(tail: &Tail) -> Result<Self, PublishError> {
         let told = match &tail.last {
             None => Position(0),
             Some(last) => {
                 let header = last.header(POSITION_HEADER).and_then(|text| text.parse().ok());
-                header.map(Position).ok_or(TellError::NoPosition)?
+                header.map(Position).ok_or(PublishError::NoPosition)?
             }
         };
         Ok(Self { end: tail.end, told })
     }
 }
 
-impl<F: Published> Teller<F> {
+impl<F: Published> FeedPublisher<F> {
     /// From one verified stream into another. `stream` is the name of the feed's.
     #[must_use]
     pub fn new(
@@ -132,7 +132,7 @@ impl<F: Published> Teller<F> {
         feed: EventLog,
         stream: &'static str,
         limits: FollowLimits,
-        watch: &Watch,
+        watch: &Telemetry,
     ) -> Self {
         let teller = Self {
             log,
@@ -150,7 +150,7 @@ impl<F: Published> Teller<F> {
     }
 
     /// Lets every scrape see how old the oldest event is that is not told yet.
-    fn watch(&self, watch: &Watch) {
+    fn watch(&self, watch: &Telemetry) {
         let (log, progress) = (self.log.clone(), self.progress.clone());
         let (watched, events) = (self.metrics.clone(), self.events.clone());
         watch.metrics.sample(move || {
@@ -187,13 +187,13 @@ impl<F: Published> Teller<F> {
         supervised(self, stop).await;
     }
 
-    async fn place(&self) -> Result<Place, TellError> {
+    async fn place(&self) -> Result<Place, PublishError> {
         let subjects: Vec<&str> = self.subjects.iter().map(String::as_str).collect();
         Place::of(&self.feed.tail(&subjects).await?)
     }
 
     /// Tells what some messages lead to, and only what is not told yet.
-    async fn tell(&self, mut batch: Vec<Followed>, place: &mut Place) -> Result<(), TellError> {
+    async fn tell(&self, mut batch: Vec<Followed>, place: &mut Place) -> Result<(), PublishError> {
         for _ in 0..CONFLICTS_MAX {
             batch.retain(|message| message.position > place.told);
             let Some(last) = batch.last() else { return Ok(()) };
@@ -211,8 +211,8 @@ impl<F: Published> Teller<F> {
                     *place = Place { end, told };
                     return Ok(());
                 }
-                Outcome::Full => return Err(TellError::Full),
-                refused @ Outcome::Refused(..) => return Err(TellError::Refused(refused)),
+                Outcome::Full => return Err(PublishError::Full),
+                refused @ Outcome::Refused(..) => return Err(PublishError::Refused(refused)),
                 // Somebody else wrote, or nobody knows: the end of the feed does.
                 Outcome::Conflict
                 | Outcome::Duplicate
@@ -220,13 +220,13 @@ impl<F: Published> Teller<F> {
                 | Outcome::Unavailable => *place = self.place().await?,
             }
         }
-        Err(TellError::Overtaken)
+        Err(PublishError::Overtaken)
     }
 
-    fn sequel(&self, message: &Followed) -> Result<Option<Sequel>, TellError> {
+    fn sequel(&self, message: &Followed) -> Result<Option<Sequel>, PublishError> {
         let position = message.position;
         let event = Envelope::<F>::from_json(&message.payload)
-            .map_err(|error| TellError::Unreadable(position, error))?;
+            .map_err(|error| PublishError::Unreadable(position, error))?;
         let Some((name, data)) = F::news(&event)? else { return Ok(None) };
         let wire = Wire::of(&event, name, data, position);
         let headers = vec![
@@ -243,9 +243,9 @@ impl<F: Published> Teller<F> {
     }
 }
 
-impl<F: Published> Follower for Teller<F> {
+impl<F: Published> Follower for FeedPublisher<F> {
     type Position = Position;
-    type Error = TellError;
+    type Error = PublishError;
 
     fn stream(&self) -> &'static str {
         self.stream
@@ -259,11 +259,11 @@ impl<F: Published> Follower for Teller<F> {
         &self.metrics
     }
 
-    async fn run_once(&self) -> Result<(), TellError> {
+    async fn run_once(&self) -> Result<(), PublishError> {
         let mut place = self.place().await?;
         let log = self.log.end().await?;
         if log < place.told {
-            return Err(TellError::LogBehindFeed { feed: place.told, log });
+            return Err(PublishError::LogBehindFeed { feed: place.told, log });
         }
         let following = self.log.follow(&[&self.events], Start::Behind(place.told)).await?;
         let batch_max =

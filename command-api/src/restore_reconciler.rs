@@ -39,11 +39,11 @@ pub struct Lost<'a> {
 }
 
 /// Works on a log that nobody else writes to.
-pub struct Restorer {
+pub struct RestoreReconciler {
     users: Users,
 }
 
-impl Restorer {
+impl RestoreReconciler {
     /// Takes the streams as they are. `later` are the keys that what ended behind the backup is sealed with, if they are
     /// not those of the backup: they open, and seal nothing.
     ///

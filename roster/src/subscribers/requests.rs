@@ -10,8 +10,8 @@ use nats_access::SubscriberName;
 use service_kit::event_log::EventLog;
 
 use crate::cli::WrongUse;
+use crate::published::{first, users_published_through};
 use crate::replay::Point;
-use crate::told::{first, told_of_users};
 
 /// Everything that happens to users.
 const USERS: &str = FEED_STREAM_SUBJECTS[0];
@@ -124,7 +124,7 @@ pub async fn sequence_of(
         ))
         .into());
     }
-    Ok(first(feed, end, |message| told_of_users(message) >= Some(position)).await?)
+    Ok(first(feed, end, |message| users_published_through(message) >= Some(position)).await?)
 }
 
 #[cfg(test)]

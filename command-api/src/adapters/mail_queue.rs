@@ -4,31 +4,31 @@ use async_trait::async_trait;
 use service_kit::ambient;
 use service_kit::commands::Appended;
 use service_kit::event_log::EventLog;
-use service_kit::mail_orders::{Mail, MailOrder, MailOrders};
+use service_kit::mail_jobs::{Mail, MailJob, MailJobs};
 
-use crate::ports::MailDesk;
+use crate::ports::MailQueue;
 
 /// The real desk.
-pub struct NatsMailDesk {
+pub struct NatsMailQueue {
     mails: EventLog,
-    orders: MailOrders,
+    orders: MailJobs,
 }
 
-impl NatsMailDesk {
+impl NatsMailQueue {
     /// Uses a verified stream.
-    pub const fn new(mails: EventLog, orders: MailOrders) -> Self {
+    pub const fn new(mails: EventLog, orders: MailJobs) -> Self {
         Self { mails, orders }
     }
 }
 
 #[async_trait]
-impl MailDesk for NatsMailDesk {
+impl MailQueue for NatsMailQueue {
     fn has_headroom(&self) -> bool {
         self.mails.has_headroom()
     }
 
     async fn order(&self, mail: Mail) -> Appended {
-        let order = MailOrder { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
+        let order = MailJob { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
         self.orders.place(&self.mails, &order).await.into()
     }
 }

@@ -24,7 +24,7 @@ use crate::reading::Reading;
 
 /// What ended since a backup was taken, as of a time.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Ends {
+pub struct RevocationDelta {
     /// The backup.
     pub backup: Uuid,
     /// Everything that ended before this is in it.
@@ -34,7 +34,7 @@ pub struct Ends {
     /// Read up to here of `SESSIONS`.
     pub sessions_position: Position,
     /// Users to whom something happened.
-    pub users: BTreeMap<UserId, UserEnds>,
+    pub users: BTreeMap<UserId, UserRevocations>,
     /// Sessions that ended.
     pub sessions: BTreeSet<SessionId>,
     /// The file of the application key, once it was rotated: a credential here may be sealed with a key that the backup does
@@ -46,7 +46,7 @@ pub struct Ends {
 /// What ended for one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct UserEnds {
+pub struct UserRevocations {
     /// Gone for ever.
     pub deleted: bool,
     /// Not allowed in.
@@ -63,14 +63,14 @@ pub struct UserEnds {
     pub address: bool,
 }
 
-impl UserEnds {
+impl UserRevocations {
     /// Whether anything was taken from the user. A credential alone is the same password, hashed anew.
     pub const fn takes(&self) -> bool {
         self.deleted || self.disabled || self.roles.is_some() || self.access || self.password
     }
 }
 
-impl Ends {
+impl RevocationDelta {
     /// Nothing yet.
     fn of(backup: &Backup) -> anyhow::Result<Self> {
         Ok(Self {
@@ -83,7 +83,7 @@ impl Ends {
 
     /// What was collected for a backup; nothing when nothing was.
     pub fn read(backup: &Backup) -> anyhow::Result<Self> {
-        match backup.ends::<Self>()? {
+        match backup.revocation_delta::<Self>()? {
             Some(ends) if ends.backup == backup.manifest.id => Ok(ends),
             Some(_) => bail!("the ends in the folder are those of another backup"),
             None => Self::of(backup),
@@ -120,7 +120,7 @@ impl Ends {
                 match event.after {
                     Snapshot::Present(user) => ends.disabled = user.status == Status::Disabled,
                     Snapshot::Deleted(_) => {
-                        *ends = UserEnds { deleted: true, ..UserEnds::default() }
+                        *ends = UserRevocations { deleted: true, ..UserRevocations::default() }
                     }
                 }
             }
@@ -147,7 +147,7 @@ pub async fn collect(
     settings: &Settings,
     backup: &Backup,
     recipient: Option<&Recipient>,
-) -> anyhow::Result<Ends> {
+) -> anyhow::Result<RevocationDelta> {
     let client = nats::connect(&settings.nats, "operator").await?;
     let log = |stream| EventLog::new(client.clone(), stream, Limits::of(settings));
     let (users, sessions) = (log(subjects::USERS_STREAM), log(subjects::SESSIONS_STREAM));
@@ -160,7 +160,7 @@ pub async fn collect(
         }
     }
     // Damaged ones are of no use, and encrypted ones cannot be read here; everything is in the log still.
-    let mut ends = Ends::read(backup).or_else(|_| Ends::of(backup))?;
+    let mut ends = RevocationDelta::read(backup).or_else(|_| RevocationDelta::of(backup))?;
     let backup_end = backup.manifest.stream(subjects::USERS_STREAM)?.last;
     let until = ambient::now();
     let end = users.end().await?;
@@ -186,7 +186,7 @@ pub async fn collect(
     ends.until = Some(until);
     let ring = Ring::read(&settings.secrets.dir.join(APPLICATION_KEY_FILE))?;
     ends.application_key = ring.original().is_none().then(|| ring.text().to_string());
-    ends.users.retain(|_, ends| *ends != UserEnds::default());
-    backup.write_ends(&ends, recipient)?;
+    ends.users.retain(|_, ends| *ends != UserRevocations::default());
+    backup.write_revocation_delta(&ends, recipient)?;
     Ok(ends)
 }

@@ -6,14 +6,14 @@ use events::{Position, UserId};
 use futures::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
-use views::{Kind, Views, generation_of, user_key, users_collection};
+use views::{ViewSet, Views, generation_of, user_key, users_collection};
 
 /// What a tombstone consists of.
 const TOMBSTONE: [&str; 4] = ["_id", "deleted_at", "position", "revision"];
 
 /// A document about a user who is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftDocument {
+pub struct ResidualDocument {
     /// Where it stands.
     pub collection: String,
     /// Its id.
@@ -24,11 +24,11 @@ pub struct LeftDocument {
 
 /// What the views have of a user who is deleted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct LeftInViews {
+pub struct ViewResidue {
     /// Whether every generation of them knows of the deletion. Before it does, more may come.
     pub is_known: bool,
     /// Every document but the tombstones.
-    pub documents: Vec<LeftDocument>,
+    pub documents: Vec<ResidualDocument>,
 }
 
 /// Looks for a user who was deleted by the event at a position, in the views of today and in those of other
@@ -36,17 +36,17 @@ pub struct LeftInViews {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<LeftInViews, Error> {
+pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<ViewResidue, Error> {
     let key = user_key(user);
     let deletion = i64::try_from(deletion.0).unwrap_or(i64::MAX);
     let collections = views.database().list_collection_names().await?;
     let generations = views.generations().await?;
-    let mut left = LeftInViews::default();
+    let mut left = ViewResidue::default();
     let mut known = BTreeSet::new();
     for name in &collections {
         let found = |filter| find(views, name, filter);
         match generation_of(name) {
-            Some((Kind::Users, number)) if *name == users_collection(number) => {
+            Some((ViewSet::Users, number)) if *name == users_collection(number) => {
                 for document in found(doc! {"_id": key}).await? {
                     let members =
                         document.keys().filter(|member| !TOMBSTONE.contains(&member.as_str()));
@@ -58,12 +58,12 @@ pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<Lef
                     }
                 }
             }
-            Some((Kind::Users, _)) => {
+            Some((ViewSet::Users, _)) => {
                 for document in found(doc! {"user_id": key, "_id": {"$ne": deletion}}).await? {
                     left.add(name, &document, "an event of the history");
                 }
             }
-            Some((Kind::Sessions, _)) => {
+            Some((ViewSet::Sessions, _)) => {
                 for document in found(doc! {"user_id": key}).await? {
                     left.add(name, &document, "a session");
                 }
@@ -71,11 +71,11 @@ pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<Lef
             None => {}
         }
     }
-    left.is_known = generations.of(Kind::Users).all().all(|number| known.contains(&number));
+    left.is_known = generations.of(ViewSet::Users).all().all(|number| known.contains(&number));
     Ok(left)
 }
 
-impl LeftInViews {
+impl ViewResidue {
     fn add(&mut self, collection: &str, document: &Document, what: &str) {
         let id = match document.get("_id") {
             Some(Bson::Binary(id)) => {
@@ -85,7 +85,7 @@ impl LeftInViews {
             None => String::new(),
         };
         let (collection, what) = (collection.to_owned(), what.to_owned());
-        self.documents.push(LeftDocument { collection, id, what });
+        self.documents.push(ResidualDocument { collection, id, what });
     }
 }
 

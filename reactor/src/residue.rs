@@ -2,7 +2,7 @@
 
 use events::{CommandId, Event, Position, Snapshot, UserId, feed, subjects};
 use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, ReadError, Stored};
-use service_kit::mail_orders::{Mail, MailOrders};
+use service_kit::mail_jobs::{Mail, MailJobs};
 use service_kit::security::{SECURITY_STREAM, records_of};
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ pub enum Standing {
 
 /// A message about a user who is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeftMessage {
+pub struct ResidualMessage {
     /// Where it stands.
     pub stream: &'static str,
     /// At which place in it.
@@ -30,7 +30,7 @@ pub struct LeftMessage {
 
 /// It cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub enum LeftError {
+pub enum ResidueError {
     /// The log does not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -47,12 +47,12 @@ pub struct Streams {
     feed: EventLog,
     snapshots: EventLog,
     security: EventLog,
-    orders: MailOrders,
+    orders: MailJobs,
 }
 
 impl Streams {
     /// `open` gives the handle on a stream.
-    pub fn new(open: impl Fn(&'static str) -> EventLog, orders: MailOrders) -> Self {
+    pub fn new(open: impl Fn(&'static str) -> EventLog, orders: MailJobs) -> Self {
         Self {
             users: open(subjects::USERS_STREAM),
             sessions: open(subjects::SESSIONS_STREAM),
@@ -67,8 +67,8 @@ impl Streams {
     /// Whether a user is deleted.
     ///
     /// # Errors
-    /// [`LeftError`]: nobody knows.
-    pub async fn standing(&self, user: UserId) -> Result<Standing, LeftError> {
+    /// [`ResidueError`]: nobody knows.
+    pub async fn standing(&self, user: UserId) -> Result<Standing, ResidueError> {
         let Some(last) = self.users.last(&subjects::user_events(user)).await? else {
             return Ok(Standing::Unknown);
         };
@@ -81,20 +81,20 @@ impl Streams {
     /// Whether the feed has told that a user is deleted. Before it has, more may come into it.
     ///
     /// # Errors
-    /// [`LeftError::Read`].
-    pub async fn is_told(&self, user: UserId) -> Result<bool, LeftError> {
+    /// [`ResidueError::Read`].
+    pub async fn is_told(&self, user: UserId) -> Result<bool, ResidueError> {
         Ok(self.feed.last(&feed::deletion_of(user)).await?.is_some())
     }
 
     /// Every message about a user who is deleted, but for the tombstones.
     ///
     /// # Errors
-    /// [`LeftError::Read`].
+    /// [`ResidueError::Read`].
     pub async fn left(
         &self,
         user: UserId,
         deletion: Position,
-    ) -> Result<Vec<LeftMessage>, LeftError> {
+    ) -> Result<Vec<ResidualMessage>, ResidueError> {
         let mut left = Vec::new();
         let events = subjects::user_events(user);
         let is_deletion = |found: &Stored| found.position == deletion;
@@ -127,7 +127,7 @@ impl Streams {
         Ok(left)
     }
 
-    async fn command_at(&self, position: Position) -> Result<Option<CommandId>, LeftError> {
+    async fn command_at(&self, position: Position) -> Result<Option<CommandId>, ResidueError> {
         Ok(self.users.at(position).await?.and_then(|stored| stored.command_id))
     }
 
@@ -138,21 +138,25 @@ impl Streams {
         filter: &str,
         what: &'static str,
         may_stay: impl Fn(&Stored) -> bool + Send,
-        left: &mut Vec<LeftMessage>,
-    ) -> Result<(), LeftError> {
+        left: &mut Vec<ResidualMessage>,
+    ) -> Result<(), ResidueError> {
         let stream = self.name(log);
         let mut behind = Position::default();
         while let Some(found) = log.next(filter, behind).await? {
             behind = found.position;
             if !may_stay(&found) {
-                left.push(LeftMessage { stream, position: behind, what });
+                left.push(ResidualMessage { stream, position: behind, what });
             }
         }
         Ok(())
     }
 
     /// Adds the orders and the parked mails that hold an address of the user. The others hold an id.
-    async fn find_mails(&self, user: UserId, left: &mut Vec<LeftMessage>) -> Result<(), LeftError> {
+    async fn find_mails(
+        &self,
+        user: UserId,
+        left: &mut Vec<ResidualMessage>,
+    ) -> Result<(), ResidueError> {
         for (filter, what) in [
             (subjects::MAIL_ORDERS_FILTER, "a mail that waits; it goes by itself"),
             (subjects::MAIL_NOTICES_FILTER, "a notice that waits; it goes by itself"),
@@ -168,7 +172,7 @@ impl Streams {
                 ) = order.map(|order| order.mail)
                     && whose == user
                 {
-                    left.push(LeftMessage {
+                    left.push(ResidualMessage {
                         stream: subjects::MAILS_STREAM,
                         position: behind,
                         what,

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use local_stack::{Companion, CompanionError, CompanionOptions, DataDir, testing};
+use local_stack::{
+    DataDir, SupervisedProcess, SupervisedProcessError, SupervisedProcessOptions, testing,
+};
 
 use crate::support::{Role, is_alive, signal, wait_until};
 
@@ -30,16 +32,16 @@ esac
 "#;
 
 /// The same program with its data in a folder.
-pub fn in_folder(folder: &Path, data: &DataDir) -> Companion {
+pub fn in_folder(folder: &Path, data: &DataDir) -> SupervisedProcess {
     let executable = program(folder);
-    let options = CompanionOptions {
+    let options = SupervisedProcessOptions {
         name: "gadget-service".to_owned(),
         executable,
         dir: data.companion("gadget-service"),
         variables: vec![("COLOUR".to_owned(), "red".to_owned())],
         hidden: vec!["SECRET".to_owned()],
     };
-    Companion::prepare(options).unwrap()
+    SupervisedProcess::prepare(options).unwrap()
 }
 
 fn program(folder: &Path) -> PathBuf {
@@ -53,7 +55,7 @@ fn url(url: &str) -> [(String, String); 1] {
     [("URL".to_owned(), url.to_owned())]
 }
 
-fn logged(companion: &Companion) -> String {
+fn logged(companion: &SupervisedProcess) -> String {
     fs::read_to_string(companion.log_file()).unwrap()
 }
 
@@ -80,7 +82,7 @@ fn it_is_ready_when_it_says_so_and_starts_again_with_other_variables() {
     assert!(!is_alive(second));
     assert!(logged(&companion).ends_with("stopped cleanly\n"), "{}", logged(&companion));
     let over = companion.start("serve", &url("three"), SECONDS_MAX).unwrap_err();
-    assert!(matches!(over, CompanionError::Stopped { .. }), "{over}");
+    assert!(matches!(over, SupervisedProcessError::Stopped { .. }), "{over}");
 }
 
 #[test]
@@ -103,7 +105,7 @@ fn what_ends_or_says_nothing_is_an_error_with_the_end_of_its_log() {
         companion.start("broken", &[], SECONDS_MAX).map(|_| ()),
     ] {
         let error = outcome.unwrap_err();
-        assert!(matches!(error, CompanionError::Exited { .. }), "{error}");
+        assert!(matches!(error, SupervisedProcessError::Exited { .. }), "{error}");
         let text = error.to_string();
         assert!(
             text.contains("gadget-service broken") && text.contains("the reason is here"),
@@ -114,18 +116,22 @@ fn what_ends_or_says_nothing_is_an_error_with_the_end_of_its_log() {
     // Neither ready nor over: stopped.
     for outcome in [companion.run("mute", &[], 1), companion.start("mute", &[], 1).map(|_| ())] {
         let error = outcome.unwrap_err();
-        assert!(matches!(error, CompanionError::TooSlow { limit_seconds: 1, .. }), "{error}");
+        assert!(
+            matches!(error, SupervisedProcessError::TooSlow { limit_seconds: 1, .. }),
+            "{error}"
+        );
         assert!(!companion.is_running());
     }
-    let none = CompanionOptions {
+    let none = SupervisedProcessOptions {
         name: "nothing".to_owned(),
         executable: folder.path().join("nothing"),
         dir: data.companion("nothing"),
         variables: Vec::new(),
         hidden: Vec::new(),
     };
-    let none = Companion::prepare(none).unwrap().start("serve", &[], SECONDS_MAX).unwrap_err();
-    assert!(matches!(none, CompanionError::Exited { .. }), "{none}");
+    let none =
+        SupervisedProcess::prepare(none).unwrap().start("serve", &[], SECONDS_MAX).unwrap_err();
+    assert!(matches!(none, SupervisedProcessError::Exited { .. }), "{none}");
 }
 
 /// The end does not wait for a beginning.
@@ -139,7 +145,7 @@ fn a_stop_ends_the_wait_for_a_start() {
         wait_until("it runs", || logged(&companion).contains("nothing to say"));
         companion.stop().unwrap();
         let error = starting.join().unwrap().unwrap_err();
-        assert!(matches!(error, CompanionError::Stopped { .. }), "{error}");
+        assert!(matches!(error, SupervisedProcessError::Stopped { .. }), "{error}");
     });
     assert!(!companion.is_running());
 }

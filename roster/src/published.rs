@@ -15,14 +15,14 @@ const DELETED: &str = "user.deleted.v1";
 
 /// Up to where the last message of the feed tells everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct PublishedThrough {
     /// Position in `USERS`.
     pub users: Position,
-    /// Position in `SESSIONS`. Many events of sessions lead to no message: see [`untold_of_sessions`].
+    /// Position in `SESSIONS`. Many events of sessions lead to no message: see [`unpublished_session_events`].
     pub sessions: Position,
 }
 
-impl Told {
+impl PublishedThrough {
     /// What the end of the feed says.
     pub async fn of(feed: &EventLog) -> anyhow::Result<Self> {
         let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
@@ -37,7 +37,7 @@ impl Told {
 }
 
 /// Up to which position of `USERS` a message of the feed says that everything is told.
-pub fn told_of_users(message: &Stored) -> Option<Position> {
+pub fn users_published_through(message: &Stored) -> Option<Position> {
     message.header(USERS_POSITION_HEADER)?.parse().ok().map(Position)
 }
 
@@ -64,7 +64,7 @@ pub async fn first(
 
 /// Events that must be told and are not.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Untold {
+pub struct Unpublished {
     /// How many.
     pub count: u64,
     /// When the first was stored.
@@ -73,13 +73,13 @@ pub struct Untold {
 
 /// The events of sessions behind one position and up to another that must be told: no refreshes, and nothing of
 /// users who are gone. Stops at `max` of them.
-pub async fn untold_of_sessions(
+pub async fn unpublished_session_events(
     (users, sessions): (&EventLog, &EventLog),
     behind: Position,
     end: Position,
     max: u64,
-) -> anyhow::Result<Untold> {
-    let mut untold = Untold::default();
+) -> anyhow::Result<Unpublished> {
+    let mut untold = Unpublished::default();
     let mut gone: HashMap<UserId, bool> = HashMap::new();
     let mut events = Reading::new(sessions, &[subjects::SESSION_EVENTS_FILTER], behind, end);
     while untold.count < max
