@@ -108,7 +108,7 @@ impl Server {
         let mut missing = String::new();
         let outcome = poll(Duration::from_secs(limit_seconds), || {
             let probed = probe(guard.server_pid());
-            // CommandHeaders after the probe: a server that answered and died is not ready.
+            // Asked after the probe: a server that answered and died is not ready.
             if let Some(status) = guard.ended() {
                 return Some(Err(self.exited(port, status.to_string(), log_start_bytes)));
             }

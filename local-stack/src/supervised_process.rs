@@ -176,7 +176,7 @@ impl SupervisedProcess {
         let (mut guard, begin) = self.launch(&mut slot, argument, variables)?;
         let answer = self.wait(limit_seconds, || {
             let line = self.ready_line(begin);
-            // CommandHeaders after the look: a program that said it and died is not ready.
+            // Asked after the look: a program that said it and died is not ready.
             match guard.ended() {
                 Some(status) => Some(Err(status)),
                 None => line.map(Ok),

@@ -44,7 +44,7 @@ pub async fn write<F: IntoView>(
     batch: &F,
 ) -> Result<Generations, StoreError> {
     store::write(views, generation, batch).await?;
-    // CommandHeaders after the documents are there: who makes a generation that is not among these reads the log later,
+    // Asked after the documents are there: who makes a generation that is not among these reads the log later,
     // and finds what is written here.
     let generations = views.generations().await?;
     erase::<F>(views, generation, batch.added_to(), &generations).await?;

@@ -181,12 +181,12 @@ impl Reads {
     ///
     /// # Errors
     /// Those of `checkpoint`.
-    pub async fn position<CommandHeaders>(
+    pub async fn position<PositionRead>(
         &self,
-        checkpoint: impl FnOnce() -> CommandHeaders,
+        checkpoint: impl FnOnce() -> PositionRead,
     ) -> Result<Position, ReadError>
     where
-        CommandHeaders: Future<Output = Result<Position, ReadError>>,
+        PositionRead: Future<Output = Result<Position, ReadError>>,
     {
         match self.position.current() {
             Some(position) => Ok(position),
@@ -198,14 +198,14 @@ impl Reads {
     ///
     /// # Errors
     /// Those of `checkpoint`.
-    pub async fn wait_for<CommandHeaders>(
+    pub async fn wait_for<PositionRead>(
         &self,
         position: Position,
         limit: Duration,
-        checkpoint: impl Fn() -> CommandHeaders,
+        checkpoint: impl Fn() -> PositionRead,
     ) -> Result<bool, ReadError>
     where
-        CommandHeaders: Future<Output = Result<Position, ReadError>>,
+        PositionRead: Future<Output = Result<Position, ReadError>>,
     {
         let began = Instant::now();
         let reached = self.wait_until(position, began + limit, checkpoint).await?;
@@ -218,14 +218,14 @@ impl Reads {
         Ok(reached)
     }
 
-    async fn wait_until<CommandHeaders>(
+    async fn wait_until<PositionRead>(
         &self,
         position: Position,
         deadline: Instant,
-        checkpoint: impl Fn() -> CommandHeaders,
+        checkpoint: impl Fn() -> PositionRead,
     ) -> Result<bool, ReadError>
     where
-        CommandHeaders: Future<Output = Result<Position, ReadError>>,
+        PositionRead: Future<Output = Result<Position, ReadError>>,
     {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

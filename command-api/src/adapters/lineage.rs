@@ -235,7 +235,7 @@ impl Keeper {
     /// # Errors
     /// [`LookError`]: what was known before counts, if anything was.
     pub async fn look(&mut self) -> Result<(), LookError> {
-        // CommandHeaders before the log is: it may go on meanwhile.
+        // Asked before the log is: it may go on meanwhile.
         let reached = self.reached.position();
         let standing = self.streams.standing().await?;
         // What is being restored has no history yet.

@@ -344,7 +344,7 @@ where
 
     fn start(&mut self, delivery: Delivery) -> Result<(), ClientError> {
         let user = delivery.user;
-        // CommandHeaders for itself, as the loop may come to the end of another event first.
+        // Asked for itself, as the loop may come to the end of another event first.
         if self.stopping || self.flow.stop.is_cancelled() {
             self.put_back(delivery.key);
             return Ok(());

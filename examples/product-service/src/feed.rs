@@ -43,7 +43,7 @@ pub enum PublicStatus {
 #[serde(rename_all = "snake_case")]
 pub enum PublicReason {
     /// Its owner, or who manages products, wanted so.
-    CommandHeaders,
+    Asked,
     /// Its owner is gone.
     OwnerDeleted,
 }
@@ -93,7 +93,7 @@ impl Published for ProductFact {
             Self::Published => ("published", to_value(ProductData { product })?),
             Self::Unpublished { reason } => {
                 let reason = match reason {
-                    UnpublishReason::CommandHeaders => PublicReason::CommandHeaders,
+                    UnpublishReason::Asked => PublicReason::Asked,
                     UnpublishReason::OwnerDeleted => PublicReason::OwnerDeleted,
                 };
                 ("unpublished", to_value(Unpublished { reason, product })?)

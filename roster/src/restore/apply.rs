@@ -97,7 +97,7 @@ async fn users(
     Ok(())
 }
 
-/// RevocationDelta sessions that are alive: all of them, or those. The log is read twice, so that what is in memory is a
+/// Ends sessions that are alive: all of them, or those. The log is read twice, so that what is in memory is a
 /// position for each session and not the sessions.
 async fn sessions(
     log: &EventLog,

@@ -55,7 +55,7 @@ impl EventLog {
         }
     }
 
-    /// The last message that is still there. CommandHeaders for the last on `>` the server looks at the end of the
+    /// The last message that is still there. Asked for the last on `>` the server looks at the end of the
     /// stream alone and finds nothing when that message is gone (2.15.1, tried); under any other filter it
     /// searches.
     async fn newest(&self, subjects: &[&str]) -> Result<Option<Stored>, ReadError> {

@@ -248,7 +248,7 @@ mod tests {
         for change in [
             Change::Text { name: Some("Chair".to_owned()), description: Some(None) },
             Change::Price(price(5)),
-            Change::Unpublish(UnpublishReason::CommandHeaders),
+            Change::Unpublish(UnpublishReason::Asked),
         ] {
             assert_eq!(when(&draft, &wish(OWNER(), change)), Ok(Vec::new()));
         }

@@ -152,7 +152,7 @@ impl Status {
 #[serde(rename_all = "snake_case")]
 pub enum UnpublishReason {
     /// Its owner, or who manages products, wanted so.
-    CommandHeaders,
+    Asked,
     /// Its owner is gone.
     OwnerDeleted,
 }

@@ -144,7 +144,7 @@ pub async fn unpublish(
     asked: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let change = Change::Unpublish(UnpublishReason::CommandHeaders);
+    let change = Change::Unpublish(UnpublishReason::Asked);
     state.change(&id, change, &caller, asked, &headers, "").await
 }
 
