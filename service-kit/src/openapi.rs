@@ -76,16 +76,29 @@ pub enum AnswerHeader {
     TotalOmitted,
 }
 
-/// What an operation has beyond its description.
-pub struct Extras {
-    /// Its id.
-    pub operation: &'static str,
-    /// Errors of its own.
+/// What a call has beyond what its handler describes: a constant beside the handler.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// Errors of its own, besides those that every call can answer with.
     pub errors: &'static [Code],
-    /// Headers it looks at.
+    /// Headers that it reads.
     pub headers: &'static [RequestHeader],
-    /// Headers of its answers, but for errors.
-    pub tells: &'static [AnswerHeader],
+    /// Headers of its successful answers.
+    pub answer_headers: &'static [AnswerHeader],
+}
+
+/// What `routes!` makes of a handler: schemas, its path, and its route.
+type Routes<R> = (Vec<(String, RefOr<Schema>)>, Paths, R);
+
+/// The routes of a handler, described completely.
+#[must_use]
+pub fn call<R>((schemas, mut paths, routes): Routes<R>, call: &Call) -> Routes<R> {
+    for item in paths.paths.values_mut() {
+        for (is_command, operation) in operations(item) {
+            complete_operation(operation, is_command, call);
+        }
+    }
+    (schemas, paths, routes)
 }
 
 /// `application/problem+json` (RFC 9457).
@@ -172,42 +185,41 @@ fn key_set() -> Operation {
     let set = ResponseBuilder::new()
         .description("JSON Web Key Set (RFC 7517); may be cached as it says")
         .content(JSON, content);
-    OperationBuilder::new()
+    let mut keys = OperationBuilder::new()
         .tag("auth")
         .operation_id(Some("keys"))
         .summary(Some("The keys that access tokens are checked with"))
         .response("200", set)
-        .build()
+        .build();
+    complete_operation(&mut keys, false, &Call { errors: &[], headers: &[], answer_headers: &[] });
+    keys
 }
 
 fn schema_of<T: ToSchema>() -> (String, RefOr<Schema>) {
     (T::name().into_owned(), T::schema())
 }
 
-/// Adds to each operation what it has beyond its description, and what every operation has.
-pub fn complete(document: &mut OpenApi, extras: &[Extras]) {
+/// Completes the document: free-form objects say that they are.
+pub fn complete(document: &mut OpenApi) {
     let schemas = document.components.iter_mut().flat_map(|all| all.schemas.values_mut());
     schemas.for_each(open_free_objects);
+}
+
+/// Adds to an operation its headers and errors, and those of every operation.
+fn complete_operation(operation: &mut Operation, is_command: bool, call: &Call) {
+    let parameters = operation.parameters.get_or_insert_default();
+    parameters.extend(call.headers.iter().map(|header| RefOr::T(parameter(*header))));
+    add_answer_headers(operation, call.answer_headers);
+    let compares = call.headers.contains(&RequestHeader::IfMatch);
+    add_errors(operation, is_command, compares, call.errors);
+    // Calls for everybody state it too: a missing statement could have been forgotten.
+    operation.security.get_or_insert_default();
+    add_plain_json(operation);
     let nobody = SecurityRequirement::default();
-    for item in document.paths.paths.values_mut() {
-        for (is_command, operation) in operations(item) {
-            let id = operation.operation_id.clone().unwrap_or_default();
-            let own = extras.iter().find(|extras| extras.operation == id);
-            let headers = own.map_or(&[][..], |own| own.headers);
-            let parameters = operation.parameters.get_or_insert_default();
-            parameters.extend(headers.iter().map(|header| RefOr::T(parameter(*header))));
-            add_told(operation, own.map_or(&[][..], |own| own.tells));
-            let compares = headers.contains(&RequestHeader::IfMatch);
-            add_errors(operation, is_command, compares, own.map_or(&[][..], |own| own.errors));
-            // Said of calls for everybody too: what is silent about it could have been forgotten.
-            operation.security.get_or_insert_default();
-            add_plain_json(operation);
-            let open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
-            // Whoever shows a token in the header needs no body.
-            if open && let Some(RefOr::T(body)) = &mut operation.request_body {
-                body.required = Some(Required::False);
-            }
-        }
+    let is_open = operation.security.as_ref().is_some_and(|all| all.contains(&nobody));
+    // A request with a token in its header needs no body.
+    if is_open && let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.required = Some(Required::False);
     }
 }
 
@@ -237,7 +249,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation
     query.chain(commands.into_iter().flatten().map(|operation| (true, operation)))
 }
 
-fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
+fn add_answer_headers(operation: &mut Operation, headers: &[AnswerHeader]) {
     // What is only taken in says nothing yet.
     let taken_in = StatusCode::ACCEPTED.as_str();
     for (status, answer) in &mut operation.responses.responses {
@@ -246,13 +258,13 @@ fn add_told(operation: &mut Operation, headers: &[AnswerHeader]) {
             continue;
         }
         for header in headers {
-            let (name, what) = told(*header);
+            let (name, what) = answer_header(*header);
             answer.headers.insert(name.to_owned(), RefOr::T(text(what)));
         }
     }
 }
 
-const fn told(header: AnswerHeader) -> (&'static str, &'static str) {
+const fn answer_header(header: AnswerHeader) -> (&'static str, &'static str) {
     match header {
         AnswerHeader::ETag => ("ETag", "Revision of what is shown, as `W/\"<revision>\"`"),
         AnswerHeader::Location => ("Location", "Path of what was made"),

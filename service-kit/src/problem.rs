@@ -232,6 +232,12 @@ impl Problem {
         self.code
     }
 
+    /// The rules that members of the body break.
+    #[must_use]
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     /// The problem that fits a status the framework answered with on its own.
     #[must_use]
     pub fn from_status(status: StatusCode) -> Self {

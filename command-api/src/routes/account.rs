@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use events::Actor;
 use service_kit::http::{ClientAddress, CommandHeaders, JsonObject, MergePatch, Object, string};
+use service_kit::openapi::Call;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Presented};
 use service_kit::user_read::UserRead;
@@ -15,10 +16,20 @@ use super::bodies::{
     CurrentPassword, EmailChange, EmailProof, LinkToken, NewPassword, OwnChange, PasswordChange,
     ResetRequest,
 };
+use super::contract::{
+    A_USER, GUARDED, IN_FLIGHT, KEYED, MAILED, NOTHING, REFLECTED, REUSED, WRITE,
+};
 use super::request::Repeating;
 use super::users::metadata_patch;
 use crate::application::AccountProof;
 use crate::domain::{Change, Password};
+
+/// Headers and errors of [`password_reset_request`].
+pub const PASSWORD_RESET_REQUEST: Call = Call {
+    errors: &[IN_FLIGHT, REUSED, Code::TooManyRequests, Code::OutcomeUnknown],
+    headers: KEYED,
+    answer_headers: NOTHING,
+};
 
 /// The same answer for every address: 202, and nothing more.
 #[utoipa::path(
@@ -44,6 +55,22 @@ pub async fn password_reset_request(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// Headers and errors of [`password_reset_confirm`].
+pub const PASSWORD_RESET_CONFIRM: Call = Call {
+    errors: &[
+        Code::InvalidToken,
+        Code::InvalidCredentials,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/password-reset-confirm",
@@ -68,6 +95,23 @@ pub async fn password_reset_confirm(
     let done = state.users.reset_password(token, password, from, request).await?;
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
+
+/// Headers and errors of [`change_password`].
+pub const CHANGE_PASSWORD: Call = Call {
+    errors: &[
+        Code::InvalidCredentials,
+        Code::WrongPassword,
+        Code::NotFound,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
 
 #[utoipa::path(
     post,
@@ -105,6 +149,21 @@ pub async fn change_password(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+/// Headers and errors of [`verify_email_request`].
+pub const VERIFY_EMAIL_REQUEST: Call = Call {
+    errors: &[
+        Code::NotFound,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: MAILED,
+    answer_headers: NOTHING,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/verify-email-request",
@@ -123,6 +182,24 @@ pub async fn verify_email_request(
     state.users.request_verification(caller.user, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
+
+/// Headers and errors of [`verify_email_confirm`].
+pub const VERIFY_EMAIL_CONFIRM: Call = Call {
+    errors: &[
+        Code::InvalidToken,
+        Code::InvalidCredentials,
+        Code::PasswordRequired,
+        Code::WrongPassword,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
 
 #[utoipa::path(
     post,
@@ -163,6 +240,24 @@ pub async fn verify_email_confirm(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+/// Headers and errors of [`change_email`].
+pub const CHANGE_EMAIL: Call = Call {
+    errors: &[
+        Code::WrongPassword,
+        Code::EmailNotVerified,
+        Code::NotFound,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: MAILED,
+    answer_headers: NOTHING,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/change-email",
@@ -189,6 +284,21 @@ pub async fn change_email(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// Headers and errors of [`change_email_confirm`].
+pub const CHANGE_EMAIL_CONFIRM: Call = Call {
+    errors: &[
+        Code::InvalidToken,
+        Code::EmailTaken,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/change-email-confirm",
@@ -211,6 +321,13 @@ pub async fn change_email_confirm(
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
 
+/// Headers and errors of [`change_email_abort`].
+pub const CHANGE_EMAIL_ABORT: Call = Call {
+    errors: &[Code::InvalidToken, Code::StaleRevision, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+    headers: MAILED,
+    answer_headers: NOTHING,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/change-email-abort",
@@ -230,6 +347,13 @@ pub async fn change_email_abort(
     state.users.abort_email_change(token, request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
+
+/// Headers and errors of [`change_email_undo`].
+pub const CHANGE_EMAIL_UNDO: Call = Call {
+    errors: &[Code::InvalidToken, Code::EmailTaken, REUSED, Code::OutcomeUnknown],
+    headers: WRITE,
+    answer_headers: REFLECTED,
+};
 
 #[utoipa::path(
     post,
@@ -257,6 +381,21 @@ fn only_token(mut body: Object) -> Result<String, Problem> {
     body.finish(|| token)
 }
 
+/// Headers and errors of [`change_me`].
+pub const CHANGE_ME: Call = Call {
+    errors: &[
+        Code::NotFound,
+        Code::StaleRevision,
+        IN_FLIGHT,
+        REUSED,
+        Code::LogFull,
+        Code::TooManyRequests,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: A_USER,
+};
+
 #[utoipa::path(
     patch,
     path = "/api/v1/auth/me",
@@ -283,6 +422,23 @@ pub async fn change_me(
     let done = state.users.change_self(caller.user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
+
+/// Headers and errors of [`delete_me`].
+pub const DELETE_ME: Call = Call {
+    errors: &[
+        Code::WrongPassword,
+        Code::NotFound,
+        Code::LastAdmin,
+        IN_FLIGHT,
+        Code::StaleRevision,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
 
 #[utoipa::path(
     delete,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use service_kit::ambient;
 use service_kit::http::{CommandHeaders, Fault, JsonObject, Object, etag, nullable_string, string};
+use service_kit::openapi::{Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Caller;
 use service_kit::user_read::UserRead;
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::bodies::{Credentials, RefreshToken, UserCreate};
+use super::contract::{A_NEW_USER, IN_FLIGHT, IN_SESSIONS, REUSED, WRITE};
 use super::request::From;
 use crate::application::Granted;
 use crate::domain::{Candidate, FullName, Password, PasswordContext, Register, metadata};
@@ -48,6 +50,23 @@ pub enum Registered {
     User(UserRead),
     WithToken(UserWithToken),
 }
+
+/// Headers and errors of [`register`].
+pub const REGISTER: Call = Call {
+    errors: &[
+        Code::InvalidParameter,
+        Code::InvalidCredentials,
+        Code::EmailTaken,
+        IN_FLIGHT,
+        REUSED,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: WRITE,
+    answer_headers: A_NEW_USER,
+};
 
 #[utoipa::path(
     post,
@@ -130,6 +149,20 @@ pub async fn register(
     Ok(response)
 }
 
+/// Headers and errors of [`login`].
+pub const LOGIN: Call = Call {
+    errors: &[
+        Code::InvalidCredentials,
+        Code::EmailNotVerified,
+        Code::TooManyRequests,
+        Code::Overloaded,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: &[RequestHeader::Prefer],
+    answer_headers: IN_SESSIONS,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
@@ -153,6 +186,18 @@ pub async fn login(
     let granted = state.users.login(email, Password::given(&password), device).await?;
     answer(&state, &granted, &context).await
 }
+
+/// Headers and errors of [`refresh`].
+pub const REFRESH: Call = Call {
+    errors: &[
+        Code::InvalidRefreshToken,
+        Code::LogFull,
+        Code::TooManyRequests,
+        Code::OutcomeUnknown,
+    ],
+    headers: &[RequestHeader::Prefer],
+    answer_headers: IN_SESSIONS,
+};
 
 #[utoipa::path(
     post,

@@ -11,6 +11,7 @@ use serde_json::Value;
 use service_kit::ambient;
 use service_kit::commands::{Failure, Request};
 use service_kit::http::{CommandHeaders, Fault, Lines, NDJSON, Object, string};
+use service_kit::openapi::Call;
 use service_kit::openapi::ProblemSchema;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Administrator;
@@ -18,6 +19,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::auth::{email, full_name};
+use super::contract::{IN_FLIGHT, REFLECTED, REUSED, WRITE};
 use super::users::{boolean, roles};
 use crate::application::{CommandError, Fate, HashGiven, Newcomer, Users};
 use crate::domain::metadata;
@@ -56,6 +58,13 @@ pub struct Report {
     /// The position that shows what was made.
     pub position: Position,
 }
+
+/// Headers and errors of [`import`].
+pub const IMPORT: Call = Call {
+    errors: &[Code::Forbidden, IN_FLIGHT, REUSED, Code::BodyTooLarge],
+    headers: WRITE,
+    answer_headers: REFLECTED,
+};
 
 #[utoipa::path(
     post,

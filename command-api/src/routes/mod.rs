@@ -18,7 +18,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::get;
 use service_kit::http::TrustedProxies;
-use service_kit::openapi;
+use service_kit::openapi::{self, call};
 use service_kit::tokens::{TokenIssuer, TokenVerifier};
 use service_kit::views_position::ViewsPosition;
 use utoipa::openapi::OpenApi;
@@ -65,7 +65,7 @@ pub fn routes(state: AppState) -> Router {
 /// The description of all calls, without a running service.
 pub fn openapi() -> OpenApi {
     let mut document = described().into_openapi();
-    openapi::complete(&mut document, contract::EXTRAS);
+    openapi::complete(&mut document);
     document
 }
 
@@ -76,27 +76,30 @@ fn described() -> OpenApiRouter<AppState> {
     schemas.insert(bodies::ImportLine::name().into_owned(), bodies::ImportLine::schema());
     schemas.insert(import::Line::name().into_owned(), import::Line::schema());
     OpenApiRouter::with_openapi(head)
-        .routes(routes!(auth::register))
-        .routes(routes!(auth::login))
-        .routes(routes!(auth::refresh))
-        .routes(routes!(sessions::logout))
-        .routes(routes!(sessions::logout_all))
-        .routes(routes!(sessions::end))
-        .routes(routes!(account::password_reset_request))
-        .routes(routes!(account::password_reset_confirm))
-        .routes(routes!(account::change_password))
-        .routes(routes!(account::verify_email_request))
-        .routes(routes!(account::verify_email_confirm))
-        .routes(routes!(account::change_email))
-        .routes(routes!(account::change_email_confirm))
-        .routes(routes!(account::change_email_abort))
-        .routes(routes!(account::change_email_undo))
-        .routes(routes!(account::change_me, account::delete_me))
-        .routes(routes!(users::create))
-        .routes(routes!(import::import))
-        .routes(routes!(users::change, users::replace, users::delete))
-        .routes(routes!(users::disable))
-        .routes(routes!(users::enable))
-        .routes(routes!(users::logout_all))
-        .routes(routes!(users::password_reset))
+        .routes(call(routes!(auth::register), &auth::REGISTER))
+        .routes(call(routes!(auth::login), &auth::LOGIN))
+        .routes(call(routes!(auth::refresh), &auth::REFRESH))
+        .routes(call(routes!(sessions::logout), &sessions::LOGOUT))
+        .routes(call(routes!(sessions::logout_all), &sessions::LOGOUT_ALL))
+        .routes(call(routes!(sessions::end), &sessions::END))
+        .routes(call(routes!(account::password_reset_request), &account::PASSWORD_RESET_REQUEST))
+        .routes(call(routes!(account::password_reset_confirm), &account::PASSWORD_RESET_CONFIRM))
+        .routes(call(routes!(account::change_password), &account::CHANGE_PASSWORD))
+        .routes(call(routes!(account::verify_email_request), &account::VERIFY_EMAIL_REQUEST))
+        .routes(call(routes!(account::verify_email_confirm), &account::VERIFY_EMAIL_CONFIRM))
+        .routes(call(routes!(account::change_email), &account::CHANGE_EMAIL))
+        .routes(call(routes!(account::change_email_confirm), &account::CHANGE_EMAIL_CONFIRM))
+        .routes(call(routes!(account::change_email_abort), &account::CHANGE_EMAIL_ABORT))
+        .routes(call(routes!(account::change_email_undo), &account::CHANGE_EMAIL_UNDO))
+        .routes(call(routes!(account::change_me), &account::CHANGE_ME))
+        .routes(call(routes!(account::delete_me), &account::DELETE_ME))
+        .routes(call(routes!(users::create), &users::CREATE))
+        .routes(call(routes!(import::import), &import::IMPORT))
+        .routes(call(routes!(users::change), &users::CHANGE))
+        .routes(call(routes!(users::replace), &users::CHANGE))
+        .routes(call(routes!(users::delete), &users::DELETE))
+        .routes(call(routes!(users::disable), &users::CHANGE))
+        .routes(call(routes!(users::enable), &users::CHANGE))
+        .routes(call(routes!(users::logout_all), &users::CHANGE))
+        .routes(call(routes!(users::password_reset), &users::PASSWORD_RESET))
 }

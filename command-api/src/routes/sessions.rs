@@ -6,12 +6,21 @@ use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use events::{Actor, EndReason};
 use service_kit::http::{CommandHeaders, optional_object, string};
+use service_kit::openapi::Call;
 use service_kit::problem::{Code, FieldError, Problem};
 use service_kit::tokens::bearer;
 
 use super::AppState;
 use super::bodies::Logout;
+use super::contract::{GUARDED, IN_FLIGHT, IN_SESSIONS, REFLECTED, REUSED, WRITE};
 use super::request::Repeating;
+
+/// Headers and errors of [`logout`].
+pub const LOGOUT: Call = Call {
+    errors: &[Code::InvalidRefreshToken, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+    headers: WRITE,
+    answer_headers: IN_SESSIONS,
+};
 
 /// With a refresh token in the body, or with a bearer and nothing in the body, or with both of one session. Either is
 /// checked for itself alone: ending a session that has ended is no error.
@@ -70,6 +79,13 @@ pub async fn logout(
     Ok(response)
 }
 
+/// Headers and errors of [`logout_all`].
+pub const LOGOUT_ALL: Call = Call {
+    errors: &[Code::NotFound, Code::StaleRevision, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+    headers: GUARDED,
+    answer_headers: REFLECTED,
+};
+
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout-all",
@@ -92,6 +108,13 @@ pub async fn logout_all(
     };
     Ok(state.answer_nothing(done.position, respond_async).await)
 }
+
+/// Headers and errors of [`end`].
+pub const END: Call = Call {
+    errors: &[Code::NotFound, IN_FLIGHT, REUSED, Code::OutcomeUnknown],
+    headers: WRITE,
+    answer_headers: IN_SESSIONS,
+};
 
 #[utoipa::path(
     delete,

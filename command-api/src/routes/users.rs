@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use events::{Status, UserId};
 use serde_json::Value;
 use service_kit::http::{CommandHeaders, Fault, JsonObject, MergePatch, string};
+use service_kit::openapi::Call;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::UserRead;
@@ -14,8 +15,26 @@ use service_kit::user_read::UserRead;
 use super::AppState;
 use super::auth::{email, full_name, rated, without_secrets};
 use super::bodies::{UserChange, UserMake, UserReplacement};
+use super::contract::{
+    A_NEW_USER, A_USER, GUARDED, IN_FLIGHT, MAILED, NOTHING, REFLECTED, REUSED, WRITE,
+};
 use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
 use crate::ports::HashClient;
+
+/// Headers and errors of [`create`].
+pub const CREATE: Call = Call {
+    errors: &[
+        Code::Forbidden,
+        Code::EmailTaken,
+        IN_FLIGHT,
+        REUSED,
+        Code::Overloaded,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: WRITE,
+    answer_headers: A_NEW_USER,
+};
 
 #[utoipa::path(
     post,
@@ -91,6 +110,10 @@ pub async fn logout_all(
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
 
+/// Headers and errors of [`password_reset`].
+pub const PASSWORD_RESET: Call =
+    Call { errors: CHANGE.errors, headers: MAILED, answer_headers: NOTHING };
+
 #[utoipa::path(
     post,
     path = "/api/v1/users/{user_id}/password-reset",
@@ -111,6 +134,22 @@ pub async fn password_reset(
     state.users.send_password_link(user_id(&user)?, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
+
+/// Headers and errors of [`change`], and of every other change of a user.
+pub const CHANGE: Call = Call {
+    errors: &[
+        Code::Forbidden,
+        Code::NotFound,
+        Code::LastAdmin,
+        IN_FLIGHT,
+        Code::StaleRevision,
+        REUSED,
+        Code::LogFull,
+        Code::OutcomeUnknown,
+    ],
+    headers: GUARDED,
+    answer_headers: A_USER,
+};
 
 #[utoipa::path(
     patch,
@@ -232,6 +271,10 @@ async fn changed(
     let done = state.users.change(user, change, request).await?;
     Ok(state.answer(StatusCode::OK, done, respond_async).await)
 }
+
+/// Headers and errors of [`delete`].
+pub const DELETE: Call =
+    Call { errors: CHANGE.errors, headers: GUARDED, answer_headers: REFLECTED };
 
 #[utoipa::path(
     delete,

@@ -1,46 +1,7 @@
-//! What the OpenAPI document says beyond the handlers.
+//! Descriptions of query parameters and of what the views hold, for the OpenAPI document.
 
 use serde::Deserialize;
-use service_kit::openapi::AnswerHeader::{
-    ETag, Link, Position as Told, SessionPosition as SessionPositionTold, TotalOmitted,
-};
-use service_kit::openapi::Extras;
-use service_kit::openapi::RequestHeader::{IfNoneMatch, Position, SessionPosition};
-use service_kit::problem::Code;
 use utoipa::{IntoParams, ToSchema};
-
-pub const EXTRAS: &[Extras] = &[
-    Extras {
-        operation: "me",
-        errors: &[Code::InvalidParameter, Code::NotYet],
-        headers: &[IfNoneMatch, Position],
-        tells: &[ETag, Told],
-    },
-    Extras {
-        operation: "list_sessions",
-        errors: &[Code::InvalidParameter, Code::NotYet],
-        headers: &[SessionPosition],
-        tells: &[SessionPositionTold],
-    },
-    Extras {
-        operation: "user",
-        errors: &[Code::InvalidParameter, Code::NotFound, Code::NotYet],
-        headers: &[IfNoneMatch, Position],
-        tells: &[ETag, Told],
-    },
-    Extras {
-        operation: "list_users",
-        errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
-        headers: &[Position],
-        tells: &[Link, TotalOmitted, Told],
-    },
-    Extras {
-        operation: "history_of_user",
-        errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotFound, Code::NotYet],
-        headers: &[Position],
-        tells: &[Link, Told],
-    },
-];
 
 /// The parameters of a history.
 #[derive(Deserialize, IntoParams)]

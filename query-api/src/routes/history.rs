@@ -10,6 +10,7 @@ use service_kit::access::Permission;
 use service_kit::http::cursor::{open_position, seal_position};
 use service_kit::http::page::{PageAsked, encode, next_link, refused, tell, unknown};
 use service_kit::keys::SecretKey;
+use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
 use utoipa::ToSchema;
@@ -48,6 +49,13 @@ pub struct Page {
     #[schema(required)]
     next_cursor: Option<String>,
 }
+
+/// Headers and errors of [`list`].
+pub const LIST: Call = Call {
+    errors: &[Code::InvalidParameter, Code::Forbidden, Code::NotFound, Code::NotYet],
+    headers: &[RequestHeader::Position],
+    answer_headers: &[AnswerHeader::Link, AnswerHeader::Position],
+};
 
 #[utoipa::path(
     get,

@@ -15,7 +15,7 @@ use service_kit::access::Permission;
 use service_kit::http::SESSION_POSITION;
 use service_kit::http::freshness::{fresh, fresh_in};
 use service_kit::keys::SecretKey;
-use service_kit::openapi;
+use service_kit::openapi::{self, call};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Caller, TokenVerifier};
 use utoipa::openapi::OpenApi;
@@ -49,17 +49,17 @@ pub fn routes(state: AppState) -> Router {
 #[must_use]
 pub fn openapi() -> OpenApi {
     let mut document = described().into_openapi();
-    openapi::complete(&mut document, contract::EXTRAS);
+    openapi::complete(&mut document);
     document
 }
 
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::head())
-        .routes(routes!(users::me))
-        .routes(routes!(sessions::list))
-        .routes(routes!(users::list))
-        .routes(routes!(users::by_id))
-        .routes(routes!(history::list))
+        .routes(call(routes!(users::me), &users::ME))
+        .routes(call(routes!(sessions::list), &sessions::LIST))
+        .routes(call(routes!(users::list), &users::LIST))
+        .routes(call(routes!(users::by_id), &users::BY_ID))
+        .routes(call(routes!(history::list), &history::LIST))
 }
 
 /// A caller whose token is valid and who is an active user in the views, from the position on that the

@@ -7,7 +7,8 @@ use events::{SessionId, Timestamp};
 use serde::Serialize;
 use service_kit::ambient;
 use service_kit::http::SESSION_POSITION;
-use service_kit::problem::Problem;
+use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
+use service_kit::problem::{Code, Problem};
 use utoipa::ToSchema;
 use views::SessionView;
 
@@ -44,6 +45,13 @@ pub struct SessionRead {
 pub struct List {
     items: Vec<SessionRead>,
 }
+
+/// Headers and errors of [`list`].
+pub const LIST: Call = Call {
+    errors: &[Code::InvalidParameter, Code::NotYet],
+    headers: &[RequestHeader::SessionPosition],
+    answer_headers: &[AnswerHeader::SessionPosition],
+};
 
 #[utoipa::path(
     get,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use service_kit::access::Permission;
 use service_kit::http::page::tell;
 use service_kit::http::{POSITION, etag, is_known};
+use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::lacking;
 use service_kit::user_read::UserRead;
@@ -35,6 +36,13 @@ pub struct Page {
     total: Option<u64>,
 }
 
+/// Headers and errors of [`me`].
+pub const ME: Call = Call {
+    errors: &[Code::InvalidParameter, Code::NotYet],
+    headers: &[RequestHeader::IfNoneMatch, RequestHeader::Position],
+    answer_headers: &[AnswerHeader::ETag, AnswerHeader::Position],
+};
+
 #[utoipa::path(
     get,
     path = "/api/v1/auth/me",
@@ -48,6 +56,13 @@ pub struct Page {
 pub async fn me(viewer: Viewer, headers: HeaderMap) -> Result<Response, Problem> {
     one(viewer.user, viewer.position, &headers)
 }
+
+/// Headers and errors of [`by_id`].
+pub const BY_ID: Call = Call {
+    errors: &[Code::InvalidParameter, Code::NotFound, Code::NotYet],
+    headers: &[RequestHeader::IfNoneMatch, RequestHeader::Position],
+    answer_headers: &[AnswerHeader::ETag, AnswerHeader::Position],
+};
 
 #[utoipa::path(
     get,
@@ -79,6 +94,13 @@ pub async fn by_id(
         Found::Tombstone(_) | Found::Nobody => Err(nobody()),
     }
 }
+
+/// Headers and errors of [`list`].
+pub const LIST: Call = Call {
+    errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
+    headers: &[RequestHeader::Position],
+    answer_headers: &[AnswerHeader::Link, AnswerHeader::TotalOmitted, AnswerHeader::Position],
+};
 
 #[utoipa::path(
     get,

@@ -1,7 +1,6 @@
 //! Reading a request body: exact media type, a bound on size and time, strict JSON, every broken rule
 //! reported at once.
 
-use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,11 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
+use super::strict_json::{is_empty, parse_object};
+use super::typed_body::Fault;
 use crate::problem::{Code, FieldError, Problem};
 
 /// Largest body of a command in bytes: 4 KiB of metadata, names and a password, escaped at their worst.
@@ -75,14 +74,14 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        read(request, &[JSON]).await.map(Self)
+        object(request, &[JSON]).await.map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for MergePatch {
     type Rejection = Problem;
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        read(request, &[MERGE_PATCH, JSON]).await.map(Self)
+        object(request, &[MERGE_PATCH, JSON]).await.map(Self)
     }
 }
 
@@ -93,7 +92,7 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
 /// Those of an object that must be there.
 pub async fn optional_object(headers: &HeaderMap, body: Body) -> Result<Option<Object>, Problem> {
     let bytes = collect(body, &COMMAND).await?;
-    if says_nothing(&bytes) {
+    if is_empty(&bytes) {
         return Ok(None);
     }
     match Object::parse(&bytes) {
@@ -102,10 +101,18 @@ pub async fn optional_object(headers: &HeaderMap, body: Body) -> Result<Option<O
     }
 }
 
-async fn read(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
+async fn object(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
+    Ok(Object { members: read_object(request, accepted).await?, errors: Vec::new() })
+}
+
+/// Reads one JSON object of one of the accepted media types.
+pub(super) async fn read_object(
+    request: Request,
+    accepted: &[&str],
+) -> Result<Map<String, Value>, Problem> {
     check_media_type(request.headers(), accepted)?;
     let bytes = collect(request.into_body(), &COMMAND).await?;
-    Object::parse(&bytes)
+    parse_object(&bytes)
 }
 
 fn check_media_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Problem> {
@@ -170,32 +177,8 @@ async fn collect(mut body: Body, bounds: &Bounds) -> Result<Bytes, Problem> {
 /// That of the body it has: it is no JSON, or has members that nobody asked for.
 pub async fn check_absent(body: Body) -> Result<(), Problem> {
     let bytes = collect(body, &COMMAND).await?;
-    if says_nothing(&bytes) { Ok(()) } else { Object::parse(&bytes)?.finish(|| Some(())) }
+    if is_empty(&bytes) { Ok(()) } else { Object::parse(&bytes)?.finish(|| Some(())) }
 }
-
-/// Whether a body has nothing in it.
-fn says_nothing(bytes: &[u8]) -> bool {
-    matches!(without_mark(bytes).trim_ascii(), b"" | b"null")
-}
-
-/// A text without the byte order mark that some programs write in front of it. Readers may pass over it (RFC 8259 8.1).
-fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
-/// Why a body is not read. A number that nothing here can hold is sound JSON, and breaks a rule; the parser has no other
-/// word for it than its text.
-fn unread(error: &serde_json::Error) -> Problem {
-    let detail = error.to_string();
-    if !detail.starts_with("number out of range") {
-        return Problem::new(Code::MalformedBody).detail(detail);
-    }
-    let code = "number-range";
-    Problem::validation(vec![FieldError { pointer: String::new(), code, detail }])
-}
-
-/// Why a value is refused: a stable code and the rule in words.
-pub type Fault = (&'static str, String);
 
 /// The members of a body while they are taken out and checked. What is left over at the end was not
 /// asked for and is refused.
@@ -212,17 +195,7 @@ impl Object {
     /// # Errors
     /// `malformed-body` with the place of the fault.
     pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        let Strict(value) = serde_json::from_slice(without_mark(bytes)).map_err(|e| unread(&e))?;
-        match value {
-            Value::Object(members) => Ok(Self { members, errors: Vec::new() }),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Array(_) => {
-                Err(Problem::new(Code::MalformedBody).detail("the body must be an object"))
-            }
-        }
+        Ok(Self { members: parse_object(bytes)?, errors: Vec::new() })
     }
 
     /// All members, for a fingerprint of the request.
@@ -305,101 +278,9 @@ pub fn nullable_string(value: Value) -> Result<Option<String>, Fault> {
     if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
-/// A JSON value without duplicate members. `serde_json::Value` keeps the last of them silently, so two
-/// readers of one body could see two different requests.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let Strict(value) = map.next_value()?;
-            if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("duplicate member"));
-            }
-        }
-        Ok(Value::Object(members))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_strict_json_is_malformed() {
-        for body in [
-            &b""[..],
-            b"{",
-            b"[]",
-            b"null",
-            b"{} x",
-            br#"{"a":1,"a":2}"#,
-            br#"{"email":1,"\u0065mail":2}"#,
-            br#"{"m":{"x":{"a":1,"a":1}}}"#,
-            br#"{"a":"\ud800"}"#,
-            b"{\"a\":\"\xff\"}",
-            br#"{a:1}"#,
-        ] {
-            let problem = Object::parse(body).unwrap_err();
-            assert_eq!(problem.code(), Code::MalformedBody, "{}", String::from_utf8_lossy(body));
-        }
-        let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));
-        assert!(Object::parse(deep.as_bytes()).is_err());
-    }
-
-    #[test]
-    fn a_number_that_is_too_large_breaks_a_rule() {
-        let problem = Object::parse(br#"{"metadata":{"v":1e400}}"#).unwrap_err();
-        assert_eq!(problem.code(), Code::ValidationFailed, "{problem:?}");
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_passed_over() {
-        let object = Object::parse(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
-        assert_eq!(object.members().len(), 1);
-    }
 
     #[tokio::test]
     async fn a_body_that_says_nothing_is_none() {

@@ -14,10 +14,12 @@ pub mod page;
 mod rate_limit;
 mod serve;
 mod socket;
+mod strict_json;
+mod typed_body;
 mod unread;
 
 pub use body::{
-    BODY_BYTES_MAX, Fault, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
+    BODY_BYTES_MAX, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
     optional_object, string,
 };
 pub(crate) use body::{JSON, MERGE_PATCH};
@@ -28,6 +30,7 @@ pub use cors::Origins;
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, Serving, bind, serve};
+pub use typed_body::{Fault, Faults, JsonBody, Parsed, PatchBody};
 
 use http::HeaderName;
 

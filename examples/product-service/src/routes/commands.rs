@@ -3,24 +3,127 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use deserr::Deserr;
 use events::Actor;
 use http::header::IF_MATCH;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use service_kit::ambient;
 use service_kit::commands::Done;
 use service_kit::http::{
-    CommandHeaders, Fault, JsonObject, MergePatch, POSITION, etag, located, nullable_string,
-    reflects, revisions, string, tagged,
+    CommandHeaders, Fault, Faults, JsonBody, POSITION, Parsed, PatchBody, etag, located, reflects,
+    revisions, tagged,
 };
-use service_kit::problem::Problem;
+use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
+use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Caller};
+use utoipa::ToSchema;
 
-use super::bodies::{PriceSet, ProductChange, ProductCreate};
 use super::{AppState, ProductRead, product_id, refused};
 use crate::domain::{
     Change, Command, Name, NewProduct, Price, ProductId, Snapshot, UnpublishReason,
 };
+
+/// A change of a product, which can be made conditional.
+pub const CHANGE: Call = Call {
+    errors: &[
+        Code::Forbidden,
+        Code::NotFound,
+        Code::IdempotencyKeyInFlight,
+        Code::StaleRevision,
+        Code::IdempotencyKeyReused,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: &[RequestHeader::IfMatch, RequestHeader::IdempotencyKey, RequestHeader::Prefer],
+    answer_headers: &[AnswerHeader::ETag, AnswerHeader::Position, AnswerHeader::Pending],
+};
+
+/// A change that the status of the product may not permit.
+pub const STATUS_CHANGE: Call = Call {
+    errors: &[
+        Code::Forbidden,
+        Code::NotFound,
+        Code::NotPossible,
+        Code::IdempotencyKeyInFlight,
+        Code::StaleRevision,
+        Code::IdempotencyKeyReused,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    ..CHANGE
+};
+
+/// Headers and errors of [`create`].
+pub const CREATE: Call = Call {
+    errors: &[
+        Code::IdempotencyKeyInFlight,
+        Code::IdempotencyKeyReused,
+        Code::Overloaded,
+        Code::OutcomeUnknown,
+    ],
+    headers: &[RequestHeader::IdempotencyKey, RequestHeader::Prefer],
+    answer_headers: &[
+        AnswerHeader::ETag,
+        AnswerHeader::Location,
+        AnswerHeader::Position,
+        AnswerHeader::Pending,
+    ],
+};
+
+/// Headers and errors of [`delete`].
+pub const DELETE: Call =
+    Call { answer_headers: &[AnswerHeader::Position, AnswerHeader::Pending], ..CHANGE };
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "name": "Chair", "description": "Four legs", "price": {"amount": 4900, "currency": "EUR"},
+}))]
+pub struct ProductCreate {
+    #[deserr(try_from(String) = parse_name -> Fault)]
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[deserr(default, try_from(Option<String>) = parse_description -> Fault)]
+    #[schema(max_length = 4000)]
+    description: Option<String>,
+    price: PriceSet,
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Armchair"}))]
+pub struct ProductChange {
+    #[deserr(default, try_from(String) = parse_new_name -> Fault)]
+    #[schema(min_length = 1, max_length = 200, nullable = false)]
+    name: Option<String>,
+    /// `null` removes it.
+    #[deserr(default, try_from(Option<String>) = parse_new_description -> Fault)]
+    #[schema(value_type = Option<String>, max_length = 4000)]
+    description: Option<Option<String>>,
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": 4900, "currency": "EUR"}))]
+pub struct PriceSet {
+    /// In the smallest unit of the currency: cents.
+    #[schema(maximum = 100_000_000)]
+    amount: u64,
+    /// ISO 4217.
+    #[deserr(try_from(String) = Price::currency -> Fault)]
+    #[schema(pattern = "^[A-Z]{3}$")]
+    currency: String,
+}
+
+impl From<PriceSet> for Price {
+    fn from(PriceSet { amount, currency }: PriceSet) -> Self {
+        Self { amount, currency }
+    }
+}
 
 #[utoipa::path(
     post,
@@ -36,20 +139,13 @@ pub async fn create(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     asked: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(mut body): JsonBody<ProductCreate>,
 ) -> Result<Response, Problem> {
-    let fingerprint = text_of(body.members());
-    let name = body.required("name", name);
-    let description = body.optional("description", description);
-    let price = body.required("price", |value| price(value, state.price_max));
-    let new = body.finish(|| {
-        Some(NewProduct {
-            owner: caller.user,
-            name: name?,
-            description: description.flatten(),
-            price: price?,
-        })
-    })?;
+    let fingerprint = body.fingerprint(&[]);
+    check_amount(&mut body, "/price/amount", state.price_max);
+    let ProductCreate { name, description, price } = body.finish()?;
+    let price = price.into();
+    let new = NewProduct { owner: caller.user, name, description, price };
     let id = ProductId(ambient::new_uuid());
     let command = Command::Create(new);
     state.carry_out(StatusCode::CREATED, id, command, &caller, asked, &fingerprint).await
@@ -72,12 +168,11 @@ pub async fn change(
     Path(id): Path<String>,
     asked: CommandHeaders,
     headers: HeaderMap,
-    MergePatch(mut body): MergePatch,
+    PatchBody(body): PatchBody<ProductChange>,
 ) -> Result<Response, Problem> {
-    let fingerprint = text_of(body.members());
-    let name = body.optional("name", name);
-    let description = body.optional("description", description);
-    let change = body.finish(|| Some(Change::Text { name, description }))?;
+    let fingerprint = body.fingerprint(&[]);
+    let ProductChange { name, description } = body.finish()?;
+    let change = Change::Text { name, description };
     state.change(&id, change, &caller, asked, &headers, &fingerprint).await
 }
 
@@ -98,13 +193,12 @@ pub async fn set_price(
     Path(id): Path<String>,
     asked: CommandHeaders,
     headers: HeaderMap,
-    JsonObject(mut body): JsonObject,
+    JsonBody(mut body): JsonBody<PriceSet>,
 ) -> Result<Response, Problem> {
-    let fingerprint = text_of(body.members());
-    let amount = body.required("amount", |value| amount(value, state.price_max));
-    let currency = body.required("currency", currency);
-    let price = body.finish(|| Some(Price { amount: amount?, currency: currency? }))?;
-    state.change(&id, Change::Price(price), &caller, asked, &headers, &fingerprint).await
+    let fingerprint = body.fingerprint(&[]);
+    check_amount(&mut body, "/amount", state.price_max);
+    let change = Change::Price(body.finish()?.into());
+    state.change(&id, change, &caller, asked, &headers, &fingerprint).await
 }
 
 #[utoipa::path(
@@ -219,46 +313,27 @@ impl AppState {
     }
 }
 
-/// What a repeated request must have again.
-fn text_of(members: &Map<String, Value>) -> String {
-    // An object of JSON is always text.
-    serde_json::to_string(members).unwrap_or_default()
+fn parse_name(text: String) -> Result<String, Fault> {
+    Name::parse(&text).map(Name::into_string)
 }
 
-fn name(value: Value) -> Result<String, Fault> {
-    Name::parse(&string(value)?).map(Name::into_string)
+/// A name that may be left out, and is not removed by `null`.
+fn parse_new_name(text: String) -> Result<Option<String>, Fault> {
+    parse_name(text).map(Some)
 }
 
-fn description(value: Value) -> Result<Option<String>, Fault> {
-    match nullable_string(value)? {
-        Some(text) => Name::description(&text),
-        None => Ok(None),
+fn parse_description(text: Option<String>) -> Result<Option<String>, Fault> {
+    text.map_or(Ok(None), |text| Name::description(&text))
+}
+
+fn parse_new_description(text: Option<String>) -> Result<Option<Option<String>>, Fault> {
+    parse_description(text).map(Some)
+}
+
+/// The largest amount is a setting.
+fn check_amount<T: Deserr<Faults>>(body: &mut Parsed<T>, pointer: &str, max: u64) {
+    let amount = body.member(pointer).and_then(Value::as_u64);
+    if let Some(Err(fault)) = amount.map(|amount| Price::amount(amount, max)) {
+        body.reject(pointer, fault);
     }
-}
-
-fn amount(value: Value, max: u64) -> Result<u64, Fault> {
-    let wrong = || ("type", "must be a whole number, not negative".to_owned());
-    Price::amount(value.as_u64().ok_or_else(wrong)?, max)
-}
-
-fn currency(value: Value) -> Result<String, Fault> {
-    Price::currency(string(value)?)
-}
-
-/// A price within a body. What is wrong with a member of it is said with the member's name.
-fn price(value: Value, max: u64) -> Result<Price, Fault> {
-    let Value::Object(mut members) = value else {
-        return Err(("type", "must be an object".to_owned()));
-    };
-    let named = |name: &'static str| move |(code, why): Fault| (code, format!("{name} {why}"));
-    let mut member = |name: &'static str| {
-        members.remove(name).ok_or_else(|| ("required", format!("{name} must be given")))
-    };
-    let amount = amount(member("amount")?, max).map_err(named("amount"))?;
-    let currency = currency(member("currency")?).map_err(named("currency"))?;
-    if let Some(name) = members.keys().next() {
-        let short: String = name.chars().take(64).collect();
-        return Err(("unknown-member", format!("{short} is not a member of a price")));
-    }
-    Ok(Price { amount, currency })
 }

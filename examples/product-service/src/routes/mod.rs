@@ -1,6 +1,5 @@
 //! HTTP: extract, build the command or the query, and answer.
 
-mod bodies;
 mod commands;
 mod contract;
 mod list;
@@ -14,7 +13,7 @@ use events::{Revision, Timestamp, UserId};
 use serde::Serialize;
 use service_kit::commands::{Commands, Refused};
 use service_kit::keys::SecretKey;
-use service_kit::openapi;
+use service_kit::openapi::{self, call};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, TokenVerifier};
 use utoipa::ToSchema;
@@ -58,18 +57,21 @@ pub fn routes(state: AppState) -> Router {
 #[must_use]
 pub fn openapi() -> OpenApi {
     let mut document = described().into_openapi();
-    openapi::complete(&mut document, contract::EXTRAS);
+    openapi::complete(&mut document);
     document
 }
 
 fn described() -> OpenApiRouter<AppState> {
     let description = "Products of Roster's users. Errors are problem+json.";
     OpenApiRouter::with_openapi(openapi::head_of("Products", description))
-        .routes(routes!(commands::create, queries::list))
-        .routes(routes!(queries::by_id, commands::change, commands::delete))
-        .routes(routes!(commands::set_price))
-        .routes(routes!(commands::publish))
-        .routes(routes!(commands::unpublish))
+        .routes(call(routes!(commands::create), &commands::CREATE))
+        .routes(call(routes!(queries::list), &queries::LIST))
+        .routes(call(routes!(queries::by_id), &queries::BY_ID))
+        .routes(call(routes!(commands::change), &commands::CHANGE))
+        .routes(call(routes!(commands::delete), &commands::DELETE))
+        .routes(call(routes!(commands::set_price), &commands::STATUS_CHANGE))
+        .routes(call(routes!(commands::publish), &commands::STATUS_CHANGE))
+        .routes(call(routes!(commands::unpublish), &commands::CHANGE))
 }
 
 /// A product, as everyone who may see it is shown it.

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use service_kit::http::{POSITION, etag, freshness, is_known, page, tagged};
+use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Caller};
 use utoipa::ToSchema;
@@ -46,6 +47,13 @@ impl FromRequestParts<AppState> for Viewer {
     }
 }
 
+/// Headers and errors of [`by_id`].
+pub const BY_ID: Call = Call {
+    errors: &[Code::InvalidParameter, Code::NotFound, Code::NotYet],
+    headers: &[RequestHeader::IfNoneMatch, RequestHeader::Position],
+    answer_headers: &[AnswerHeader::ETag, AnswerHeader::Position],
+};
+
 #[utoipa::path(
     get,
     path = "/api/v1/products/{product_id}",
@@ -83,6 +91,13 @@ pub async fn by_id(
     response.headers_mut().insert(POSITION, position.0.into());
     Ok(response)
 }
+
+/// Headers and errors of [`list`].
+pub const LIST: Call = Call {
+    errors: &[Code::InvalidParameter, Code::Forbidden, Code::QueryTooBroad, Code::NotYet],
+    headers: &[RequestHeader::Position],
+    answer_headers: &[AnswerHeader::Link, AnswerHeader::TotalOmitted, AnswerHeader::Position],
+};
 
 #[utoipa::path(
     get,
