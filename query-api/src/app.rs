@@ -98,7 +98,8 @@ impl App {
             list_work: Duration::from_millis(settings.views.list_work_ms),
             total_max: settings.views.list_total_max,
         };
-        let live = Live::follow(views.clone(), metrics, stop);
+        let known_for = Duration::from_secs(settings.views.generations_known_s);
+        let live = Live::follow(views.clone(), metrics, known_for, stop);
         let reads = Reads::new(position.clone(), limits);
         let reader = Reader::new(views, live, reads, Reads::new(sessions, limits));
 

@@ -17,14 +17,14 @@ use views::{Generations, ViewSet, Views};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time for one look.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// Age from which on what was read is not served from any more. `roster rebuild` keeps what was live for three
-/// times as long.
-const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// The generations that are live. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
     known: watch::Receiver<Option<Known>>,
+    /// Age from which on a reading is not served from any more. `roster rebuild` keeps a generation that was live for
+    /// three times as long.
+    known_for: Duration,
 }
 
 #[derive(Clone)]
@@ -36,7 +36,12 @@ struct Known {
 
 impl Live {
     /// Reads on until `stop`. The database may come later.
-    pub fn follow(views: Views, metrics: &Metrics, stop: CancellationToken) -> Self {
+    pub fn follow(
+        views: Views,
+        metrics: &Metrics,
+        known_for: Duration,
+        stop: CancellationToken,
+    ) -> Self {
         let (tell, known) = watch::channel(None);
         let metrics = ViewSet::ALL.map(|set| (set, of(metrics, set)));
         #[expect(
@@ -62,7 +67,7 @@ impl Live {
                 tell.send_replace(Some(Known { generations: Arc::new(generations), at }));
             }
         });
-        Self { known }
+        Self { known, known_for }
     }
 
     /// The generation to read from, now.
@@ -71,7 +76,7 @@ impl Live {
     /// [`ReadError::Unavailable`]: it was not heard of for too long.
     pub fn of(&self, set: ViewSet) -> Result<u32, ReadError> {
         let known = self.known.borrow();
-        match known.as_ref().filter(|known| known.at.elapsed() < KNOWN_FOR) {
+        match known.as_ref().filter(|known| known.at.elapsed() < self.known_for) {
             Some(known) => Ok(known.generations.of(set).live),
             None => Err(ReadError::Unavailable("which views are live is not known".to_owned())),
         }

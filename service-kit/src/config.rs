@@ -358,6 +358,8 @@ section! {
         list_work_ms: u64,
         /// Largest total that is counted.
         list_total_max: u64,
+        /// How long query-api relies on the live generation that it last read, in seconds.
+        generations_known_s: u64,
     }
 }
 section! {

@@ -15,9 +15,9 @@ use crate::verify::{self, Report};
 /// How many positions a generation may be behind when it joins: from then on commands wait for it, and that many
 /// are written in some tens of milliseconds.
 const NEAR: u64 = 200;
-/// How long what was live is waited for. Those who answer queries read at least every second which generation
-/// is live, and answer nothing from what they read 10 s ago; three times that.
-const GRACE: Duration = Duration::from_secs(30);
+/// A generation that was live is kept for this many times `views.generations_known_s`, the age up to which query-api
+/// relies on what it last read.
+const GRACE_FACTOR: u64 = 3;
 /// Time for a generation that has caught up to reach the end of the log once more.
 const WAIT: Duration = Duration::from_secs(60);
 /// Differences that are named.
@@ -175,9 +175,9 @@ impl Rebuild {
         if sets.iter().find(leaves).is_none() {
             return Ok(());
         }
-        let seconds = GRACE.as_secs();
+        let seconds = GRACE_FACTOR * self.settings.views.generations_known_s;
         progress(&format!("waiting {seconds} s until nobody reads what was live before"));
-        sleep(GRACE).await;
+        sleep(Duration::from_secs(seconds)).await;
         self.change(|generations| {
             for set in sets {
                 if let Some(Standby { number, phase: Phase::Leaving }) = generations.of(*set).beside

@@ -119,6 +119,7 @@ impl Checked for Settings {
         bound("views.query_wait_ms", self.views.query_wait_ms, 0, 30_000);
         bound("views.list_work_ms", self.views.list_work_ms, 1, 60_000);
         bound("views.list_total_max", self.views.list_total_max, 0, 100_000_000);
+        bound("views.generations_known_s", self.views.generations_known_s, 4, 60);
         bound("projector.batch_events_max", self.projector.batch_events_max as u64, 1, 10_000);
         bound("projector.parked_max", self.projector.parked_max as u64, 0, 100);
         let check_pause_ms = self.projector.check_pause_ms;
