@@ -3,26 +3,34 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use events::Actor;
-use service_kit::http::{ClientAddress, CommandHeaders, JsonObject, MergePatch, Object, string};
+use deserr::Deserr;
+use events::{Actor, EmailAddress};
+use serde_json::Value;
+use service_kit::http::{ClientAddress, CommandHeaders, Fault, Faults, JsonBody, PatchBody};
 use service_kit::openapi::Call;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Presented};
 use service_kit::user_read::UserRead;
+use utoipa::ToSchema;
 
 use super::AppState;
-use super::auth::{email, full_name, without_secrets};
-use super::bodies::{
-    CurrentPassword, EmailChange, EmailProof, LinkToken, NewPassword, OwnChange, PasswordChange,
-    ResetRequest,
-};
 use super::contract::{
     A_USER, GUARDED, IN_FLIGHT, KEYED, MAILED, NOTHING, REFLECTED, REUSED, WRITE,
 };
+use super::members::{parse_email, parse_given, parse_metadata_patch, parse_new_full_name};
 use super::request::Repeating;
-use super::users::metadata_patch;
 use crate::application::AccountProof;
-use crate::domain::{Change, Password};
+use crate::domain::{Change, FullName, NewMetadata, Password};
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ada@example.com"}))]
+pub struct ResetRequest {
+    #[deserr(try_from(String) = parse_email -> Fault)]
+    #[schema(value_type = String, format = Email, max_length = 254)]
+    email: EmailAddress,
+}
 
 /// Headers and errors of [`password_reset_request`].
 pub const PASSWORD_RESET_REQUEST: Call = Call {
@@ -45,14 +53,23 @@ pub async fn password_reset_request(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<ResetRequest>,
 ) -> Result<Response, Problem> {
-    let email = body.required("email", email);
-    let email = body.finish(|| email)?;
+    let ResetRequest { email } = body.finish()?;
     let scope = email.canonical().to_owned();
     let request = context.request(state.users.keys(), Actor::Anonymous, &scope, "");
     state.users.request_password_reset(email, from, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    /// Out of the link in the mail.
+    token: String,
+    #[schema(format = Password, min_length = 8, max_length = 256)]
+    new_password: String,
 }
 
 /// Headers and errors of [`password_reset_confirm`].
@@ -84,16 +101,26 @@ pub async fn password_reset_confirm(
     State(state): State<AppState>,
     ClientAddress(from): ClientAddress,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<NewPassword>,
 ) -> Result<Response, Problem> {
     state.users.count_password_set(from).await?;
-    let token = body.required("token", string);
-    let password = body.required("new_password", string);
-    let (token, password) = body.finish(|| Some((token?, password?)))?;
-    let respond_async = context.respond_async;
+    let NewPassword { token, new_password } = body.finish()?;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
-    let done = state.users.reset_password(token, password, from, request).await?;
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    let done = state.users.reset_password(token, new_password, from, request).await?;
+    Ok(state.answer_nothing(done.position, &context).await)
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "current_password": "a long enough password", "new_password": "another long password",
+}))]
+pub struct PasswordChange {
+    #[schema(format = Password)]
+    current_password: String,
+    #[schema(format = Password, min_length = 8, max_length = 256)]
+    new_password: String,
 }
 
 /// Headers and errors of [`change_password`].
@@ -127,14 +154,11 @@ pub async fn change_password(
     State(state): State<AppState>,
     repeating: Repeating,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<PasswordChange>,
 ) -> Result<Response, Problem> {
-    let current = body.required("current_password", string);
-    let new = body.required("new_password", string);
-    let (current, new) = body.finish(|| Some((current?, new?)))?;
-    let respond_async = context.respond_async;
+    let PasswordChange { current_password, new_password: new } = body.finish()?;
     let request = context.by(repeating.anybody(), state.users.keys(), "");
-    let current = Password::given(&current);
+    let current = Password::given(&current_password);
     let done = match repeating {
         Repeating::Good(caller) => {
             state.users.change_password(caller, current, new, request).await?
@@ -146,7 +170,7 @@ pub async fn change_password(
         }
         Repeating::Ended(_) => return Err(Problem::new(Code::Unauthorized)),
     };
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
 }
 
 /// Headers and errors of [`verify_email_request`].
@@ -183,6 +207,24 @@ pub async fn verify_email_request(
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
+/// An access token of the account with the request does for either password.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "AgP7…", "password": "a long enough password"}))]
+pub struct EmailProof {
+    /// Out of the link in the mail.
+    token: String,
+    /// The one of the account, which its reader registered with.
+    #[deserr(default, try_from(String) = parse_given -> Fault)]
+    #[schema(format = Password)]
+    password: Option<String>,
+    /// Another one, of a reader who did not register or forgot it. Not together with `password`.
+    #[deserr(default, try_from(String) = parse_given -> Fault)]
+    #[schema(format = Password, min_length = 8, max_length = 256)]
+    new_password: Option<String>,
+}
+
 /// Headers and errors of [`verify_email_confirm`].
 pub const VERIFY_EMAIL_CONFIRM: Call = Call {
     errors: &[
@@ -215,15 +257,13 @@ pub async fn verify_email_confirm(
     Presented(caller): Presented,
     ClientAddress(from): ClientAddress,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(mut body): JsonBody<EmailProof>,
 ) -> Result<Response, Problem> {
-    let token = body.required("token", string);
-    let password = body.optional("password", string);
-    let new_password = body.optional("new_password", |value| match password {
-        None => string(value),
-        Some(_) => Err(("conflict", "must not be given together with password".to_owned())),
-    });
-    let token = body.finish(|| token)?;
+    if ["/password", "/new_password"].iter().all(|pointer| body.member(pointer).is_some()) {
+        let why = "must not be given together with password".to_owned();
+        body.reject("/new_password", ("conflict", why));
+    }
+    let EmailProof { token, password, new_password } = body.finish()?;
     // No secret is in it, but which of them there is.
     let (proof, fingerprint) = match (new_password, password, caller) {
         (Some(new), _, _) => {
@@ -234,10 +274,23 @@ pub async fn verify_email_confirm(
         (None, None, Some(caller)) => (AccountProof::Session(caller), ""),
         (None, None, None) => (AccountProof::Nothing, ""),
     };
-    let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, fingerprint);
     let done = state.users.verify_email(token, proof, from, request).await?;
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "new_email": "countess@example.com", "current_password": "a long enough password",
+}))]
+pub struct EmailChange {
+    #[deserr(try_from(String) = parse_email -> Fault)]
+    #[schema(value_type = String, format = Email, max_length = 254)]
+    new_email: EmailAddress,
+    #[schema(format = Password)]
+    current_password: String,
 }
 
 /// Headers and errors of [`change_email`].
@@ -272,16 +325,22 @@ pub async fn change_email(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<EmailChange>,
 ) -> Result<Response, Problem> {
-    let fingerprint = without_secrets(&body, &["current_password"]);
-    let new_email = body.required("new_email", email);
-    let current = body.required("current_password", string);
-    let (new_email, current) = body.finish(|| Some((new_email?, current?)))?;
-    let current = Password::given(&current);
+    let fingerprint = body.fingerprint(&["current_password"]);
+    let EmailChange { new_email, current_password } = body.finish()?;
+    let current = Password::given(&current_password);
     let request = context.by(&caller, state.users.keys(), &fingerprint);
     state.users.request_email_change(caller, new_email, current, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+pub struct LinkToken {
+    /// Out of the link in the mail.
+    token: String,
 }
 
 /// Headers and errors of [`change_email_confirm`].
@@ -312,13 +371,12 @@ pub async fn change_email_confirm(
     State(state): State<AppState>,
     Presented(caller): Presented,
     context: CommandHeaders,
-    JsonObject(body): JsonObject,
+    JsonBody(body): JsonBody<LinkToken>,
 ) -> Result<Response, Problem> {
-    let token = only_token(body)?;
-    let respond_async = context.respond_async;
+    let LinkToken { token } = body.finish()?;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     let done = state.users.confirm_email_change(token, caller, request).await?;
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
 }
 
 /// Headers and errors of [`change_email_abort`].
@@ -340,9 +398,9 @@ pub const CHANGE_EMAIL_ABORT: Call = Call {
 pub async fn change_email_abort(
     State(state): State<AppState>,
     context: CommandHeaders,
-    JsonObject(body): JsonObject,
+    JsonBody(body): JsonBody<LinkToken>,
 ) -> Result<Response, Problem> {
-    let token = only_token(body)?;
+    let LinkToken { token } = body.finish()?;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     state.users.abort_email_change(token, request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -367,18 +425,27 @@ pub const CHANGE_EMAIL_UNDO: Call = Call {
 pub async fn change_email_undo(
     State(state): State<AppState>,
     context: CommandHeaders,
-    JsonObject(body): JsonObject,
+    JsonBody(body): JsonBody<LinkToken>,
 ) -> Result<Response, Problem> {
-    let token = only_token(body)?;
-    let respond_async = context.respond_async;
+    let LinkToken { token } = body.finish()?;
     let request = context.request(state.users.keys(), Actor::Anonymous, &token, "");
     let done = state.users.undo_email_change(token, request).await?;
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
 }
 
-fn only_token(mut body: Object) -> Result<String, Problem> {
-    let token = body.required("token", string);
-    body.finish(|| token)
+/// A merge patch (RFC 7396): what is left out stays.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"full_name": "Ada Lovelace", "metadata": {"team": null}}))]
+pub struct OwnChange {
+    #[deserr(default, try_from(Option<String>) = parse_new_full_name -> Fault)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<Option<FullName>>,
+    /// A merge patch of its own.
+    #[deserr(default, try_from(Value) = parse_metadata_patch -> Fault)]
+    #[schema(value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Option<NewMetadata>,
 }
 
 /// Headers and errors of [`change_me`].
@@ -410,17 +477,23 @@ pub async fn change_me(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     context: CommandHeaders,
-    MergePatch(mut body): MergePatch,
+    PatchBody(body): PatchBody<OwnChange>,
 ) -> Result<Response, Problem> {
-    let fingerprint = without_secrets(&body, &[]);
-    let full_name = body.optional("full_name", full_name);
-    let metadata = body.optional("metadata", metadata_patch);
+    let fingerprint = body.fingerprint(&[]);
+    let OwnChange { full_name, metadata } = body.finish()?;
     let change = Change { full_name, metadata, ..Change::default() };
-    let change = body.finish(|| Some(change))?;
-    let respond_async = context.respond_async;
     let request = context.by(&caller, state.users.keys(), &fingerprint);
     let done = state.users.change_self(caller.user, change, request).await?;
-    Ok(state.answer(StatusCode::OK, done, respond_async).await)
+    Ok(state.answer(StatusCode::OK, done, &context).await)
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"current_password": "a long enough password"}))]
+pub struct CurrentPassword {
+    #[schema(format = Password)]
+    current_password: String,
 }
 
 /// Headers and errors of [`delete_me`].
@@ -454,16 +527,14 @@ pub async fn delete_me(
     State(state): State<AppState>,
     repeating: Repeating,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<CurrentPassword>,
 ) -> Result<Response, Problem> {
-    let current = body.required("current_password", string);
-    let current = body.finish(|| current)?;
-    let respond_async = context.respond_async;
+    let CurrentPassword { current_password } = body.finish()?;
     let request = context.by(repeating.anybody(), state.users.keys(), "");
-    let current = Password::given(&current);
+    let current = Password::given(&current_password);
     let done = match repeating {
         Repeating::Good(caller) => state.users.delete_self(caller, current, request).await?,
         Repeating::Ended(_) => state.replayed(request).await?,
     };
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
 }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use events::Position;
 use serde::Serialize;
-use service_kit::http::{POSITION, SESSION_POSITION, etag, reflects, tagged};
+use service_kit::http::{CommandHeaders, POSITION, SESSION_POSITION, etag, reflects, tagged};
 use service_kit::user_read::UserRead;
 use service_kit::views_position::ViewsPosition;
 
@@ -15,7 +15,12 @@ use crate::application::Done;
 impl AppState {
     /// Answers with a user (or nothing after a deletion) once the views have the position, or says that
     /// they do not.
-    pub async fn answer(&self, status: StatusCode, done: Done, respond_async: bool) -> Response {
+    pub async fn answer(
+        &self,
+        status: StatusCode,
+        done: Done,
+        headers: &CommandHeaders,
+    ) -> Response {
         let tag = etag(done.revision);
         let mut response = match done.user {
             Some(user) => (status, Json(UserRead::after_write(user))).into_response(),
@@ -24,7 +29,7 @@ impl AppState {
         if response.status() != StatusCode::NO_CONTENT {
             tagged(&mut response, tag);
         }
-        self.reflect(&mut response, done.position, respond_async).await;
+        self.reflect(&mut response, done.position, headers).await;
         response
     }
 
@@ -34,23 +39,28 @@ impl AppState {
         status: StatusCode,
         body: impl Serialize,
         position: Position,
-        respond_async: bool,
+        headers: &CommandHeaders,
     ) -> Response {
         let mut response = (status, Json(body)).into_response();
-        self.reflect(&mut response, position, respond_async).await;
+        self.reflect(&mut response, position, headers).await;
         response
     }
 
     /// Answers with nothing, once the views have what was done.
-    pub async fn answer_nothing(&self, position: Position, respond_async: bool) -> Response {
+    pub async fn answer_nothing(&self, position: Position, headers: &CommandHeaders) -> Response {
         let mut response = StatusCode::NO_CONTENT.into_response();
-        self.reflect(&mut response, position, respond_async).await;
+        self.reflect(&mut response, position, headers).await;
         response
     }
 
     /// Says which position in the log of users an answer reflects, and waits for it.
-    pub async fn reflect(&self, response: &mut Response, position: Position, respond_async: bool) {
-        let caught_up = self.has(&self.user_views, position, respond_async).await;
+    pub async fn reflect(
+        &self,
+        response: &mut Response,
+        position: Position,
+        headers: &CommandHeaders,
+    ) {
+        let caught_up = self.has(&self.user_views, position, headers).await;
         reflects(response, POSITION, position, caught_up);
     }
 
@@ -59,13 +69,18 @@ impl AppState {
         &self,
         response: &mut Response,
         position: Position,
-        respond_async: bool,
+        headers: &CommandHeaders,
     ) {
-        let caught_up = self.has(&self.session_views, position, respond_async).await;
+        let caught_up = self.has(&self.session_views, position, headers).await;
         reflects(response, SESSION_POSITION, position, caught_up);
     }
 
-    async fn has(&self, views: &ViewsPosition, position: Position, respond_async: bool) -> bool {
-        !respond_async && views.have(position, self.views_wait).await
+    async fn has(
+        &self,
+        views: &ViewsPosition,
+        position: Position,
+        headers: &CommandHeaders,
+    ) -> bool {
+        !headers.respond_async && views.have(position, self.views_wait).await
     }
 }

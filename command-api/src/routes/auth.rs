@@ -5,11 +5,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::{Actor, EmailAddress};
+use deserr::Deserr;
+use events::{Actor, EmailAddress, Metadata};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use service_kit::ambient;
-use service_kit::http::{CommandHeaders, Fault, JsonObject, Object, etag, nullable_string, string};
+use service_kit::http::{CommandHeaders, Fault, Faults, JsonBody, Parsed, etag};
 use service_kit::openapi::{Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Caller;
@@ -17,11 +18,11 @@ use service_kit::user_read::UserRead;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::bodies::{Credentials, RefreshToken, UserCreate};
 use super::contract::{A_NEW_USER, IN_FLIGHT, IN_SESSIONS, REUSED, WRITE};
+use super::members::{parse_email, parse_full_name, parse_metadata};
 use super::request::From;
 use crate::application::Granted;
-use crate::domain::{Candidate, FullName, Password, PasswordContext, Register, metadata};
+use crate::domain::{FullName, Password, PasswordContext, Register};
 use crate::ports::HashClient;
 
 /// The tokens of a session. Times are in seconds.
@@ -49,6 +50,30 @@ pub struct UserWithToken {
 pub enum Registered {
     User(UserRead),
     WithToken(UserWithToken),
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "email": "ada@example.com", "password": "a long enough password", "full_name": "Ada Lovelace",
+    "metadata": {"team": "blue"},
+}))]
+pub struct UserCreate {
+    #[deserr(try_from(String) = parse_email -> Fault)]
+    #[schema(value_type = String, format = Email, max_length = 254)]
+    email: EmailAddress,
+    /// Counted in code points. Common ones, breached ones and weak ones are refused.
+    #[expect(dead_code, reason = "read by `check_password`, which needs the other members, too")]
+    #[schema(format = Password, min_length = 8, max_length = 256)]
+    password: String,
+    #[deserr(default, try_from(Option<String>) = parse_full_name -> Fault)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<FullName>,
+    /// At most 4 KiB as JSON.
+    #[deserr(default, try_from(Value) = parse_metadata -> Fault)]
+    #[schema(value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Metadata,
 }
 
 /// Headers and errors of [`register`].
@@ -83,34 +108,18 @@ pub async fn register(
     context: CommandHeaders,
     From(device): From,
     RawQuery(query): RawQuery,
-    JsonObject(mut body): JsonObject,
+    JsonBody(mut body): JsonBody<UserCreate>,
 ) -> Result<Response, Problem> {
     state.users.count_registration(device.ip).await?;
     let with_token = with_token(query.as_deref())?;
-    let fingerprint = without_secrets(&body, &["password"]);
-    let email = body.required("email", email);
-    let full_name = body.optional("full_name", full_name);
-    let candidate = body.required("password", |value| {
-        let full_name = full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str);
-        let context = PasswordContext { email: email.as_ref(), full_name };
-        state.users.check_password_rules(&string(value)?, &context)
-    });
-    let password = rated(&state, HashClient::network(device.ip), &mut body, candidate).await?;
-    let metadata = body.optional("metadata", metadata);
-    let (register, password) = body.finish(|| {
-        let register = Register {
-            email: email?,
-            full_name: full_name.flatten(),
-            metadata: metadata.unwrap_or_default(),
-            roles: None,
-            email_verified: false,
-            imported: None,
-        };
-        Some((register, password?))
-    })?;
+    let fingerprint = body.fingerprint(&["password"]);
+    let password = check_password(&state, HashClient::network(device.ip), &mut body).await?;
+    let UserCreate { email, full_name, metadata, password: _ } = body.finish()?;
+    let Some(password) = password else { return Err(Problem::new(Code::Internal)) };
+    let register =
+        Register { email, full_name, metadata, roles: None, email_verified: false, imported: None };
 
     let caller = register.email.canonical().to_owned();
-    let respond_async = context.respond_async;
     let request = context.request(state.users.keys(), Actor::Anonymous, &caller, &fingerprint);
     // New users are unverified: none of them may log in then.
     if with_token && !state.users.login_unverified() {
@@ -136,17 +145,27 @@ pub async fn register(
         let (token, session) = (token(&state, &granted)?, granted.position);
         let body = UserWithToken { token, user: UserRead::after_write(user) };
         let created = StatusCode::CREATED;
-        let mut response = state.answer_with(created, body, done.position, respond_async).await;
-        state.reflect_session(&mut response, session, respond_async).await;
+        let mut response = state.answer_with(created, body, done.position, &context).await;
+        state.reflect_session(&mut response, session, &context).await;
         response
     } else {
-        state.answer(StatusCode::CREATED, done, respond_async).await
+        state.answer(StatusCode::CREATED, done, &context).await
     };
     response.headers_mut().insert(ETAG, tag);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ada@example.com", "password": "a long enough password"}))]
+pub struct Credentials {
+    email: String,
+    #[schema(format = Password)]
+    password: String,
 }
 
 /// Headers and errors of [`login`].
@@ -176,15 +195,20 @@ pub async fn login(
     State(state): State<AppState>,
     context: CommandHeaders,
     From(device): From,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<Credentials>,
 ) -> Result<Response, Problem> {
-    let email = body.required("email", string);
-    let password = body.required("password", string);
-    let (email, password) = body.finish(|| Some((email?, password?)))?;
+    let Credentials { email, password } = body.finish()?;
     // A string that cannot be an address is nobody's address: 401 as for any other.
     let email = EmailAddress::parse(&email).ok();
     let granted = state.users.login(email, Password::given(&password), device).await?;
     answer(&state, &granted, &context).await
+}
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshToken {
+    refresh_token: String,
 }
 
 /// Headers and errors of [`refresh`].
@@ -211,11 +235,9 @@ pub const REFRESH: Call = Call {
 pub async fn refresh(
     State(state): State<AppState>,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<RefreshToken>,
 ) -> Result<Response, Problem> {
-    let token = body.required("refresh_token", string);
-    let token = body.finish(|| token)?;
-    let granted = state.users.refresh(token).await?;
+    let granted = state.users.refresh(body.finish()?.refresh_token).await?;
     answer(&state, &granted, &context).await
 }
 
@@ -225,7 +247,7 @@ async fn answer(
     context: &CommandHeaders,
 ) -> Result<Response, Problem> {
     let mut response = Json(token(state, granted)?).into_response();
-    state.reflect_session(&mut response, granted.position, context.respond_async).await;
+    state.reflect_session(&mut response, granted.position, context).await;
     Ok(response)
 }
 
@@ -261,38 +283,24 @@ fn with_token(query: Option<&str>) -> Result<bool, Problem> {
     }
 }
 
-/// The password of a body, when nothing is wrong with it.
-pub async fn rated(
+/// Checks the password of a body with the other members as its context, and adds what is wrong with it to the body's
+/// faults. `None` when it has a fault or is absent.
+pub async fn check_password<T: Deserr<Faults>>(
     state: &AppState,
     client: HashClient,
-    body: &mut Object,
-    candidate: Option<Candidate>,
+    body: &mut Parsed<T>,
 ) -> Result<Option<Password>, Problem> {
-    let Some(candidate) = candidate else { return Ok(None) };
-    Ok(match state.users.rate_password(client, candidate).await? {
-        Ok(password) => Some(password),
-        Err(broken) => {
-            body.refuse("password", broken);
-            None
-        }
-    })
-}
-
-/// The body as text for a fingerprint: sorted members, secrets left out.
-pub fn without_secrets(body: &Object, secrets: &[&str]) -> String {
-    let kept: Map<String, Value> = body
-        .members()
-        .iter()
-        .filter(|(name, _)| !secrets.contains(&name.as_str()))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    Value::Object(kept).to_string()
-}
-
-pub fn email(value: Value) -> Result<EmailAddress, Fault> {
-    EmailAddress::parse(&string(value)?).map_err(|why| ("email", why.to_string()))
-}
-
-pub fn full_name(value: Value) -> Result<Option<FullName>, Fault> {
-    nullable_string(value)?.map(FullName::parse).transpose()
+    let text = |pointer| body.member(pointer).and_then(Value::as_str);
+    let Some(password) = text("/password") else { return Ok(None) };
+    let email = text("/email").and_then(|text| EmailAddress::parse(text).ok());
+    let full_name = text("/full_name").and_then(|text| FullName::parse(text.to_owned()).ok());
+    let context = PasswordContext {
+        email: email.as_ref(),
+        full_name: full_name.as_ref().map(FullName::as_str),
+    };
+    let checked = match state.users.check_password_rules(password, &context) {
+        Ok(candidate) => state.users.rate_password(client, candidate).await?,
+        Err(fault) => Err(fault),
+    };
+    Ok(checked.map_err(|fault| body.reject("/password", fault)).ok())
 }

@@ -5,12 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use events::{Position, Timestamp, UserId};
+use deserr::Deserr;
+use events::{EmailAddress, Metadata, Position, Timestamp, UserId};
 use serde::Serialize;
 use serde_json::Value;
 use service_kit::ambient;
 use service_kit::commands::{Failure, Request};
-use service_kit::http::{CommandHeaders, Fault, Lines, NDJSON, Object, string};
+use service_kit::http::{CommandHeaders, Fault, Faults, Lines, NDJSON, Parsed};
 use service_kit::openapi::Call;
 use service_kit::openapi::ProblemSchema;
 use service_kit::problem::{Code, Problem};
@@ -18,11 +19,10 @@ use service_kit::tokens::Administrator;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::auth::{email, full_name};
 use super::contract::{IN_FLIGHT, REFLECTED, REUSED, WRITE};
-use super::users::{boolean, roles};
+use super::members::{Role, parse_email, parse_given_metadata, parse_new_full_name, parse_roles};
 use crate::application::{CommandError, Fate, HashGiven, Newcomer, Users};
-use crate::domain::metadata;
+use crate::domain::{FullName, Roles};
 use crate::ports::PasswordHash;
 
 /// Most lines of one call.
@@ -59,6 +59,35 @@ pub struct Report {
     pub position: Position,
 }
 
+/// One line of an import. Systems that export users write `null` for what a user does not have.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+pub struct ImportLine {
+    #[deserr(try_from(String) = parse_email -> Fault)]
+    #[schema(value_type = String, format = Email, max_length = 254)]
+    email: EmailAddress,
+    #[deserr(default, try_from(Option<String>) = parse_new_full_name -> Fault)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<Option<FullName>>,
+    #[deserr(default, try_from(Option<Vec<String>>) = parse_roles -> Fault)]
+    #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
+    roles: Option<Roles>,
+    #[deserr(default, try_from(Value) = parse_given_metadata -> Fault)]
+    #[schema(value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Option<Metadata>,
+    #[deserr(default)]
+    #[schema(nullable = false)]
+    email_verified: Option<bool>,
+    /// bcrypt, or a PHC string of argon2, scrypt or pbkdf2.
+    #[deserr(default)]
+    #[schema(nullable = false)]
+    password_hash: Option<String>,
+    #[deserr(default, try_from(Option<String>) = parse_past -> Fault)]
+    #[schema(nullable = false, value_type = Option<String>, format = DateTime)]
+    created_at: Option<Timestamp>,
+}
+
 /// Headers and errors of [`import`].
 pub const IMPORT: Call = Call {
     errors: &[Code::Forbidden, IN_FLIGHT, REUSED, Code::BodyTooLarge],
@@ -87,14 +116,13 @@ pub async fn import(
         return Err(Problem::new(Code::BodyTooLarge)
             .detail(format!("at most {LINES_MAX} lines are accepted")));
     }
-    let respond_async = context.respond_async;
     let request = context.by(&caller, state.users.keys(), &String::from_utf8_lossy(&body));
     let report = import_lines(&state.users, &lines, 1, request).await?;
     let headers = [(CONTENT_TYPE, NDJSON)];
     let mut response = (StatusCode::OK, headers, Body::from(report.lines)).into_response();
     // Where every line was rejected there is nothing that a view could show.
     if report.position != Position::default() {
-        state.reflect(&mut response, report.position, respond_async).await;
+        state.reflect(&mut response, report.position, &context).await;
     }
     Ok(response)
 }
@@ -168,45 +196,30 @@ fn told(fate: Fate) -> Result<(&'static str, UserId, Option<&'static str>), Prob
 }
 
 fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
-    let mut members = Object::parse(line)?;
-    let email = members.required("email", email);
-    let full_name = members.optional("full_name", full_name);
-    // Systems that export users write `null` for what a user has not.
-    let roles = members.optional("roles", or_null(roles)).flatten();
-    let metadata = members.optional("metadata", metadata);
-    let email_verified = members.optional("email_verified", or_null(boolean)).flatten();
-    let foreign = |value| {
-        let hash = PasswordHash(string(value)?);
-        users.check_foreign(&hash).map(|()| hash)
-    };
-    let password_hash = members.optional("password_hash", or_null(foreign)).flatten();
-    let created_at = members.optional("created_at", or_null(past)).flatten();
-    members.finish(|| {
-        Some(Newcomer {
-            email: email?,
-            full_name,
-            roles,
-            metadata,
-            email_verified,
-            password_hash,
-            created_at,
-        })
+    let mut body = Parsed::<ImportLine>::from_slice(line)?;
+    let hash = body.member("/password_hash").and_then(Value::as_str).map(str::to_owned);
+    if let Some(Err(fault)) = hash.map(|hash| users.check_foreign(&PasswordHash(hash))) {
+        body.reject("/password_hash", fault);
+    }
+    let line = body.finish()?;
+    Ok(Newcomer {
+        email: line.email,
+        full_name: line.full_name,
+        roles: line.roles,
+        metadata: line.metadata,
+        email_verified: line.email_verified,
+        password_hash: line.password_hash.map(PasswordHash),
+        created_at: line.created_at,
     })
 }
 
-/// Takes `null` for a member that is not given.
-fn or_null<T>(
-    parse: impl FnOnce(Value) -> Result<T, Fault>,
-) -> impl FnOnce(Value) -> Result<Option<T>, Fault> {
-    move |value| if value.is_null() { Ok(None) } else { parse(value).map(Some) }
-}
-
-fn past(value: Value) -> Result<Timestamp, Fault> {
-    let time = Timestamp::parse(&string(value)?).map_err(|why| ("format", why.to_string()))?;
+fn parse_past(text: Option<String>) -> Result<Option<Timestamp>, Fault> {
+    let Some(text) = text else { return Ok(None) };
+    let time = Timestamp::parse(&text).map_err(|why| ("format", why.to_string()))?;
     if ambient::now() < time {
         return Err(("future", "must not be in the future".to_owned()));
     }
-    Ok(time)
+    Ok(Some(time))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 mod account;
 mod answer;
 mod auth;
-mod bodies;
 mod contract;
 mod import;
 mod links;
+mod members;
 mod problems;
 mod request;
 mod sessions;
@@ -73,7 +73,7 @@ pub fn openapi() -> OpenApi {
 fn described() -> OpenApiRouter<AppState> {
     let mut head = openapi::head();
     let schemas = &mut head.components.get_or_insert_default().schemas;
-    schemas.insert(bodies::ImportLine::name().into_owned(), bodies::ImportLine::schema());
+    schemas.insert(import::ImportLine::name().into_owned(), import::ImportLine::schema());
     schemas.insert(import::Line::name().into_owned(), import::Line::schema());
     OpenApiRouter::with_openapi(head)
         .routes(call(routes!(auth::register), &auth::REGISTER))

@@ -4,16 +4,26 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
+use deserr::Deserr;
 use events::{Actor, EndReason};
-use service_kit::http::{CommandHeaders, optional_object, string};
+use service_kit::http::{CommandHeaders, Faults, optional_body};
 use service_kit::openapi::Call;
 use service_kit::problem::{Code, FieldError, Problem};
 use service_kit::tokens::bearer;
+use utoipa::ToSchema;
 
 use super::AppState;
-use super::bodies::Logout;
 use super::contract::{GUARDED, IN_FLIGHT, IN_SESSIONS, REFLECTED, REUSED, WRITE};
 use super::request::Repeating;
+
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+pub struct Logout {
+    /// Not needed with an access token in the header; with both they must be of one session.
+    #[schema(nullable = false, required = false)]
+    refresh_token: String,
+}
 
 /// Headers and errors of [`logout`].
 pub const LOGOUT: Call = Call {
@@ -39,23 +49,21 @@ pub async fn logout(
     context: CommandHeaders,
     request: Request,
 ) -> Result<Response, Problem> {
-    let respond_async = context.respond_async;
     let keys = state.users.keys();
     let (parts, body) = request.into_parts();
     let shown = match parts.headers.contains_key(AUTHORIZATION) {
         true => bearer(&parts).and_then(|token| state.verifier.verify_signature(token)),
         false => Err(Problem::new(Code::Unauthorized)),
     };
-    let position = match (shown, optional_object(&parts.headers, body).await?) {
+    let position = match (shown, optional_body::<Logout>(&parts.headers, body).await?) {
         (Err(refused), None) => return Err(refused),
         (Ok(caller), None) => {
             let request = context.by(&caller, keys, "");
             let (user, session) = (caller.user, caller.session);
             state.users.end_session(user, session, EndReason::Logout, request).await?
         }
-        (shown, Some(mut body)) => {
-            let token = body.required("refresh_token", string);
-            let token = body.finish(|| token)?;
+        (shown, Some(body)) => {
+            let token = body.finish()?.refresh_token;
             // A client may send an access token that has expired with every request: the other one is enough.
             if let Ok(caller) = shown
                 && state.users.session_of(&token) != Some((caller.user, caller.session))
@@ -74,7 +82,7 @@ pub async fn logout(
     };
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(position) = position {
-        state.reflect_session(&mut response, position, respond_async).await;
+        state.reflect_session(&mut response, position, &context).await;
     }
     Ok(response)
 }
@@ -100,13 +108,12 @@ pub async fn logout_all(
     repeating: Repeating,
     context: CommandHeaders,
 ) -> Result<Response, Problem> {
-    let respond_async = context.respond_async;
     let request = context.by(repeating.anybody(), state.users.keys(), "");
     let done = match repeating {
         Repeating::Good(caller) => state.users.end_all_sessions(caller.user, request).await?,
         Repeating::Ended(_) => state.replayed(request).await?,
     };
-    Ok(state.answer_nothing(done.position, respond_async).await)
+    Ok(state.answer_nothing(done.position, &context).await)
 }
 
 /// Headers and errors of [`end`].
@@ -134,7 +141,6 @@ pub async fn end(
 ) -> Result<Response, Problem> {
     let nobody = || Problem::new(Code::NotFound);
     let session = session.parse().map_err(|_| nobody())?;
-    let respond_async = context.respond_async;
     let request = context.by(repeating.anybody(), state.users.keys(), "");
     if matches!(repeating, Repeating::Ended(_)) && !state.users.repeats(&request).await? {
         return Err(Problem::new(Code::Unauthorized));
@@ -143,6 +149,6 @@ pub async fn end(
     let ended = state.users.end_session(user, session, EndReason::Revoked, request).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     let position = ended.ok_or_else(nobody)?;
-    state.reflect_session(&mut response, position, respond_async).await;
+    state.reflect_session(&mut response, position, &context).await;
     Ok(response)
 }

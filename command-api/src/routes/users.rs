@@ -4,22 +4,56 @@ use axum::extract::{Path, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use events::{Status, UserId};
+use deserr::Deserr;
+use events::{EmailAddress, Metadata, Status, UserId};
 use serde_json::Value;
-use service_kit::http::{CommandHeaders, Fault, JsonObject, MergePatch, string};
+use service_kit::http::{CommandHeaders, Fault, Faults, JsonBody, PatchBody};
 use service_kit::openapi::Call;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Caller, UserWriter};
 use service_kit::user_read::UserRead;
+use utoipa::ToSchema;
 
 use super::AppState;
-use super::auth::{email, full_name, rated, without_secrets};
-use super::bodies::{UserChange, UserMake, UserReplacement};
+use super::auth::check_password;
 use super::contract::{
     A_NEW_USER, A_USER, GUARDED, IN_FLIGHT, MAILED, NOTHING, REFLECTED, REUSED, WRITE,
 };
-use crate::domain::{Change, FullName, NewMetadata, PasswordContext, Register, Roles, metadata};
+use super::members::{
+    NewStatus, Role, parse_email, parse_full_name, parse_given, parse_metadata,
+    parse_metadata_patch, parse_new_full_name, parse_new_roles, parse_new_status, parse_status,
+};
+use crate::domain::{Change, FullName, NewMetadata, Register, Roles};
 use crate::ports::HashClient;
+
+/// Without a password the user gets a mail with a link to choose one.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "email": "grace@example.com", "full_name": "Grace Hopper", "roles": ["user", "editor"],
+}))]
+pub struct UserMake {
+    #[deserr(try_from(String) = parse_email -> Fault)]
+    #[schema(value_type = String, format = Email, max_length = 254)]
+    email: EmailAddress,
+    #[deserr(default, try_from(Option<String>) = parse_full_name -> Fault)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<FullName>,
+    #[deserr(default, try_from(Vec<String>) = parse_new_roles -> Fault)]
+    #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
+    roles: Option<Roles>,
+    #[deserr(default, try_from(Value) = parse_metadata -> Fault)]
+    #[schema(value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Metadata,
+    #[deserr(default)]
+    #[schema(nullable = false, value_type = Option<bool>)]
+    email_verified: bool,
+    #[deserr(default, try_from(String) = parse_given -> Fault)]
+    #[expect(dead_code, reason = "read by `check_password`, which needs the other members, too")]
+    #[schema(nullable = false, format = Password, min_length = 8, max_length = 256)]
+    password: Option<String>,
+}
 
 /// Headers and errors of [`create`].
 pub const CREATE: Call = Call {
@@ -49,39 +83,20 @@ pub const CREATE: Call = Call {
 pub async fn create(
     State(state): State<AppState>,
     UserWriter(caller): UserWriter,
-    asked: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    context: CommandHeaders,
+    JsonBody(mut body): JsonBody<UserMake>,
 ) -> Result<Response, Problem> {
-    // No secret is in it, but whether there is one.
-    let has_password = body.members().contains_key("password");
-    let fingerprint = format!("{} {has_password}", without_secrets(&body, &["password"]));
-    let email = body.required("email", email);
-    let full_name = body.optional("full_name", full_name);
-    let context = PasswordContext {
-        email: email.as_ref(),
-        full_name: full_name.as_ref().and_then(Option::as_ref).map(FullName::as_str),
-    };
-    let candidate = body
-        .optional("password", |value| state.users.check_password_rules(&string(value)?, &context));
-    let password = rated(&state, HashClient::User(caller.user), &mut body, candidate).await?;
-    let roles = body.optional("roles", roles);
-    let metadata = body.optional("metadata", metadata);
-    let email_verified = body.optional("email_verified", boolean);
-    let register = body.finish(|| {
-        Some(Register {
-            email: email?,
-            full_name: full_name.flatten(),
-            metadata: metadata.unwrap_or_default(),
-            roles,
-            email_verified: email_verified.unwrap_or(false),
-            imported: None,
-        })
-    })?;
-    let respond_async = asked.respond_async;
-    let request = asked.by(&caller, state.users.keys(), &fingerprint);
+    // It holds no secret, only whether one was sent.
+    let has_password = body.member("/password").is_some();
+    let fingerprint = format!("{} {has_password}", body.fingerprint(&["password"]));
+    let password = check_password(&state, HashClient::User(caller.user), &mut body).await?;
+    let UserMake { email, full_name, roles, metadata, email_verified, password: _ } =
+        body.finish()?;
+    let register = Register { email, full_name, metadata, roles, email_verified, imported: None };
+    let request = context.by(&caller, state.users.keys(), &fingerprint);
     let done = state.users.create(register, password, request).await?;
     let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
-    let mut response = state.answer(StatusCode::CREATED, done, respond_async).await;
+    let mut response = state.answer(StatusCode::CREATED, done, &context).await;
     if let Some(location) = location.and_then(|text| HeaderValue::from_str(&text).ok()) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -104,10 +119,9 @@ pub async fn logout_all(
     Path(user): Path<String>,
     context: CommandHeaders,
 ) -> Result<Response, Problem> {
-    let respond_async = context.respond_async;
     let request = context.by(&caller, state.users.keys(), "");
     let done = state.users.end_sessions_of(user_id(&user)?, request).await?;
-    Ok(state.answer(StatusCode::OK, done, respond_async).await)
+    Ok(state.answer(StatusCode::OK, done, &context).await)
 }
 
 /// Headers and errors of [`password_reset`].
@@ -133,6 +147,28 @@ pub async fn password_reset(
     let request = context.by(&caller, state.users.keys(), "");
     state.users.send_password_link(user_id(&user)?, request).await?;
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// A merge patch (RFC 7396): what is left out stays.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"full_name": "Grace Hopper", "metadata": {"team": "blue"}}))]
+pub struct UserChange {
+    #[deserr(default, try_from(Option<String>) = parse_new_full_name -> Fault)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<Option<FullName>>,
+    /// All roles from now on.
+    #[deserr(default, try_from(Vec<String>) = parse_new_roles -> Fault)]
+    #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
+    roles: Option<Roles>,
+    #[deserr(default, try_from(String) = parse_new_status -> Fault)]
+    #[schema(nullable = false, value_type = Option<NewStatus>)]
+    status: Option<Status>,
+    /// A merge patch of its own.
+    #[deserr(default, try_from(Value) = parse_metadata_patch -> Fault)]
+    #[schema(value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Option<NewMetadata>,
 }
 
 /// Headers and errors of [`change`], and of every other change of a user.
@@ -167,16 +203,35 @@ pub async fn change(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: CommandHeaders,
-    MergePatch(mut body): MergePatch,
+    PatchBody(body): PatchBody<UserChange>,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let fingerprint = without_secrets(&body, &[]);
-    let full_name = body.optional("full_name", full_name);
-    let metadata = body.optional("metadata", metadata_patch);
-    let roles = body.optional("roles", roles);
-    let status = body.optional("status", status);
-    let change = body.finish(|| Some(Change { full_name, metadata, roles, status }))?;
+    let fingerprint = body.fingerprint(&[]);
+    let UserChange { full_name, metadata, roles, status } = body.finish()?;
+    let change = Change { full_name, metadata, roles, status };
     changed(&state, &caller, user, change, context, &fingerprint).await
+}
+
+/// Everything that can be written.
+#[derive(Deserr, ToSchema)]
+#[deserr(error = Faults, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "full_name": "Grace Hopper", "roles": ["user"], "status": "active", "metadata": {},
+}))]
+pub struct UserReplacement {
+    #[deserr(try_from(Option<String>) = parse_full_name -> Fault)]
+    #[schema(required, value_type = Option<String>, min_length = 1, max_length = 200)]
+    full_name: Option<FullName>,
+    #[deserr(try_from(Vec<String>) = Roles::parse -> Fault)]
+    #[schema(value_type = Vec<Role>, min_items = 1, max_items = 16)]
+    roles: Roles,
+    #[deserr(try_from(String) = parse_status -> Fault)]
+    #[schema(value_type = NewStatus)]
+    status: Status,
+    #[deserr(try_from(Value) = parse_metadata -> Fault)]
+    #[schema(required, value_type = Option<serde_json::Map<String, Value>>)]
+    metadata: Metadata,
 }
 
 /// Every writable member as a whole. One that is left out is a slip, not a wish to lose it.
@@ -196,15 +251,17 @@ pub async fn replace(
     UserWriter(caller): UserWriter,
     Path(user): Path<String>,
     context: CommandHeaders,
-    JsonObject(mut body): JsonObject,
+    JsonBody(body): JsonBody<UserReplacement>,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let fingerprint = without_secrets(&body, &[]);
-    let full_name = body.required("full_name", full_name);
-    let metadata = body.required("metadata", metadata).map(NewMetadata::Whole);
-    let roles = body.required("roles", roles);
-    let status = body.required("status", status);
-    let change = body.finish(|| Some(Change { full_name, metadata, roles, status }))?;
+    let fingerprint = body.fingerprint(&[]);
+    let UserReplacement { full_name, metadata, roles, status } = body.finish()?;
+    let change = Change {
+        full_name: Some(full_name),
+        metadata: Some(NewMetadata::Whole(metadata)),
+        roles: Some(roles),
+        status: Some(status),
+    };
     changed(&state, &caller, user, change, context, &fingerprint).await
 }
 
@@ -266,10 +323,9 @@ async fn changed(
     context: CommandHeaders,
     fingerprint: &str,
 ) -> Result<Response, Problem> {
-    let respond_async = context.respond_async;
     let request = context.by(caller, state.users.keys(), fingerprint);
     let done = state.users.change(user, change, request).await?;
-    Ok(state.answer(StatusCode::OK, done, respond_async).await)
+    Ok(state.answer(StatusCode::OK, done, &context).await)
 }
 
 /// Headers and errors of [`delete`].
@@ -293,43 +349,12 @@ pub async fn delete(
     context: CommandHeaders,
 ) -> Result<Response, Problem> {
     let user = user_id(&user)?;
-    let respond_async = context.respond_async;
     let request = context.by(&caller, state.users.keys(), "");
     let done = state.users.delete(user, request).await?;
-    Ok(state.answer(StatusCode::NO_CONTENT, done, respond_async).await)
+    Ok(state.answer(StatusCode::NO_CONTENT, done, &context).await)
 }
 
 /// A string that is no id names no user.
 fn user_id(text: &str) -> Result<UserId, Problem> {
     text.parse().map_err(|_| Problem::new(Code::NotFound))
-}
-
-/// A merge patch on an object: an object, or `null` for an empty one.
-pub fn metadata_patch(value: Value) -> Result<NewMetadata, Fault> {
-    match value {
-        Value::Object(_) | Value::Null => Ok(NewMetadata::Patch(value)),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(("type", "must be an object or null".to_owned()))
-        }
-    }
-}
-
-pub fn boolean(value: Value) -> Result<bool, Fault> {
-    value.as_bool().ok_or_else(|| ("type", "must be true or false".to_owned()))
-}
-
-pub fn roles(value: Value) -> Result<Roles, Fault> {
-    let Value::Array(items) = value else {
-        return Err(("type", "must be a list of strings".to_owned()));
-    };
-    let roles: Result<Vec<String>, Fault> = items.into_iter().map(string).collect();
-    Roles::parse(roles?)
-}
-
-fn status(value: Value) -> Result<Status, Fault> {
-    match string(value)?.as_str() {
-        "active" => Ok(Status::Active),
-        "disabled" => Ok(Status::Disabled),
-        _ => Err(("enum", "must be active or disabled".to_owned())),
-    }
 }

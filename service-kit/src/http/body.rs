@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
+use deserr::Deserr;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::BodyExt;
@@ -13,8 +14,8 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::strict_json::{is_empty, parse_object};
-use super::typed_body::Fault;
-use crate::problem::{Code, FieldError, Problem};
+use super::typed_body::{Faults, Parsed};
+use crate::problem::{Code, Problem};
 
 /// Largest body of a command in bytes: 4 KiB of metadata, names and a password, escaped at their worst.
 pub const BODY_BYTES_MAX: usize = 32 * 1024;
@@ -29,6 +30,11 @@ pub const LINES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What is still read beyond a bound, so that the client sees the answer and not a broken pipe.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The body of a call that takes none.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+struct NoMembers {}
+
 /// What is taken of a body.
 struct Bounds {
     bytes_max: usize,
@@ -38,14 +44,6 @@ struct Bounds {
 
 const COMMAND: Bounds = Bounds { bytes_max: BODY_BYTES_MAX, timeout: Duration::from_secs(10) };
 const LINES: Bounds = Bounds { bytes_max: LINES_BYTES_MAX, timeout: Duration::from_secs(120) };
-
-/// A JSON object as `application/json`.
-#[derive(Debug)]
-pub struct JsonObject(pub Object);
-
-/// A merge patch (RFC 7396) as `application/merge-patch+json` or `application/json`.
-#[derive(Debug)]
-pub struct MergePatch(pub Object);
 
 /// The bytes of a posted form, as `application/x-www-form-urlencoded`.
 #[derive(Debug)]
@@ -71,38 +69,20 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for JsonObject {
-    type Rejection = Problem;
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        object(request, &[JSON]).await.map(Self)
-    }
-}
-
-impl<S: Send + Sync> FromRequest<S> for MergePatch {
-    type Rejection = Problem;
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        object(request, &[MERGE_PATCH, JSON]).await.map(Self)
-    }
-}
-
-/// Reads a JSON object as `application/json`, or nothing: no body, blanks, `null`, an empty object. What says nothing
-/// needs no media type.
-///
-/// # Errors
-/// Those of an object that must be there.
-pub async fn optional_object(headers: &HeaderMap, body: Body) -> Result<Option<Object>, Problem> {
+/// Reads a JSON object as `application/json`, or nothing: no body, blanks, `null`, an empty object. None of these needs
+/// a media type.
+pub(super) async fn read_optional_object(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<Map<String, Value>>, Problem> {
     let bytes = collect(body, &COMMAND).await?;
     if is_empty(&bytes) {
         return Ok(None);
     }
-    match Object::parse(&bytes) {
-        Ok(object) if object.members.is_empty() => Ok(None),
+    match parse_object(&bytes) {
+        Ok(members) if members.is_empty() => Ok(None),
         parsed => check_media_type(headers, &[JSON]).and(parsed).map(Some),
     }
-}
-
-async fn object(request: Request, accepted: &[&str]) -> Result<Object, Problem> {
-    Ok(Object { members: read_object(request, accepted).await?, errors: Vec::new() })
 }
 
 /// Reads one JSON object of one of the accepted media types.
@@ -177,105 +157,11 @@ async fn collect(mut body: Body, bounds: &Bounds) -> Result<Bytes, Problem> {
 /// That of the body it has: it is no JSON, or has members that nobody asked for.
 pub async fn check_absent(body: Body) -> Result<(), Problem> {
     let bytes = collect(body, &COMMAND).await?;
-    if is_empty(&bytes) { Ok(()) } else { Object::parse(&bytes)?.finish(|| Some(())) }
-}
-
-/// The members of a body while they are taken out and checked. What is left over at the end was not
-/// asked for and is refused.
-#[derive(Debug)]
-pub struct Object {
-    members: Map<String, Value>,
-    errors: Vec<FieldError>,
-}
-
-impl Object {
-    /// Parses strict JSON: one object, no duplicate member at any depth, valid UTF-8, no lone surrogate,
-    /// nothing behind it, at most 128 levels.
-    ///
-    /// # Errors
-    /// `malformed-body` with the place of the fault.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        Ok(Self { members: parse_object(bytes)?, errors: Vec::new() })
+    if is_empty(&bytes) {
+        Ok(())
+    } else {
+        Parsed::<NoMembers>::from_slice(&bytes)?.finish().map(drop)
     }
-
-    /// All members, for a fingerprint of the request.
-    #[must_use]
-    pub const fn members(&self) -> &Map<String, Value> {
-        &self.members
-    }
-
-    /// A member that must be there.
-    pub fn required<T>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(Value) -> Result<T, Fault>,
-    ) -> Option<T> {
-        if !self.members.contains_key(name) {
-            self.refuse(name, ("required", "must be given".to_owned()));
-        }
-        self.optional(name, parse)
-    }
-
-    /// A member that may be absent.
-    pub fn optional<T>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(Value) -> Result<T, Fault>,
-    ) -> Option<T> {
-        let value = self.members.remove(name)?;
-        match parse(value) {
-            Ok(parsed) => Some(parsed),
-            Err(fault) => {
-                self.refuse(name, fault);
-                None
-            }
-        }
-    }
-
-    /// Refuses a member that was taken out, for a reason that took longer to find.
-    pub fn refuse(&mut self, name: &str, (code, detail): Fault) {
-        let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-        self.errors.push(FieldError { pointer, code, detail });
-    }
-
-    /// Ends the reading: with nothing refused and nothing left over, `build` puts the command together.
-    ///
-    /// # Errors
-    /// `validation-failed` with everything that was found.
-    pub fn finish<T>(mut self, build: impl FnOnce() -> Option<T>) -> Result<T, Problem> {
-        let unknown: Vec<String> = self.members.keys().take(16).cloned().collect();
-        for name in unknown {
-            let short: String = name.chars().take(64).collect();
-            self.refuse(&short, ("unknown-member", "is not a member of this body".to_owned()));
-        }
-        if self.errors.is_empty()
-            && let Some(built) = build()
-        {
-            return Ok(built);
-        }
-        Err(Problem::validation(self.errors))
-    }
-}
-
-/// Takes a string.
-///
-/// # Errors
-/// `type` when it is something else.
-pub fn string(value: Value) -> Result<String, Fault> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err(("type", "must be a string".to_owned()))
-        }
-    }
-}
-
-/// Takes a string or `null`.
-///
-/// # Errors
-/// `type` when it is something else.
-pub fn nullable_string(value: Value) -> Result<Option<String>, Fault> {
-    if value.is_null() { Ok(None) } else { string(value).map(Some) }
 }
 
 #[cfg(test)]
@@ -285,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_says_nothing_is_none() {
         for body in ["", " \r\n", "null", "{}", " { } ", "\u{feff}{}"] {
-            let given = optional_object(&HeaderMap::new(), Body::from(body)).await;
+            let given = read_optional_object(&HeaderMap::new(), Body::from(body)).await;
             assert!(matches!(given, Ok(None)), "{body:?} {given:?}");
             assert!(check_absent(Body::from(body)).await.is_ok(), "{body:?}");
         }
@@ -295,18 +181,6 @@ mod tests {
             ("garbage", Code::MalformedBody),
         ] {
             assert_eq!(check_absent(Body::from(body)).await.unwrap_err().code(), code, "{body}");
-        }
-    }
-
-    #[test]
-    fn every_fault_is_reported_at_once() {
-        let mut object = Object::parse(br#"{"name": 7, "x/y": 1}"#).unwrap();
-        let name = object.optional("name", string);
-        let email = object.required("email", string);
-        let problem = object.finish(|| Some((name?, email?))).unwrap_err();
-        let body = format!("{problem:?}");
-        for part in ["/name", "\"type\"", "/email", "\"required\"", "/x~1y", "\"unknown-member\""] {
-            assert!(body.contains(part), "{part} in {body}");
         }
     }
 }

@@ -54,14 +54,14 @@ impl CommandHeaders {
 
     /// The request of a caller with a token.
     #[must_use]
-    pub fn by(self, caller: &Caller, keys: &IdempotencyKeys, body: &str) -> Request {
+    pub fn by(&self, caller: &Caller, keys: &IdempotencyKeys, body: &str) -> Request {
         self.request(keys, Actor::User(caller.user), &caller.user.to_string(), body)
     }
 
     /// The request for the application. `caller` scopes the key; `body` is what was asked without secrets.
     #[must_use]
     pub fn request(
-        self,
+        &self,
         keys: &IdempotencyKeys,
         actor: Actor,
         caller: &str,
@@ -71,7 +71,12 @@ impl CommandHeaders {
             let parts = [self.method.as_str(), self.uri.path(), body];
             keys.key(caller, key, &parts.map(str::as_bytes))
         });
-        Request { actor, key, precondition: self.precondition, ..Request::of(self.scope) }
+        Request {
+            actor,
+            key,
+            precondition: self.precondition.clone(),
+            ..Request::of(self.scope.clone())
+        }
     }
 }
 

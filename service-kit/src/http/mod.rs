@@ -18,10 +18,7 @@ mod strict_json;
 mod typed_body;
 mod unread;
 
-pub use body::{
-    BODY_BYTES_MAX, Form, JsonObject, Lines, MergePatch, NDJSON, Object, nullable_string,
-    optional_object, string,
-};
+pub use body::{BODY_BYTES_MAX, Form, Lines, NDJSON};
 pub(crate) use body::{JSON, MERGE_PATCH};
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use command::{CommandHeaders, located, reflects, tagged};
@@ -30,7 +27,7 @@ pub use cors::Origins;
 pub use layers::public;
 pub use rate_limit::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimit};
 pub use serve::{ServeError, Serving, bind, serve};
-pub use typed_body::{Fault, Faults, JsonBody, Parsed, PatchBody};
+pub use typed_body::{Fault, Faults, JsonBody, Parsed, PatchBody, optional_body};
 
 use http::HeaderName;
 

@@ -10,13 +10,15 @@
 
 use std::ops::ControlFlow;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use deserr::{
     DeserializeError, Deserr, ErrorKind, IntoValue, MergeWithError, ValueKind, ValuePointerRef,
 };
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::body::{JSON, MERGE_PATCH, read_object};
+use super::body::{JSON, MERGE_PATCH, read_object, read_optional_object};
 use crate::problem::{FieldError, Problem};
 
 /// Unknown members that one answer names.
@@ -202,6 +204,18 @@ impl<S: Send + Sync, T: Deserr<Faults>> FromRequest<S> for PatchBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         read_object(request, &[MERGE_PATCH, JSON]).await.map(|members| Self(Parsed::of(members)))
     }
+}
+
+/// Reads a body as `application/json` that may be left out: no body, blanks, `null` and an empty object are none, and
+/// need no media type.
+///
+/// # Errors
+/// Those of a body that must be there.
+pub async fn optional_body<T: Deserr<Faults>>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Option<Parsed<T>>, Problem> {
+    Ok(read_optional_object(headers, body).await?.map(Parsed::of))
 }
 
 #[cfg(test)]
