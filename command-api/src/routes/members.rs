@@ -40,12 +40,20 @@ pub fn parse_new_full_name(text: Option<String>) -> Result<Option<Option<FullNam
     parse_full_name(text).map(Some)
 }
 
-pub fn parse_roles(roles: Option<Vec<String>>) -> Result<Option<Roles>, Fault> {
-    roles.map(Roles::parse).transpose()
+/// A list with a broken item is broken as a whole: the fault names the list.
+pub fn parse_roles(value: Value) -> Result<Roles, Fault> {
+    let wrong = || ("type", "must be a list of strings".to_owned());
+    let Value::Array(items) = value else { return Err(wrong()) };
+    let names = items.into_iter().map(|item| item.as_str().map(str::to_owned));
+    Roles::parse(names.collect::<Option<_>>().ok_or_else(wrong)?)
 }
 
-pub fn parse_new_roles(roles: Vec<String>) -> Result<Option<Roles>, Fault> {
-    Roles::parse(roles).map(Some)
+pub fn parse_new_roles(value: Value) -> Result<Option<Roles>, Fault> {
+    parse_roles(value).map(Some)
+}
+
+pub fn parse_nullable_roles(value: Value) -> Result<Option<Roles>, Fault> {
+    if value.is_null() { Ok(None) } else { parse_new_roles(value) }
 }
 
 pub fn parse_status(text: String) -> Result<Status, Fault> {

@@ -21,7 +21,8 @@ use super::contract::{
 };
 use super::members::{
     NewStatus, Role, parse_email, parse_full_name, parse_given, parse_metadata,
-    parse_metadata_patch, parse_new_full_name, parse_new_roles, parse_new_status, parse_status,
+    parse_metadata_patch, parse_new_full_name, parse_new_roles, parse_new_status, parse_roles,
+    parse_status,
 };
 use crate::domain::{Change, FullName, NewMetadata, Register, Roles};
 use crate::ports::HashClient;
@@ -40,7 +41,7 @@ pub struct UserMake {
     #[deserr(default, try_from(Option<String>) = parse_full_name -> Fault)]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     full_name: Option<FullName>,
-    #[deserr(default, try_from(Vec<String>) = parse_new_roles -> Fault)]
+    #[deserr(default, try_from(Value) = parse_new_roles -> Fault)]
     #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
     roles: Option<Roles>,
     #[deserr(default, try_from(Value) = parse_metadata -> Fault)]
@@ -159,7 +160,7 @@ pub struct UserChange {
     #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     full_name: Option<Option<FullName>>,
     /// All roles from now on.
-    #[deserr(default, try_from(Vec<String>) = parse_new_roles -> Fault)]
+    #[deserr(default, try_from(Value) = parse_new_roles -> Fault)]
     #[schema(nullable = false, value_type = Option<Vec<Role>>, min_items = 1, max_items = 16)]
     roles: Option<Roles>,
     #[deserr(default, try_from(String) = parse_new_status -> Fault)]
@@ -223,7 +224,7 @@ pub struct UserReplacement {
     #[deserr(try_from(Option<String>) = parse_full_name -> Fault)]
     #[schema(required, value_type = Option<String>, min_length = 1, max_length = 200)]
     full_name: Option<FullName>,
-    #[deserr(try_from(Vec<String>) = Roles::parse -> Fault)]
+    #[deserr(try_from(Value) = parse_roles -> Fault)]
     #[schema(value_type = Vec<Role>, min_items = 1, max_items = 16)]
     roles: Roles,
     #[deserr(try_from(String) = parse_status -> Fault)]
