@@ -104,7 +104,9 @@ pub struct KeySet {
 }
 
 impl SigningKey {
-    /// Draws a new Ed25519 key and gives it as PKCS#8 in PEM.
+    /// Generates an Ed25519 key and returns it as PKCS#8 in PEM.
+    ///
+    /// PEM is written and read here by hand, because the `pem` crate leaves copies of the key that are not overwritten.
     ///
     /// # Errors
     /// [`KeyError::Generate`].

@@ -114,31 +114,7 @@ fn frame(content: &[u8]) -> Vec<u8> {
 
 /// CRC-32C, masked as Snappy's framing has it.
 fn checksum(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        let index = (crc ^ u32::from(*byte)) & 0xff;
-        TABLE.get(index as usize).copied().unwrap_or_default() ^ (crc >> 8)
-    };
-    let crc = !bytes.iter().fold(!0, step);
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
-const TABLE: [u32; 256] = table();
-
-#[expect(clippy::indexing_slicing, reason = "computed by the compiler, which checks it")]
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut n = 0;
-    while n < 256 {
-        let mut crc = n as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-            bit += 1;
-        }
-        table[n as usize] = crc;
-        n += 1;
-    }
-    table
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// A block that is read byte by byte.
