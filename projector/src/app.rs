@@ -1,4 +1,4 @@
-//! Puts the projector together, and keeps a follower for each view of each generation.
+//! Assembles the projector: one follower for each view of each generation, and the feed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,15 +26,15 @@ use views::Views;
 use crate::checker::Checker;
 use crate::feed::Feed;
 use crate::fold::{IntoView, Logins, Sessions, Users};
-use crate::generations::{FollowerRegistry, LOOK_EVERY, Of, View};
+use crate::generations::{FollowerRegistry, LOOK_EVERY, View, ViewId};
 use crate::store::adopt_logins;
 use crate::target::InGeneration;
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "projector";
-/// How often it is looked whether something was written into a generation that is gone.
+/// How often leftovers of removed generations are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Where an operator sees what is parked.
+/// The command that lists parked aggregates.
 pub(crate) const PARKED_LIST: &str = "`roster parked list`";
 
 /// The projector cannot start.
@@ -43,10 +43,10 @@ pub enum StartError {
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
-    /// The event log is not as it must be.
+    /// The event log is not provisioned as required.
     #[error(transparent)]
     Log(#[from] service_kit::event_log::ProvisionError),
-    /// Nobody would hear that what is parked is to be tried again.
+    /// Requests to retry parked aggregates cannot be received.
     #[error(transparent)]
     Subscribe(#[from] async_nats::SubscribeError),
     /// The database of the views cannot be opened.
@@ -59,12 +59,12 @@ pub struct App {
     users: Source,
     sessions: Source,
     views: Views,
-    board: FollowerRegistry,
+    registry: FollowerRegistry,
     limits: FollowLimits,
     tracer: Tracer,
     feed: Feed,
     checker: Option<Checker>,
-    wishes: RetryRequests,
+    retry_requests: RetryRequests,
     retries: Retries,
 }
 
@@ -76,10 +76,10 @@ struct Source {
 }
 
 impl App {
-    /// Connects and checks the log. The database may come later.
+    /// Connects to NATS and checks the log. The database may become available later.
     ///
     /// # Errors
-    /// [`StartError`]: nothing runs.
+    /// [`StartError`]: nothing was started.
     pub async fn build(settings: &Settings, watch: &Telemetry) -> Result<Self, StartError> {
         let client = nats::connect(&settings.nats, SERVICE).await?;
         let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
@@ -93,13 +93,13 @@ impl App {
             let metrics = watch.metrics.projector(view.stream());
             Ok::<_, StartError>(Source { log, metrics })
         };
-        let wishes = RetryRequests::listen(&client, PARKED_RETRY).await?;
-        let board = FollowerRegistry::new(&client, views.clone(), &watch.metrics);
+        let retry_requests = RetryRequests::listen(&client, PARKED_RETRY).await?;
+        let registry = FollowerRegistry::new(&client, views.clone(), &watch.metrics);
         let app = Self {
             users: open(View::Users, &users).await?,
             sessions: open(View::Sessions, &sessions).await?,
-            checker: Checker::new(&client, settings, &views, &board, &watch.metrics),
-            board,
+            checker: Checker::new(&client, settings, &views, &registry, &watch.metrics),
+            registry,
             views,
             limits: FollowLimits {
                 batch_events_max: settings.projector.batch_events_max,
@@ -108,9 +108,9 @@ impl App {
                 lag_max: Duration::from_millis(settings.projector.lag_max_ms),
             },
             tracer: watch.tracer.clone(),
-            feed: Feed::open(&client, settings, watch, wishes.heard()).await?,
-            retries: wishes.heard(),
-            wishes,
+            feed: Feed::open(&client, settings, watch, retry_requests.heard()).await?,
+            retries: retry_requests.heard(),
+            retry_requests,
         };
         for view in [View::Users, View::Sessions] {
             app.watch(view, &watch.metrics);
@@ -125,14 +125,15 @@ impl App {
         }
     }
 
-    /// Lets every scrape see how old the oldest event is that the views lack.
+    /// Reports the age of the oldest event that the views lack, at every scrape of the metrics.
     fn watch(&self, view: View, metrics: &Metrics) {
-        let (board, source) = (self.board.clone(), self.source(view).clone());
+        let (registry, source) = (self.registry.clone(), self.source(view).clone());
         metrics.sample(move || {
-            let (standing, source) = (board.standing(view.stream()), source.clone());
+            let (lowest_position, source) =
+                (registry.lowest_position(view.stream()), source.clone());
             async move {
-                // A log that does not answer is told by what it is asked for, not here.
-                if let Ok(position) = standing
+                // A log that does not answer is reported where it is read, not here.
+                if let Ok(position) = lowest_position
                     && let Ok(age) = age_of_missing(&source.log, view.filters(), position).await
                 {
                     source.metrics.lags(age);
@@ -141,8 +142,8 @@ impl App {
         });
     }
 
-    /// What must hold for the views to follow the log: nothing stands still that is read, and the oldest event
-    /// that it lacks is not too old. A generation that is being filled has its time.
+    /// Adds the readiness checks: no view that is read has stopped, and the oldest event that the views lack is not too
+    /// old. A generation that is being filled is not checked.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let readiness = self.check(Readiness::default(), "projector-users", View::Users);
@@ -150,24 +151,24 @@ impl App {
     }
 
     fn check(&self, readiness: Readiness, name: &'static str, view: View) -> Readiness {
-        let (board, lag_max) = (self.board.clone(), self.limits.lag_max);
+        let (registry, lag_max) = (self.registry.clone(), self.limits.lag_max);
         let log = self.source(view).log.clone();
         readiness.with(name, move || {
-            let (standing, log) = (board.standing(view.stream()), log.clone());
-            let parked = board.parked(view.stream());
+            let (lowest_position, log) = (registry.lowest_position(view.stream()), log.clone());
+            let parked = registry.parked(view.stream());
             async move {
-                keeps_up(&log, view.filters(), standing?, lag_max).await?;
+                keeps_up(&log, view.filters(), lowest_position?, lag_max).await?;
                 none_parked(parked, PARKED_LIST)
             }
         })
     }
 
-    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
+    /// Runs until `stop`. After any failure it retries from the checkpoint.
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(
             self.follow(&stop),
             supervised(&self.feed, &stop),
-            self.wishes.run(&stop),
+            self.retry_requests.run(&stop),
             self.check_slowly(&stop),
         );
         self.users.log.disconnect().await;
@@ -179,7 +180,7 @@ impl App {
         }
     }
 
-    /// Keeps a follower for each view of each generation that there is.
+    /// Keeps one follower for each view of each generation.
     async fn follow(&self, stop: &CancellationToken) {
         let followers = TaskTracker::new();
         let mut running = BTreeMap::new();
@@ -203,7 +204,7 @@ impl App {
                 tracing::warn!(error, "cannot read the list of generations; retrying");
             }
             is_silent = trouble.is_some();
-            self.board.looked(trouble);
+            self.registry.looked(trouble);
         }
         followers.close();
         followers.wait().await;
@@ -212,62 +213,67 @@ impl App {
     async fn look(
         &self,
         followers: &TaskTracker,
-        running: &mut BTreeMap<Of, JoinHandle<()>>,
+        running: &mut BTreeMap<ViewId, JoinHandle<()>>,
         swept: &mut Option<Instant>,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let generations = self.board.look().await?;
+        let generations = self.registry.look().await?;
         let numbers =
-            |view: View| generations.of(view.set()).all().map(move |number| (view, number));
-        let wanted: BTreeSet<Of> = View::ALL.into_iter().flat_map(numbers).collect();
+            |view: View| generations.state(view.set()).all().map(move |number| (view, number));
+        let wanted: BTreeSet<ViewId> = View::ALL.into_iter().flat_map(numbers).collect();
         if running.is_empty() {
             adopt_logins(&self.views, &generations).await?;
         }
-        for of in &wanted {
-            if !running.contains_key(of) {
-                running.insert(*of, self.start(*of, followers, stop));
+        for id in &wanted {
+            if !running.contains_key(id) {
+                running.insert(*id, self.start(*id, followers, stop));
             }
         }
-        // One whose generation is gone ends by itself, between two writes.
-        let ended = |(of, task): (&Of, &JoinHandle<()>)| {
-            (!wanted.contains(of) && task.is_finished()).then_some(*of)
+        // The follower of a removed generation ends by itself, between two writes.
+        let ended = |(id, task): (&ViewId, &JoinHandle<()>)| {
+            (!wanted.contains(id) && task.is_finished()).then_some(*id)
         };
-        let ended: Vec<Of> = running.iter().filter_map(ended).collect();
-        for of in &ended {
-            running.remove(of);
-            self.board.ended(*of);
+        let ended: Vec<ViewId> = running.iter().filter_map(ended).collect();
+        for id in &ended {
+            running.remove(id);
+            self.registry.ended(*id);
         }
         if !ended.is_empty() || swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY) {
             for collection in self.views.sweep().await? {
-                tracing::info!(collection, "what is left of a generation was dropped");
+                tracing::info!(collection, "dropped the leftovers of a removed generation");
             }
             *swept = Some(Instant::now());
         }
         Ok(())
     }
 
-    fn start(&self, of: Of, followers: &TaskTracker, stop: &CancellationToken) -> JoinHandle<()> {
-        match of.0 {
-            View::Users => self.start_one::<Users>(of, followers, stop),
-            View::Logins => self.start_one::<Logins>(of, followers, stop),
-            View::Sessions => self.start_one::<Sessions>(of, followers, stop),
+    fn start(
+        &self,
+        id: ViewId,
+        followers: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> JoinHandle<()> {
+        match id.0 {
+            View::Users => self.start_one::<Users>(id, followers, stop),
+            View::Logins => self.start_one::<Logins>(id, followers, stop),
+            View::Sessions => self.start_one::<Sessions>(id, followers, stop),
         }
     }
 
     fn start_one<F: IntoView>(
         &self,
-        of: Of,
+        id: ViewId,
         followers: &TaskTracker,
         stop: &CancellationToken,
     ) -> JoinHandle<()> {
-        let (view, generation) = of;
+        let (view, generation) = id;
         let Source { log, metrics } = self.source(view).clone();
-        let (views, board) = (self.views.clone(), self.board.clone());
+        let (views, registry) = (self.views.clone(), self.registry.clone());
         let projection = Projection {
             log,
-            target: Arc::new(InGeneration::<F>::new(views, generation, board)),
+            target: Arc::new(InGeneration::<F>::new(views, generation, registry)),
             limits: self.limits,
-            progress: self.board.begins(of),
+            progress: self.registry.begins(id),
             metrics,
             tracer: self.tracer.clone(),
             retries: self.retries.clone(),

@@ -1,8 +1,9 @@
-//! The slow check: one user after the other, all the time, whether views and feed say what the log says.
+//! The consistency checker: it compares one user after the other, continuously, in the log, the views and the feed.
 //!
-//! Users are taken from the log, by which what is missing is seen, and from the views, by which what is too much
-//! is. Nothing is changed. What may have changed while it was looked at is looked at again, so that only what stays
-//! is counted. `roster verify` compares everything at once, and claims as well, for which no projector has the key.
+//! Users are taken from the log, which reveals missing documents, and from the views, which reveals documents without
+//! an event. Nothing is changed. A difference is compared again after a pause, so that only differences that remain are
+//! counted. `roster verify` compares everything at once, including the claims, for which the projector does not have
+//! the key.
 
 use std::time::Duration;
 
@@ -23,13 +24,13 @@ use crate::feed::is_published_through;
 use crate::generations::{FollowerRegistry, View};
 use crate::read;
 
-/// Events of one user that are folded; the history of one with more is not.
+/// The most events of one user that are folded; longer histories are not checked.
 const EVENTS_MAX: usize = 1_000;
-/// Sessions of one user that are compared.
+/// The most sessions of one user that are compared.
 const SESSIONS_MAX: i64 = 50;
-/// Time for the views and the feed to take in what was stored while they were looked at.
+/// Time for views and feed to catch up with what was stored during a comparison.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Time for one user.
+/// Time limit for one user.
 const ONE_MAX: Duration = Duration::from_secs(30);
 
 /// Where something differs.
@@ -54,10 +55,10 @@ impl Where {
     }
 }
 
-/// One difference, with the position as of which it was seen.
+/// A difference and the position at which it was found.
 type Difference = (Where, Position);
 
-/// A user could not be looked at; another time.
+/// A user could not be checked; the next round tries again.
 #[derive(Debug, thiserror::Error)]
 enum CheckError {
     #[error(transparent)]
@@ -72,24 +73,24 @@ impl From<Error> for CheckError {
     }
 }
 
-/// Compares, slowly.
+/// Compares users, slowly.
 pub(crate) struct Checker {
     users: EventLog,
     sessions: EventLog,
     feed: EventLog,
     views: Views,
-    board: FollowerRegistry,
+    registry: FollowerRegistry,
     pause: Duration,
     metrics: CheckMetrics,
 }
 
 impl Checker {
-    /// Connects nothing; `None` when it is switched off.
+    /// `None` when the checker is switched off. Opens no connection.
     pub(crate) fn new(
         client: &async_nats::Client,
         settings: &Settings,
         views: &Views,
-        board: &FollowerRegistry,
+        registry: &FollowerRegistry,
         metrics: &Metrics,
     ) -> Option<Self> {
         let pause = Duration::from_millis(settings.projector.check_pause_ms);
@@ -99,13 +100,13 @@ impl Checker {
             sessions: log(subjects::SESSIONS_STREAM),
             feed: log(FEED_STREAM),
             views: views.clone(),
-            board: board.clone(),
+            registry: registry.clone(),
             pause,
             metrics: metrics.checks(&Where::ALL.map(Where::name)),
         })
     }
 
-    /// Goes round and round until `stop`.
+    /// Checks all users again and again until `stop`.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         let (mut behind, mut last) = (Position(0), None);
         let mut ticks = interval(self.pause);
@@ -120,7 +121,7 @@ impl Checker {
                 users.extend(self.next_in_log(&mut behind).await?);
                 users.extend(self.next_in_views(&mut last).await?);
                 for user in users {
-                    self.look_at(user).await?;
+                    self.compare(user).await?;
                 }
                 Ok::<_, CheckError>(())
             };
@@ -134,7 +135,7 @@ impl Checker {
         }
     }
 
-    /// The user of the next event in the log that is the last one of its user.
+    /// The user of the next event in the log that is the last event of its user.
     async fn next_in_log(&self, behind: &mut Position) -> Result<Option<UserId>, ReadError> {
         let Some(next) = self.users.next(subjects::USER_EVENTS_FILTER, *behind).await? else {
             *behind = Position(0);
@@ -152,7 +153,7 @@ impl Checker {
     /// The next user in the views.
     async fn next_in_views(&self, last: &mut Option<Uuid>) -> Result<Option<UserId>, Error> {
         let Some(live) = self.live(ViewSet::Users) else { return Ok(None) };
-        // Without a position it is only what sessions and revocations said.
+        // A document without a position holds only data from sessions and revocations.
         let filter = match *last {
             Some(last) => doc! {"_id": {"$gt": last}, "position": {"$gte": 0}},
             None => doc! {"position": {"$gte": 0}},
@@ -163,11 +164,11 @@ impl Checker {
     }
 
     fn live(&self, set: ViewSet) -> Option<u32> {
-        self.board.live(set)
+        self.registry.live(set)
     }
 
-    /// Compares what there is of a user, and once more what differs.
-    async fn look_at(&self, user: UserId) -> Result<(), CheckError> {
+    /// Compares one user, and compares again what differs.
+    async fn compare(&self, user: UserId) -> Result<(), CheckError> {
         let mut found = self.differences(user).await?;
         if !found.is_empty() {
             sleep(SETTLE).await;
@@ -176,7 +177,7 @@ impl Checker {
         }
         for (place, position) in found {
             let place = place.name();
-            tracing::error!(%user, %position, place, "views or feed do not say what the log says: run `roster verify`");
+            tracing::error!(%user, %position, place, "views or feed diverge from the log: run `roster verify`");
             self.metrics.differs(place);
         }
         self.metrics.checked();
@@ -191,7 +192,7 @@ impl Checker {
             }
             return Ok(found);
         };
-        // What cannot be read is parked, and told.
+        // An unreadable event is parked, and reported there.
         let Ok(event) = read::user_event(&last.subject, &last.payload) else { return Ok(found) };
         let position = last.position;
         if !self.folds(user, &event, position).await? {
@@ -200,7 +201,7 @@ impl Checker {
         if !self.is_shown(user, &event, position).await? {
             found.push((Where::UserView, position));
         }
-        if !self.is_told(user, position).await? {
+        if !self.is_published(user, position).await? {
             found.push((Where::Feed, position));
         }
         if matches!(event.after, Snapshot::Present(_)) {
@@ -209,9 +210,9 @@ impl Checker {
         Ok(found)
     }
 
-    /// Whether the changes of a user lead to the state that the last event carries.
+    /// Whether folding the changes of a user gives the state that the last event carries.
     async fn folds(&self, user: UserId, last: &Event, at: Position) -> Result<bool, ReadError> {
-        // What came before a deletion is erased.
+        // Events before a deletion are erased.
         if last.fact == UserFact::Deleted {
             return Ok(true);
         }
@@ -237,7 +238,7 @@ impl Checker {
         self.views.users(live).find_one(filter).await
     }
 
-    /// Whether the views have the state after an event, or do not have to.
+    /// Whether the views show the state after an event, or are not expected to yet.
     async fn is_shown(
         &self,
         user: UserId,
@@ -248,21 +249,21 @@ impl Checker {
             return Ok(true);
         }
         let expected = UserDocument::project(&event.after, position);
-        // With guards of their own: a state alone says nothing about them.
+        // Logins and cutoffs are guarded separately: the position of the state says nothing about them.
         Ok(self.document(user).await?.is_some_and(|found| {
             UserDocument { last_login_at: None, cutoff: None, ..found } == expected
         }))
     }
 
-    /// Whether the feed tells the last event of a user last, or is not so far.
-    async fn is_told(&self, user: UserId, position: Position) -> Result<bool, ReadError> {
+    /// Whether the last event of a user is the last one in the feed, or the feed is not that far yet.
+    async fn is_published(&self, user: UserId, position: Position) -> Result<bool, ReadError> {
         if !is_published_through(&self.feed, position).await? {
             return Ok(true);
         }
-        let Some(told) = self.feed.last(&format!("users.v1.*.{user}")).await? else {
+        let Some(published) = self.feed.last(&format!("users.v1.*.{user}")).await? else {
             return Ok(false);
         };
-        Ok(FeedEvent::from_json(&told.payload).is_ok_and(|event| event.position == position))
+        Ok(FeedEvent::from_json(&published.payload).is_ok_and(|event| event.position == position))
     }
 
     async fn sessions_that_differ(&self, user: UserId) -> Result<Vec<Difference>, CheckError> {
@@ -275,7 +276,7 @@ impl Checker {
             let id = uuid::Uuid::from_bytes(document.id.bytes());
             let session = events::SessionId::from_uuid(id);
             let subject = subjects::session_events(user, session);
-            // What is old goes from the log first.
+            // The log drops old sessions first.
             let Some(last) = self.sessions.last(&subject).await? else { continue };
             let Ok(event) = read::session_event(&last.subject, &last.payload) else { continue };
             let is_shown = SessionDocument::project(&event.after, last.position) == document;
@@ -286,9 +287,9 @@ impl Checker {
         Ok(found)
     }
 
-    /// Whether the views that are read must have a position: they came so far, and nothing is parked.
+    /// Whether the live views must have a position: they have reached it, and nothing is parked.
     fn has_reached(&self, view: View, position: Position) -> bool {
-        let standing = self.board.standing(view.stream());
-        self.board.parked(view.stream()) == 0 && standing.is_ok_and(|has| has >= position)
+        let lowest_position = self.registry.lowest_position(view.stream());
+        self.registry.parked(view.stream()) == 0 && lowest_position.is_ok_and(|has| has >= position)
     }
 }

@@ -1,9 +1,9 @@
-//! Filling a new generation of the users.
+//! Filling a standby generation of the users.
 //!
-//! Current state needs the last event of each user alone, and the history needs all. So the documents of users
-//! are written first, from the last message of each subject; then the events are read in order as always, and
-//! what they say of a state that is there already is not written again. With five events for each user that
-//! saves four of five writes to the collection that has nine indexes.
+//! The current state of a user needs only the last event, and the history needs all of them. So the documents of users
+//! are written first, from the last message of each subject. Then the events are read in order as usual, and states
+//! that are already stored are not written again. With five events per user that saves four of five writes to the
+//! collection with nine indexes.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::fold::IntoView;
 use crate::generations::View;
 use crate::target::InGeneration;
 
-/// How long a message may take to come that the log holds.
+/// How long a message that the log holds may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
-/// The position up to which a generation has the states. A new one that has nothing is given them now.
+/// The position up to which a generation has the states. A new, empty generation gets them now.
 pub(crate) async fn states<F: IntoView>(
     projection: &Projection<InGeneration<F>>,
     position: Position,
@@ -36,7 +36,7 @@ pub(crate) async fn states<F: IntoView>(
     if known > Position(0) || position > Position(0) || !target.is_filling() {
         return Ok(known);
     }
-    // What is stored from here on comes later in any case.
+    // Anything stored after this arrives later anyway.
     let end = projection.log.end().await?;
     if write_states(projection).await? {
         projection.bounded(checkpoint(&target.views, &name, end, None)).await?;
@@ -44,9 +44,9 @@ pub(crate) async fn states<F: IntoView>(
     projection.position(&name).await
 }
 
-/// Whether all of them are written: the generation may be removed meanwhile. They come in the order of the log. So
-/// those up to a position need not be written again by whoever begins anew: the last message of a subject that was
-/// written to since stands behind it.
+/// Whether all of them are written: the generation may be removed in the meantime. States are written in the order of
+/// the log, so after a restart those up to the last checkpoint need not be written again: if a subject was written to
+/// since, its last message has a later position.
 async fn write_states<F: IntoView>(
     projection: &Projection<InGeneration<F>>,
 ) -> Result<bool, RunError> {
@@ -71,7 +71,7 @@ async fn write_states<F: IntoView>(
             if last <= written {
                 continue;
             }
-            // What cannot be read is met again in its place, and parked there.
+            // An unreadable message is met again in order, and parked there.
             let Some(message) = of_a_writer(projection, message).await? else { continue };
             let _ = states.add(&message);
         }
@@ -87,7 +87,7 @@ async fn write_states<F: IntoView>(
     Ok(true)
 }
 
-/// The message, or what is beneath it when no writer of the log wrote it.
+/// The message, or the one before it on its subject if no writer of the log stored it.
 async fn of_a_writer<F: IntoView>(
     projection: &Projection<InGeneration<F>>,
     message: Followed,

@@ -1,4 +1,4 @@
-//! Folding what was read into the writes it leads to: pure.
+//! Folding messages of the log into writes to the views. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,19 +17,19 @@ use views::{
 use crate::generations::View;
 use crate::read;
 
-/// A fold into a view of a generation.
+/// A fold that leads to one view of a generation.
 pub trait IntoView: Fold {
-    /// What it leads to.
+    /// The view.
     const VIEW: View;
 
-    /// Users of whom the writes add something that a deletion takes away: to the history, or sessions.
+    /// Users for whom the writes add data that a deletion removes: history entries or sessions.
     fn added_to(&self) -> HashSet<UserId>;
 
-    /// Keeps of each user what the last message says, and not every event.
+    /// Keeps only the last state of each user, and not every event.
     fn keep_states(&mut self) {}
 }
 
-/// Users: the last state of each, what ended their access last, and every event.
+/// Users: the last state of each, the last end of their access, and every event.
 #[derive(Debug, Default, PartialEq)]
 pub struct Users {
     states: HashMap<UserId, (Position, Snapshot)>,
@@ -38,7 +38,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Takes in an event.
+    /// Adds an event.
     ///
     /// # Errors
     /// Only when a value cannot be JSON, which no event read from the log has.
@@ -56,7 +56,7 @@ impl Users {
         }
     }
 
-    /// Takes in a revocation.
+    /// Adds a revocation.
     pub fn cutoff(&mut self, user: UserId, cutoff: Cutoff) {
         let slot = self.cutoffs.entry(user).or_insert(cutoff);
         if slot.position < cutoff.position {
@@ -66,7 +66,7 @@ impl Users {
 }
 
 impl Users {
-    /// Whether the user is deleted later in the same batch: then only the deletion is left.
+    /// Whether the user is deleted later in the same batch. Then only the deletion is kept.
     fn erases(&self, user: UserId, entry: &HistoryDocument) -> bool {
         self.states.get(&user).is_some_and(|(position, after)| {
             matches!(after, Snapshot::Deleted(_)) && entry.position() < *position
@@ -95,7 +95,7 @@ impl Fold for Users {
         for (position, after) in self.states.values() {
             let document = UserDocument::project(after, *position);
             let content = match after {
-                // What comes from sessions and revocations stays; a tombstone keeps nothing.
+                // Members from sessions and revocations stay. A tombstone keeps nothing.
                 Snapshot::Present(_) => doc! {"$mergeObjects": [
                     {"$literal": document.to_bson()?},
                     {"last_login_at": "$last_login_at", "cutoff": "$cutoff"},
@@ -126,7 +126,7 @@ impl Fold for Users {
     }
 
     fn drop_states(&mut self, to: Position) {
-        // A deletion is what tells which events of the same batch need not be written.
+        // Only a deletion must be written: it determines which events of the same batch need not be.
         let is_kept = |after: &Snapshot| matches!(after, Snapshot::Deleted(_));
         self.states.retain(|_, (position, after)| *position > to || is_kept(after));
         self.cutoffs.retain(|_, cutoff| cutoff.position > to);
@@ -152,7 +152,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Takes in the state after an event.
+    /// Adds the state after an event.
     pub fn state(&mut self, position: Position, after: Session) {
         let slot = self.states.entry(after.id).or_insert_with(|| (position, after.clone()));
         if slot.0 < position {
@@ -191,14 +191,14 @@ impl IntoView for Sessions {
     }
 }
 
-/// What the views of users have out of the log of sessions: the last login of each.
+/// The members of user documents that come from the log of sessions: the last login of each user.
 #[derive(Debug, Default, PartialEq)]
 pub struct Logins {
     logins: HashMap<UserId, Timestamp>,
 }
 
 impl Logins {
-    /// Takes in the state after an event.
+    /// Adds the state after an event.
     pub fn state(&mut self, after: &Session) {
         let login = self.logins.entry(after.user_id).or_insert(after.created_at);
         *login = (*login).max(after.created_at);
@@ -229,14 +229,14 @@ impl Fold for Logins {
 impl IntoView for Logins {
     const VIEW: View = View::Logins;
 
-    /// A tombstone takes no login in.
+    /// A tombstone takes no login.
     fn added_to(&self) -> HashSet<UserId> {
         HashSet::new()
     }
 }
 
-/// Sets one member of a user's document, and of no tombstone. A document that is not there yet begins
-/// with this member and has no `position`: readers pass it over until the user's event fills it.
+/// Sets one member of a user's document unless it is a tombstone. A document that does not exist yet starts with this
+/// member and without `position`: readers ignore it until the user's event completes it.
 fn addition(id: Bson, member: &str, value: Document) -> Document {
     let is_tombstone = doc! {"$gt": ["$deleted_at", Bson::Null]};
     doc! {

@@ -1,10 +1,10 @@
-//! Which generations there are, how far each is, and what may be announced of them.
+//! The generations of views: which exist, how far each is, and which position may be announced.
 //!
-//! Every generation that exists has followers of its own, each with a checkpoint. What is announced is the
-//! position of the one that is farthest behind among those that are read, or will be next. That holds across a
-//! switch, because a follower asks which generations there are after it has written a batch and before the batch
-//! counts as announced: who does not see yet that a generation joins announces what the log had before it
-//! joined, and the switch waits until the generation has that (ADR 16).
+//! Every generation has its own followers, each with a checkpoint. The announced position is the lowest one among the
+//! generations that queries read now or will read next. This holds across a switch, because a follower reads the list
+//! of generations after it has written a batch and before the batch counts as announced. A projector that has not seen
+//! yet that a generation joins can only announce positions that the log had before it joined, and the switch waits
+//! until the generation has reached those (ADR 16).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,27 +20,27 @@ use views::{
     Generations, Phase, ViewSet, Views, logins_checkpoint, sessions_checkpoint, users_checkpoint,
 };
 
-/// How often it is asked which generations there are when nothing happens.
+/// How often the list of generations is read when nothing happens.
 pub const LOOK_EVERY: Duration = HEARTBEAT;
-/// Silence of a follower after which nothing is announced that it must have: two heartbeats and some.
+/// After this silence of a follower, no position is announced that it would have to have: two heartbeats and a margin.
 const SILENT_AFTER: Duration = Duration::from_millis(2_500);
 
-/// What a stream of the log leads to in a generation.
+/// The part of a generation that is built from one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum View {
     /// Documents and history of users.
     Users,
-    /// What the documents of users have out of the log of sessions.
+    /// The members of user documents that come from the log of sessions.
     Logins,
     /// Documents of sessions.
     Sessions,
 }
 
 impl View {
-    /// All of them.
+    /// All views.
     pub const ALL: [Self; 3] = [Self::Users, Self::Logins, Self::Sessions];
 
-    /// What it is a part of.
+    /// The view set that it belongs to.
     #[must_use]
     pub const fn set(self) -> ViewSet {
         match self {
@@ -49,7 +49,7 @@ impl View {
         }
     }
 
-    /// The stream it is made from.
+    /// The stream that it is built from.
     #[must_use]
     pub const fn stream(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl View {
         }
     }
 
-    /// What of the stream is read. The first are the events, by which the age of what is missing is told.
+    /// The subjects that are read. The first one has the events, by which the lag is measured.
     #[must_use]
     pub const fn filters(self) -> &'static [&'static str] {
         match self {
@@ -67,7 +67,7 @@ impl View {
         }
     }
 
-    /// Its checkpoint in the database.
+    /// The name of its checkpoint in the database.
     #[must_use]
     pub fn checkpoint(self, generation: u32) -> String {
         match self {
@@ -78,10 +78,10 @@ impl View {
     }
 }
 
-/// A view of a generation.
-pub type Of = (View, u32);
+/// Key of a running projection: a view of a generation.
+pub type ViewId = (View, u32);
 
-/// What is known of all followers of this process. Cheap to clone.
+/// The running projections of this process, by key. Cheap to clone.
 #[derive(Clone)]
 pub struct FollowerRegistry(Arc<Inner>);
 
@@ -90,21 +90,21 @@ struct Inner {
     users: Announcer,
     sessions: Announcer,
     known: watch::Sender<Option<Generations>>,
-    followers: Mutex<BTreeMap<Of, Known>>,
+    followers: Mutex<BTreeMap<ViewId, Known>>,
     metrics: [(ViewSet, GenerationMetrics); 2],
-    /// Why the last look at the generations failed.
+    /// Why the list of generations could not be read last time.
     trouble: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
 struct Known {
     progress: Progress<Position>,
-    /// What it has, and when it last said so.
+    /// The position that it reached, and when it last reported.
     sign: Option<(Position, Instant)>,
 }
 
 impl FollowerRegistry {
-    /// Nothing is known yet.
+    /// An empty registry.
     pub fn new(client: &async_nats::Client, views: Views, metrics: &Metrics) -> Self {
         let announcer = |subject: &'static str| Announcer::new(client.clone(), subject);
         Self(Arc::new(Inner {
@@ -121,7 +121,7 @@ impl FollowerRegistry {
         }))
     }
 
-    /// Asks which generations there are.
+    /// Reads the list of generations.
     ///
     /// # Errors
     /// The database does not answer.
@@ -131,7 +131,7 @@ impl FollowerRegistry {
         Ok(generations)
     }
 
-    /// Takes in what was read. Two may read at once, and the later version is the one that counts.
+    /// Stores a list that was read. Two reads can overlap; the later version wins.
     pub fn learn(&self, read: &Generations) {
         self.0.known.send_if_modified(|known| {
             let is_new = known.as_ref().is_none_or(|known| known.version() < read.version());
@@ -141,7 +141,7 @@ impl FollowerRegistry {
             is_new
         });
         for (set, metrics) in &self.0.metrics {
-            metrics.is_live(self.known().map_or(0, |known| known.of(*set).live));
+            metrics.is_live(self.known().map_or(0, |known| known.state(*set).live));
         }
     }
 
@@ -149,51 +149,51 @@ impl FollowerRegistry {
         self.0.known.borrow().clone()
     }
 
-    fn asks(&self, of: Of, question: impl Fn(&views::ViewSetState, u32) -> bool) -> bool {
+    fn asks(&self, id: ViewId, question: impl Fn(&views::ViewSetState, u32) -> bool) -> bool {
         let known = self.0.known.borrow();
-        known.as_ref().is_some_and(|known| question(known.of(of.0.set()), of.1))
+        known.as_ref().is_some_and(|known| question(known.state(id.0.set()), id.1))
     }
 
-    /// Whether a generation is there, as far as is known.
-    pub fn is_there(&self, of: Of) -> bool {
-        self.asks(of, |there, number| there.all().any(|one| one == number))
+    /// Whether a generation exists, as far as is known.
+    pub fn is_there(&self, id: ViewId) -> bool {
+        self.asks(id, |there, number| there.all().any(|one| one == number))
     }
 
-    /// The one that is read, as far as is known.
+    /// The live generation of a set, as far as is known.
     pub fn live(&self, set: ViewSet) -> Option<u32> {
-        self.0.known.borrow().as_ref().map(|known| known.of(set).live)
+        self.0.known.borrow().as_ref().map(|known| known.state(set).live)
     }
 
-    /// Whether it is the one that is read.
-    pub fn is_live(&self, of: Of) -> bool {
-        self.asks(of, |there, number| there.live == number)
+    /// Whether a generation is live.
+    pub fn is_live(&self, id: ViewId) -> bool {
+        self.asks(id, |there, number| there.live == number)
     }
 
-    /// Whether it is a new one that nobody waits for.
-    pub fn is_filling(&self, of: Of) -> bool {
-        self.asks(of, |there, number| there.is(number, Phase::Filling))
+    /// Whether it is new and no command waits for it.
+    pub fn is_filling(&self, id: ViewId) -> bool {
+        self.asks(id, |there, number| there.is(number, Phase::Filling))
     }
 
-    /// What readiness looks at for a follower that begins.
-    pub fn begins(&self, of: Of) -> Progress<Position> {
-        self.followers().entry(of).or_default().progress.clone()
+    /// Registers a follower; readiness watches the returned progress.
+    pub fn begins(&self, id: ViewId) -> Progress<Position> {
+        self.followers().entry(id).or_default().progress.clone()
     }
 
-    /// A generation is gone.
-    pub fn ended(&self, of: Of) {
-        self.followers().remove(&of);
+    /// Unregisters the follower of a removed generation.
+    pub fn ended(&self, id: ViewId) {
+        self.followers().remove(&id);
     }
 
-    /// The views of a generation have a position. It is called when the generations were read after those views
-    /// were written, and again as a sign of life.
-    pub fn reached(&self, of: Of, position: Position) {
-        if let Some(known) = self.followers().get_mut(&of) {
+    /// Records that a follower reached a position. It is called after the generations were read again following a
+    /// write, and periodically as a heartbeat.
+    pub fn reached(&self, id: ViewId, position: Position) {
+        if let Some(known) = self.followers().get_mut(&id) {
             known.sign = Some((position, Instant::now()));
         }
     }
 
-    /// Announces what everything has that is read from the stream of a view, or will be next. While one of those
-    /// is silent nothing is said, and nobody waits for it.
+    /// Announces the position that every generation has reached that is live or about to be. While one of them is
+    /// silent nothing is announced, and no command waits.
     pub async fn announce(&self, view: View) {
         let announcer = match view {
             View::Users => &self.0.users,
@@ -207,28 +207,32 @@ impl FollowerRegistry {
     fn lowest(&self, stream: &str) -> Option<Position> {
         let waited_for = self.waited_for(stream)?;
         let followers = self.followers();
-        let signs = waited_for.iter().map(|of| {
-            let (position, at) = followers.get(of)?.sign?;
+        let signs = waited_for.iter().map(|id| {
+            let (position, at) = followers.get(id)?.sign?;
             (at.elapsed() < SILENT_AFTER).then_some(position)
         });
         signs.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
-    /// The views from a stream that are read, or will be next; `None` while it is not known which those are.
-    fn waited_for(&self, stream: &str) -> Option<Vec<Of>> {
+    /// The views on a stream that are read now or will be next; `None` while the generations are unknown.
+    fn waited_for(&self, stream: &str) -> Option<Vec<ViewId>> {
         let known = self.known()?;
         let of_stream = View::ALL.into_iter().filter(|view| view.stream() == stream);
         let numbers = |view: View| {
-            known.of(view.set()).waited_for().map(move |number| (view, number)).collect::<Vec<_>>()
+            known
+                .state(view.set())
+                .waited_for()
+                .map(move |number| (view, number))
+                .collect::<Vec<_>>()
         };
         Some(of_stream.flat_map(numbers).collect())
     }
 
-    /// How far the views from a stream are that are read, or will be next.
+    /// The lowest position of the views on a stream that are read now or will be next.
     ///
     /// # Errors
-    /// Why one of them stands still.
-    pub fn standing(&self, stream: &str) -> Result<Position, String> {
+    /// Why one of them has stopped.
+    pub fn lowest_position(&self, stream: &str) -> Result<Position, String> {
         let unknown = || match &*self.trouble() {
             Some(trouble) => trouble.clone(),
             None => "the list of generations is not read yet".to_owned(),
@@ -236,11 +240,11 @@ impl FollowerRegistry {
         let waited_for = self.waited_for(stream).ok_or_else(unknown)?;
         let followers = self.followers();
         let mut lowest = None;
-        for of in waited_for {
-            let Some(known) = followers.get(&of) else { return Err(unknown()) };
+        for id in waited_for {
+            let Some(known) = followers.get(&id) else { return Err(unknown()) };
             if let Some(trouble) = known.progress.trouble() {
-                let (view, number) = of;
-                return Err(match self.is_live(of) {
+                let (view, number) = id;
+                return Err(match self.is_live(id) {
                     true => trouble,
                     false => format!("generation {number} of the {}: {trouble}", view.set()),
                 });
@@ -251,16 +255,16 @@ impl FollowerRegistry {
         lowest.ok_or_else(unknown)
     }
 
-    /// How many aggregates are parked in the views from a stream that are read, or will be next: in the one of them
-    /// that has the most.
+    /// The number of parked aggregates in the views on a stream that are read now or will be next; the largest one
+    /// among generations.
     pub fn parked(&self, stream: &str) -> usize {
         let waited_for = self.waited_for(stream).unwrap_or_default();
         let followers = self.followers();
-        let parked = waited_for.iter().filter_map(|of| Some(followers.get(of)?.progress.parked()));
+        let parked = waited_for.iter().filter_map(|id| Some(followers.get(id)?.progress.parked()));
         parked.max().unwrap_or(0)
     }
 
-    /// Remembers why a look at the generations failed, or that it did not.
+    /// Records why reading the list of generations failed, or that it succeeded.
     pub fn looked(&self, trouble: Option<String>) {
         *self.trouble() = trouble;
     }
@@ -269,7 +273,7 @@ impl FollowerRegistry {
         self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn followers(&self) -> MutexGuard<'_, BTreeMap<Of, Known>> {
+    fn followers(&self) -> MutexGuard<'_, BTreeMap<ViewId, Known>> {
         self.0.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

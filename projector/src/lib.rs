@@ -1,13 +1,13 @@
-//! The projector: reads the event log in order and keeps the MongoDB views at its end.
+//! The projector: it follows the event log in order and keeps the MongoDB views up to date.
 //!
-//! How a view is kept there is in `view-kit`, which other services use as well (ADR 21). Here is what these views are
-//! made of ([`fold`]), their generations (ADR 16), and what else follows the log.
+//! `view-kit` has the mechanics, which peer services use as well (ADR 21). This crate has the content of Roster's views
+//! ([`fold`]), their generations (ADR 16), and the other followers of the log.
 //!
-//! The feed for other services ([`feed`]) is a projection too. Its place is a stream and not the database, so its
-//! position lies in the stream, and it goes on while the database is away.
+//! The feed for peer services ([`feed`]) is a projection, too. It is stored in a stream instead of the database, so its
+//! checkpoint is in the stream, and it goes on while the database is down.
 //!
-//! It has no side effects: mail and erasure are not its affair. An event that it cannot read is parked with its
-//! aggregate (ADR 20), and readiness says so; skipping it would make views that nobody decided.
+//! The projector has no side effects: mails and erasure are the reactor's job. An event that cannot be read is parked
+//! with its aggregate (ADR 20), and readiness reports it; skipping it would lead to views that no event explains.
 
 mod app;
 mod checker;
@@ -22,4 +22,4 @@ mod target;
 
 pub use app::{App, SERVICE, StartError};
 pub use generations::View;
-pub use residue::{ResidualDocument, ViewResidue, left};
+pub use residue::{ResidualDocument, ViewResidue, residue};

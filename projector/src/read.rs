@@ -1,9 +1,9 @@
-//! Reading messages of the log: what stands on a subject must be about whom the subject names.
+//! Decoding messages of the log: the content must be about the aggregate that the subject names.
 
 use events::{DecodeError, Event, SessionEvent, UserId, subjects};
 use serde::de::DeserializeOwned;
 
-const NAMES_ANOTHER: DecodeError = DecodeError::Inconsistent("the subject names somebody else");
+const NAMES_ANOTHER: DecodeError = DecodeError::Inconsistent("the subject names another aggregate");
 
 /// An event of a user.
 pub fn user_event(subject: &str, payload: &[u8]) -> Result<Event, DecodeError> {
@@ -23,7 +23,7 @@ pub fn session_event(subject: &str, payload: &[u8]) -> Result<SessionEvent, Deco
     }
 }
 
-/// A revocation of the user whom the end of its subject names.
+/// A revocation of the user named by the last token of its subject.
 pub fn revocation<R: DeserializeOwned>(
     user: &str,
     payload: &[u8],

@@ -1,4 +1,4 @@
-//! What is left of a user in the views: the proof that an erasure is done.
+//! Residue of a deleted user in the views: shows whether an erasure is complete.
 
 use std::collections::BTreeSet;
 
@@ -8,40 +8,43 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::Error;
 use views::{ViewSet, Views, generation_of, user_key, users_collection};
 
-/// What a tombstone consists of.
+/// The members of a tombstone.
 const TOMBSTONE: [&str; 4] = ["_id", "deleted_at", "position", "revision"];
 
-/// A document about a user who is deleted.
+/// A document about a deleted user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResidualDocument {
-    /// Where it stands.
+    /// Its collection.
     pub collection: String,
     /// Its id.
     pub id: String,
-    /// What it is.
+    /// A description of its content.
     pub what: String,
 }
 
-/// What the views have of a user who is deleted.
+/// The documents that the views have of a deleted user.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ViewResidue {
-    /// Whether every generation of them knows of the deletion. Before it does, more may come.
+    /// Whether every generation has applied the deletion. Until then, more documents may appear.
     pub is_known: bool,
-    /// Every document but the tombstones.
+    /// Every document except the tombstones.
     pub documents: Vec<ResidualDocument>,
 }
 
-/// Looks for a user who was deleted by the event at a position, in the views of today and in those of other
-/// generations that are still there.
+/// Looks for the residue of a user who was deleted by the event at a position, in every generation that exists.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<ViewResidue, Error> {
+pub async fn residue(
+    views: &Views,
+    user: UserId,
+    deletion: Position,
+) -> Result<ViewResidue, Error> {
     let key = user_key(user);
     let deletion = i64::try_from(deletion.0).unwrap_or(i64::MAX);
     let collections = views.database().list_collection_names().await?;
     let generations = views.generations().await?;
-    let mut left = ViewResidue::default();
+    let mut residue = ViewResidue::default();
     let mut known = BTreeSet::new();
     for name in &collections {
         let found = |filter| find(views, name, filter);
@@ -54,25 +57,30 @@ pub async fn left(views: &Views, user: UserId, deletion: Position) -> Result<Vie
                     if members.is_empty() {
                         known.insert(number);
                     } else {
-                        left.add(name, &document, &format!("a user with {}", members.join(", ")));
+                        residue.add(
+                            name,
+                            &document,
+                            &format!("a user with {}", members.join(", ")),
+                        );
                     }
                 }
             }
             Some((ViewSet::Users, _)) => {
                 for document in found(doc! {"user_id": key, "_id": {"$ne": deletion}}).await? {
-                    left.add(name, &document, "an event of the history");
+                    residue.add(name, &document, "an event of the history");
                 }
             }
             Some((ViewSet::Sessions, _)) => {
                 for document in found(doc! {"user_id": key}).await? {
-                    left.add(name, &document, "a session");
+                    residue.add(name, &document, "a session");
                 }
             }
             None => {}
         }
     }
-    left.is_known = generations.of(ViewSet::Users).all().all(|number| known.contains(&number));
-    Ok(left)
+    residue.is_known =
+        generations.state(ViewSet::Users).all().all(|number| known.contains(&number));
+    Ok(residue)
 }
 
 impl ViewResidue {

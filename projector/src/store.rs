@@ -1,4 +1,4 @@
-//! Writing what was folded to a generation, and removing what belongs to nobody any more.
+//! Writing folded batches to a generation, and removing data of deleted users.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use views::{
 use crate::fold::IntoView;
 use crate::generations::View;
 
-/// Makes the indexes of a generation; those that are there stay.
+/// Creates the indexes of a generation; existing ones stay.
 ///
 /// # Errors
 /// [`StoreError::Database`]: try again.
@@ -33,28 +33,29 @@ pub async fn prepare(views: &Views, set: ViewSet, generation: u32) -> Result<(),
     Ok(())
 }
 
-/// Writes the documents of a batch to a generation; the generations that there were afterwards. The checkpoint
-/// follows with [`store::checkpoint`]: killed in between, the batch is applied again to no effect.
+/// Writes the documents of a batch to a generation and returns the generations that existed afterwards.
+/// [`store::checkpoint`] moves the checkpoint afterwards: after a crash in between, the batch is applied again without
+/// effect.
 ///
 /// # Errors
-/// [`StoreError`]: some of it may be written. Write the batch again.
+/// [`StoreError`]: part of it may be written. Write the batch again.
 pub async fn write<F: IntoView>(
     views: &Views,
     generation: u32,
     batch: &F,
 ) -> Result<Generations, StoreError> {
     store::write(views, generation, batch).await?;
-    // Asked after the documents are there: who makes a generation that is not among these reads the log later,
-    // and finds what is written here.
+    // Read after the documents are written: a generation that is created later reads the log later, too, and sees what
+    // is written here.
     let generations = views.generations().await?;
     erase::<F>(views, generation, batch.added_to(), &generations).await?;
     Ok(generations)
 }
 
-/// Removes the sessions of those who are deleted, and their history but for the deletion itself: what was
-/// there before, and what a replay, or a login that raced the deletion, has just written. It is done after the
-/// documents are written, for every generation of the other set: whoever deletes a user at the same moment
-/// writes the tombstone first and erases then, so that one of the two finds the other's.
+/// Removes the sessions of deleted users, and their history except the deletion itself: entries from before, and those
+/// that a replay or a login that raced the deletion has just written. It runs after the documents are written, for
+/// every generation of the other set. The follower that applies the deletion writes the tombstone first and erases
+/// afterwards, so one of the two always sees the other's write.
 async fn erase<F: IntoView>(
     views: &Views,
     generation: u32,
@@ -69,12 +70,12 @@ async fn erase<F: IntoView>(
         View::Users => {
             let tombstones = tombstones(views, generation, &users).await?;
             erase_history(views, generation, &tombstones).await?;
-            for sessions in generations.of(ViewSet::Sessions).all() {
+            for sessions in generations.state(ViewSet::Sessions).all() {
                 erase_sessions(views, sessions, &tombstones).await?;
             }
         }
         View::Sessions => {
-            for of_users in generations.of(ViewSet::Users).all() {
+            for of_users in generations.state(ViewSet::Users).all() {
                 let tombstones = tombstones(views, of_users, &users).await?;
                 erase_sessions(views, generation, &tombstones).await?;
             }
@@ -84,7 +85,7 @@ async fn erase<F: IntoView>(
     Ok(())
 }
 
-/// Those of some users who are deleted, as a generation knows it.
+/// Which of some users are deleted, according to a generation.
 async fn tombstones(
     views: &Views,
     generation: u32,
@@ -115,13 +116,14 @@ async fn erase_sessions(
     delete(views, &sessions_collection(generation), tombstones.iter().map(of_all)).await
 }
 
-/// Gives the logins of the first generation a checkpoint in a database of a version that had them written with
-/// the sessions, under the checkpoint of those.
+/// Gives the logins of the first generation their own checkpoint, in a database of a version that stored them under the
+/// checkpoint of the sessions.
 ///
 /// # Errors
 /// The database does not answer: call again before anything is written.
 pub async fn adopt_logins(views: &Views, generations: &Generations) -> Result<(), Error> {
-    let (users, sessions) = (generations.of(ViewSet::Users), generations.of(ViewSet::Sessions));
+    let (users, sessions) =
+        (generations.state(ViewSet::Users), generations.state(ViewSet::Sessions));
     if generations.version() > 0 {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! A view of a generation, as `view-kit` keeps it at the end of the log.
+//! A view of a generation as a `view-kit` target.
 
 use std::marker::PhantomData;
 
@@ -10,26 +10,26 @@ use views::Views;
 
 use crate::filling::states;
 use crate::fold::IntoView;
-use crate::generations::{FollowerRegistry, Of, View};
+use crate::generations::{FollowerRegistry, View, ViewId};
 use crate::store::{prepare, write};
 
 /// One view of one generation.
 pub(crate) struct InGeneration<F> {
     pub(crate) views: Views,
     pub(crate) generation: u32,
-    pub(crate) board: FollowerRegistry,
+    pub(crate) registry: FollowerRegistry,
     checkpoint: String,
     fold: PhantomData<fn() -> F>,
 }
 
 impl<F: IntoView> InGeneration<F> {
-    pub(crate) fn new(views: Views, generation: u32, board: FollowerRegistry) -> Self {
+    pub(crate) fn new(views: Views, generation: u32, registry: FollowerRegistry) -> Self {
         let checkpoint = F::VIEW.checkpoint(generation);
-        Self { views, generation, board, checkpoint, fold: PhantomData }
+        Self { views, generation, registry, checkpoint, fold: PhantomData }
     }
 
-    /// Which one it is.
-    pub(crate) const fn of(&self) -> Of {
+    /// Its key.
+    pub(crate) const fn id(&self) -> ViewId {
         (F::VIEW, self.generation)
     }
 }
@@ -46,15 +46,15 @@ impl<F: IntoView> Target for InGeneration<F> {
     }
 
     fn is_over(&self) -> bool {
-        !self.board.is_there(self.of())
+        !self.registry.is_there(self.id())
     }
 
     fn is_counted(&self) -> bool {
-        F::VIEW != View::Logins && self.board.is_live(self.of())
+        F::VIEW != View::Logins && self.registry.is_live(self.id())
     }
 
     fn is_filling(&self) -> bool {
-        self.board.is_filling(self.of())
+        self.registry.is_filling(self.id())
     }
 
     fn prepare(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
@@ -70,17 +70,17 @@ impl<F: IntoView> Target for InGeneration<F> {
     }
 
     async fn write(&self, batch: &F) -> Result<(), StoreError> {
-        self.board.learn(&write(&self.views, self.generation, batch).await?);
+        self.registry.learn(&write(&self.views, self.generation, batch).await?);
         Ok(())
     }
 
     async fn look(&self) -> Result<(), Error> {
-        self.board.look().await.map(drop)
+        self.registry.look().await.map(drop)
     }
 
-    /// Which generations there are was read since the views have the position.
+    /// Called after the generations were read again following a write up to the position.
     async fn reached(&self, position: Position) {
-        self.board.reached(self.of(), position);
-        self.board.announce(F::VIEW).await;
+        self.registry.reached(self.id(), position);
+        self.registry.announce(F::VIEW).await;
     }
 }

@@ -62,7 +62,7 @@ impl Live {
                     continue;
                 };
                 for (set, metrics) in &metrics {
-                    metrics.is_live(generations.of(*set).live);
+                    metrics.is_live(generations.state(*set).live);
                 }
                 tell.send_replace(Some(Known { generations: Arc::new(generations), at }));
             }
@@ -74,10 +74,10 @@ impl Live {
     ///
     /// # Errors
     /// [`ReadError::Unavailable`]: it was not heard of for too long.
-    pub fn of(&self, set: ViewSet) -> Result<u32, ReadError> {
+    pub fn number(&self, set: ViewSet) -> Result<u32, ReadError> {
         let known = self.known.borrow();
         match known.as_ref().filter(|known| known.at.elapsed() < self.known_for) {
-            Some(known) => Ok(known.generations.of(set).live),
+            Some(known) => Ok(known.generations.state(set).live),
             None => Err(ReadError::Unavailable("which views are live is not known".to_owned())),
         }
     }

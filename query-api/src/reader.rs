@@ -52,7 +52,7 @@ impl Reader {
         // A database that is away is the reason why it is not known, and not the other way round.
         let views = self.views.clone();
         self.reads.whole(async move { Ok(views.ping().await?) }).await?;
-        ViewSet::ALL.into_iter().try_for_each(|set| self.live.of(set).map(drop))
+        ViewSet::ALL.into_iter().try_for_each(|set| self.live.number(set).map(drop))
     }
 
     /// A position that everything read after this reflects.
@@ -93,7 +93,7 @@ impl Reader {
     /// One user.
     pub async fn user(&self, id: UserId) -> Result<Found, ReadError> {
         let before = self.position().await?;
-        let users = self.views.users(self.live.of(ViewSet::Users)?);
+        let users = self.views.users(self.live.number(ViewSet::Users)?);
         let id = Uuid::from_bytes(*id.as_uuid().as_bytes());
         // Without a position it is only what sessions and revocations said, and the user is to come.
         let filter = doc! {"_id": id, "position": {"$gte": 0}};
@@ -111,7 +111,7 @@ impl Reader {
     /// # Errors
     /// As [`Reads::page`].
     pub async fn users(&self, find: Find) -> Result<Vec<LivingUser>, ReadError> {
-        let users = self.views.users(self.live.of(ViewSet::Users)?);
+        let users = self.views.users(self.live.number(ViewSet::Users)?);
         let documents = self.reads.page(users, find).await?;
         let mut found = Vec::with_capacity(documents.len());
         for document in documents {
@@ -124,7 +124,7 @@ impl Reader {
 
     /// How many users a list has.
     pub async fn total(&self, count: Count) -> Result<Total, ReadError> {
-        let users = users_collection(self.live.of(ViewSet::Users)?);
+        let users = users_collection(self.live.number(ViewSet::Users)?);
         self.reads.total(self.views.database().clone(), users, count).await
     }
 
@@ -135,7 +135,7 @@ impl Reader {
         behind: Position,
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, ReadError> {
-        let history = self.views.history(self.live.of(ViewSet::Users)?);
+        let history = self.views.history(self.live.number(ViewSet::Users)?);
         let behind = i64::try_from(behind.0).unwrap_or(i64::MAX);
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let filter = doc! {"user_id": user_key(user), "_id": {"$gt": behind}};
@@ -151,7 +151,7 @@ impl Reader {
 
     /// The sessions of a user that were not ended, newest first, at most `limit`.
     pub async fn sessions(&self, user: UserId, limit: i64) -> Result<Vec<SessionView>, ReadError> {
-        let sessions = self.views.sessions(self.live.of(ViewSet::Sessions)?);
+        let sessions = self.views.sessions(self.live.number(ViewSet::Sessions)?);
         let filter = doc! {"user_id": user_key(user), "created_at": {"$exists": true}};
         let documents: Vec<SessionDocument> = self
             .session_reads

@@ -49,7 +49,7 @@ pub async fn run(settings: Settings, args: EraseArgs) -> anyhow::Result<ExitCode
     };
     let messages = streams.left(user, deletion).await?;
     let views = Views::open(&settings.mongodb.url, &settings.mongodb.database).await?;
-    let in_views = projector::left(&views, user, deletion).await;
+    let in_views = projector::residue(&views, user, deletion).await;
     let in_views = in_views.context("the database of the views")?;
 
     let messages = messages.into_iter().map(|left| Left::Message {

@@ -102,12 +102,12 @@ async fn of_all_views(
             View::Users => users,
             View::Logins | View::Sessions => sessions,
         };
-        for number in generations.of(view.set()).all() {
+        for number in generations.state(view.set()).all() {
             let name = name_of(view, number, &generations);
             let position = views.position(&view.checkpoint(number)).await?;
             let follower = behind(name, log, view.filters(), position).await?;
             // One that nobody reads, or waits for, has its time.
-            let has_time = !generations.of(view.set()).waited_for().any(|one| one == number);
+            let has_time = !generations.state(view.set()).waited_for().any(|one| one == number);
             followers.push(Follower { has_time, ..follower });
         }
     }
@@ -120,10 +120,10 @@ fn name_of(view: View, number: u32, generations: &Generations) -> String {
         View::Logins => "logins in the views of users",
         View::Sessions => "views of sessions",
     };
-    let beside = generations.of(view.set()).beside.filter(|beside| beside.number == number);
-    beside.map_or_else(
+    let standby = generations.state(view.set()).standby.filter(|standby| standby.number == number);
+    standby.map_or_else(
         || name.to_owned(),
-        |beside| format!("{name}, generation {number} ({})", beside.phase),
+        |standby| format!("{name}, generation {number} ({})", standby.phase),
     )
 }
 

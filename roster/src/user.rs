@@ -197,7 +197,7 @@ impl Looking {
         let database = self.views.database();
         let generations = self.views.generations().await?;
         let (of_users, of_sessions) =
-            (generations.of(ViewSet::Users).live, generations.of(ViewSet::Sessions).live);
+            (generations.state(ViewSet::Users).live, generations.state(ViewSet::Sessions).live);
         let users = database.collection::<Document>(&users_collection(of_users));
         let document = users.find_one(doc! {"_id": user_key(user)}).await?;
         let document = document.map(|document| {

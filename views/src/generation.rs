@@ -99,8 +99,9 @@ pub struct Standby {
 pub struct ViewSetState {
     /// The one that is read.
     pub live: u32,
-    /// The other one, if there is one.
-    pub beside: Option<Standby>,
+    /// The standby generation, if there is one.
+    #[serde(rename = "beside")]
+    pub standby: Option<Standby>,
     /// The number of the next one. No number is given twice, so that who has not heard yet that a generation
     /// is gone writes into nothing that is read.
     next: u32,
@@ -108,26 +109,26 @@ pub struct ViewSetState {
 
 impl Default for ViewSetState {
     fn default() -> Self {
-        Self { live: FIRST, beside: None, next: FIRST + 1 }
+        Self { live: FIRST, standby: None, next: FIRST + 1 }
     }
 }
 
 impl ViewSetState {
     /// Every number there is.
     pub fn all(&self) -> impl Iterator<Item = u32> {
-        [Some(self.live), self.beside.map(|beside| beside.number)].into_iter().flatten()
+        [Some(self.live), self.standby.map(|standby| standby.number)].into_iter().flatten()
     }
 
     /// The numbers that an announced position holds for.
     pub fn waited_for(&self) -> impl Iterator<Item = u32> {
-        let beside = self.beside.filter(|beside| beside.phase.is_waited_for());
-        [Some(self.live), beside.map(|beside| beside.number)].into_iter().flatten()
+        let standby = self.standby.filter(|standby| standby.phase.is_waited_for());
+        [Some(self.live), standby.map(|standby| standby.number)].into_iter().flatten()
     }
 
     /// Whether a number is in a phase.
     #[must_use]
     pub fn is(&self, number: u32, phase: Phase) -> bool {
-        self.beside == Some(Standby { number, phase })
+        self.standby == Some(Standby { number, phase })
     }
 
     fn was_removed(&self, number: u32) -> bool {
@@ -161,14 +162,14 @@ impl Generations {
 
     /// Those of one set.
     #[must_use]
-    pub const fn of(&self, set: ViewSet) -> &ViewSetState {
+    pub const fn state(&self, set: ViewSet) -> &ViewSetState {
         match set {
             ViewSet::Users => &self.users,
             ViewSet::Sessions => &self.sessions,
         }
     }
 
-    const fn of_mut(&mut self, set: ViewSet) -> &mut ViewSetState {
+    const fn state_mut(&mut self, set: ViewSet) -> &mut ViewSetState {
         match set {
             ViewSet::Users => &mut self.users,
             ViewSet::Sessions => &mut self.sessions,
@@ -177,10 +178,10 @@ impl Generations {
 
     /// A new one is to be filled; its number. What stood beside the live one is gone.
     pub fn begin(&mut self, set: ViewSet) -> u32 {
-        let of = self.of_mut(set);
-        let number = of.next;
-        of.next += 1;
-        of.beside = Some(Standby { number, phase: Phase::Filling });
+        let state = self.state_mut(set);
+        let number = state.next;
+        state.next += 1;
+        state.standby = Some(Standby { number, phase: Phase::Filling });
         number
     }
 
@@ -189,20 +190,20 @@ impl Generations {
     /// # Errors
     /// [`NotInPhase`]: it is neither new nor old.
     pub fn join(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(set);
-        if !of.is(number, Phase::Filling) && !of.is(number, Phase::Old) {
+        let state = self.state_mut(set);
+        if !state.is(number, Phase::Filling) && !state.is(number, Phase::Old) {
             return Err(NotInPhase { set, number, wanted: "filling or old" });
         }
-        of.beside = Some(Standby { number, phase: Phase::Joining });
+        state.standby = Some(Standby { number, phase: Phase::Joining });
         Ok(())
     }
 
     /// One that was about to be live is not, and nobody waits for it any more. One that leaves goes its way.
     pub fn step_back(&mut self, set: ViewSet, number: u32) {
-        let of = self.of_mut(set);
-        if of.is(number, Phase::Joining) {
-            let phase = if number > of.live { Phase::Filling } else { Phase::Old };
-            of.beside = Some(Standby { number, phase });
+        let state = self.state_mut(set);
+        if state.is(number, Phase::Joining) {
+            let phase = if number > state.live { Phase::Filling } else { Phase::Old };
+            state.standby = Some(Standby { number, phase });
         }
     }
 
@@ -211,12 +212,12 @@ impl Generations {
     /// # Errors
     /// [`NotInPhase`]: it is not waited for.
     pub fn switch(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(set);
-        if !of.is(number, Phase::Joining) && !of.is(number, Phase::Leaving) {
+        let state = self.state_mut(set);
+        if !state.is(number, Phase::Joining) && !state.is(number, Phase::Leaving) {
             return Err(NotInPhase { set, number, wanted: "joining or leaving" });
         }
-        of.beside = Some(Standby { number: of.live, phase: Phase::Leaving });
-        of.live = number;
+        state.standby = Some(Standby { number: state.live, phase: Phase::Leaving });
+        state.live = number;
         Ok(())
     }
 
@@ -225,11 +226,11 @@ impl Generations {
     /// # Errors
     /// [`NotInPhase`]: it did not leave.
     pub fn retire(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(set);
-        if !of.is(number, Phase::Leaving) {
+        let state = self.state_mut(set);
+        if !state.is(number, Phase::Leaving) {
             return Err(NotInPhase { set, number, wanted: "leaving" });
         }
-        of.beside = Some(Standby { number, phase: Phase::Old });
+        state.standby = Some(Standby { number, phase: Phase::Old });
         Ok(())
     }
 
@@ -238,10 +239,10 @@ impl Generations {
     /// # Errors
     /// [`NotInPhase`]: somebody may read it.
     pub fn remove(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
-        let of = self.of_mut(set);
-        match of.beside {
+        let state = self.state_mut(set);
+        match state.standby {
             Some(beside) if beside.number == number && beside.phase != Phase::Leaving => {
-                of.beside = None;
+                state.standby = None;
                 Ok(())
             }
             _ => Err(NotInPhase { set, number, wanted: "beside the live one" }),
@@ -326,7 +327,7 @@ impl Views {
     ) -> Result<Position, Error> {
         let generations = self.generations().await?;
         let mut lowest = None;
-        for number in generations.of(set).waited_for() {
+        for number in generations.state(set).waited_for() {
             let position = self.position(&checkpoint(number)).await?;
             lowest = Some(lowest.map_or(position, |lowest: Position| lowest.min(position)));
         }
@@ -343,7 +344,7 @@ impl Views {
         let mut dropped = Vec::new();
         for name in self.database().list_collection_names().await? {
             let Some((set, number)) = generation_of(&name) else { continue };
-            if !generations.of(set).was_removed(number) {
+            if !generations.state(set).was_removed(number) {
                 continue;
             }
             let checkpoints = match set {
@@ -376,49 +377,49 @@ mod tests {
     use super::*;
     use mongodb::bson;
 
-    const KIND: ViewSet = ViewSet::Users;
+    const SET: ViewSet = ViewSet::Users;
 
     fn waited_for(generations: &Generations) -> Vec<u32> {
-        generations.of(KIND).waited_for().collect()
+        generations.state(SET).waited_for().collect()
     }
 
     #[test]
     fn a_switch_and_the_way_back() {
         let mut generations = Generations::default();
         assert_eq!(waited_for(&generations), [1]);
-        assert_eq!(generations.begin(KIND), 2);
+        assert_eq!(generations.begin(SET), 2);
         assert_eq!(waited_for(&generations), [1], "nobody waits for one that is being filled");
-        assert!(generations.switch(KIND, 2).is_err(), "nothing was announced for it");
-        generations.join(KIND, 2).unwrap();
+        assert!(generations.switch(SET, 2).is_err(), "nothing was announced for it");
+        generations.join(SET, 2).unwrap();
         assert_eq!(waited_for(&generations), [1, 2]);
-        generations.step_back(KIND, 2);
-        assert!(generations.of(KIND).is(2, Phase::Filling));
-        generations.join(KIND, 2).unwrap();
-        generations.switch(KIND, 2).unwrap();
+        generations.step_back(SET, 2);
+        assert!(generations.state(SET).is(2, Phase::Filling));
+        generations.join(SET, 2).unwrap();
+        generations.switch(SET, 2).unwrap();
         assert_eq!(waited_for(&generations), [2, 1], "some still read the one before");
-        generations.switch(KIND, 1).unwrap();
-        generations.switch(KIND, 2).unwrap();
-        assert!(generations.remove(KIND, 1).is_err(), "somebody may read it");
-        generations.retire(KIND, 1).unwrap();
+        generations.switch(SET, 1).unwrap();
+        generations.switch(SET, 2).unwrap();
+        assert!(generations.remove(SET, 1).is_err(), "somebody may read it");
+        generations.retire(SET, 1).unwrap();
         assert_eq!(waited_for(&generations), [2]);
-        assert_eq!(generations.of(KIND).all().collect::<Vec<_>>(), [2, 1]);
-        generations.join(KIND, 1).unwrap();
-        generations.switch(KIND, 1).unwrap();
-        generations.retire(KIND, 2).unwrap();
-        assert_eq!(generations.of(KIND).live, 1);
-        generations.remove(KIND, 2).unwrap();
-        assert!(generations.remove(KIND, 1).is_err(), "it is live");
-        assert_eq!(generations.begin(KIND), 3, "no number is given twice");
-        assert_eq!(generations.of(ViewSet::Sessions), &ViewSetState::default());
+        assert_eq!(generations.state(SET).all().collect::<Vec<_>>(), [2, 1]);
+        generations.join(SET, 1).unwrap();
+        generations.switch(SET, 1).unwrap();
+        generations.retire(SET, 2).unwrap();
+        assert_eq!(generations.state(SET).live, 1);
+        generations.remove(SET, 2).unwrap();
+        assert!(generations.remove(SET, 1).is_err(), "it is live");
+        assert_eq!(generations.begin(SET), 3, "no number is given twice");
+        assert_eq!(generations.state(ViewSet::Sessions), &ViewSetState::default());
     }
 
     #[test]
     fn what_was_removed_is_told_from_what_is_to_come() {
         let mut generations = Generations::default();
-        generations.begin(KIND);
-        generations.begin(KIND);
-        let of = generations.of(KIND);
-        let removed: Vec<u32> = (0..6).filter(|number| of.was_removed(*number)).collect();
+        generations.begin(SET);
+        generations.begin(SET);
+        let state = generations.state(SET);
+        let removed: Vec<u32> = (0..6).filter(|number| state.was_removed(*number)).collect();
         assert_eq!(removed, [0, 2], "not the live one, nor one that a later version makes");
     }
 
@@ -440,8 +441,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let mut generations = Generations::default();
-        generations.begin(KIND);
-        generations.join(KIND, 2).unwrap();
+        generations.begin(SET);
+        generations.join(SET, 2).unwrap();
         let read: Generations =
             bson::deserialize_from_document(bson::serialize_to_document(&generations).unwrap())
                 .unwrap();

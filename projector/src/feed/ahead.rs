@@ -1,4 +1,4 @@
-//! What comes next in the feed: what a batch of the logs leads to.
+//! The messages to publish for a batch of the logs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,33 +17,37 @@ use super::{Feed, FeedError, WRITE_MESSAGES_MAX, project};
 use crate::fold::{Sessions, Users};
 use crate::read;
 
-/// Users looked up at once.
+/// Concurrent look-ups of users.
 const LOOK_UPS_AT_ONCE: usize = 16;
-/// The type of the event after which nothing is published of a user.
+/// Type of the event after which nothing of a user is published.
 const DELETED: &str = "user.deleted.v1";
 
-/// What some messages of the logs lead to.
+/// The result of a batch of the logs.
 pub(super) struct Ahead {
     pub(super) messages: Vec<Sequel>,
-    /// How far the feed tells after them.
+    /// How far the feed is published after them.
     pub(super) published: PublishedThrough,
     /// What is parked after them.
     pub(super) parked: Parked,
-    /// Why nothing behind them can be published, if so.
+    /// Why nothing after them can be published, if so.
     pub(super) failure: Option<FeedError>,
 }
 
-/// An event that can be published, and how far the feed tells with it.
+/// An event to publish, and how far the feed is published with it.
 struct Publishable {
     event: FeedEvent,
     published: PublishedThrough,
 }
 
 impl Feed {
-    /// What a batch leads to. What comes before an event that cannot be parked any more is published before that is
-    /// reported.
-    pub(super) async fn ahead(&self, batch: &[Read], place: &FeedEnd) -> Result<Ahead, FeedError> {
-        let (mut published, mut parked) = (place.published, place.parked.clone());
+    /// The messages to publish for a batch. Events before one that can no longer be parked are published before that
+    /// failure is reported.
+    pub(super) async fn ahead(
+        &self,
+        batch: &[Read],
+        feed_end: &FeedEnd,
+    ) -> Result<Ahead, FeedError> {
+        let (mut published, mut parked) = (feed_end.published, feed_end.parked.clone());
         let mut events = Vec::with_capacity(batch.len());
         let mut failure = None;
         for message in batch {
@@ -70,7 +74,7 @@ impl Feed {
                 Err(error) if parked.count() < self.parked_max => {
                     tracing::error!(
                         stream = from.stream(), aggregate, %position, %error,
-                        "an event cannot be read: nothing is published of its user or session any more"
+                        "an event cannot be read: parking its user or session; nothing more of it is published"
                     );
                     parked.hold(from, aggregate, *position);
                 }
@@ -86,20 +90,21 @@ impl Feed {
         Ok(Ahead { messages, published, parked, failure })
     }
 
-    /// What a parked aggregate leads to as far as it can be read now; `None` when that is no further than
+    /// The messages to publish for a parked aggregate as far as it can be read now; `None` if that is no further than
     /// before.
     pub(super) async fn ahead_of_parked(
         &self,
         from: Source,
         aggregate: &str,
-        place: &FeedEnd,
+        feed_end: &FeedEnd,
     ) -> Result<Option<Ahead>, FeedError> {
-        let Some(position) = place.parked.position(from, aggregate) else { return Ok(None) };
+        let Some(position) = feed_end.parked.position(from, aggregate) else { return Ok(None) };
         let (log, subjects) = match from {
             Source::Users => (&self.users, Users::subjects_of(aggregate)),
             Source::Sessions => (&self.sessions, Sessions::subjects_of(aggregate)),
         };
-        let (behind, through) = (Position(position.0.saturating_sub(1)), place.published.of(from));
+        let (behind, through) =
+            (Position(position.0.saturating_sub(1)), feed_end.published.of(from));
         let messages = log.between(&subjects, behind, through, WRITE_MESSAGES_MAX).await?;
         let is_whole = messages.len() < WRITE_MESSAGES_MAX;
         let messages = messages.into_iter().filter(|message| !message.is_foreign);
@@ -116,9 +121,9 @@ impl Feed {
                 break;
             };
             next = Position(message.followed.position.0.saturating_add(1));
-            events.extend(event.map(|event| Publishable { event, published: place.published }));
+            events.extend(event.map(|event| Publishable { event, published: feed_end.published }));
         }
-        let mut parked = place.parked.clone();
+        let mut parked = feed_end.parked.clone();
         match stuck {
             Some(stuck) if stuck == position => return Ok(None),
             Some(stuck) => parked.hold(from, aggregate, stuck),
@@ -126,16 +131,16 @@ impl Feed {
             None => parked.hold(from, aggregate, next),
         }
         let messages = self.messages(events, &parked).await?;
-        Ok(Some(Ahead { messages, published: place.published, parked, failure: None }))
+        Ok(Some(Ahead { messages, published: feed_end.published, parked, failure: None }))
     }
 
-    /// The messages that tell some events.
+    /// The messages that publish some events.
     async fn messages(
         &self,
         events: Vec<Publishable>,
         parked: &Parked,
     ) -> Result<Vec<Sequel>, FeedError> {
-        let of_sessions = events.iter().filter(|tellable| is_of_a_session(&tellable.event));
+        let of_sessions = events.iter().filter(|publishable| is_of_a_session(&publishable.event));
         let gone = self.gone(of_sessions.filter_map(|one| one.event.happened.user_id())).await?;
         let now = ambient::now();
         let mut messages = Vec::with_capacity(events.len());
@@ -148,7 +153,7 @@ impl Feed {
             let mut kept = None;
             if subject.starts_with("sessions.") {
                 let left = self.sessions_kept.checked_sub(age(Some(event.time), now));
-                // Its time is over before it is published: whoever comes now has no use for it.
+                // It would expire before it is published: a new subscriber has no use for it.
                 let Some(left) = left.filter(|left| left.as_secs() > 0) else { continue };
                 kept = Some(left);
             }
@@ -160,14 +165,14 @@ impl Feed {
             headers.extend(parked.header().map(|parked| (PARKED_HEADER, parked)));
             event.data_schema =
                 self.schemas.as_ref().map(|schemas| schemas.uri(event.happened.kind()));
-            // Where the conventions of OpenTelemetry look for it.
+            // The feed_end that the OpenTelemetry conventions define.
             headers.extend(event.traceparent.clone().map(|trace| ("traceparent", trace)));
             messages.push(Sequel { subject, payload: event.to_json()?.into(), headers, kept });
         }
         Ok(messages)
     }
 
-    /// Those of some users who are deleted, as the log says now.
+    /// Which of some users are deleted, according to the log.
     async fn gone(
         &self,
         users: impl Iterator<Item = UserId>,
@@ -184,15 +189,15 @@ impl Feed {
 
 async fn is_gone(users: &EventLog, user: UserId) -> Result<(UserId, bool), ReadError> {
     let last = users.last(&subjects::user_events(user)).await?;
-    // Whose log is empty never was a user, and nothing is published of them either.
+    // A user without a message in the log never existed, and nothing is published of them.
     let gone = last.is_none_or(|last| last.header(EVENT_TYPE_HEADER).as_deref() == Some(DELETED));
     Ok((user, gone))
 }
 
-/// What is published of a message of one of the logs, if anything.
+/// The feed event of a message of one of the logs, if there is one.
 ///
 /// # Errors
-/// [`DecodeError`]: it cannot be read.
+/// [`DecodeError`]: the message cannot be read.
 pub fn event_of(message: &Followed) -> Result<Option<FeedEvent>, DecodeError> {
     let Followed { subject, position, stored_at, payload, .. } = message;
     if let Some(user) = subject.strip_prefix("rv.user.") {

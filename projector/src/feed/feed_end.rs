@@ -1,5 +1,5 @@
-//! Where the feed stands: its end, how far it tells of each log, and what of it is parked. All of it is said by
-//! the last message, so that one write moves all of it.
+//! The end of the feed: its last sequence, how far each log is published, and what is parked. The last message carries
+//! all of it in headers, so one write moves all of it.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use service_kit::event_log::Tail;
 use super::FeedError;
 use super::reader::{Read, Source};
 
-/// How far the feed tells of each stream.
+/// How far each stream is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PublishedThrough {
     /// Position in `USERS`.
@@ -20,7 +20,7 @@ pub(crate) struct PublishedThrough {
 }
 
 impl PublishedThrough {
-    /// How far it is in one of them.
+    /// How far one stream is published.
     pub(super) const fn of(self, from: Source) -> Position {
         match from {
             Source::Users => self.users,
@@ -44,7 +44,7 @@ impl PublishedThrough {
     }
 }
 
-/// Users and sessions of which nothing is published from a position on, since it cannot be read.
+/// Users and sessions of which nothing is published from some position on, because an event cannot be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Parked(BTreeMap<(Source, String), Position>);
 
@@ -57,7 +57,7 @@ impl Parked {
         self.0.contains_key(&(from, aggregate.to_owned()))
     }
 
-    /// From where on nothing is published of it.
+    /// The position from which on nothing of it is published.
     pub(super) fn position(&self, from: Source, aggregate: &str) -> Option<Position> {
         self.0.get(&(from, aggregate.to_owned())).copied()
     }
@@ -69,17 +69,17 @@ impl Parked {
         self.0.iter().map(entry).collect()
     }
 
-    /// Nothing is published of it from a position on.
+    /// Publishes nothing of it from a position on.
     pub(super) fn hold(&mut self, from: Source, aggregate: &str, position: Position) {
         self.0.insert((from, aggregate.to_owned()), position);
     }
 
-    /// Everything is published of it.
+    /// Publishes everything of it again.
     pub(super) fn release(&mut self, from: Source, aggregate: &str) {
         self.0.remove(&(from, aggregate.to_owned()));
     }
 
-    /// As a header has it: `STREAM:position:aggregate`, and spaces between them; `None` for nothing.
+    /// Header form: `STREAM:position:aggregate`, separated by spaces; `None` when nothing is parked.
     pub(super) fn header(&self) -> Option<String> {
         let entries = self.entries().into_iter();
         let entries: Vec<String> = entries
@@ -99,7 +99,7 @@ impl Parked {
     }
 }
 
-/// Where the feed stands.
+/// The end of the feed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FeedEnd {
     /// The sequence of its last message.
@@ -109,7 +109,7 @@ pub(crate) struct FeedEnd {
 }
 
 impl FeedEnd {
-    /// As the end of the feed says.
+    /// Reads the headers of the last message.
     pub(super) fn of(tail: &Tail) -> Result<Self, FeedError> {
         let Some(last) = &tail.last else { return Ok(Self { end: tail.end, ..Self::default() }) };
         let position = |name| {
@@ -127,8 +127,8 @@ impl FeedEnd {
         Ok(Self { end: tail.end, published, parked })
     }
 
-    /// After another writer: what the end of the feed says now, and what leads to no message and so is known to
-    /// this process alone.
+    /// After a write by another projector: takes over the end of the feed. Positions that lead to no message are known
+    /// to this process alone and stay.
     pub(super) fn catch_up(&mut self, tail: &Tail) -> Result<(), FeedError> {
         if tail.end < self.end {
             return Err(FeedError::Shortened { before: self.end, now: tail.end });

@@ -1,25 +1,25 @@
-//! The feed: what other services are published, each event once and in order.
+//! The feed: publishes each event to peer services once and in order.
 //!
-//! It is written by whichever projector knows the end of it: every write is guarded by the last sequence of the
-//! whole stream ([`EventLog::append_behind`]). Each message says in its headers up to which position of `USERS`
-//! and of `SESSIONS` the feed tells everything, so the end of the feed is the checkpoint, and none has to be
-//! kept anywhere else (ADR 14). After anything but an acknowledged write the end is read again, and what it
-//! covers by then is not published a second time.
+//! Any projector may write it. Every write is guarded by the last sequence of the whole stream
+//! ([`EventLog::append_behind`]). Each message states in its headers up to which positions of `USERS` and `SESSIONS`
+//! the feed is complete, so the end of the feed is its own checkpoint (ADR 14). After any outcome but an acknowledged
+//! write, the end is read again, and what it covers by then is not published a second time.
 //!
 //! # Order
-//! Users and sessions are two streams, and one feed. What happened to one user, and what happened to one session,
-//! comes in its order. Between the two the time of storing decides while there is a backlog, and at the end of
-//! the log an event of a session waits until everything is published that happened to users before it.
+//! Users and sessions are two streams and one feed. The events of one user, and those of one session, are published in
+//! their order. Between the two, the time of storing decides while there is a backlog. At the end of the log, an event
+//! of a session waits until every earlier event of users is published.
 //!
 //! # Deletion
-//! Nothing about a user comes after `users.v1.deleted`, so that erasing what is before it erases everything. A
-//! login can race a deletion and store a session later than it. So the log is asked, with the events of a
-//! session in hand, whether their user is gone; then they are not published. A deletion that is stored after that
-//! question is published after them, since it is read later.
+//! Nothing of a user is published after `users.v1.deleted`, so erasing everything before it erases everything. A login
+//! can race a deletion and store a session after it. So before events of a session are published, the log is asked
+//! whether their user is deleted; if so, they are not published. A deletion that is stored after that question is read
+//! later, and therefore published after them.
 //!
-//! # What cannot be read
-//! The user or session is parked: nothing is published of it from there on, and the last message says so in a header, so
-//! that telling it later is one write with letting it go (ADR 20). A deletion is published in any case, and ends it.
+//! # Unreadable events
+//! The user or session is parked: nothing more of it is published, and the last message says so in a header, so that
+//! publishing it later and releasing it are one write (ADR 20). A deletion is published in any case, and ends the
+//! parking.
 
 mod ahead;
 mod feed_end;
@@ -48,11 +48,11 @@ use self::feed_end::{FeedEnd, PublishedThrough};
 use self::reader::{Read, Reader, Source};
 use crate::app::{PARKED_LIST, StartError};
 
-/// Members of one write: its bytes stay far below what a server takes in at once.
+/// Messages of one write: their size stays far below what a server accepts at once.
 const WRITE_MESSAGES_MAX: usize = 500;
-/// How often it is said that the feed follows the log when nothing happens.
+/// How often the follower reports that it is alive when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Writes in a row that another writer was faster at.
+/// Writes in a row that another writer may win.
 const CONFLICTS_MAX: u32 = 100;
 /// Why a run ended; the next one starts from the end of the feed.
 #[derive(Debug, thiserror::Error)]
@@ -62,30 +62,30 @@ pub(crate) enum FeedError {
     #[error(transparent)]
     Follow(#[from] FollowError),
     #[error(
-        "the event at position {0} of {1} cannot be read: {2}. It is not parked, as {3} aggregates are (projector.parked_max), and nothing behind it is published"
+        "the event at position {0} of {1} cannot be read: {2}. It is not parked because {3} aggregates are already (projector.parked_max), and nothing after it is published"
     )]
     TooManyParked(Position, &'static str, DecodeError, usize),
     #[error("an event cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
-    #[error("an event that the log of users holds does not come")]
+    #[error("an event that is in the log of users does not arrive")]
     Missing,
     #[error("the feed is full: raise feed.bytes_max and run `roster provision`")]
     Full,
-    #[error("the feed takes nothing in: {0:?}")]
+    #[error("the feed rejects the write: {0:?}")]
     Refused(Outcome),
-    #[error("a message of the feed does not say how far it tells, or what is parked")]
+    #[error("a message of the feed has no valid position or parking header")]
     NoPosition,
     #[error(
-        "the feed tells up to {feed} of {stream} and the log ends at {log}: they do not belong together"
+        "the feed is published through {feed} of {stream}, but the log ends at {log}: they do not belong together"
     )]
     LogBehindFeed { stream: &'static str, feed: Position, log: Position },
-    #[error("the feed has become shorter: it ended at {before} and ends at {now}")]
+    #[error("the feed became shorter: it ended at {before} and now ends at {now}")]
     Shortened { before: Position, now: Position },
-    #[error("another writer is faster every time")]
+    #[error("another writer won every time")]
     Overtaken,
 }
 
-/// The writer of the feed.
+/// Writes the feed.
 pub(crate) struct Feed {
     users: EventLog,
     sessions: EventLog,
@@ -101,10 +101,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Checks the stream of the feed. Those of the log are checked by the views.
+    /// Checks the stream of the feed. The views check those of the log.
     ///
     /// # Errors
-    /// [`StartError`]: nothing runs.
+    /// [`StartError`]: nothing was started.
     pub(crate) async fn open(
         client: &async_nats::Client,
         settings: &Settings,
@@ -138,7 +138,7 @@ impl Feed {
         Ok(writer)
     }
 
-    /// Lets every scrape see how old the oldest event is that is not published yet.
+    /// Reports the age of the oldest event that is not published, at every scrape of the metrics.
     fn watch(&self, metrics: &Metrics) {
         let (progress, users, sessions) =
             (self.progress.clone(), self.users.clone(), self.sessions.clone());
@@ -148,7 +148,7 @@ impl Feed {
                 (progress.position(), users.clone(), sessions.clone());
             let watched = watched.clone();
             async move {
-                // A log that does not answer is published by what it is asked for, not here.
+                // A log that does not answer is reported where it is read, not here.
                 if let Ok(age) = age_of_unpublished(&users, &sessions, published).await {
                     watched.lags(age);
                 }
@@ -156,7 +156,7 @@ impl Feed {
         });
     }
 
-    /// What must hold for other services to be published in time.
+    /// Adds the readiness check: the feed is published in time.
     #[must_use]
     pub(crate) fn check(&self, readiness: Readiness) -> Readiness {
         let (progress, lag_max) = (self.progress.clone(), self.lag_max);
@@ -177,60 +177,61 @@ impl Feed {
         })
     }
 
-    /// Tells what a batch of the logs leads to, and only what is not published yet.
-    async fn tell(&self, mut batch: Vec<Read>, place: &mut FeedEnd) -> Result<(), FeedError> {
+    /// Publishes what is not published yet of a batch of the logs.
+    async fn publish(&self, mut batch: Vec<Read>, feed_end: &mut FeedEnd) -> Result<(), FeedError> {
         for _ in 0..CONFLICTS_MAX {
-            batch.retain(|message| !place.published.covers(message));
-            // Anew each time: a user may have been deleted since, and published to be.
-            let Ahead { messages, published, parked, failure } = self.ahead(&batch, place).await?;
-            if self.write(place, &messages).await? {
-                (place.published, place.parked) = (published, parked);
-                self.has_parked(place);
+            batch.retain(|message| !feed_end.published.covers(message));
+            // Computed anew in each attempt: another writer may have published a deletion in the meantime.
+            let Ahead { messages, published, parked, failure } =
+                self.ahead(&batch, feed_end).await?;
+            if self.write(feed_end, &messages).await? {
+                (feed_end.published, feed_end.parked) = (published, parked);
+                self.has_parked(feed_end);
                 return failure.map_or(Ok(()), Err);
             }
         }
         Err(FeedError::Overtaken)
     }
 
-    /// Reads once more what is parked, and tells what can be read of it.
-    async fn retry(&self, place: &mut FeedEnd) -> Result<(), FeedError> {
-        for (from, aggregate, _) in place.parked.entries() {
-            while let Some(parked) = self.ahead_of_parked(from, &aggregate, place).await? {
+    /// Reads parked events again, and publishes those that can be read now.
+    async fn retry(&self, feed_end: &mut FeedEnd) -> Result<(), FeedError> {
+        for (from, aggregate, _) in feed_end.parked.entries() {
+            while let Some(parked) = self.ahead_of_parked(from, &aggregate, feed_end).await? {
                 let Ahead { messages, parked, .. } = parked;
-                // Whoever was faster may have published it as well: then it is not parked any more.
-                if self.write(place, &messages).await? {
-                    place.parked = parked;
+                // If another writer published it in the meantime, it is no longer parked.
+                if self.write(feed_end, &messages).await? {
+                    feed_end.parked = parked;
                 }
             }
         }
-        self.has_parked(place);
+        self.has_parked(feed_end);
         Ok(())
     }
 
-    /// Writes behind the end of the feed. If that is not where it was thought to be nothing is written, and
-    /// where the feed stands is known again.
-    async fn write(&self, place: &mut FeedEnd, messages: &[Sequel]) -> Result<bool, FeedError> {
+    /// Appends after the known end of the feed. If the feed has grown since, nothing is written and its end is read
+    /// again.
+    async fn write(&self, feed_end: &mut FeedEnd, messages: &[Sequel]) -> Result<bool, FeedError> {
         if messages.is_empty() {
             return Ok(true);
         }
-        match self.feed.append_behind(place.end, messages).await {
+        match self.feed.append_behind(feed_end.end, messages).await {
             Outcome::Stored(position) => {
-                place.end = position;
+                feed_end.end = position;
                 Ok(true)
             }
             Outcome::Full => Err(FeedError::Full),
             refused @ Outcome::Refused(..) => Err(FeedError::Refused(refused)),
-            // Somebody else wrote, or nobody knows: the end of the feed does.
+            // Another writer was first, or the outcome is unknown: read the end of the feed.
             Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown | Outcome::Unavailable => {
-                place.catch_up(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
+                feed_end.catch_up(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
                 Ok(false)
             }
         }
     }
 
-    fn has_parked(&self, place: &FeedEnd) {
-        self.progress.has_parked(place.parked.count());
-        self.metrics.has_parked(place.parked.count());
+    fn has_parked(&self, feed_end: &FeedEnd) {
+        self.progress.has_parked(feed_end.parked.count());
+        self.metrics.has_parked(feed_end.parked.count());
     }
 }
 
@@ -251,26 +252,27 @@ impl Follower for Feed {
     }
 
     async fn run_once(&self) -> Result<(), FeedError> {
-        let mut place = FeedEnd::of(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
+        let mut feed_end = FeedEnd::of(&self.feed.tail(&FEED_STREAM_SUBJECTS).await?)?;
         for (from, log) in [(Source::Users, &self.users), (Source::Sessions, &self.sessions)] {
-            let (stream, feed, log) = (from.stream(), place.published.of(from), log.end().await?);
+            let (stream, feed, log) =
+                (from.stream(), feed_end.published.of(from), log.end().await?);
             if log < feed {
                 return Err(FeedError::LogBehindFeed { stream, feed, log });
             }
         }
-        self.retry(&mut place).await?;
+        self.retry(&mut feed_end).await?;
         let mut reader = Reader::open(
-            (&self.users, place.published.users),
-            (&self.sessions, place.published.sessions),
+            (&self.users, feed_end.published.users),
+            (&self.sessions, feed_end.published.sessions),
             self.batch_max,
         )
         .await?;
-        tracing::info!(stream = FEED_STREAM, end = %place.end, "the projector follows the log");
-        // With something to tell it is not well before that is published: the feed may be full.
+        tracing::info!(stream = FEED_STREAM, end = %feed_end.end, "the projector follows the log");
+        // With a backlog it is healthy only once that is published: the feed may be full.
         if reader.pending() == 0 {
-            self.progress.reached(place.published);
+            self.progress.reached(feed_end.published);
         }
-        self.metrics.follows(place.end, reader.pending());
+        self.metrics.follows(feed_end.end, reader.pending());
         let mut retries = self.retries.clone();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -279,58 +281,58 @@ impl Follower for Feed {
             let batch = tokio::select! {
                 _ = heartbeat.tick() => {
                     if retries.are_due() {
-                        self.retry(&mut place).await?;
+                        self.retry(&mut feed_end).await?;
                     }
                     continue;
                 }
                 batch = reader.next(self.batch_max) => batch?,
             };
             let (began, events) = (Instant::now(), batch.len() as u64);
-            self.tell(batch, &mut place).await?;
+            self.publish(batch, &mut feed_end).await?;
             self.metrics.wrote(events, began.elapsed());
-            self.metrics.follows(place.end, reader.pending());
-            self.progress.reached(place.published);
+            self.metrics.follows(feed_end.end, reader.pending());
+            self.progress.reached(feed_end.published);
         }
     }
 }
 
-/// Whether the feed tells everything of the users up to a position, as its last message says.
+/// Whether the feed is complete for the users up to a position, according to its last message.
 pub(crate) async fn is_published_through(
     feed: &EventLog,
     position: Position,
 ) -> Result<bool, ReadError> {
     let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
-    let place = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
-    Ok(place.published.users >= position && place.parked.count() == 0)
+    let feed_end = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    Ok(feed_end.published.users >= position && feed_end.parked.count() == 0)
 }
 
-/// A user or session of which nothing is published any more.
+/// A user or session of which nothing more is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedInFeed {
     /// The stream with the event that cannot be read.
     pub stream: &'static str,
-    /// Where it stands there.
+    /// The position of that event.
     pub position: Position,
-    /// Whom it is about, as [`subjects::aggregate`] names it.
+    /// The aggregate, as [`subjects::aggregate`] names it.
     pub aggregate: String,
 }
 
-/// What the last message of the feed says is parked.
+/// The parked aggregates according to the last message of the feed.
 ///
 /// # Errors
 /// [`ReadError`]: nothing is known.
 pub async fn parked_in_feed(feed: &EventLog) -> Result<Vec<ParkedInFeed>, ReadError> {
     let tail = feed.tail(&FEED_STREAM_SUBJECTS).await?;
-    let place = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
+    let feed_end = FeedEnd::of(&tail).map_err(|error| ReadError::Refused(error.to_string()))?;
     let entry = |(from, aggregate, position): (Source, String, Position)| ParkedInFeed {
         stream: from.stream(),
         position,
         aggregate,
     };
-    Ok(place.parked.entries().into_iter().map(entry).collect())
+    Ok(feed_end.parked.entries().into_iter().map(entry).collect())
 }
 
-/// Where subscribers find the schemas. In production a default that only this machine can open is not published.
+/// The URL of the schemas. In production a default that only this machine can open is not published.
 fn data_schemas(settings: &Settings) -> Option<DataSchemas> {
     let issuer = &settings.tokens.issuer;
     let is_reachable = settings.deployment == Deployment::Development || !is_loopback_url(issuer);

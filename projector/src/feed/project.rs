@@ -1,7 +1,6 @@
-//! From the events of the log to those of the feed: pure.
+//! Mapping events of the log to events of the feed. Pure.
 //!
-//! The log may change with Roster, the feed may not. So every member is named here, and none is passed on
-//! because it happens to be there.
+//! The log may change with Roster; the feed may not. So every member is named here, and none is passed on implicitly.
 
 use events::feed::{
     AllEnded, AllEndedReason, DeletedUser, DeletedUserData, EmailChange, EmailVerification,
@@ -16,10 +15,10 @@ use events::{
 };
 use uuid::{Builder, Uuid};
 
-/// What other services are published of an event of a user.
+/// The feed event of an event of a user.
 ///
 /// # Errors
-/// [`DecodeError`] when event and state contradict each other.
+/// [`DecodeError`]: event and state contradict each other.
 pub fn of_user(event: &Event, position: Position) -> Result<FeedEvent, DecodeError> {
     let happened = match (&event.fact, &event.after) {
         (UserFact::Deleted, Snapshot::Deleted(gone)) => {
@@ -28,7 +27,7 @@ pub fn of_user(event: &Event, position: Position) -> Result<FeedEvent, DecodeErr
         }
         (fact, Snapshot::Present(user)) => changed(fact, public(user))?,
         (_, Snapshot::Deleted(_)) => {
-            return Err(DecodeError::Inconsistent("the state is that of a deletion"));
+            return Err(DecodeError::Inconsistent("the state is that of a deleted user"));
         }
     };
     Ok(published(event, position, happened))
@@ -74,13 +73,12 @@ fn changed(fact: &UserFact, user: PublicUser) -> Result<Happened, DecodeError> {
             user,
         }),
         UserFact::Deleted => {
-            return Err(DecodeError::Inconsistent("a deletion whose user is still there"));
+            return Err(DecodeError::Inconsistent("a deletion that carries the state of a user"));
         }
     })
 }
 
-/// What other services are published of an event of a session; nothing of a refresh, which happens all the time and
-/// tells nobody anything.
+/// The feed event of an event of a session; `None` for a refresh, which happens often and informs nobody.
 #[must_use]
 pub fn of_session(event: &SessionEvent, position: Position) -> Option<FeedEvent> {
     let data = SessionData { session: session(&event.after) };
@@ -93,7 +91,7 @@ pub fn of_session(event: &SessionEvent, position: Position) -> Option<FeedEvent>
     Some(published(event, position, happened))
 }
 
-/// What other services are published of a revocation; nothing when it ends access tokens alone.
+/// The feed event of a revocation; `None` when it ends access tokens alone.
 #[must_use]
 pub fn of_revocation(
     user: UserId,
@@ -113,7 +111,7 @@ pub fn of_revocation(
         RevocationReason::EmailProven => AllEndedReason::EmailProven,
         RevocationReason::Disabled => AllEndedReason::Disabled,
         RevocationReason::Deleted => AllEndedReason::Deleted,
-        // It ends access tokens alone, so it does not come here.
+        // It ends access tokens alone, so it does not get here.
         RevocationReason::RolesChanged => AllEndedReason::Other("roles_changed".to_owned()),
     });
     let sessions = EndedSessions { user_id: user, epoch: position, except, reason };
@@ -132,7 +130,7 @@ pub fn of_revocation(
     })
 }
 
-/// The id of a revocation that was stored without one: the same whenever it is read.
+/// The id of a revocation that was stored without one: the same at every reading.
 fn id_of_revocation(position: Position) -> Uuid {
     let mut bytes = *b"rv.user.\0\0\0\0\0\0\0\0";
     for (byte, of) in bytes.iter_mut().skip(8).zip(position.0.to_be_bytes()) {

@@ -1,4 +1,4 @@
-//! Both logs in one order.
+//! Reading both logs in one order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 
 use super::FeedError;
 
-/// What of the log of users is read.
+/// Subjects of the log of users that are read.
 const USERS_FILTERS: [&str; 2] = [subjects::USER_EVENTS_FILTER, subjects::USER_REVOCATIONS_FILTER];
-/// What of the log of sessions is read.
+/// Subjects of the log of sessions that are read.
 const SESSIONS_FILTERS: [&str; 1] = [subjects::SESSION_EVENTS_FILTER];
-/// How long an event that the log holds may take to come.
+/// How long an event that is in the log may take to arrive.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
-/// Which log a message comes from.
+/// The log that a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Users,
@@ -32,12 +32,12 @@ pub(super) struct Read {
 }
 
 impl Source {
-    /// The one of that name.
+    /// The source with a stream name.
     pub(super) fn of(stream: &str) -> Option<Self> {
         [Self::Users, Self::Sessions].into_iter().find(|source| source.stream() == stream)
     }
 
-    /// The stream it is.
+    /// The name of its stream.
     pub(super) const fn stream(self) -> &'static str {
         match self {
             Self::Users => subjects::USERS_STREAM,
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Both logs, read on from where the feed ends and put into one order.
+/// Both logs, read from where the feed ends, merged into one order.
 pub(super) struct Reader<'a> {
     users: Side,
     sessions: Side,
@@ -57,13 +57,13 @@ pub(super) struct Reader<'a> {
 struct Side {
     from: Source,
     chunks: ReadyChunks<BoxStream<'static, Result<Followed, FollowError>>>,
-    /// What has come and is not worked on yet.
+    /// Messages that arrived and are not processed yet.
     held: VecDeque<Followed>,
-    /// Why nothing comes behind it.
+    /// Why nothing arrives after them.
     failure: Option<FollowError>,
-    /// The last position that came.
+    /// The position of the last message that arrived.
     position: Position,
-    /// How many there were behind it when it was sent.
+    /// The number of messages after it when it was sent.
     pending: u64,
 }
 
@@ -86,7 +86,7 @@ impl Side {
         })
     }
 
-    /// Waits until something has come. What came before a failure is worked on before it is reported.
+    /// Waits for at least one message. Messages that arrived before a failure are processed before it is reported.
     async fn fill(&mut self) -> Result<(), FeedError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure.into());
@@ -114,7 +114,7 @@ impl Side {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads on behind a position of each.
+    /// Reads both logs from the given positions on.
     pub(super) async fn open(
         (users_log, behind_users): (&'a EventLog, Position),
         (sessions_log, behind_sessions): (&EventLog, Position),
@@ -129,12 +129,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// How many messages there are to come.
+    /// The number of messages that are still to come.
     pub(super) const fn pending(&self) -> u64 {
         self.users.pending + self.sessions.pending
     }
 
-    /// The next messages in order, at least one. Nothing is lost when the future is dropped.
+    /// The next messages in order, at least one. Cancel-safe.
     pub(super) async fn next(&mut self, messages_max: usize) -> Result<Vec<Read>, FeedError> {
         loop {
             match (self.users.held.is_empty(), self.sessions.held.is_empty()) {
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
                     filled = self.users.fill() => filled?,
                     filled = self.sessions.fill() => filled?,
                 },
-                // The backlog of sessions may hold what happened before.
+                // The backlog of sessions may contain earlier events.
                 (false, true) if self.sessions.pending > 0 => self.sessions.fill().await?,
                 (true, false) if self.users.pending > 0 => self.users.fill().await?,
                 (true, false) if is_more(self.log, self.users.position).await? => {
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What can be published now: up to where one side runs dry.
+    /// The messages that can be published now: up to where one side has none left.
     fn merged(&mut self, messages_max: usize) -> Vec<Read> {
         let mut merged = Vec::new();
         while merged.len() < messages_max {
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
                     self.users.take()
                 }
                 (Some(_), Some(_)) => self.sessions.take(),
-                // With one side dry, only what was alone from the beginning goes on.
+                // When one side has none left, the other one goes on only if it was alone from the start.
                 (Some(_), None) if !holds(&merged, Source::Sessions) => self.users.take(),
                 (None, Some(_)) if !holds(&merged, Source::Users) => self.sessions.take(),
                 (Some(_) | None, _) => None,
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the log holds an event of a user behind a position.
+/// Whether the log has an event of a user after a position.
 async fn is_more(users: &EventLog, position: Position) -> Result<bool, FeedError> {
     Ok(users.next(subjects::USER_EVENTS_FILTER, position).await?.is_some())
 }

@@ -14,7 +14,7 @@ use events::{
 use futures::TryStreamExt;
 use mongodb::bson::doc;
 use projector::fold::{IntoView, Logins, Sessions, Users};
-use projector::left;
+use projector::residue;
 use projector::store::{prepare, write};
 use uuid::Uuid;
 use view_kit::Fold;
@@ -341,7 +341,7 @@ async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
     let older = views.database().collection::<mongodb::bson::Document>("sessions_0");
     older.insert_one(doc! {"_id": 7_i64, "user_id": user_key(id(1))}).await.unwrap();
     let found = async |n| {
-        let left = left(&views, id(n), Position(5)).await.unwrap();
+        let left = residue(&views, id(n), Position(5)).await.unwrap();
         let mut places: Vec<_> = left.documents.into_iter().map(|d| (d.collection, d.id)).collect();
         places.sort();
         (left.is_known, places)
@@ -465,11 +465,11 @@ async fn a_deletion_reaches_every_generation_of_both_kinds() {
         write(&views, generation, &sessions_of(&[1])).await.unwrap();
         assert_eq!(sessions_in(generation).await, 0, "generation {generation}, late");
     }
-    let found = left(&views, id(1), Position(5)).await.unwrap();
+    let found = residue(&views, id(1), Position(5)).await.unwrap();
     assert!(!found.is_known, "more may come of the second");
     assert_eq!(found.documents.len(), 2, "document and history of the second: {found:?}");
     write(&views, 2, &batch(&[(5, deleted(1, 2))])).await.unwrap();
-    let found = left(&views, id(1), Position(5)).await.unwrap();
+    let found = residue(&views, id(1), Position(5)).await.unwrap();
     assert_eq!((found.is_known, found.documents), (true, vec![]));
 }
 

@@ -188,11 +188,11 @@ async fn indexes(views: &Views, report: &mut Report) {
         }
     };
     let mut missing = 0;
-    for number in generations.of(ViewSet::Users).all() {
+    for number in generations.state(ViewSet::Users).all() {
         missing += of_collection(&views.users(number), users_indexes(), report).await;
         missing += of_collection(&views.history(number), history_indexes(), report).await;
     }
-    for number in generations.of(ViewSet::Sessions).all() {
+    for number in generations.state(ViewSet::Sessions).all() {
         missing += of_collection(&views.sessions(number), sessions_indexes(), report).await;
     }
     if missing == 0 {

@@ -82,17 +82,18 @@ fn refused(report: &Report, as_json: bool) -> ExitCode {
 
 fn shown(generations: &Generations) -> Value {
     let of = |set: ViewSet| {
-        let of = generations.of(set);
-        let beside =
-            of.beside.map(|Standby { number, phase }| json!({ "number": number, "phase": phase }));
-        json!({ "live": of.live, "beside": beside })
+        let state = generations.state(set);
+        let standby = state
+            .standby
+            .map(|Standby { number, phase }| json!({ "number": number, "phase": phase }));
+        json!({ "live": state.live, "beside": standby })
     };
     json!({ "users": of(ViewSet::Users), "sessions": of(ViewSet::Sessions) })
 }
 
 fn line(set: ViewSet, generations: &Generations) -> String {
-    let of = generations.of(set);
-    let beside = match of.beside {
+    let state = generations.state(set);
+    let standby = match state.standby {
         None => "nothing stands beside it".to_owned(),
         Some(Standby { number, phase }) => {
             let what = match phase {
@@ -104,7 +105,7 @@ fn line(set: ViewSet, generations: &Generations) -> String {
             format!("generation {number} {what}")
         }
     };
-    format!("{set}: generation {} is live; {beside}", of.live)
+    format!("{set}: generation {} is live; {standby}", state.live)
 }
 
 impl Rebuild {
@@ -167,8 +168,8 @@ impl Rebuild {
         self.retire(sets).await?;
         self.change(|generations| {
             for set in sets {
-                if let Some(beside) = generations.of(*set).beside {
-                    generations.remove(*set, beside.number)?;
+                if let Some(standby) = generations.state(*set).standby {
+                    generations.remove(*set, standby.number)?;
                 }
             }
             Ok(())

@@ -60,9 +60,11 @@ impl Rebuild {
         let generations = self.views.generations().await?;
         let mut candidates = Vec::new();
         for set in sets {
-            let of = generations.of(*set);
-            match of.beside {
-                Some(Standby { number, phase }) if number < of.live && phase != Phase::Filling => {
+            let state = generations.state(*set);
+            match state.standby {
+                Some(Standby { number, phase })
+                    if number < state.live && phase != Phase::Filling =>
+                {
                     candidates.push((*set, number));
                 }
                 // The switch back was made, and the command killed behind it.
@@ -82,12 +84,14 @@ impl Rebuild {
     async fn begin(&self, set: ViewSet) -> anyhow::Result<Option<Candidate>> {
         let mut candidate = None;
         self.change(|generations| {
-            let of = generations.of(set).clone();
-            candidate = match of.beside {
+            let state = generations.state(set).clone();
+            candidate = match state.standby {
                 None | Some(Standby { phase: Phase::Old, .. }) => Some(generations.begin(set)),
                 Some(Standby { number, phase: Phase::Filling }) => Some(number),
-                Some(Standby { number, phase: Phase::Joining }) if number > of.live => Some(number),
-                Some(Standby { number, phase: Phase::Leaving }) if number < of.live => None,
+                Some(Standby { number, phase: Phase::Joining }) if number > state.live => {
+                    Some(number)
+                }
+                Some(Standby { number, phase: Phase::Leaving }) if number < state.live => None,
                 Some(_) => bail!(
                     "a rollback of the {set} is under way: finish it with --rollback, or --discard"
                 ),
@@ -111,9 +115,9 @@ impl Rebuild {
         }
         self.change(|generations| {
             for (set, number) in candidates {
-                let beside = generations.of(*set).beside;
+                let standby = generations.state(*set).standby;
                 let is_waited_for =
-                    beside.is_some_and(|it| it.number == *number && it.phase.is_waited_for());
+                    standby.is_some_and(|it| it.number == *number && it.phase.is_waited_for());
                 if !is_waited_for {
                     generations.join(*set, *number)?;
                 }
@@ -170,7 +174,7 @@ impl Rebuild {
     pub(super) async fn retire(&self, sets: &[ViewSet]) -> anyhow::Result<()> {
         let generations = self.views.generations().await?;
         let leaves = |set: &&ViewSet| {
-            generations.of(**set).beside.is_some_and(|beside| beside.phase == Phase::Leaving)
+            generations.state(**set).standby.is_some_and(|standby| standby.phase == Phase::Leaving)
         };
         if sets.iter().find(leaves).is_none() {
             return Ok(());
@@ -180,7 +184,8 @@ impl Rebuild {
         sleep(Duration::from_secs(seconds)).await;
         self.change(|generations| {
             for set in sets {
-                if let Some(Standby { number, phase: Phase::Leaving }) = generations.of(*set).beside
+                if let Some(Standby { number, phase: Phase::Leaving }) =
+                    generations.state(*set).standby
                 {
                     generations.retire(*set, number)?;
                 }

@@ -115,7 +115,7 @@ impl Rebuild {
     async fn are_there(&self, candidates: &[Candidate]) -> anyhow::Result<()> {
         let generations = self.views.generations().await?;
         for (set, number) in candidates {
-            if generations.of(*set).all().all(|there| there != *number) {
+            if generations.state(*set).all().all(|there| there != *number) {
                 return Err(Discarded { set: *set, number: *number }.into());
             }
         }

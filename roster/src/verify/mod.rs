@@ -66,7 +66,7 @@ pub struct Compared {
 impl Compared {
     /// The views that are live, and everything else.
     fn everything(generations: &Generations) -> Self {
-        let live = |set| generations.of(set).live;
+        let live = |set| generations.state(set).live;
         Self { users: live(ViewSet::Users), sessions: live(ViewSet::Sessions), views_alone: None }
     }
 
