@@ -1,4 +1,4 @@
-//! Puts the service together.
+//! Assembles the service.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::routes::{AppState, routes};
 
 /// The name of this service towards NATS.
 pub const SERVICE: &str = "query-api";
-/// What the routes of calls about other users begin with.
+/// Prefix of the routes about other users.
 const ADMINISTRATIVE_ROUTES: &str = "/api/v1/users";
 
 /// The service cannot start.
@@ -36,7 +36,7 @@ pub enum StartError {
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
-    /// The stream of security records is not as it must be.
+    /// The stream of security records is not provisioned as required.
     #[error(transparent)]
     Security(#[from] SecurityStreamError),
     /// The networks of trusted proxies are not valid.
@@ -64,7 +64,7 @@ pub struct App {
 }
 
 impl App {
-    /// Connects and reads the keys. The database may come later.
+    /// Connects and reads the keys. The database may become available later.
     ///
     /// # Errors
     /// [`StartError`]: nothing is served.
@@ -133,23 +133,23 @@ impl App {
         Ok(Self { router, keys, readiness, reader, recorder, connection })
     }
 
-    /// The routes, without the layers that every public listener has.
+    /// The routes, without the layers of public listeners.
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }
 
-    /// The route with the public keys, which both sides have.
+    /// The route of the public keys, which both APIs have.
     pub fn key_routes(&self) -> axum::Router {
         self.keys.clone().routes()
     }
 
-    /// What must hold for the service to take requests.
+    /// Adds the readiness checks.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
 
-    /// Waits until no operation on the database is under way any more.
+    /// Waits until no operation on the database is running.
     pub async fn finished(&self) {
         self.reader.finished().await;
         self.recorder.finish().await;

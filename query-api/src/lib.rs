@@ -1,8 +1,8 @@
 //! The query side: answers from the views, and from nothing else.
 //!
-//! It never appends to the log. Every answer carries the position it reflects; a caller that has seen a
-//! later one asks for it with `Roster-Position` or `min_position` and gets at least that, or is told
-//! that it is not there yet.
+//! It never appends to the log. Every answer carries the position that it reflects. A caller that has seen a later
+//! position sends it as `Roster-Position` or `min_position`, and gets an answer that reflects at least that, or an
+//! error if the views are not there yet.
 
 pub mod app;
 mod list;

@@ -1,7 +1,7 @@
-//! Which generation of the views is read.
+//! The live generation of the views.
 //!
-//! The database says so in one document, which is read every second. What was read long ago is not good enough:
-//! a generation that is not live any more is kept up to date for a while, and then nobody waits for it (ADR 16).
+//! One document in the database names it, and is read every second. An old reading is not used: a generation that is no
+//! longer live is kept up to date for a limited time, and afterwards no command waits for it (ADR 16).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,29 @@ use tokio_util::sync::CancellationToken;
 use view_kit::ReadError;
 use views::{Generations, ViewSet, Views};
 
-/// Pause between two looks.
+/// Pause between two reads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Time for one look.
+/// Time limit of one read.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// The generations that are live. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
     known: watch::Receiver<Option<Known>>,
-    /// Age from which on a reading is not served from any more. `roster rebuild` keeps a generation that was live for
-    /// three times as long.
+    /// Age from which on a reading is not used any more. `roster rebuild` keeps a generation that was live for three
+    /// times as long.
     known_for: Duration,
 }
 
 #[derive(Clone)]
 struct Known {
     generations: Arc<Generations>,
-    /// When it was asked for.
+    /// When the read was sent.
     at: Instant,
 }
 
 impl Live {
-    /// Reads on until `stop`. The database may come later.
+    /// Reads until `stop`. The database may become available later.
     pub fn follow(
         views: Views,
         metrics: &Metrics,
@@ -57,7 +57,7 @@ impl Live {
                     _ = ticks.tick() => {}
                 }
                 let at = Instant::now();
-                // The database is seen to by readiness, and by every query that it does not answer.
+                // Readiness reports a database that does not answer, and so does every query.
                 let Ok(Ok(generations)) = timeout(LOOK_MAX, views.generations()).await else {
                     continue;
                 };
@@ -70,15 +70,17 @@ impl Live {
         Self { known, known_for }
     }
 
-    /// The generation to read from, now.
+    /// The number of the live generation.
     ///
     /// # Errors
-    /// [`ReadError::Unavailable`]: it was not heard of for too long.
+    /// [`ReadError::Unavailable`]: the last reading is too old.
     pub fn number(&self, set: ViewSet) -> Result<u32, ReadError> {
         let known = self.known.borrow();
         match known.as_ref().filter(|known| known.at.elapsed() < self.known_for) {
             Some(known) => Ok(known.generations.state(set).live),
-            None => Err(ReadError::Unavailable("which views are live is not known".to_owned())),
+            None => Err(ReadError::Unavailable(
+                "the live generation of the views is unknown".to_owned(),
+            )),
         }
     }
 }

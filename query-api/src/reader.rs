@@ -1,4 +1,4 @@
-//! Reads from the views.
+//! Reading from the views.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::live::Live;
 pub enum Found {
     /// A living user.
     Living(Box<LivingUser>, Position),
-    /// A deleted one, with the position of its deletion.
+    /// A deleted user, with the position of the deletion.
     Tombstone(Position),
-    /// The views know nobody of this id.
+    /// The views have no user with this id.
     Nobody,
 }
 
@@ -31,46 +31,46 @@ pub struct Reader {
     views: Views,
     live: Live,
     reads: Reads,
-    /// The same on the views of sessions, which have positions of their own.
+    /// The same for the views of sessions, which have positions of their own.
     session_reads: Reads,
 }
 
 impl Reader {
-    /// Reads from a database, following its position and the generation that is live.
+    /// Reads from a database, following its position and its live generation.
     pub const fn new(views: Views, live: Live, reads: Reads, session_reads: Reads) -> Self {
         Self { views, live, reads, session_reads }
     }
 
-    /// Waits until no operation is under way.
+    /// Waits until no operation is running.
     pub async fn finished(&self) {
         self.reads.finished().await;
         self.session_reads.finished().await;
     }
 
-    /// Asks the database whether it is there, and whether it is known what to read of it.
+    /// Checks that the database answers and the live generation is known.
     pub async fn ping(&self) -> Result<(), ReadError> {
-        // A database that is away is the reason why it is not known, and not the other way round.
+        // If the database is down, that is the reason to report, and not that the generation is unknown.
         let views = self.views.clone();
         self.reads.whole(async move { Ok(views.ping().await?) }).await?;
         ViewSet::ALL.into_iter().try_for_each(|set| self.live.number(set).map(drop))
     }
 
-    /// A position that everything read after this reflects.
+    /// A position that everything read after this call reflects.
     pub async fn position(&self) -> Result<Position, ReadError> {
         self.reads.position(|| self.checkpoint()).await
     }
 
-    /// Waits until the views have a position, at most `limit`.
+    /// Waits until the views have a position, for at most `limit`.
     pub async fn wait_for(&self, position: Position, limit: Duration) -> Result<bool, ReadError> {
         self.reads.wait_for(position, limit, || self.checkpoint()).await
     }
 
-    /// A position in the log of sessions that everything read of them after this reflects.
+    /// A position in the log of sessions that everything read of them after this call reflects.
     pub async fn session_position(&self) -> Result<Position, ReadError> {
         self.session_reads.position(|| self.session_checkpoint()).await
     }
 
-    /// Waits until the views of sessions have a position, at most `limit`.
+    /// Waits until the views of sessions have a position, for at most `limit`.
     pub async fn wait_for_session(
         &self,
         position: Position,
@@ -84,7 +84,7 @@ impl Reader {
         self.session_reads.whole(async move { Ok(views.sessions_position().await?) }).await
     }
 
-    /// What every generation has that this or a later read may be answered from.
+    /// The position of every generation that this or a later read may be answered from.
     async fn checkpoint(&self) -> Result<Position, ReadError> {
         let views = self.views.clone();
         self.reads.whole(async move { Ok(views.users_position().await?) }).await
@@ -95,7 +95,8 @@ impl Reader {
         let before = self.position().await?;
         let users = self.views.users(self.live.number(ViewSet::Users)?);
         let id = Uuid::from_bytes(*id.as_uuid().as_bytes());
-        // Without a position it is only what sessions and revocations said, and the user is to come.
+        // A document without a position holds only data from sessions and revocations: the user's event is still to
+        // come.
         let filter = doc! {"_id": id, "position": {"$gte": 0}};
         let found = self.reads.whole(async move { Ok(users.find_one(filter).await?) }).await?;
         let Some(document) = found else { return Ok(Found::Nobody) };
@@ -122,13 +123,13 @@ impl Reader {
         Ok(found)
     }
 
-    /// How many users a list has.
+    /// The number of users in a list.
     pub async fn total(&self, count: Count) -> Result<Total, ReadError> {
         let users = users_collection(self.live.number(ViewSet::Users)?);
         self.reads.total(self.views.database().clone(), users, count).await
     }
 
-    /// Events of a user behind a position, oldest first, at most `limit`.
+    /// Events of a user after a position, oldest first, at most `limit`.
     pub async fn history(
         &self,
         user: UserId,
@@ -149,7 +150,7 @@ impl Reader {
         Ok(documents.into_iter().map(HistoryDocument::view).collect::<Result<_, _>>()?)
     }
 
-    /// The sessions of a user that were not ended, newest first, at most `limit`.
+    /// The sessions of a user that have not ended, newest first, at most `limit`.
     pub async fn sessions(&self, user: UserId, limit: i64) -> Result<Vec<SessionView>, ReadError> {
         let sessions = self.views.sessions(self.live.number(ViewSet::Sessions)?);
         let filter = doc! {"user_id": user_key(user), "created_at": {"$exists": true}};

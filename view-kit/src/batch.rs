@@ -1,4 +1,4 @@
-//! Messages that came together, on their way into the views.
+//! Batches of messages on their way into the views.
 
 use events::{DecodeError, Position, Timestamp};
 use service_kit::event_log::Followed;
@@ -7,29 +7,29 @@ use crate::causes::Causes;
 use crate::fold::Fold;
 use crate::run::RunError;
 
-/// Messages that came together, and why nothing comes behind them, if so.
+/// Messages that arrived together, and why nothing arrives after them, if anything failed.
 pub(crate) struct Chunk {
     pub(crate) messages: Vec<Followed>,
     pub(crate) failure: Option<RunError>,
 }
 
-/// Messages that came together, folded.
+/// Messages that arrived together, folded.
 pub(crate) struct Batch<F> {
     pub(crate) fold: F,
-    /// How many they were.
+    /// Their number.
     pub(crate) events: u64,
-    /// How many there are behind them.
+    /// The number of messages after them.
     pub(crate) pending: u64,
-    /// Position of the last, applied or passed over.
+    /// Position of the last one, applied or skipped because it is parked.
     pub(crate) end: Option<Position>,
     /// When the last of them was stored.
     pub(crate) stored_at: Option<Timestamp>,
     pub(crate) causes: Causes,
     /// Aggregates that are parked from this batch on.
     pub(crate) parked: Vec<String>,
-    /// Parked aggregates that came to their end.
+    /// Parked aggregates that reached their end.
     pub(crate) ended: Vec<String>,
-    /// Why nothing behind it is applied, if so.
+    /// Why nothing after it is applied, if anything failed.
     pub(crate) failure: Option<RunError>,
 }
 
@@ -55,7 +55,7 @@ impl<F: Fold> Batch<F> {
         Ok(())
     }
 
-    /// Comes past a message.
+    /// Passes a message.
     pub(crate) fn passes(&mut self, message: &Followed) {
         self.events += 1;
         self.pending = message.pending;

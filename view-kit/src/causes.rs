@@ -1,4 +1,5 @@
-//! Where the events of a batch come from: each is a part of the request behind it until the views have it.
+//! The requests that caused the events of a batch: an event belongs to the trace of its request until the views have
+//! it.
 
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use service_kit::ambient;
 use service_kit::event_log::Followed;
 use service_kit::trace::{Recorded, TraceContext, Tracer};
 
-/// Age from which on an event leads to no span: nobody looks at its trace any more, and a rebuild would
-/// send one for everything that ever happened.
+/// An older event gets no span: nobody looks at its trace any more, and a rebuild would export one for every event that
+/// was ever stored.
 const TRACED_AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The causes of the events of one batch, as far as anybody wants to know.
+/// The causes of the events of one batch, as far as they are recorded.
 pub(crate) struct Causes {
     wanted: bool,
     known: Vec<Known>,
@@ -24,14 +25,14 @@ struct Known {
 }
 
 impl Causes {
-    /// `recorded`: there are spans. Reading each event twice would slow a rebuild down for nothing, so it
-    /// is done only where it is seen.
+    /// `recorded`: spans are exported. Reading each event twice would slow down a rebuild, so it is only done where the
+    /// result is visible.
     pub(crate) fn wanted(recorded: bool) -> Self {
         let wanted = recorded || tracing::enabled!(tracing::Level::DEBUG);
         Self { wanted, known: Vec::new() }
     }
 
-    /// Takes in the next message.
+    /// Adds the next message.
     pub(crate) fn add(&mut self, message: &Followed) {
         if !self.wanted {
             return;
@@ -42,7 +43,7 @@ impl Causes {
         }
     }
 
-    /// The events are being written to the views.
+    /// Begins writing the events to the views.
     pub(crate) fn begin(self, tracer: &Tracer, stream: &'static str) -> Work {
         let now = ambient::now().as_datetime();
         let begun = self.known.into_iter().map(|known| {
@@ -56,7 +57,7 @@ impl Causes {
     }
 }
 
-/// The work on the events of one batch.
+/// The work of writing one batch.
 pub(crate) struct Work {
     stream: &'static str,
     events: Vec<(Known, Recorded)>,
@@ -75,7 +76,7 @@ impl Work {
         }
     }
 
-    /// They do not, and the batch will come again.
+    /// Writing failed; the batch will be read again.
     pub(crate) fn failed(self) {
         for (_, recorded) in self.events {
             recorded.failed();

@@ -1,4 +1,4 @@
-//! The connection to MongoDB, the same for who writes views and who reads them.
+//! The connection to MongoDB, the same for writers and readers of views.
 
 use std::time::Duration;
 
@@ -17,28 +17,28 @@ use crate::parked_document::{PARKED, ParkedDocument};
 /// Collection with one document per projection: `{_id, position}`.
 pub const CHECKPOINTS: &str = "checkpoints";
 
-/// Time to find a primary. A request that waits longer than this is better refused.
+/// Time to find a primary. Rejecting a request is better than a longer wait.
 const SELECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A database cannot be opened. The texts repeat nothing of the connection string, since it may hold a password; the
-/// driver's own do, and so they are no sources of these.
+/// A database cannot be opened. The texts repeat nothing of the connection string, because it may hold a password. The
+/// driver's texts do, so they are not sources of these errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The connection string is not understood.
+    /// The connection string cannot be parsed.
     #[error(
         "mongodb.url is not a connection string like mongodb://USER:PASSWORD@HOST:27017/?replicaSet=rs0: what is no letter \
          or digit in USER and PASSWORD is percent-encoded"
     )]
     Url,
-    /// The servers behind a name are not known.
+    /// The servers behind a host name cannot be found.
     #[error("mongodb.url: the name of the servers cannot be resolved")]
     Name,
-    /// The driver cannot work with it, for example since a file of TLS cannot be read.
+    /// The driver rejects the options, for example because a TLS file cannot be read.
     #[error("mongodb.url: its options cannot be used, for example a file that is not there")]
     Options,
 }
 
-/// Where a connection string leads, without asking anybody.
+/// The hosts of a connection string, without any connection.
 ///
 /// # Errors
 /// [`OpenError::Url`].
@@ -50,7 +50,7 @@ pub fn database_target(url: &str) -> Result<DatabaseTarget, OpenError> {
     let (hosts, is_srv) = match parsed.host_info {
         HostInfo::HostIdentifiers(hosts) => (hosts.iter().map(host_of).collect(), false),
         HostInfo::DnsRecord(name) => (vec![name], true),
-        // The driver knows of another way by then than we do.
+        // A form of address that the driver may know in a later version.
         _ => return Err(OpenError::Url),
     };
     let (has_tls, files) = match parsed.tls {
@@ -59,15 +59,15 @@ pub fn database_target(url: &str) -> Result<DatabaseTarget, OpenError> {
             (true, files.into_iter().flatten().collect())
         }
         Some(Tls::Disabled) => (false, Vec::new()),
-        // A name that is looked up for its servers means TLS.
+        // Host names that are looked up as SRV records imply TLS.
         None => (is_srv, Vec::new()),
     };
     let has_user = parsed.credential.is_some();
     Ok(DatabaseTarget { hosts, has_tls, has_user, believes_anybody: believes_anybody(url), files })
 }
 
-/// Whether an option of a connection string turns the check of the server's certificate off. Read here, since the driver
-/// knows some of these only with another library for TLS; like it, whatever the case of a name.
+/// Whether an option of a connection string turns off the check of the server's certificate. It is parsed here because
+/// the driver knows some of these options only with another TLS library. Like the driver, it ignores the case of names.
 fn believes_anybody(url: &str) -> bool {
     const OPTIONS: [&str; 3] =
         ["tlsinsecure", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames"];
@@ -82,39 +82,39 @@ fn believes_anybody(url: &str) -> bool {
 fn host_of(address: &ServerAddress) -> String {
     match address {
         ServerAddress::Tcp { host, .. } => host.clone(),
-        // A socket is of this machine.
+        // A socket is on this machine.
         ServerAddress::Unix { .. } | _ => "localhost".to_owned(),
     }
 }
 
-/// A database with views, how far they are, and what of them is parked. Cheap to clone.
+/// A database with views, their checkpoints, and what is parked. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ViewDatabase(Database);
 
 impl ViewDatabase {
-    /// Opens a database; `service` is the name by which the server knows who asks. Nothing is connected yet; the
-    /// driver does so, and again, as needed.
+    /// Opens a database. `service` is the client name that the server sees. The driver connects, and reconnects, as
+    /// needed.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(url: &str, database: &str, service: &str) -> Result<Self, OpenError> {
         database_target(url)?;
-        // The string itself is good: what fails now is to look up the servers behind a name.
+        // The string itself is valid: what can fail now is the look-up of the servers behind a host name.
         let mut options = ClientOptions::parse(url).await.map_err(|_| OpenError::Name)?;
         options.app_name = Some(service.to_owned());
         options.server_selection_timeout = Some(SELECT_TIMEOUT);
         options.connect_timeout = Some(SELECT_TIMEOUT);
-        // What was read must not be rolled back, and what was written must not be lost.
+        // Data that was read must not be rolled back, and data that was written must not be lost.
         options.write_concern = Some(WriteConcern::majority());
         options.read_concern = Some(ReadConcern::local());
         let client = Client::with_options(options).map_err(|_| OpenError::Options)?;
         Ok(Self(client.database(database)))
     }
 
-    /// Asks the server whether it is there.
+    /// Pings the server.
     ///
     /// # Errors
-    /// It is not.
+    /// It does not answer.
     pub async fn ping(&self) -> Result<(), Error> {
         self.0.run_command(doc! {"ping": 1}).await.map(drop)
     }
@@ -125,7 +125,7 @@ impl ViewDatabase {
         self.0.collection(CHECKPOINTS)
     }
 
-    /// What is parked.
+    /// The parked aggregates.
     #[must_use]
     pub fn parked(&self) -> Collection<ParkedDocument> {
         self.0.collection(PARKED)
@@ -137,7 +137,7 @@ impl ViewDatabase {
         &self.0
     }
 
-    /// The position that the views behind a checkpoint have; 0 when there are none.
+    /// The position of a checkpoint; 0 if there is none.
     ///
     /// # Errors
     /// The database does not answer.
@@ -145,7 +145,7 @@ impl ViewDatabase {
         Ok(self.checkpoint(checkpoint).await?.unwrap_or_default())
     }
 
-    /// The same; `None` when nobody has begun with them.
+    /// The position of a checkpoint; `None` if there is none.
     ///
     /// # Errors
     /// The database does not answer.
@@ -196,7 +196,7 @@ mod tests {
         assert!(database_target(&url("tlsInsecure=true")).unwrap().believes_anybody);
     }
 
-    /// Each of them holds the password as somebody would write it who does not know of percent-encoding.
+    /// Each of them contains the password as a person would write it who does not know about percent-encoding.
     #[tokio::test]
     async fn no_error_repeats_a_password() {
         for url in [

@@ -1,19 +1,19 @@
-//! Errors of the database driver in words for an operator: one sentence with what to do.
+//! Errors of the database driver as one sentence for an operator, with what to do.
 //!
-//! The driver's own text is a dump of labels, topology and the server's answer. It says little to somebody who reads
-//! `/readyz`, and may repeat a document, so it goes into no log line and no answer.
+//! The driver's own text is a dump of labels, topology and the server's answer. It helps nobody who reads `/readyz`,
+//! and it may repeat a document, so it goes into no log line and no answer.
 
 use std::fmt;
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-/// An error of the driver that is displayed with [`describe`]. It is the source of nothing, so that no chain of errors
-/// repeats the driver's text behind it.
+/// An error of the driver that is displayed with [`describe`]. It has no source, so that no chain of errors repeats the
+/// driver's text.
 #[derive(Clone)]
 pub struct DatabaseError(Error);
 
 impl DatabaseError {
-    /// What the driver said.
+    /// The driver's error.
     #[must_use]
     pub const fn driver_error(&self) -> &Error {
         &self.0
@@ -40,7 +40,7 @@ impl fmt::Debug for DatabaseError {
 
 impl std::error::Error for DatabaseError {}
 
-/// Parts of what the driver says about a server that it cannot use, and what they mean. The first that fits counts.
+/// Fragments of the driver's description of a server that it cannot use, and what they mean. The first match counts.
 const CAUSES: [(&str, &str); 12] = [
     ("RsGhost", NEVER_INITIATED),
     ("does not match actual name <none>", NEVER_INITIATED),
@@ -49,10 +49,10 @@ const CAUSES: [(&str, &str); 12] = [
     ("BadSignature", NOT_TRUSTED),
     ("not valid for name", OTHER_NAME),
     ("NotValidForName", OTHER_NAME),
-    ("peer certificate", "its certificate is refused; look at its dates and its use"),
+    ("peer certificate", "its certificate is rejected; check its dates and its key usage"),
     (
         "tls handshake eof",
-        "it does not speak TLS; set TLS up in mongod, or take tls=true out of mongodb.url",
+        "it does not speak TLS; set up TLS in mongod, or remove tls=true from mongodb.url",
     ),
     (
         "unexpected end of file",
@@ -60,7 +60,7 @@ const CAUSES: [(&str, &str); 12] = [
     ),
     (
         "failed to lookup address",
-        "the name of its host is not known here; check the hosts in mongodb.url",
+        "its host name cannot be resolved here; check the hosts in mongodb.url",
     ),
     (
         "Connection refused",
@@ -71,19 +71,19 @@ const NEVER_INITIATED: &str =
     "its replica set was never initiated; run `rs.initiate()` there once, also for one member";
 const NOT_TRUSTED: &str = "its certificate is not trusted; let tlsCAFile in mongodb.url name the authority that signed it";
 const OTHER_SET: &str =
-    "it is no member of the replica set that mongodb.url names; check replicaSet";
+    "it is not a member of the replica set that mongodb.url names; check replicaSet";
 const OTHER_NAME: &str = "its certificate is for another name than the host in mongodb.url";
 const CREDENTIALS: &str =
-    "MongoDB refuses user or password of mongodb.url; check them, and authSource";
+    "MongoDB rejects the user or password of mongodb.url; check them, and authSource";
 const NO_PRIMARY: &str =
     "the replica set of MongoDB has no primary now; look at `rs.status()` if it stays so";
 
-/// Codes of the server: of a command, or of a write.
+/// Codes of the server, for commands or writes.
 mod code {
     pub(super) const UNAUTHORIZED: i32 = 13;
     pub(super) const AUTHENTICATION_FAILED: i32 = 18;
     pub(super) const NOT_YET_INITIALIZED: i32 = 94;
-    /// Steps down, is shutting down, recovers, or is no primary.
+    /// The server steps down, shuts down, recovers, or is not primary.
     pub(super) const NO_PRIMARY: [i32; 7] = [91, 189, 10107, 11600, 11602, 13435, 13436];
 }
 
@@ -107,10 +107,10 @@ pub fn describe(error: &Error) -> String {
             "the hosts of mongodb.url are not found in the DNS; check its name".to_owned()
         }
         ErrorKind::InvalidTlsConfig { .. } => {
-            "the files of TLS that mongodb.url names cannot be used; check tlsCAFile".to_owned()
+            "the TLS files that mongodb.url names cannot be used; check tlsCAFile".to_owned()
         }
         ErrorKind::IncompatibleServer { .. } => {
-            "this MongoDB is too old or too new for Roster; docs/production.md says which is not"
+            "this MongoDB version is not supported; docs/production.md lists the supported ones"
                 .to_owned()
         }
         ErrorKind::Bson(_)
@@ -118,11 +118,11 @@ pub fn describe(error: &Error) -> String {
         | ErrorKind::InvalidResponse { .. } => "a document in MongoDB cannot be read; run `roster \
                                                 verify`, and `roster rebuild` if it finds something"
             .to_owned(),
-        _ => "MongoDB does not do what it is asked to; look at the log of mongod".to_owned(),
+        _ => "MongoDB failed to execute a command; look at the log of mongod".to_owned(),
     }
 }
 
-/// What a server refuses by a code.
+/// Describes an error code of the server.
 #[must_use]
 pub fn of_code(code: i32, name: &str) -> String {
     match code {
@@ -136,12 +136,12 @@ pub fn of_code(code: i32, name: &str) -> String {
         code if code::NO_PRIMARY.contains(&code) => NO_PRIMARY.to_owned(),
         code => {
             let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
-            format!("MongoDB refuses a command with code {code}{name}; look at the log of mongod")
+            format!("MongoDB rejects a command with code {code}{name}; look at the log of mongod")
         }
     }
 }
 
-/// What is wrong with a server, by what the driver saw of it.
+/// Describes what is wrong with a server, according to the driver.
 fn of_server(seen: &str) -> String {
     let has = |part: &str| seen.contains(part);
     if has("SCRAM failure") || has("Authentication failed") {
@@ -151,7 +151,7 @@ fn of_server(seen: &str) -> String {
         return NO_PRIMARY.to_owned();
     }
     let cause = CAUSES.iter().find(|(part, _)| has(part)).map(|(_, cause)| *cause);
-    // The driver forgets servers that belong to another set.
+    // The driver drops servers that belong to another replica set.
     let is_empty = has("Topology: ") && !has("Servers: ");
     let cause = cause.or(is_empty.then_some(OTHER_SET));
     let cause = cause.unwrap_or("check that mongod runs and that mongodb.url leads to it");
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    /// As rustls says it. The other causes are tried on servers, in `tests/it/database_errors.rs`.
+    /// The text of rustls. The other causes are tried on real servers in `tests/it/database_errors.rs`.
     #[test]
     fn a_certificate_for_another_name_is_named() {
         let seen = "Address: 10.0.0.7:27017, Type: Unknown, Error: Kind: I/O error: invalid peer certificate: \

@@ -1,11 +1,11 @@
-//! Telling others what happened: the feed of a service with one log, each event once and in order.
+//! Publishes the feed of a service with one log: each event once and in order.
 //!
-//! Whoever knows the end of the feed writes it: every write is guarded by the last sequence of the whole stream, and
-//! each message says in a header up to which position of the log the feed tells everything. So the end of the feed is
-//! the checkpoint, and two tellers at once, or one that was killed, tell nothing twice (ADR 14).
+//! Any instance may write the feed. Every write is guarded by the last sequence of the whole stream, and each message
+//! states in a header up to which position of the log the feed is complete. So the end of the feed is its checkpoint,
+//! and two publishers at once, or one that was killed, publish nothing twice (ADR 14).
 //!
-//! An event that cannot be read stops the feed, and readiness says so: nothing is skipped, and nothing is told out of
-//! order.
+//! An event that cannot be read stops the feed, and readiness reports it: nothing is skipped, and nothing is published
+//! out of order.
 
 use std::marker::PhantomData;
 
@@ -28,26 +28,26 @@ use crate::lag::{age_of_missing, keeps_up};
 use crate::run::FollowLimits;
 use crate::supervise::{Follower, Progress, supervised};
 
-/// Header of every message of a service's feed: the position in its log up to which the feed tells everything.
+/// Header of every message of a service's feed: the position in its log up to which the feed is complete.
 pub const POSITION_HEADER: &str = "Roster-Position";
 
-/// Messages of one write: their bytes stay far below what a server takes in at once.
+/// Messages of one write: their size stays far below what a server accepts at once.
 const WRITE_MESSAGES_MAX: usize = 500;
-/// How often it is said that the feed follows the log when nothing happens.
+/// How often the follower reports that it is alive when nothing happens.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
-/// Writes in a row that another writer was faster at.
+/// Writes in a row that another writer may win.
 const CONFLICTS_MAX: u32 = 100;
 
-/// What others are told of an event: the name of its type, and its `data`.
+/// The published part of an event: the name of its type, and its `data`.
 pub type News = (&'static str, Value);
 
-/// What is published of a kind of events. The log may change with the service, the feed may not: so every member is
-/// named here, and none is passed on because it happens to be there.
+/// The published form of a service's events. The log may change with the service; the feed may not. So every member is
+/// named here, and none is passed on implicitly.
 pub trait Published: Fact + Sync {
-    /// Whose feed it is.
+    /// The service whose feed it is.
     const NAMES: ServiceNames;
 
-    /// What others are told; `None` when it is nobody's business.
+    /// The published part of an event; `None` if it is not published.
     ///
     /// # Errors
     /// Only when a value cannot be JSON.
@@ -63,35 +63,37 @@ pub enum PublishError {
     /// The log cannot be followed.
     #[error(transparent)]
     Follow(#[from] FollowError),
-    /// Nothing is told behind it.
-    #[error("the event at position {0} cannot be read: {1}. Nothing behind it is told")]
+    /// An event cannot be read, and nothing after it is published.
+    #[error("the event at position {0} cannot be read: {1}. Nothing after it is published")]
     Unreadable(Position, DecodeError),
     /// A value cannot be JSON.
     #[error("an event cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
-    /// The feed is at its bound.
+    /// The feed is at its limit.
     #[error("the feed is full: raise log.feed_bytes_max and run `provision`")]
     Full,
-    /// The server refuses.
-    #[error("the feed takes nothing in: {0:?}")]
+    /// The server rejects the write.
+    #[error("the feed rejects the write: {0:?}")]
     Refused(Outcome),
-    /// Somebody else wrote it.
-    #[error("the last message of the feed does not say how far it tells")]
+    /// Another program wrote the last message.
+    #[error("the last message of the feed has no valid position header")]
     NoPosition,
-    /// One of them was put back, or belongs to another system.
-    #[error("the feed tells up to {feed} and the log ends at {log}: they do not belong together")]
+    /// The log or the feed was restored, or belongs to another system.
+    #[error(
+        "the feed is published through {feed}, but the log ends at {log}: they do not belong together"
+    )]
     LogBehindFeed {
-        /// How far the feed is.
+        /// How far the feed is published.
         feed: Position,
-        /// Where the log ends.
+        /// The end of the log.
         log: Position,
     },
-    /// Another teller is there, and quicker.
-    #[error("another writer is faster every time")]
+    /// Another publisher is running, and won every write.
+    #[error("another writer won every time")]
     Overtaken,
 }
 
-/// The writer of a service's feed.
+/// Publishes a service's feed.
 pub struct FeedPublisher<F> {
     log: EventLog,
     feed: EventLog,
@@ -104,7 +106,7 @@ pub struct FeedPublisher<F> {
     of: PhantomData<fn() -> F>,
 }
 
-/// Where the feed ends, and how far it tells.
+/// The end of the feed, and how far it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     end: Position,
@@ -125,7 +127,7 @@ impl Place {
 }
 
 impl<F: Published> FeedPublisher<F> {
-    /// From one verified stream into another. `stream` is the name of the feed's.
+    /// Publishes from one verified stream into another. `stream` is the name of the feed.
     #[must_use]
     pub fn new(
         log: EventLog,
@@ -149,7 +151,7 @@ impl<F: Published> FeedPublisher<F> {
         teller
     }
 
-    /// Lets every scrape see how old the oldest event is that is not told yet.
+    /// Reports the age of the oldest event that is not published, at every scrape of the metrics.
     fn watch(&self, watch: &Telemetry) {
         let (log, progress) = (self.log.clone(), self.progress.clone());
         let (watched, events) = (self.metrics.clone(), self.events.clone());
@@ -166,7 +168,7 @@ impl<F: Published> FeedPublisher<F> {
         });
     }
 
-    /// What must hold for others to be told in time.
+    /// Adds the readiness check: the feed is published in time.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let (log, progress) = (self.log.clone(), self.progress.clone());
@@ -182,7 +184,7 @@ impl<F: Published> FeedPublisher<F> {
         })
     }
 
-    /// Runs until `stop`. Whatever fails is tried again, from the end of the feed.
+    /// Runs until `stop`. After any failure it retries from the end of the feed.
     pub async fn run(&self, stop: &CancellationToken) {
         supervised(self, stop).await;
     }
@@ -192,8 +194,12 @@ impl<F: Published> FeedPublisher<F> {
         Place::of(&self.feed.tail(&subjects).await?)
     }
 
-    /// Tells what some messages lead to, and only what is not told yet.
-    async fn tell(&self, mut batch: Vec<Followed>, place: &mut Place) -> Result<(), PublishError> {
+    /// Publishes what is not published yet of some messages.
+    async fn publish(
+        &self,
+        mut batch: Vec<Followed>,
+        place: &mut Place,
+    ) -> Result<(), PublishError> {
         for _ in 0..CONFLICTS_MAX {
             batch.retain(|message| message.position > place.told);
             let Some(last) = batch.last() else { return Ok(()) };
@@ -213,7 +219,7 @@ impl<F: Published> FeedPublisher<F> {
                 }
                 Outcome::Full => return Err(PublishError::Full),
                 refused @ Outcome::Refused(..) => return Err(PublishError::Refused(refused)),
-                // Somebody else wrote, or nobody knows: the end of the feed does.
+                // Another writer was first, or the outcome is unknown: read the end of the feed.
                 Outcome::Conflict
                 | Outcome::Duplicate
                 | Outcome::Unknown
@@ -270,7 +276,7 @@ impl<F: Published> Follower for FeedPublisher<F> {
             self.limits.batch_events_max.min(WRITE_MESSAGES_MAX).min(SEQUEL_MESSAGES_MAX);
         let mut chunks = following.messages.ready_chunks(batch_max);
         tracing::info!(stream = self.stream, end = %place.end, "the feed follows the log");
-        // With something to tell it is not well before that is told: the feed may be full.
+        // With a backlog it is healthy only once that is published: the feed may be full.
         if following.pending == 0 {
             self.progress.reached(place.told);
         }
@@ -293,7 +299,7 @@ impl<F: Published> Follower for FeedPublisher<F> {
             }
             let (began, events) = (Instant::now(), batch.len() as u64);
             let pending = batch.last().map_or(0, |last| last.pending);
-            self.tell(batch, &mut place).await?;
+            self.publish(batch, &mut place).await?;
             self.metrics.wrote(events, began.elapsed());
             self.metrics.follows(place.end, pending);
             self.progress.reached(place.told);
@@ -316,7 +322,7 @@ struct Wire<'a> {
     time: events::Timestamp,
     datacontenttype: &'static str,
     revision: events::Revision,
-    /// A decimal string, since an integer of CloudEvents has 32 bits.
+    /// A decimal string, because an integer of CloudEvents has 32 bits.
     position: String,
     actor: events::Actor,
     commandid: events::CommandId,

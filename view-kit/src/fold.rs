@@ -1,75 +1,75 @@
-//! Folding what was read into the writes it leads to: pure.
+//! Folding messages into the writes that they lead to. Pure.
 
 use events::{DecodeError, Position};
 use mongodb::bson::error::Error as BsonError;
 use mongodb::bson::{Bson, Document, doc};
 use service_kit::event_log::Followed;
 
-/// The messages of one stream, folded to one write per document, whatever their number.
+/// Messages of one stream, folded to one write per document, however many messages there are.
 pub trait Fold: Default + Send + Sync + 'static {
-    /// The stream it is made from.
+    /// The stream that it is built from.
     const STREAM: &'static str;
 
-    /// What of the stream is read. The first are the events, by which the age of what is missing is told.
+    /// The subjects that are read. The first one has the events, by which the lag is measured.
     const FILTERS: &'static [&'static str];
 
-    /// What stands in a subject before the name of the aggregate that the message is about. Whatever is written
-    /// about one aggregate comes in one order, and is parked together.
+    /// Subject prefixes before the name of the aggregate that a message is about. All messages about one aggregate
+    /// arrive in one order, and are parked together.
     const ROOTS: &'static [&'static str];
 
-    /// The name of what a message is about.
+    /// The aggregate that a message is about.
     #[must_use]
     fn aggregate(subject: &str) -> &str {
         Self::ROOTS.iter().find_map(|root| subject.strip_prefix(root)).unwrap_or(subject)
     }
 
-    /// The subjects on which messages about an aggregate stand.
+    /// The subjects of messages about an aggregate.
     #[must_use]
     fn subjects_of(aggregate: &str) -> Vec<String> {
         Self::ROOTS.iter().map(|root| format!("{root}{aggregate}")).collect()
     }
 
-    /// Takes in the next message. An older one than what is there changes nothing.
+    /// Adds the next message. A message older than the current state changes nothing.
     ///
     /// # Errors
-    /// [`DecodeError`]: the message cannot be understood, and nothing behind it may be taken.
+    /// [`DecodeError`]: the message cannot be decoded, and nothing after it may be added.
     fn add(&mut self, message: &Followed) -> Result<(), DecodeError>;
 
-    /// The writes, in order. `number` is the one in the names of the collections: of a generation, or of a layout.
+    /// The writes, in order. `number` is part of the collections' names: a generation or a layout.
     ///
     /// # Errors
-    /// Never for what was read from the log.
+    /// Never for messages that were read from the log.
     fn writes(&self, number: u32) -> Result<Vec<Writes>, BsonError>;
 
     /// Documents that never change.
     ///
     /// # Errors
-    /// Never for what was read from the log.
+    /// Never for messages that were read from the log.
     fn inserts(&self, _number: u32) -> Result<Option<Inserts>, BsonError> {
         Ok(None)
     }
 
-    /// Whether a message ends its aggregate, so that nothing counts which came before it.
+    /// Whether a message ends its aggregate, so that nothing before it counts.
     #[must_use]
     fn ends(_: &Followed) -> bool {
         false
     }
 
-    /// Drops what the last message of each aggregate up to a position says: it is written already.
+    /// Drops the states up to a position, because they are written already.
     fn drop_states(&mut self, _: Position) {}
 }
 
-/// Updates of one collection. Each is guarded by the position it comes from, as [`replacement`] is, so that writing
-/// it twice, or by two projectors at once, changes nothing.
+/// Updates of one collection. Each is guarded by the position that it comes from, as in [`replacement`]. Writing it
+/// twice, or by two projectors at once, changes nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Writes {
     /// The name of the collection.
     pub collection: String,
-    /// Members of the command `update`.
+    /// Items of the `update` command.
     pub updates: Vec<Document>,
 }
 
-/// Documents of one collection that never change: each comes from one message, whose position is its id.
+/// Documents of one collection that never change. Each comes from one message, whose position is its id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inserts {
     /// The name of the collection.
@@ -78,10 +78,9 @@ pub struct Inserts {
     pub documents: Vec<Document>,
 }
 
-/// Replaces a document unless it comes from a later position. One from the same position is written
-/// again: it comes out the same, or in the layout of today. As a pipeline, so that the comparison is part
-/// of the write and an existing newer document is no duplicate-key error; `$literal` in the content,
-/// because a name may begin with `$`.
+/// Replaces a document unless it comes from a later position. A document from the same position is written again: it
+/// has the same content, or today's layout. It is a pipeline, so that the comparison is part of the write and an
+/// existing newer document is not a duplicate-key error. `$literal` protects content whose names begin with `$`.
 #[must_use]
 pub fn replacement(id: Bson, position: i64, content: Document) -> Document {
     let no_newer = doc! {"$lte": [{"$ifNull": ["$position", -1_i64]}, position]};

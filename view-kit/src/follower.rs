@@ -1,4 +1,4 @@
-//! The projector of a service with one kind of view: everything that keeps it following its log.
+//! The projector of a service with one view: everything that keeps it following its log.
 
 use std::sync::Arc;
 
@@ -20,30 +20,30 @@ use crate::target::Target;
 /// The views cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// It was given another log than the views are made from.
-    #[error("the views are made from the stream {wanted}, and this is {found}")]
+    /// The log that was passed is not the one that the views are built from.
+    #[error("the views are built from the stream {wanted}, and this is {found}")]
     AnotherStream {
-        /// What the fold is made from.
+        /// The stream of the fold.
         wanted: &'static str,
-        /// What was given.
+        /// The stream that was passed.
         found: String,
     },
-    /// Nobody would hear that what is parked is to be tried again.
+    /// Requests to retry parked aggregates cannot be received.
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
 }
 
-/// Keeps one kind of view at the end of its log.
+/// Keeps one view up to date with its log.
 pub struct ViewFollower<V: View> {
     projection: Projection<OneView<V>>,
     wishes: RetryRequests,
 }
 
 impl<V: View> ViewFollower<V> {
-    /// Over a log that was verified, and a database that may come later.
+    /// For a verified log. The database may become available later.
     ///
     /// # Errors
-    /// [`BuildError`]: nothing runs.
+    /// [`BuildError`]: nothing was started.
     pub async fn build(
         client: &Client,
         log: EventLog,
@@ -70,14 +70,14 @@ impl<V: View> ViewFollower<V> {
         Ok(follower)
     }
 
-    /// Lets every scrape see how old the oldest event is that the views lack.
+    /// Reports the age of the oldest event that the views lack, at every scrape of the metrics.
     fn watch(&self, metrics: &Metrics) {
         let Projection { log, progress, metrics: watched, .. } = &self.projection;
         let (log, progress, watched) = (log.clone(), progress.clone(), watched.clone());
         metrics.sample(move || {
             let (log, progress, watched) = (log.clone(), progress.clone(), watched.clone());
             async move {
-                // A log that does not answer is told by what it is asked for, not here.
+                // A log that does not answer is reported where it is read, not here.
                 if progress.trouble().is_none()
                     && let Ok(age) = age_of_missing(&log, V::FILTERS, progress.position()).await
                 {
@@ -87,8 +87,8 @@ impl<V: View> ViewFollower<V> {
         });
     }
 
-    /// What must hold for the views to follow the log: they do not stand still, have caught up with it once, lack no
-    /// event that is too old, and nothing is parked.
+    /// Adds the readiness checks: the views have caught up with the log once and have not stopped, the oldest event
+    /// that they lack is not too old, and nothing is parked.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let Projection { log, progress, target, limits, .. } = &self.projection;
@@ -109,7 +109,7 @@ impl<V: View> ViewFollower<V> {
         })
     }
 
-    /// Runs until `stop`. Whatever fails is tried again, from the checkpoint.
+    /// Runs until `stop`. After any failure it retries from the checkpoint.
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(supervised(&self.projection, &stop), self.wishes.run(&stop));
     }

@@ -6,14 +6,14 @@ use events::{Position, Timestamp};
 use service_kit::ambient;
 use service_kit::event_log::{EventLog, ReadError};
 
-/// Age of a message that is not worked on yet.
+/// Age of a message that is not processed yet.
 #[must_use]
 pub fn age(stored_at: Option<Timestamp>, now: Timestamp) -> Duration {
     let age = stored_at.map(|stored_at| now.as_datetime() - stored_at.as_datetime());
     age.and_then(|age| age.to_std().ok()).unwrap_or_default()
 }
 
-/// Age of the oldest message behind a position on the first of some filters; zero when there is none.
+/// Age of the oldest message after a position on the first of some filters; zero if there is none.
 ///
 /// # Errors
 /// [`ReadError`]: the log does not answer.
@@ -27,10 +27,10 @@ pub async fn age_of_missing(
     Ok(age(missing.map(|missing| missing.stored_at), ambient::now()))
 }
 
-/// What readiness says of views that have a position.
+/// The readiness check of views with a position.
 ///
 /// # Errors
-/// When the oldest event that they lack is older than `lag_max`, or the log does not answer.
+/// The oldest event that they lack is older than `lag_max`, or the log does not answer.
 pub async fn keeps_up(
     log: &EventLog,
     filters: &[&str],

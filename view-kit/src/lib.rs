@@ -1,16 +1,15 @@
-//! What every service with views in MongoDB needs and none should copy: following a stream of the log in order, and
-//! keeping documents at its end.
+//! Projections into MongoDB: follows a stream of the log in order, and keeps documents up to date with it.
 //!
-//! Where it stands is written in the database, beside the views (ADR 3). So losing the consumer, being
-//! killed, restoring an older database and starting from nothing are one case: read the checkpoint, go
-//! on behind it. Every write is guarded by the position, so that applying an event twice, or by two
-//! projectors at once, changes nothing. An event that cannot be read is parked with its aggregate (ADR 20).
+//! The checkpoint is stored in the database with the views (ADR 3). So losing the consumer, a crash, restoring an older
+//! database and starting from nothing are one case: read the checkpoint and go on after it. Every write is guarded by
+//! the position, so applying an event twice, or by two projectors at once, changes nothing. An event that cannot be
+//! read is parked with its aggregate (ADR 20).
 //!
-//! A service says what its messages lead to, with a [`Fold`]. With one kind of view it adds a [`View`] and runs a
-//! [`ViewFollower`], and its query side reads with [`ViewReads`]; the projector of Roster has its own [`Target`], with generations (ADR 16). What is shared, and
-//! why other services have layouts and no generations, is in ADR 21.
+//! A service implements [`Fold`]: what its messages lead to. With one view it implements [`View`] and runs a
+//! [`ViewFollower`], and its query side reads with [`ViewReads`]. Roster's projector has its own [`Target`] with
+//! generations (ADR 16). ADR 21 explains what is shared, and why peer services have layouts instead of generations.
 //!
-//! Not for: what a view says. Nothing here knows a user, or decides anything.
+//! Not for the content of views: nothing here knows a user, or decides anything.
 
 mod batch;
 mod causes;

@@ -1,15 +1,15 @@
-//! Whether views and log belong together.
+//! Checks that views and log belong together.
 //!
-//! The views follow the log by a position, and a position means something in one history alone. A log that was
-//! restored from a backup, or whose files were put back, gives the positions behind that point a second time; views
-//! that go on over it would show what never happened, and lack what did, for good. Three things tell:
+//! Views follow the log by position, and a position is meaningful within one history only. A log that was restored from
+//! a backup, or whose files were restored, assigns the positions after that point a second time. Views that went on
+//! would permanently show events that never happened and lack some that did. Three things reveal it:
 //!
-//! - the lineage, which is noted on the stream when it is made and is another one after `roster restore`;
-//! - the end of the log, as long as it is before what the views have;
-//! - the time at which the message at the checkpoint was stored, once the log has grown past it. Files that were put
-//!   back bring their lineage with them.
+//! - the lineage, which is noted on the stream when it is created and changes with `roster restore`;
+//! - the end of the log, while it is before the position of the views;
+//! - the time at which the message at the checkpoint was stored, once the log has grown past it. Restored files bring
+//!   their lineage with them.
 //!
-//! A checkpoint of before there were lineages takes the one that it finds. An erased message tells nothing.
+//! A checkpoint from before lineages existed adopts the one that it finds. An erased message proves nothing.
 
 use events::{Position, Timestamp};
 use mongodb::bson::{DateTime, doc};
@@ -29,13 +29,13 @@ pub struct LineageMismatch {
     database: String,
 }
 
-/// Which log it is, as far as it is known.
+/// The identity of a log, as far as it is known.
 pub(crate) struct Lineage {
     name: Option<String>,
     end: Position,
 }
 
-/// What a checkpoint says of the log that it is in.
+/// The log as a checkpoint remembers it.
 #[derive(Default)]
 pub(crate) struct Known {
     lineage: Option<String>,
@@ -44,10 +44,10 @@ pub(crate) struct Known {
 }
 
 impl Lineage {
-    /// That of a log.
+    /// The lineage of a log.
     ///
     /// # Errors
-    /// [`ReadError`], also when there is no stream.
+    /// [`ReadError`], also if there is no stream.
     pub(crate) async fn of(log: &EventLog) -> Result<Self, ReadError> {
         let standing = log.standing().await?;
         let standing =
@@ -55,12 +55,12 @@ impl Lineage {
         Ok(Self { name: standing.lineage, end: standing.end })
     }
 
-    /// Position of the last message that it holds.
+    /// Position of the last message in the log.
     pub(crate) const fn end(&self) -> Position {
         self.end
     }
 
-    /// What a checkpoint says.
+    /// Reads what a checkpoint remembers.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -78,10 +78,10 @@ impl Lineage {
         Ok(Known { lineage, last })
     }
 
-    /// Compares, for views that have a position and stand in a database.
+    /// Compares the log with what the checkpoint remembers, for views with a position.
     ///
     /// # Errors
-    /// [`ReadError`]: nobody knows. Inside of it [`LineageMismatch`]: the views must not go on.
+    /// [`ReadError`]: the result is unknown. With [`LineageMismatch`] inside: the views must not go on.
     pub(crate) async fn check(
         &self,
         log: &EventLog,
@@ -102,14 +102,14 @@ impl Lineage {
         }
         let Some((at, stored_at)) = known.last else { return Ok(Ok(())) };
         match log.at(at).await? {
-            Some(found) if date(found.stored_at) != stored_at => {
-                parted(format!("what stands at position {at} is not what they were built from"))
-            }
+            Some(found) if date(found.stored_at) != stored_at => parted(format!(
+                "the message at position {at} is not the one that they were built from"
+            )),
             Some(_) | None => Ok(Ok(())),
         }
     }
 
-    /// Notes the lineage beside the position.
+    /// Stores the lineage with the checkpoint.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -125,7 +125,7 @@ impl Lineage {
     }
 }
 
-/// A time as the database has it.
+/// A time as the database stores it.
 pub(crate) fn date(time: Timestamp) -> DateTime {
     DateTime::from_millis(time.as_datetime().timestamp_millis())
 }

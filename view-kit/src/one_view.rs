@@ -1,10 +1,9 @@
-//! One kind of view without generations: it is built anew by another layout.
+//! One view without generations: a new layout builds it anew.
 //!
-//! The number of the layout stands in the names of collection and checkpoint. A version with a new layout finds
-//! neither, and fills its own from the start of the log, beside those of the version before, which go on being
-//! served. Until it has caught up once it is not ready and announces nothing, and that it has is noted on the
-//! checkpoint; the query side of the new version hears of its layout only from then on. Which of the two a listener
-//! hears is told by the layout in the announcement (ADR 21).
+//! The number of the layout is part of the names of collection and checkpoint. A version with a new layout finds
+//! neither, and fills its own from the start of the log, next to those of the version before, which are still served.
+//! Until it has caught up once it is not ready and announces nothing. The checkpoint remembers that it has, and the
+//! query side of the new version only listens to its own layout, which every announcement names (ADR 21).
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,14 +23,14 @@ use crate::target::Target;
 /// Member of a checkpoint whose views have caught up with the log once.
 const FILLED: &str = "filled";
 
-/// A fold into one collection of a service that has no generations.
+/// A fold into one collection of a service without generations.
 pub trait View: Fold {
-    /// What the service calls its views, in the plural: it stands in the names of collection and checkpoint, and in
-    /// the subjects of what is announced and wished.
+    /// The service's name for its views, in the plural. It is part of the names of collection and checkpoint, and of
+    /// the subjects of announcements and retry requests.
     const NAME: &'static str;
 
-    /// Counts up when the documents get more members, or others are made from the same messages: then all of them
-    /// are made anew. No number is given twice.
+    /// Increase it when documents get more members, or other documents are built from the same messages: all of them
+    /// are built anew. Never reuse a number.
     const LAYOUT: u32;
 
     /// Every index of the collection.
@@ -45,13 +44,13 @@ pub trait View: Fold {
     }
 }
 
-/// The collection of some views in a layout.
+/// The collection of views in a layout.
 #[must_use]
 pub fn collection(views: &str, layout: u32) -> String {
     format!("{views}_{layout}")
 }
 
-/// Where the views of one layout stand.
+/// The views of one layout.
 pub struct OneView<V> {
     database: ViewDatabase,
     name: String,
@@ -61,7 +60,7 @@ pub struct OneView<V> {
 }
 
 impl<V: View> OneView<V> {
-    /// In a database. Whether they are filled is asked when a run begins.
+    /// For a database. Whether they are filled is read when a run begins.
     #[must_use]
     pub fn new(client: &async_nats::Client, database: ViewDatabase) -> Self {
         let announcer = Announcer::new(client.clone(), subject_of(V::NAME)).of_layout(V::LAYOUT);
@@ -122,7 +121,7 @@ impl<V: View> Target for OneView<V> {
             self.database.checkpoints().update_one(doc! {"_id": &self.name}, noted).await?;
             self.is_filled(true);
             let views = &self.name;
-            tracing::info!(views, "the views are filled: they have caught up with the log");
+            tracing::info!(views, "the views are filled and have caught up with the log");
         }
         Ok(())
     }

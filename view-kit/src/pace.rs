@@ -1,5 +1,5 @@
-//! How much is taken in at once, and how long is rested after it: as it comes where somebody waits for the views, and
-//! in large batches with rests between where nobody does.
+//! The pace of a follower: as messages arrive where commands wait for the views, and in large batches with rests in
+//! between where they do not.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use tokio::time::{sleep, timeout};
 use crate::run::Projection;
 use crate::target::Target;
 
-/// How many batches' worth views that are being filled take in at once. The waits for the disk cost the same
-/// whatever stands in a write; but with more of them a busy database does not answer in time.
+/// Size of a batch while views are filled, as a multiple of the usual one. The waits for the disk cost the same
+/// whatever the size of a write, but with more than this a busy database does not answer in time.
 const BATCHES: usize = 2;
-/// Longest rest after a batch: below the silence by which a follower counts as hung.
+/// Longest rest after a batch: below the silence after which a follower counts as hung.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// How long the next message is waited for when there is one.
+/// How long to wait for the next message if there is one.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl<T: Target> Projection<T> {
-    /// Leaves the database to others for as long as a batch took, while nobody waits for these views.
+    /// Leaves the database to others for as long as a batch took, if no command waits for these views.
     pub async fn rest(&self, took: Duration) {
         if self.target.is_filling() {
             sleep(took.min(REST_MAX)).await;
         }
     }
 
-    /// Messages as they come, as many as are there. Where nobody waits, as many as there will be.
+    /// Messages as they arrive. While no command waits, up to a full batch.
     pub fn chunks(
         &self,
         messages: BoxStream<'static, Result<Followed, FollowError>>,
@@ -42,7 +42,7 @@ impl<T: Target> Projection<T> {
                     let next = match chunk.last() {
                         None => messages.next().await,
                         Some(Ok(Followed { pending, .. })) if patient && *pending > 0 => {
-                            // One that is erased under way never comes.
+                            // A message that is erased in the meantime never arrives.
                             timeout(PATIENCE, messages.next()).await.ok().flatten()
                         }
                         Some(_) => messages.next().now_or_never().flatten(),

@@ -1,13 +1,13 @@
-//! Putting aside what cannot be read: the message, and behind it everything of the same aggregate, so that its
+//! Parking: an unreadable message is put aside together with everything after it of the same aggregate, so that their
 //! order holds. Everything else goes on.
 //!
-//! What is parked stands in the database beside the checkpoint, since it says of the views what they lack. The
-//! messages stay where they are, in the log; letting an aggregate go is reading it again from there.
+//! What is parked is stored in the database with the checkpoint, because it describes what the views lack. The messages
+//! stay in the log; releasing an aggregate means reading it again from there.
 //!
-//! Two projectors may do this at once. Whoever passes a message over has marked before that it waits
-//! ([`Parked::wait`]), and an aggregate is let go only by somebody who has read up to the last mark
-//! ([`Parked::release`]), as one operation of the database each. So either the one sees that nothing is parked any
-//! more and applies the message, or the other sees that there is more to apply.
+//! Two projectors may do this at once. A projector that skips a message has recorded before that the message waits
+//! ([`Parked::wait`]), and an aggregate is released only by one that has read up to the last recorded message
+//! ([`Parked::release`]). Each is a single operation of the database. So either the first one sees that nothing is
+//! parked any more and applies the message, or the other one sees that there is more to apply.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use service_kit::ambient;
 use crate::database::ViewDatabase;
 use crate::parked_document::ParkedDocument;
 
-/// What the views behind one checkpoint have put aside.
+/// The aggregates that the views of one checkpoint have parked.
 pub struct Parked {
     collection: Collection<ParkedDocument>,
     checkpoint: String,
@@ -30,7 +30,7 @@ pub struct Parked {
 }
 
 impl Parked {
-    /// What is put aside now.
+    /// Reads what is parked now.
     ///
     /// # Errors
     /// The database does not answer.
@@ -49,7 +49,7 @@ impl Parked {
         Ok(parked)
     }
 
-    /// Looks again: another projector may have put something aside.
+    /// Reads it again: another projector may have parked an aggregate.
     ///
     /// # Errors
     /// The database does not answer.
@@ -66,22 +66,23 @@ impl Parked {
         self.held.len()
     }
 
-    /// Whether an aggregate is.
+    /// Whether an aggregate is parked.
     #[must_use]
     pub fn holds(&self, aggregate: &str) -> bool {
         self.held.contains_key(aggregate)
     }
 
-    /// Those that are, and from which position on.
+    /// The parked aggregates, and from which position on.
     #[must_use]
     pub fn aggregates(&self) -> Vec<(String, Position)> {
         self.held.values().map(|held| (held.aggregate.clone(), held.position())).collect()
     }
 
-    /// Marks that messages of parked aggregates wait, up to a position each. One that another projector has let
-    /// go meanwhile is not parked any more.
+    /// Records that messages of parked aggregates wait, up to a position each. An aggregate that another projector has
+    /// released in the meantime is not parked any more.
     ///
     /// # Errors
+    /// The database does not answer: skip nothing.
     /// The database does not answer: pass nothing over.
     pub async fn wait(&mut self, through: HashMap<String, Position>) -> Result<(), Error> {
         for (aggregate, position) in through {
@@ -94,7 +95,7 @@ impl Parked {
         Ok(())
     }
 
-    /// Holds an aggregate back from here on, in memory; [`Parked::park`] writes it down.
+    /// Parks an aggregate in memory; [`Parked::park`] stores it.
     pub fn hold(&mut self, aggregate: &str, position: Position, why: String) {
         let document = ParkedDocument {
             id: ParkedDocument::key(&self.checkpoint, aggregate),
@@ -109,19 +110,19 @@ impl Parked {
         self.held.insert(aggregate.to_owned(), document);
     }
 
-    /// Passes a message over of an aggregate that is held back.
+    /// Skips a message of a parked aggregate.
     pub fn passes(&mut self, aggregate: &str, position: Position) {
         if let Some(held) = self.held.get_mut(aggregate) {
             held.through = held.through.max(number(position));
         }
     }
 
-    /// Holds an aggregate back no longer, in memory; [`Parked::end`] writes it down.
+    /// Releases an aggregate in memory; [`Parked::end`] stores it.
     pub fn forget(&mut self, aggregate: &str) {
         self.held.remove(aggregate);
     }
 
-    /// Writes down that an aggregate is parked, up to the last message of it that was passed over.
+    /// Stores that an aggregate is parked, up to the last message of it that was skipped.
     ///
     /// # Errors
     /// The database does not answer: the checkpoint must not pass it.
@@ -132,7 +133,7 @@ impl Parked {
             aggregate,
             position = held.position,
             why = held.why,
-            "an event cannot be read: it is parked, with everything behind it of the same aggregate"
+            "an event cannot be read: parking it with everything after it of the same aggregate"
         );
         let parked = doc! {
             "$setOnInsert": {
@@ -148,7 +149,7 @@ impl Parked {
         self.collection.update_one(self.key(aggregate), parked).upsert(true).await.map(drop)
     }
 
-    /// Everything before a position is applied, and what stands there cannot be read.
+    /// Records that everything before a position is applied and the message there cannot be read.
     ///
     /// # Errors
     /// The database does not answer: read again from the earlier position.
@@ -166,24 +167,28 @@ impl Parked {
         Ok(())
     }
 
-    /// Lets an aggregate go of which everything is applied up to a position, unless there is more to apply.
+    /// Releases an aggregate that is applied up to a position, unless there is more to apply.
     ///
     /// # Errors
-    /// The database does not answer: it may be let go or not.
+    /// The database does not answer: it may or may not be released.
     pub async fn release(&mut self, aggregate: &str, applied: Position) -> Result<(), Error> {
         let mut whole = self.key(aggregate);
         whole.insert("through", doc! {"$lte": number(applied)});
         if self.collection.delete_one(whole).await?.deleted_count == 1 {
             self.held.remove(aggregate);
-            tracing::info!(stream = self.stream, aggregate, "what was parked is applied");
+            tracing::info!(
+                stream = self.stream,
+                aggregate,
+                "a parked aggregate is applied and released"
+            );
         }
         Ok(())
     }
 
-    /// Lets an aggregate go that has come to its end: nothing that waits counts any more.
+    /// Releases an aggregate that reached its end: the waiting messages no longer count.
     ///
     /// # Errors
-    /// The database does not answer: it may be let go or not.
+    /// The database does not answer: it may or may not be released.
     pub async fn end(&self, aggregate: &str) -> Result<(), Error> {
         self.collection.delete_one(self.key(aggregate)).await.map(drop)
     }
@@ -193,7 +198,7 @@ impl Parked {
     }
 }
 
-/// As the database has it.
+/// A position as the database stores it.
 fn number(position: Position) -> i64 {
     i64::try_from(position.0).unwrap_or(i64::MAX)
 }

@@ -1,13 +1,13 @@
-//! What a projector has put aside.
+//! The stored form of a parked aggregate.
 
 use events::{Position, Timestamp};
 use mongodb::bson::DateTime;
 use serde::{Deserialize, Serialize};
 
-/// Collection with one document per aggregate that is parked.
+/// Collection with one document per parked aggregate.
 pub const PARKED: &str = "parked";
 
-/// One aggregate of which a message cannot be read: that message and those behind it wait in the log.
+/// An aggregate with a message that cannot be read: that message and those after it wait in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedDocument {
     /// Checkpoint and aggregate.
@@ -15,17 +15,17 @@ pub struct ParkedDocument {
     pub id: String,
     /// The checkpoint of the views that lack it.
     pub checkpoint: String,
-    /// The stream that it waits in.
+    /// The stream that the messages are in.
     pub stream: String,
-    /// What is parked, as [`events::subjects::aggregate`] names it.
+    /// The aggregate, as [`events::subjects::aggregate`] names it.
     pub aggregate: String,
     /// Position of the message that cannot be read.
     pub position: i64,
-    /// Position of the last message that waits. Nobody lets the aggregate go before having read up to here.
+    /// Position of the last message that waits. The aggregate is not released before it has been read up to here.
     pub through: i64,
-    /// Why it cannot be read, without anything personal.
+    /// Why it cannot be read, without personal data.
     pub why: String,
-    /// Since when.
+    /// When it was parked.
     pub parked_at: DateTime,
 }
 
@@ -48,7 +48,7 @@ impl ParkedDocument {
         Position(self.through.unsigned_abs())
     }
 
-    /// Since when it is parked.
+    /// When it was parked.
     #[must_use]
     pub fn since(&self) -> Timestamp {
         Timestamp::from_datetime(self.parked_at.to_chrono())

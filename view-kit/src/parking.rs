@@ -1,4 +1,4 @@
-//! How a projection goes past what cannot be read, and comes back to it. What is parked stands in [`Parked`].
+//! How a projection skips what cannot be read, and retries it. [`Parked`] keeps the record.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ use crate::target::Target;
 const RETRY_MESSAGES_MAX: usize = 500;
 
 impl<T: Target> Projection<T> {
-    /// Folds what has come, without what is parked. As before a failure, what comes before an event that cannot
-    /// be parked any more is written before that is reported.
+    /// Folds messages, except those that are parked. Messages before an event that can no longer be parked are written
+    /// before that failure is reported.
     pub(crate) async fn fold(
         &self,
         chunk: Chunk,
@@ -68,8 +68,8 @@ impl<T: Target> Projection<T> {
         Ok(batch)
     }
 
-    /// Reads what is parked once more: a version that can read it may have been started, or the message that
-    /// could not be read was removed.
+    /// Reads parked messages again: a version that can read them may have been started, or the unreadable message was
+    /// removed.
     pub(crate) async fn retry(
         &self,
         parked: &mut Parked,
@@ -117,7 +117,7 @@ impl<T: Target> Projection<T> {
         }
     }
 
-    /// Writes what was folded, and what is parked of it.
+    /// Writes folded messages, and stores what is parked of them.
     pub(crate) async fn apply(
         &self,
         batch: &mut Batch<T::Fold>,
@@ -125,7 +125,7 @@ impl<T: Target> Projection<T> {
     ) -> Result<(), RunError> {
         let began = Instant::now();
         let causes = std::mem::replace(&mut batch.causes, Causes::wanted(false));
-        // An event is a part of its request once, however many views take it in.
+        // An event belongs to the trace of its request once, however many views apply it.
         let causes = if self.counted().is_some() { causes } else { Causes::wanted(false) };
         let work = causes.begin(&self.tracer, self.stream());
         if let Err(error) = self.bounded(self.target.write(&batch.fold)).await {

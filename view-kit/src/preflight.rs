@@ -1,4 +1,4 @@
-//! What a peer service would find wrong at its start, found without connecting to anything.
+//! Finds what would stop a peer service at its start, without connecting to anything.
 
 use service_kit::config::ServiceSettings;
 use service_kit::keys::SERVICE_KEY_FILE;
@@ -9,15 +9,15 @@ use crate::database::database_target;
 /// What a process of a peer service does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceProcess {
-    /// Makes the streams, as the operator.
+    /// Creates the streams, as the operator.
     Provision,
-    /// Takes requests, and keeps views and feed up to date.
+    /// Serves requests, and keeps views and feed up to date.
     Serve,
     /// Reads the log or the feed.
     Read,
 }
 
-/// Looks at the settings that all services have; `faults` are known already. What to warn of, when nothing is wrong.
+/// Checks the settings that all services have. `faults` were found before. Returns warnings if nothing is wrong.
 ///
 /// # Errors
 /// Everything that is wrong.

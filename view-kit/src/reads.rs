@@ -1,4 +1,5 @@
-//! Reads of views, each with a limit: a handler waits for no operation longer than that, and none is given up half-way.
+//! Reading views with limits: a handler waits for no operation longer than its limit, and no operation is cancelled
+//! half-way.
 
 use std::time::Duration;
 
@@ -19,9 +20,9 @@ use tokio_util::task::TaskTracker;
 use crate::database_error::describe;
 use crate::run::RunError;
 
-/// The code of the database for a query that worked as long as it may.
+/// The database's code for a query that reached its time limit.
 const WORKED_TOO_LONG: i32 = 50;
-/// Pause between two looks at the checkpoint when the projector is not heard of.
+/// Pause between two reads of the checkpoint while nothing is heard from the projector.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The views could not be read.
@@ -30,10 +31,10 @@ pub enum ReadError {
     /// The database does not answer.
     #[error("{0}")]
     Unavailable(String),
-    /// The query is more work than the database may do for it.
+    /// The query needs more work than the database may spend on it.
     #[error("the query is too much work")]
     TooBroad,
-    /// The database refuses, or holds what we cannot read.
+    /// The database rejects the query, or returns what cannot be decoded.
     #[error("the views cannot be read: {0}")]
     Damaged(String),
 }
@@ -46,7 +47,7 @@ impl From<Error> for ReadError {
             | ErrorKind::Bson(_)
             | ErrorKind::BsonDeserialization(_)
             | ErrorKind::InvalidResponse { .. } => Self::Damaged(describe(&error)),
-            // A database that is away, steps down or is shutting down: all of them pass.
+            // A database that is down, steps down or shuts down: all of these are temporary.
             _ => Self::Unavailable(describe(&error)),
         }
     }
@@ -64,18 +65,18 @@ impl From<ReadError> for Problem {
     }
 }
 
-/// What is too much.
+/// Limits of reads.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimits {
-    /// One operation on the database, work aside.
+    /// One operation on the database, apart from its work.
     pub operation_timeout: Duration,
     /// Work of the database on one page of a list, and as much on its total.
     pub list_work: Duration,
-    /// Largest total that is counted.
+    /// The largest total that is counted.
     pub total_max: u64,
 }
 
-/// A page of a list, for the database.
+/// A query for a page of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Find {
     /// Which documents.
@@ -84,20 +85,20 @@ pub struct Find {
     pub sort: Document,
     /// At most how many.
     pub limit: usize,
-    /// The index that has them so; `None` leaves the choice to the database.
+    /// The index that serves it in this order; `None` leaves the choice to the database.
     pub index: Option<&'static str>,
 }
 
-/// All of a list, to be counted.
+/// A query for the size of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Count {
     /// Which documents.
     pub filter: Document,
-    /// The index that has them; `None` leaves the choice to the database.
+    /// The index that serves it; `None` leaves the choice to the database.
     pub index: Option<&'static str>,
 }
 
-/// Reads with limits, and waits for what is read. Cheap to clone.
+/// Reads with limits, and waits for positions. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
     position: ViewsPosition,
@@ -112,11 +113,11 @@ impl Reads {
         Self { position, limits, operations: TaskTracker::new() }
     }
 
-    /// Runs an operation of the driver in a task of its own. A handler is dropped when its client hangs
-    /// up, and an operation dropped half-way stalls the driver's connection pool for seconds.
+    /// Runs an operation of the driver in a task of its own. A handler is dropped when its client disconnects, and an
+    /// operation that is dropped half-way stalls the driver's connection pool for seconds.
     ///
     /// # Errors
-    /// Those of the operation, and [`ReadError::Unavailable`] when its time is over.
+    /// Those of the operation, and [`ReadError::Unavailable`] after the time limit.
     pub async fn whole<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
@@ -124,8 +125,8 @@ impl Reads {
         self.whole_within(self.limits.operation_timeout, operation).await
     }
 
-    /// The same for an operation with another limit. Where the database has a limit of its own, this one
-    /// is beyond it, so that its word is heard.
+    /// As [`Reads::whole`], with another limit. Where the database has a time limit of its own, this one is longer, so
+    /// that the database's error is seen.
     async fn whole_within<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -140,7 +141,7 @@ impl Reads {
         }
     }
 
-    /// Waits until no operation is under way.
+    /// Waits until no operation is running.
     pub async fn finished(&self) {
         self.operations.close();
         self.operations.wait().await;
@@ -149,8 +150,8 @@ impl Reads {
     /// A page of documents.
     ///
     /// # Errors
-    /// [`ReadError::TooBroad`] for a list without an index of its own; where there is one, whatever takes
-    /// so long is no fault of the list.
+    /// [`ReadError::TooBroad`] for a list without an index of its own. With one, a slow query is not the fault of the
+    /// request.
     pub async fn page<T: DeserializeOwned + Send + Sync + 'static>(
         &self,
         collection: Collection<T>,
@@ -161,10 +162,10 @@ impl Reads {
         self.whole_within(operation_timeout + work, reading).await
     }
 
-    /// How many documents a list has.
+    /// The number of documents in a list.
     ///
     /// # Errors
-    /// [`ReadError`]: nobody knows.
+    /// [`ReadError`]: it is unknown.
     pub async fn total(
         &self,
         database: Database,
@@ -176,8 +177,8 @@ impl Reads {
         self.whole_within(operation_timeout + work, counting).await
     }
 
-    /// A position that everything read after this reflects. `checkpoint` is asked when the projector was not heard
-    /// of yet.
+    /// A position that everything read after this call reflects. `checkpoint` is read while nothing has been heard from
+    /// the projector.
     ///
     /// # Errors
     /// Those of `checkpoint`.
@@ -194,7 +195,7 @@ impl Reads {
         }
     }
 
-    /// Waits until the views have a position, at most `limit`. `checkpoint` is asked when that is not heard.
+    /// Waits until the views have a position, for at most `limit`. `checkpoint` is read if nothing is heard.
     ///
     /// # Errors
     /// Those of `checkpoint`.
@@ -231,7 +232,7 @@ impl Reads {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.position.wait_for(position, left).await {
                 Waited::Reached => return Ok(true),
-                // Silence does not mean that the views lack it: their checkpoint tells.
+                // Silence does not mean that the views lack it: the checkpoint decides.
                 Waited::TimedOut | Waited::ProjectorDown => {
                     if checkpoint().await? >= position {
                         return Ok(true);
@@ -246,10 +247,10 @@ impl Reads {
     }
 }
 
-/// Reads a page, with at most so much work of the database.
+/// Reads a page, with a limit on the database's work.
 ///
 /// # Errors
-/// [`ReadError::TooBroad`] when that is not enough, and no index was named.
+/// [`ReadError::TooBroad`] if the limit is reached and no index was named.
 pub async fn page<T: DeserializeOwned + Send + Sync>(
     collection: &Collection<T>,
     find: Find,
@@ -260,7 +261,7 @@ pub async fn page<T: DeserializeOwned + Send + Sync>(
         .find(find.filter)
         .sort(find.sort)
         .limit(limit.into())
-        // A page is one answer of the database.
+        // A page is one batch of the database.
         .batch_size(limit)
         .max_time(work);
     let chosen_by_us = find.index.is_some();
@@ -274,11 +275,11 @@ pub async fn page<T: DeserializeOwned + Send + Sync>(
     }
 }
 
-/// Counts the documents of a list, with at most so much work of the database. The driver's method counts
-/// document by document; the command counts the keys of an index.
+/// Counts the documents of a list, with a limit on the database's work. The driver's method counts document by
+/// document; the command counts the keys of an index.
 ///
 /// # Errors
-/// [`ReadError`]: nobody knows.
+/// [`ReadError`]: the number is unknown.
 pub async fn counted(
     database: &Database,
     collection: &str,

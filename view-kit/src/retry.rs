@@ -1,4 +1,4 @@
-//! When what is parked is read again: now and then by itself, and when the operator wishes it.
+//! When parked aggregates are read again: periodically, and on the operator's request.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Pause after which what is parked is read again without a wish.
+/// Pause after which parked aggregates are read again without a request.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 
-/// Core subject on which the operator wishes that what is parked of some views is read again. `views` names them, in
-/// the plural. Never stored.
+/// Core NATS subject of requests to read the parked aggregates of some views again. `views` is their name, in the
+/// plural. Never stored.
 #[must_use]
 pub fn retry_subject(views: &str) -> String {
     format!("roster.parked.{views}")
 }
 
-/// The operator's side: wishes that what is parked is read again.
+/// The operator's side: requests that parked aggregates are read again.
 pub struct RetryRequest {
     client: Client,
     subject: Subject,
 }
 
 impl RetryRequest {
-    /// Over a connection with the operator's rights.
+    /// For a connection with the operator's permissions.
     #[must_use]
     pub fn new(client: Client, subject: impl Into<Subject>) -> Self {
         Self { client, subject: subject.into() }
     }
 
-    /// Lets every projector that runs and listens there hear it.
+    /// Publishes the request to every projector that listens.
     ///
     /// # Errors
-    /// The connection is gone: perhaps nobody has.
+    /// The connection is gone: possibly nobody received it.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn send(&self) -> Result<(), RetryRequestError> {
         self.client.publish(self.subject.clone(), "".into()).await?;
@@ -43,9 +43,9 @@ impl RetryRequest {
     }
 }
 
-/// Perhaps nobody heard the wish.
+/// Possibly nobody received the request.
 #[derive(Debug, thiserror::Error)]
-#[error("no projector can be told: {0}")]
+#[error("the request cannot be sent to the projectors: {0}")]
 pub struct RetryRequestError(String);
 
 impl From<PublishError> for RetryRequestError {
@@ -60,14 +60,14 @@ impl From<FlushError> for RetryRequestError {
     }
 }
 
-/// Hears the operator's wishes.
+/// Receives the operator's requests.
 pub struct RetryRequests {
     subscriber: Mutex<Subscriber>,
     count: watch::Sender<u64>,
 }
 
 impl RetryRequests {
-    /// Begins to listen. The subscription outlives reconnections.
+    /// Subscribes. The subscription survives reconnections.
     ///
     /// # Errors
     /// The subscription could not be made.
@@ -79,13 +79,13 @@ impl RetryRequests {
         Ok(Self { subscriber: Mutex::new(subscriber), count: watch::Sender::new(0) })
     }
 
-    /// For one that has something parked.
+    /// A handle for a follower that may have parked something.
     #[must_use]
     pub fn heard(&self) -> Retries {
         Retries { wishes: self.count.subscribe(), due: Instant::now() + RETRY_EVERY }
     }
 
-    /// Listens until `stop`.
+    /// Receives requests until `stop`.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut subscriber = self.subscriber.lock().await;
         loop {
@@ -101,7 +101,7 @@ impl RetryRequests {
     }
 }
 
-/// Knows when to read again what is parked.
+/// Knows when to read parked aggregates again.
 #[derive(Clone)]
 pub struct Retries {
     wishes: watch::Receiver<u64>,
@@ -109,7 +109,7 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Whether it is time.
+    /// Whether a retry is due.
     pub fn are_due(&mut self) -> bool {
         let wished = self.wishes.has_changed().unwrap_or(false);
         let due = wished || Instant::now() >= self.due;

@@ -1,4 +1,4 @@
-//! The loop: read on from the checkpoint, fold, write, say how far the views are.
+//! The projection loop: read from the checkpoint on, fold, write, move the checkpoint, announce the position.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,35 +22,35 @@ use crate::store::{StoreError, checkpoint};
 use crate::supervise::{Follower, Progress};
 use crate::target::Target;
 
-/// Time for the database to build indexes. A new one over millions of documents takes minutes.
+/// Time for the database to build indexes. A new index over millions of documents takes minutes.
 const INDEXES_MAX: Duration = Duration::from_mins(60);
 
 /// Why a run ended; the next one starts from the checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The database refuses, or a document cannot be written.
+    /// The database rejects a write, or a document cannot be encoded.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The log does not answer.
     #[error(transparent)]
     Log(#[from] ReadError),
-    /// The messages of the log come no longer.
+    /// The messages of the log stopped arriving.
     #[error(transparent)]
     Follow(#[from] FollowError),
-    /// The database is silent.
+    /// The database did not answer in time.
     #[error(
         "MongoDB does not answer in time; look at its load, and at mongodb.operation_timeout_ms"
     )]
     DatabaseTimeout,
-    /// A message that was promised is not delivered.
-    #[error("an event that the log holds does not come")]
+    /// A message that is in the log is not delivered.
+    #[error("an event that is in the log does not arrive")]
     Missing,
-    /// The log gave messages out of order.
-    #[error("the last messages of the subjects do not come in order: {1} behind {0}")]
+    /// The log delivered messages out of order.
+    #[error("the last messages of the subjects do not arrive in order: {1} after {0}")]
     Disordered(Position, Position),
-    /// So much cannot be read that it is the version of this service that is wrong, and not the events.
+    /// So many events cannot be read that the version of this service is wrong, and not the events.
     #[error(
-        "the event at position {0} cannot be read: {1}. It is not parked, as {2} aggregates are (parked_max), and nothing behind it is applied"
+        "the event at position {0} cannot be read: {1}. It is not parked because {2} aggregates are already (parked_max), and nothing after it is applied"
     )]
     TooManyParked(Position, DecodeError, usize),
     /// The views were built from another log.
@@ -58,38 +58,38 @@ pub enum RunError {
     LineageMismatch(#[from] LineageMismatch),
 }
 
-/// What a follower may take at once, and how long it waits.
+/// Limits of a follower.
 #[derive(Debug, Clone, Copy)]
 pub struct FollowLimits {
     /// Messages that are folded and written together.
     pub batch_events_max: usize,
-    /// Aggregates that may be parked. With more of them it stands still.
+    /// Aggregates that may be parked. With one more it stops.
     pub parked_max: usize,
     /// One operation on the database.
     pub operation_timeout: Duration,
-    /// Age of the oldest event that views may lack and count as ready.
+    /// The readiness check fails if the views lack an event older than this.
     pub lag_max: Duration,
 }
 
-/// Some views, and the log that they are made from.
+/// A target and the log that it is built from.
 pub struct Projection<T> {
     /// The log.
     pub log: EventLog,
-    /// Where the views stand.
+    /// The views.
     pub target: Arc<T>,
-    /// What is too much.
+    /// Limits.
     pub limits: FollowLimits,
-    /// What readiness looks at.
+    /// State for readiness.
     pub progress: Progress<Position>,
-    /// What is counted.
+    /// Counters.
     pub metrics: ProjectorMetrics,
-    /// Where spans go.
+    /// Where spans are exported.
     pub tracer: Tracer,
-    /// When what is parked is read again.
+    /// When parked aggregates are read again.
     pub retries: Retries,
 }
 
-/// How far a run is.
+/// The progress of a run.
 struct Place {
     position: Position,
     pending: u64,
@@ -99,12 +99,12 @@ struct Place {
 }
 
 impl<T: Target> Projection<T> {
-    /// What is counted, if it is what is read: other views are seen by their checkpoint.
+    /// The counters, if these views are read: others are observed by their checkpoint.
     pub(crate) fn counted(&self) -> Option<&ProjectorMetrics> {
         self.target.is_counted().then_some(&self.metrics)
     }
 
-    /// The views have come to a place, and so it is said.
+    /// Reports that the views reached a position.
     async fn reached(&self, place: &mut Place) -> Result<(), RunError> {
         if !place.has_caught_up && (place.pending == 0 || place.position >= place.end) {
             self.bounded(self.target.caught_up()).await?;
@@ -118,7 +118,7 @@ impl<T: Target> Projection<T> {
         Ok(())
     }
 
-    /// The position behind a checkpoint of the database.
+    /// Reads a checkpoint of the database.
     ///
     /// # Errors
     /// The database does not answer.
@@ -126,14 +126,14 @@ impl<T: Target> Projection<T> {
         self.asked(self.target.database().position(name)).await
     }
 
-    /// The messages behind a position, in as few chunks as they arrive in; before them, how many there are.
+    /// The number of messages after a position, and the messages in chunks as they arrive.
     async fn events_behind(
         &self,
         position: Position,
     ) -> Result<(u64, impl futures::Stream<Item = Chunk> + use<T>), RunError> {
         let following = self.log.follow(T::Fold::FILTERS, Start::Behind(position)).await?;
         let ready = self.chunks(following.messages);
-        // What came before a failure is written before the failure is reported: a chunk is cut there.
+        // Messages before a failure are written before the failure is reported: the chunk ends there.
         let chunks = ready.map(|chunk| {
             let (mut messages, mut failure) = (Vec::with_capacity(chunk.len()), None);
             for next in chunk {
@@ -157,10 +157,10 @@ impl<T: Target> Projection<T> {
         self.bounded(async { operation.await.map_err(StoreError::from) }).await
     }
 
-    /// An operation on the database, within its time.
+    /// Runs an operation on the database within its time limit.
     ///
     /// # Errors
-    /// The operation failed, or its time is over.
+    /// The operation failed, or reached its limit.
     pub async fn bounded<A>(
         &self,
         operation: impl Future<Output = Result<A, StoreError>>,
@@ -168,7 +168,7 @@ impl<T: Target> Projection<T> {
         within(self.limits.operation_timeout, operation).await
     }
 
-    /// Whether views and log belong together; then the log is noted. The end of the log.
+    /// Checks that views and log belong together, and notes the log's lineage. Returns the end of the log.
     async fn belongs_to_log(&self, position: Position) -> Result<Position, RunError> {
         let (database, name) = (self.target.database(), self.target.checkpoint());
         let lineage = Lineage::of(&self.log).await?;
@@ -211,7 +211,7 @@ impl<T: Target> Follower for Projection<T> {
         let mut chunks = Box::pin(chunks);
         tracing::info!(stream = self.stream(), views, %position, "the projector follows the log");
 
-        // That there is one says that there is a follower, with its indexes made.
+        // The existence of a checkpoint signals that a follower is running and its indexes exist.
         self.bounded(checkpoint(database, views, position, None)).await?;
         self.asked(self.target.look()).await?;
         let mut place = Place { position, pending, end, has_caught_up: false };

@@ -1,14 +1,14 @@
-//! Going on behind a place: which documents a page begins with.
+//! Keyset pagination: which documents a page starts with.
 
 use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
 use service_kit::http::cursor::{Key, Place};
 
-/// Whatever comes behind a place in the order of `member` and then `_id`: the rest of those with the same key, and
-/// those with a key behind it; branches of `$or`. Each is one range of an index, and the database merges them in order
+/// The branches of `$or` for everything after a cursor in the order of `member` and then `_id`: the rest of those with
+/// the same key, and those with a later key. Each branch is one range of an index. The database merges them in order
 /// and sorts nothing.
 ///
-/// `bounds` are those of the member in a list of documents that all have it; `None` if a time may be absent. A text
-/// never is: none is the empty one.
+/// `bounds` are those of the member in a list of documents that all have it; `None` if a time may be absent. A text is
+/// never absent: it is empty instead.
 #[must_use]
 pub fn behind(
     place: &Place,
@@ -32,7 +32,7 @@ pub fn behind(
         Key::Time(at) => {
             let at: Bson = DateTime::from_millis(*at).into();
             let mut branches = vec![same(at.clone()), rest(at)];
-            // The absent key comes before all others; a comparison with a time does not reach it.
+            // An absent key sorts before all others, and no comparison with a time matches it.
             let absent = bounds.is_none() && descending;
             branches.extend(absent.then(|| doc! {member: Bson::Null}));
             branches

@@ -1,4 +1,4 @@
-//! Writing what was folded: the only code that changes documents of views.
+//! Writing folded messages: the only code that changes documents of views.
 
 use events::{Position, Timestamp};
 use futures::future::try_join_all;
@@ -11,24 +11,24 @@ use crate::database_error::{DatabaseError, of_code};
 use crate::fold::{Fold, Inserts, Writes};
 use crate::lineage::date;
 
-/// Updates in one command: with documents of their largest size it stays below the 48 MB of a message. Those of one
-/// batch are under way at once, and wait for the disk once.
+/// Updates in one command. With documents of their largest size it stays below the 48 MB of a message. The commands of
+/// one batch run concurrently, and wait for the disk once.
 const UPDATES_MAX: usize = 1_000;
 
-/// Code of the database for an `_id` that is taken.
+/// The database's code for an `_id` that exists.
 const DUPLICATE_KEY: i32 = 11_000;
 
-/// What could not be written.
+/// A write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database does not answer, or refuses.
+    /// The database does not answer, or rejects the write.
     #[error(transparent)]
     Database(DatabaseError),
-    /// A document cannot be BSON.
+    /// A document cannot be encoded as BSON.
     #[error("a view document cannot be encoded: {0}")]
     Encode(#[from] BsonError),
     /// Some of the writes failed.
-    #[error("the database refused {0} writes: {1}")]
+    #[error("the database rejected {0} writes: {1}")]
     Partly(usize, String),
 }
 
@@ -38,11 +38,11 @@ impl From<Error> for StoreError {
     }
 }
 
-/// Writes the documents of a batch to the collections with a number. The checkpoint follows with [`checkpoint`]:
-/// killed in between, the batch is applied again to no effect.
+/// Writes the documents of a batch to the collections with a number. [`checkpoint`] moves the checkpoint afterwards:
+/// after a crash in between, the batch is applied again without effect.
 ///
 /// # Errors
-/// [`StoreError`]: some of it may be written. Write the batch again.
+/// [`StoreError`]: part of it may be written. Write the batch again.
 pub async fn write(
     database: &ViewDatabase,
     number: u32,
@@ -61,10 +61,10 @@ pub async fn write(
     Ok(())
 }
 
-/// Deletes documents: members of the command `delete`.
+/// Deletes documents: items of the `delete` command.
 ///
 /// # Errors
-/// [`StoreError`]: some of them may be gone. Delete them again.
+/// [`StoreError`]: some of them may be deleted. Delete them again.
 pub async fn delete(
     database: &ViewDatabase,
     collection: &str,
@@ -77,8 +77,8 @@ pub async fn delete(
     run(database, doc! {"delete": collection, "deletes": deletes}).await
 }
 
-/// Inserts documents, which costs half of what it costs to look for each first. One that is there already is
-/// written again: it comes out the same, or in the layout of today.
+/// Inserts documents, at half the cost of looking for each first. A document that exists is written again: it has the
+/// same content, or today's layout.
 async fn insert(
     database: &ViewDatabase,
     collection: &str,
@@ -105,8 +105,8 @@ async fn insert(
     run(database, doc! {"update": collection, "updates": updates}).await
 }
 
-/// Runs a command that writes, unordered. The driver's bulk write needs a server 8; the commands behind it
-/// are there in every version.
+/// Runs a write command, unordered. The driver's bulk write needs server version 8; these commands exist in every
+/// version.
 async fn run(database: &ViewDatabase, command: Document) -> Result<(), StoreError> {
     done(&send(database, command).await?)
 }
@@ -116,7 +116,7 @@ async fn send(database: &ViewDatabase, mut command: Document) -> Result<Document
     Ok(database.database().run_command(command).await?)
 }
 
-/// Whether all of it was written.
+/// Whether everything was written.
 fn done(answer: &Document) -> Result<(), StoreError> {
     if let Ok(failed) = answer.get_array("writeErrors") {
         let first = failed.first().and_then(Bson::as_document).map(refusal).unwrap_or_default();
@@ -128,16 +128,16 @@ fn done(answer: &Document) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Why a write was refused. What the server says about it may repeat the document.
+/// Why a write was rejected. The server's text may repeat the document, so it is not used.
 fn refusal(failed: &Document) -> String {
     of_code(failed.get_i32("code").unwrap_or(0), failed.get_str("codeName").unwrap_or_default())
 }
 
-/// Moves a checkpoint to a position whose documents are written. It never goes back. `stored_at` says when the
-/// message there was stored, by which it is known again; of two projectors the one that is further ahead has the word.
+/// Moves a checkpoint to a position whose documents are written. It never moves back. `stored_at` is when the message
+/// there was stored, by which the log is recognised; of two projectors the one that is further ahead decides.
 ///
 /// # Errors
-/// [`StoreError::Database`]: begin again from the checkpoint that is there.
+/// [`StoreError::Database`]: begin again from the stored checkpoint.
 pub async fn checkpoint(
     database: &ViewDatabase,
     name: &str,

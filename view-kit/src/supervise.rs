@@ -1,4 +1,4 @@
-//! Keeping a loop alive: whatever fails is tried again, and readiness says why it stands still.
+//! Keeps a loop running: it retries after any failure, and readiness reports why it stopped.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use service_kit::metrics::ProjectorMetrics;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Pause after a failure; doubled up to the maximum.
+/// Pause after a failure; doubles up to the maximum.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after a failure.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What readiness looks at. Cheap to clone.
+/// The state of a follower, for readiness. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Progress<P>(Arc<Mutex<State<P>>>);
 
 #[derive(Debug)]
 struct State<P> {
-    /// How far it is, as far as this process knows.
+    /// The position that it reached, as far as this process knows.
     position: P,
-    /// Why it stands still, if it does.
+    /// Why it stopped, if it did.
     trouble: Option<String>,
     /// Aggregates that are parked.
     parked: usize,
@@ -40,30 +40,30 @@ impl<P: Copy + Default> Default for Progress<P> {
 }
 
 impl<P: Copy> Progress<P> {
-    /// How far it is.
+    /// The position that it reached.
     #[must_use]
     pub fn position(&self) -> P {
         self.lock().position
     }
 
-    /// Why it stands still, if it does.
+    /// Why it stopped, if it did.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }
 
-    /// How many aggregates are parked.
+    /// The number of parked aggregates.
     #[must_use]
     pub fn parked(&self) -> usize {
         self.lock().parked
     }
 
-    /// So many aggregates are parked.
+    /// Sets the number of parked aggregates.
     pub fn has_parked(&self, aggregates: usize) {
         self.lock().parked = aggregates;
     }
 
-    /// It runs, and has come so far.
+    /// It is running and reached a position.
     pub fn reached(&self, position: P) {
         let mut state = self.lock();
         state.position = position;
@@ -87,18 +87,18 @@ impl<P: Copy> Progress<P> {
     }
 }
 
-/// What runs until something fails, and then again from where its data says it is.
+/// A loop that runs until something fails, and is started again from where its data says it is.
 pub trait Follower: Sync {
-    /// How far it is.
+    /// The type of its position.
     type Position: Copy + Send;
-    /// Why it ended.
+    /// The type of its failures.
     type Error: Display + Send;
 
-    /// The stream it is known by.
+    /// The stream that names it.
     fn stream(&self) -> &'static str;
-    /// What readiness looks at.
+    /// Its state for readiness.
     fn progress(&self) -> &Progress<Self::Position>;
-    /// What is counted of it.
+    /// Its counters.
     fn metrics(&self) -> &ProjectorMetrics;
     /// Whether there is nothing to follow any more.
     fn is_over(&self) -> bool {
@@ -108,7 +108,7 @@ pub trait Follower: Sync {
     fn run_once(&self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// Runs it again and again until `stop`, or until it is over.
+/// Runs it again and again until `stop`, or until there is nothing to follow.
 pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
     while !stop.is_cancelled() && !follower.is_over() {
         let ended = tokio::select! {
@@ -117,7 +117,7 @@ pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
         };
         if let Err(error) = ended {
             let stream = follower.stream();
-            tracing::warn!(stream, %error, "the projector starts again from its checkpoint");
+            tracing::warn!(stream, %error, "the follower failed; restarting from its checkpoint");
             follower.progress().failed(&error);
             follower.metrics().restarted();
         }
@@ -128,10 +128,10 @@ pub async fn supervised(follower: &impl Follower, stop: &CancellationToken) {
     }
 }
 
-/// What readiness says of so many parked aggregates, and where to see them.
+/// The readiness check on parked aggregates. `see` names the place that lists them.
 ///
 /// # Errors
-/// When there are any.
+/// There are any.
 pub fn none_parked(aggregates: usize, see: &str) -> Result<(), String> {
     match aggregates {
         0 => Ok(()),

@@ -1,4 +1,4 @@
-//! Where the views of a fold stand, and who waits for them.
+//! The place that a fold is written to, and what waits for it.
 
 use std::future::ready;
 
@@ -10,9 +10,9 @@ use crate::fold::Fold;
 use crate::run::{Projection, RunError};
 use crate::store::StoreError;
 
-/// Where the views of a fold stand, and who waits for them.
+/// The place that a fold is written to, and what waits for it.
 pub trait Target: Send + Sync + Sized + 'static {
-    /// What is written there.
+    /// What is written.
     type Fold: Fold;
 
     /// The database.
@@ -26,39 +26,39 @@ pub trait Target: Send + Sync + Sized + 'static {
         false
     }
 
-    /// Whether it is counted what happens here: these are the views that are read.
+    /// Whether its events are counted: these are the views that are read.
     fn is_counted(&self) -> bool {
         true
     }
 
-    /// Whether nobody waits for these views. Then as many messages as there will be soon are taken in at once, and
-    /// the database is left to others for as long as a batch took.
+    /// Whether no command waits for these views. Then larger batches are written, and the database is left to others
+    /// for as long as each batch took.
     fn is_filling(&self) -> bool;
 
-    /// Makes the indexes; those that are there stay.
+    /// Creates the indexes; existing ones stay.
     fn prepare(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// A run begins, at the position of the checkpoint, and nothing is followed yet. Answers up to where the states
-    /// of all aggregates are written already; see [`Fold::drop_states`].
+    /// Called when a run begins, at the position of the checkpoint. Returns up to where the states of all aggregates
+    /// are written already; see [`Fold::drop_states`].
     fn begin(
         &self,
         projection: &Projection<Self>,
         position: Position,
     ) -> impl Future<Output = Result<Position, RunError>> + Send;
 
-    /// Writes what was folded, and removes what must not be there beside it.
+    /// Writes folded messages, and removes documents that must not exist any more.
     fn write(&self, batch: &Self::Fold) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Looks who waits for these views, before it is first said in a run how far they are.
+    /// Finds out what waits for these views, before a run first announces a position.
     fn look(&self) -> impl Future<Output = Result<(), Error>> + Send {
         ready(Ok(()))
     }
 
-    /// The views have everything that the log held when the run began. Once in a run, and before that is said.
+    /// Called once in a run when the views have everything that the log held when it began, before that is announced.
     fn caught_up(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
         ready(Ok(()))
     }
 
-    /// The views have a position: it is said to whoever waits. Also a sign of life, when nothing happens.
+    /// The views reached a position: announces it. Also called periodically as a heartbeat.
     fn reached(&self, position: Position) -> impl Future<Output = ()> + Send;
 }

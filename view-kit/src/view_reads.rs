@@ -1,4 +1,4 @@
-//! The query side of a service with one kind of view.
+//! The query side of a service with one view.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::database::ViewDatabase;
 use crate::one_view::View;
 use crate::reads::{Count, Find, ReadError, ReadLimits, Reads};
 
-/// Reads one kind of view, in the layout of this version. Cheap to clone.
+/// Reads one view, in the layout of this version. Cheap to clone.
 pub struct ViewReads<V> {
     database: ViewDatabase,
     position: ViewsPosition,
@@ -31,7 +31,7 @@ impl<V> Clone for ViewReads<V> {
 }
 
 impl<V: View> ViewReads<V> {
-    /// Follows the position of the views, until `stop`. The database may come later.
+    /// Follows the position of the views until `stop`. The database may become available later.
     ///
     /// # Errors
     /// The position cannot be followed.
@@ -49,8 +49,8 @@ impl<V: View> ViewReads<V> {
         Ok(Self { database, position, reads, view: PhantomData })
     }
 
-    /// What must hold for queries to be answered: the database is there, and the projector of this layout says how far
-    /// its views are. It says nothing before they are filled.
+    /// Adds the readiness checks: the database answers, and the projector of this layout announces its position, which
+    /// it does once its views are filled.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let (reads, position) = (self.clone(), self.position.clone());
@@ -67,7 +67,7 @@ impl<V: View> ViewReads<V> {
             })
     }
 
-    /// How far the views are, as it is heard: what an answer to a command waits for.
+    /// The announced position of the views, which answers to commands wait for.
     #[must_use]
     pub const fn heard(&self) -> &ViewsPosition {
         &self.position
@@ -84,10 +84,10 @@ impl<V: View> ViewReads<V> {
         self.database.database().collection(&V::collection())
     }
 
-    /// Runs an operation on the documents within its time, whatever becomes of who asked for it.
+    /// Runs an operation on the documents within its time limit, even if the caller is dropped.
     ///
     /// # Errors
-    /// Those of the operation, and [`ReadError::Unavailable`] when its time is over.
+    /// Those of the operation, and [`ReadError::Unavailable`] after the time limit.
     pub async fn whole<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, ReadError>> + Send + 'static,
@@ -106,23 +106,23 @@ impl<V: View> ViewReads<V> {
         self.reads.page(self.documents(), find).await
     }
 
-    /// How many documents a list has.
+    /// The number of documents in a list.
     ///
     /// # Errors
-    /// [`ReadError`]: nobody knows.
+    /// [`ReadError`]: it is unknown.
     pub async fn total(&self, count: Count) -> Result<Total, ReadError> {
         self.reads.total(self.database.database().clone(), V::collection(), count).await
     }
 
-    /// A position that everything read after this reflects: to be asked for before the read.
+    /// A position that everything read after this call reflects. Call it before the read.
     ///
     /// # Errors
-    /// [`ReadError`]: neither projector nor database say one.
+    /// [`ReadError`]: neither the projector nor the database has one.
     pub async fn position(&self) -> Result<Position, ReadError> {
         self.reads.position(|| self.checkpoint()).await
     }
 
-    /// Waits until the views have a position, at most `limit`.
+    /// Waits until the views have a position, for at most `limit`.
     ///
     /// # Errors
     /// [`ReadError`]: nothing was heard, and the database does not answer.
@@ -135,7 +135,7 @@ impl<V: View> ViewReads<V> {
         self.reads.whole(async move { Ok(database.position(&V::collection()).await?) }).await
     }
 
-    /// Waits until no operation is under way.
+    /// Waits until no operation is running.
     pub async fn finished(&self) {
         self.reads.finished().await;
     }

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Views(ViewDatabase);
 
-/// What every database with views has.
+/// The members of every database with views.
 impl Deref for Views {
     type Target = ViewDatabase;
 
@@ -24,7 +24,7 @@ impl Deref for Views {
 }
 
 impl Views {
-    /// Opens the database. Nothing is connected yet; the driver does so, and again, as needed.
+    /// Opens the database. The driver connects, and reconnects, as needed.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -38,7 +38,7 @@ impl Views {
         self.database().collection(&users_collection(generation))
     }
 
-    /// What happened to users.
+    /// The history of users.
     #[must_use]
     pub fn history(&self, generation: u32) -> Collection<HistoryDocument> {
         self.database().collection(&history_collection(generation))

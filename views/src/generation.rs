@@ -1,9 +1,8 @@
-//! Generations of the views: which there are, which one is read, and which ones an announced position holds for.
+//! Generations of the views: which exist, which one is live, and which ones an announced position holds for.
 //!
-//! The views of users (documents and history) and those of sessions stand in collections with a number. Of
-//! each set one number is live: it is what queries read. Another may stand beside it: a new one that is being
-//! filled, or the one that was live before. One document says so, and every change of it is guarded by its
-//! version (ADR 16).
+//! The views of users (documents and history) and those of sessions are stored in collections with a number. In each
+//! set one number is live: queries read it. There may be one standby generation: a new one that is being filled, or the
+//! one that was live before. One document records this, and every change of it is guarded by its version (ADR 16).
 
 use std::fmt;
 
@@ -23,23 +22,23 @@ use crate::{
 
 /// The document, among the checkpoints.
 const ID: &str = "generations";
-/// The generation that a database has which knows of none.
+/// The generation of a database without such a document.
 const FIRST: u32 = 1;
-/// Code of the database for an `_id` that is taken.
+/// The database's code for an `_id` that exists.
 const DUPLICATE_KEY: i32 = 11_000;
 
-/// What there are generations of.
+/// A set of views that has generations of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ViewSet {
-    /// Users with what happened to them.
+    /// Users with their history.
     Users,
     /// Sessions.
     Sessions,
 }
 
 impl ViewSet {
-    /// Both.
+    /// Both sets.
     pub const ALL: [Self; 2] = [Self::Users, Self::Sessions];
 }
 
@@ -52,17 +51,17 @@ impl fmt::Display for ViewSet {
     }
 }
 
-/// What a generation beside the live one is.
+/// The phase of a standby generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// New, and on its way to the end of the log. Nobody waits for it.
+    /// New, and catching up with the end of the log. No command waits for it.
     Filling,
-    /// About to be live: what is announced holds for it too.
+    /// About to become live: announced positions hold for it, too.
     Joining,
-    /// It was live until now, and some may still read it: what is announced holds for it too.
+    /// It was live until now, and some queries may still read it: announced positions hold for it, too.
     Leaving,
-    /// It was live once. It is kept up to date for a way back, and nobody waits for it.
+    /// It was live once. It is kept up to date for a rollback, and no command waits for it.
     Old,
 }
 
@@ -85,25 +84,25 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A generation beside the live one.
+/// A standby generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     /// Its number.
     pub number: u32,
-    /// What it is.
+    /// Its phase.
     pub phase: Phase,
 }
 
 /// The generations of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewSetState {
-    /// The one that is read.
+    /// The one that queries read.
     pub live: u32,
     /// The standby generation, if there is one.
     #[serde(rename = "beside")]
     pub standby: Option<Standby>,
-    /// The number of the next one. No number is given twice, so that who has not heard yet that a generation
-    /// is gone writes into nothing that is read.
+    /// The next number. Numbers are never reused, so a projector with a stale view of the generations can only write to
+    /// collections that nobody reads.
     next: u32,
 }
 
@@ -114,12 +113,12 @@ impl Default for ViewSetState {
 }
 
 impl ViewSetState {
-    /// Every number there is.
+    /// The numbers of all generations that exist.
     pub fn all(&self) -> impl Iterator<Item = u32> {
         [Some(self.live), self.standby.map(|standby| standby.number)].into_iter().flatten()
     }
 
-    /// The numbers that an announced position holds for.
+    /// The numbers for which announced positions hold.
     pub fn waited_for(&self) -> impl Iterator<Item = u32> {
         let standby = self.standby.filter(|standby| standby.phase.is_waited_for());
         [Some(self.live), standby.map(|standby| standby.number)].into_iter().flatten()
@@ -136,7 +135,7 @@ impl ViewSetState {
     }
 }
 
-/// The generations there are.
+/// The generations of both sets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Generations {
     version: i64,
@@ -144,7 +143,7 @@ pub struct Generations {
     sessions: ViewSetState,
 }
 
-/// What cannot be done with the generations as they are.
+/// A change that the current state does not permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("generation {number} of the {set} is not {wanted}")]
 pub struct NotInPhase {
@@ -154,13 +153,13 @@ pub struct NotInPhase {
 }
 
 impl Generations {
-    /// Counts the changes.
+    /// The number of changes so far.
     #[must_use]
     pub const fn version(&self) -> i64 {
         self.version
     }
 
-    /// Those of one set.
+    /// The state of one set.
     #[must_use]
     pub const fn state(&self, set: ViewSet) -> &ViewSetState {
         match set {
@@ -176,7 +175,7 @@ impl Generations {
         }
     }
 
-    /// A new one is to be filled; its number. What stood beside the live one is gone.
+    /// Begins to fill a new generation, and returns its number. The standby generation before it is gone.
     pub fn begin(&mut self, set: ViewSet) -> u32 {
         let state = self.state_mut(set);
         let number = state.next;
@@ -185,10 +184,10 @@ impl Generations {
         number
     }
 
-    /// One that nobody reads is about to be live.
+    /// Makes a generation join: it is about to become live.
     ///
     /// # Errors
-    /// [`NotInPhase`]: it is neither new nor old.
+    /// [`NotInPhase`]: it is neither filling nor old.
     pub fn join(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
         let state = self.state_mut(set);
         if !state.is(number, Phase::Filling) && !state.is(number, Phase::Old) {
@@ -198,7 +197,7 @@ impl Generations {
         Ok(())
     }
 
-    /// One that was about to be live is not, and nobody waits for it any more. One that leaves goes its way.
+    /// Takes a joining generation back, so that no command waits for it. A leaving one stays as it is.
     pub fn step_back(&mut self, set: ViewSet, number: u32) {
         let state = self.state_mut(set);
         if state.is(number, Phase::Joining) {
@@ -207,10 +206,10 @@ impl Generations {
         }
     }
 
-    /// One that is waited for is live from now on, and the one that was leaves.
+    /// Makes a generation live; the one that was live before leaves.
     ///
     /// # Errors
-    /// [`NotInPhase`]: it is not waited for.
+    /// [`NotInPhase`]: it is neither joining nor leaving.
     pub fn switch(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
         let state = self.state_mut(set);
         if !state.is(number, Phase::Joining) && !state.is(number, Phase::Leaving) {
@@ -221,10 +220,10 @@ impl Generations {
         Ok(())
     }
 
-    /// Nobody reads any more the one that was live.
+    /// The generation that was live before is no longer read by anybody.
     ///
     /// # Errors
-    /// [`NotInPhase`]: it did not leave.
+    /// [`NotInPhase`]: it is not leaving.
     pub fn retire(&mut self, set: ViewSet, number: u32) -> Result<(), NotInPhase> {
         let state = self.state_mut(set);
         if !state.is(number, Phase::Leaving) {
@@ -234,7 +233,7 @@ impl Generations {
         Ok(())
     }
 
-    /// One that nobody reads is gone for good.
+    /// Removes a generation that nobody reads.
     ///
     /// # Errors
     /// [`NotInPhase`]: somebody may read it.
@@ -245,7 +244,7 @@ impl Generations {
                 state.standby = None;
                 Ok(())
             }
-            _ => Err(NotInPhase { set, number, wanted: "beside the live one" }),
+            _ => Err(NotInPhase { set, number, wanted: "a standby generation" }),
         }
     }
 }
@@ -265,8 +264,8 @@ pub fn generation_of(collection: &str) -> Option<(ViewSet, u32)> {
 }
 
 impl Views {
-    /// Read with the concern `majority` on the primary: whoever wrote with `w: majority` before sees here every
-    /// change that was acknowledged before that write.
+    /// Read with the concern `majority` on the primary: after a write with `w: majority`, this read sees every change
+    /// that was acknowledged before that write.
     fn known_generations(&self) -> Collection<Generations> {
         let options = CollectionOptions::builder()
             .read_concern(ReadConcern::majority())
@@ -275,7 +274,7 @@ impl Views {
         self.database().collection_with_options(CHECKPOINTS, options)
     }
 
-    /// The generations there are.
+    /// Reads the generations.
     ///
     /// # Errors
     /// The database does not answer.
@@ -283,10 +282,10 @@ impl Views {
         Ok(self.known_generations().find_one(doc! {"_id": ID}).await?.unwrap_or_default())
     }
 
-    /// Puts what is to be in the place of what is; `false` when somebody else changed it meanwhile.
+    /// Replaces the generations that were read by new ones; `false` if they were changed in the meantime.
     ///
     /// # Errors
-    /// The database does not answer: look what there is.
+    /// The database does not answer: read them again.
     pub async fn change_generations(
         &self,
         from: &Generations,
@@ -303,8 +302,8 @@ impl Views {
         }
     }
 
-    /// The position of users that everything which is read from now on has: that of the generation that is
-    /// farthest behind among those that are read, or will be next.
+    /// The position of users that everything read from now on reflects: the lowest one among the generations that are
+    /// read now or will be next.
     ///
     /// # Errors
     /// The database does not answer.
@@ -334,8 +333,8 @@ impl Views {
         Ok(lowest.unwrap_or_default())
     }
 
-    /// Drops what is left of generations that were removed; the names of the collections. What a projector
-    /// that did not know yet has written since goes at the next call.
+    /// Drops leftover collections of removed generations, and returns their names. Anything that a projector with a
+    /// stale view has written since is dropped by the next call.
     ///
     /// # Errors
     /// The database does not answer: call again.
@@ -388,7 +387,7 @@ mod tests {
         let mut generations = Generations::default();
         assert_eq!(waited_for(&generations), [1]);
         assert_eq!(generations.begin(SET), 2);
-        assert_eq!(waited_for(&generations), [1], "nobody waits for one that is being filled");
+        assert_eq!(waited_for(&generations), [1], "no command waits for one that is being filled");
         assert!(generations.switch(SET, 2).is_err(), "nothing was announced for it");
         generations.join(SET, 2).unwrap();
         assert_eq!(waited_for(&generations), [1, 2]);
@@ -409,7 +408,7 @@ mod tests {
         assert_eq!(generations.state(SET).live, 1);
         generations.remove(SET, 2).unwrap();
         assert!(generations.remove(SET, 1).is_err(), "it is live");
-        assert_eq!(generations.begin(SET), 3, "no number is given twice");
+        assert_eq!(generations.begin(SET), 3, "numbers are never reused");
         assert_eq!(generations.state(ViewSet::Sessions), &ViewSetState::default());
     }
 
@@ -420,7 +419,7 @@ mod tests {
         generations.begin(SET);
         let state = generations.state(SET);
         let removed: Vec<u32> = (0..6).filter(|number| state.was_removed(*number)).collect();
-        assert_eq!(removed, [0, 2], "not the live one, nor one that a later version makes");
+        assert_eq!(removed, [0, 2], "not the live one, nor one of a later version");
     }
 
     #[test]

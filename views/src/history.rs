@@ -1,4 +1,4 @@
-//! The view of what happened to a user: one document per event.
+//! The view of a user's history: one document per event.
 
 use events::{Actor, Event, Fact, Position, Revision, Timestamp};
 use mongodb::bson::{self, DateTime, Uuid};
@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use crate::user::{date, signed, timestamp};
 use crate::{DamagedView, user_key};
 
-/// The document as it stands in the collection. Its id is the position of the event, so that an event
-/// that arrives again is written where it stands already.
+/// The stored document. Its id is the position of the event, so an event that is delivered again is written to the same
+/// place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryDocument {
     /// Position of the event.
     #[serde(rename = "_id")]
     pub position: i64,
-    /// Whom it happened to.
+    /// The user.
     pub user_id: Uuid,
     revision: i64,
     #[serde(rename = "type")]
@@ -26,12 +26,12 @@ pub struct HistoryDocument {
     changed: String,
 }
 
-/// One event of a user, as the views know it.
+/// One event of a user, as the views have it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistoryEntry {
-    /// Its place in the log.
+    /// Its position in the log.
     pub position: Position,
-    /// Number of the user's events with it.
+    /// Number of the user's events, including it.
     pub revision: Revision,
     /// Its type on the wire.
     pub kind: String,

@@ -1,9 +1,9 @@
-//! The contract between projector and query-api: which documents stand in which collections under which
-//! indexes. The projector writes them, query-api reads them, nobody else touches the database.
+//! The contract between projector and query-api: which documents are in which collections, and with which indexes. The
+//! projector writes them, query-api reads them, and nothing else touches the database.
 //!
-//! A view document is the state that the user's last event carried, with the position of that event. It
-//! holds no password hash. Positions and what is parked stand where `view-kit` puts them. What was deleted leaves a tombstone, so that an older event that arrives
-//! again (a second projector, a restored database, a replay) cannot bring it back.
+//! A view document is the state that the user's last event carried, with the position of that event. It holds no
+//! password hash. `view-kit` stores checkpoints and what is parked. A deleted document leaves a tombstone, so that an
+//! older event that is delivered again (a second projector, a restored database, a replay) cannot bring it back.
 
 mod database;
 mod generation;
@@ -33,7 +33,7 @@ pub fn users_collection(generation: u32) -> String {
     format!("users_{generation}")
 }
 
-/// Collection of what happened to users.
+/// Collection of the history of users.
 #[must_use]
 pub fn history_collection(generation: u32) -> String {
     format!("user_history_{generation}")
@@ -45,9 +45,9 @@ pub fn sessions_collection(generation: u32) -> String {
     format!("sessions_{generation}")
 }
 
-/// Counts up when the documents of the user views get more members, or further documents are written
-/// from the same events. It stands in the name of the checkpoint: a database with an older layout has no
-/// such checkpoint, so that the projector begins with the first event and writes every document again.
+/// Increase it when the documents of the user views get more members, or more documents are written from the same
+/// events. It is part of the checkpoint's name: a database with an older layout has no such checkpoint, so the
+/// projector starts with the first event and writes every document again.
 pub const USERS_LAYOUT: u32 = 4;
 
 /// The checkpoint of the user views.
@@ -56,20 +56,20 @@ pub fn users_checkpoint(generation: u32) -> String {
     format!("{}_layout_{USERS_LAYOUT}", users_collection(generation))
 }
 
-/// Up to where the documents of users were written from the last event of each, before the events were read one
-/// by one.
+/// Checkpoint: how far the documents of users were written from the last event of each user, before the events were
+/// read one by one.
 #[must_use]
 pub fn states_checkpoint(generation: u32) -> String {
     format!("{}_states", users_checkpoint(generation))
 }
 
-/// Up to where they are written while they are being written, so that nobody begins anew with the first of them.
+/// Checkpoint while they are being written, so that a restart does not begin with the first of them.
 #[must_use]
 pub fn states_begun_checkpoint(generation: u32) -> String {
     format!("{}_begun", states_checkpoint(generation))
 }
 
-/// The checkpoint of what the user views have out of the log of sessions.
+/// The checkpoint of the members of user views that come from the log of sessions.
 #[must_use]
 pub fn logins_checkpoint(generation: u32) -> String {
     format!("{}_logins", users_collection(generation))
@@ -81,7 +81,7 @@ pub fn sessions_checkpoint(generation: u32) -> String {
     sessions_collection(generation)
 }
 
-/// Every index of the session views: the sessions of a user, and their removal.
+/// All indexes of the session views: the sessions of a user, and their removal.
 #[must_use]
 pub fn sessions_indexes() -> Vec<IndexModel> {
     let by_user = IndexOptions::builder().name("by_user".to_owned()).build();
@@ -93,14 +93,14 @@ pub fn sessions_indexes() -> Vec<IndexModel> {
     ]
 }
 
-/// Every index of the history: the events of a user, in order.
+/// All indexes of the history: the events of a user, in order.
 #[must_use]
 pub fn history_indexes() -> Vec<IndexModel> {
     let by_user = IndexOptions::builder().name("by_user".to_owned()).build();
     vec![IndexModel::builder().keys(doc! {"user_id": 1, "_id": 1}).options(by_user).build()]
 }
 
-/// The names of the indexes that the list of users is served from: a query names the one it is made for.
+/// Names of the indexes for the list of users: a query names the one that is made for it.
 pub mod index {
     /// All users in order of `created_at`.
     pub const BY_CREATED_AT: &str = "by_created_at";
@@ -118,12 +118,12 @@ pub mod index {
     pub const IN_ORDER_OF_NAME: &str = "in_order_of_name";
     /// All users in order of their last logins.
     pub const IN_ORDER_OF_LOGIN: &str = "in_order_of_login";
-    /// The words that `q` is compared with.
+    /// The words that `q` is matched against.
     pub const BY_WORD: &str = "by_word";
 }
 
-/// Every index of the user views. Each filter and each sort of the list has one; `_id` ends each of them,
-/// so that the order is total and a cursor can go on behind any document.
+/// All indexes of the user views. Each filter and each sort of the list has one; each ends with `_id`, so that the
+/// order is total and a cursor can continue after any document.
 #[must_use]
 pub fn users_indexes() -> Vec<IndexModel> {
     let index = |name: &str, keys: Document, filter: Option<Document>| {
@@ -133,7 +133,7 @@ pub fn users_indexes() -> Vec<IndexModel> {
     };
     let filtered =
         |name: &str, member: &str| index(name, doc! {member: 1, "created_at": 1, "_id": 1}, None);
-    // Tombstones, and users of whom there is only a login yet, have no `created_at`.
+    // Tombstones, and users of whom only a login is known yet, have no `created_at`.
     let living = doc! {"created_at": {"$exists": true}};
     let sorted =
         |name: &str, member: &str| index(name, doc! {member: 1, "_id": 1}, Some(living.clone()));

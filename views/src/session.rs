@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::user::{date, signed, timestamp};
 
-/// How much longer than its session a document stays, in seconds: events of other sessions may still be
-/// on their way, and clocks differ.
+/// How long a document outlives its session, in seconds: events of the session may still be on their way, and clocks
+/// differ.
 const KEPT_S: u64 = 24 * 60 * 60;
 
-/// The document as it stands in the collection. An ended session leaves a tombstone without a device; the
-/// database removes both when the session would be over in any case (`remove_at`).
+/// The stored document. An ended session leaves a tombstone without a device. The database removes both after the time
+/// at which the session would have ended anyway (`remove_at`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionDocument {
     /// The session's id.
     #[serde(rename = "_id")]
     pub id: Uuid,
-    /// Position of the event this state comes from: the guard of every write.
+    /// Position of the event that this state comes from: the guard of every write.
     pub position: i64,
-    /// Whose it is.
+    /// Its user.
     pub user_id: Uuid,
-    /// When the document goes.
+    /// When the database removes the document.
     pub remove_at: DateTime,
-    /// The members of a session that was not ended.
+    /// The members of a session that has not ended.
     #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
     pub open: Option<Open>,
 }
 
-/// What the document of a session that was not ended has beside the above.
+/// The members of a session that has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
     epoch: i64,
@@ -39,22 +39,22 @@ pub struct Open {
     ip: Option<String>,
 }
 
-/// A session as its owner sees it.
+/// A session as shown to its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionView {
     /// The session's id.
     pub id: SessionId,
-    /// The revocation it knows of.
+    /// The last revocation that it knows of.
     pub epoch: Position,
     /// When it began.
     pub created_at: Timestamp,
     /// When its refresh token was last replaced.
     pub last_used_at: Timestamp,
-    /// When it ends unless it is refreshed, or in any case.
+    /// When it ends: unless it is refreshed, or in any case.
     pub expires_at: Timestamp,
-    /// What the client called itself.
+    /// The client's name for itself.
     pub user_agent: Option<String>,
-    /// Where the client was.
+    /// The client's address.
     pub ip: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl SessionDocument {
         }
     }
 
-    /// The session in the document; `None` when it was ended.
+    /// The session in the document; `None` if it has ended.
     #[must_use]
     pub fn view(self) -> Option<SessionView> {
         let open = self.open?;
@@ -102,7 +102,7 @@ impl SessionDocument {
     }
 }
 
-/// A user's id as `user_id` has it.
+/// A user's id as stored in `user_id`.
 #[must_use]
 pub fn user_key(user: UserId) -> Uuid {
     Uuid::from_bytes(*user.as_uuid().as_bytes())

@@ -8,25 +8,24 @@ use mongodb::bson::{self, DateTime, Uuid};
 use serde::{Deserialize, Serialize};
 use view_kit::ReadError;
 
-/// The document as it stands in the collection. A tombstone has `deleted_at` and none of the members
-/// about a person.
+/// The stored document. A tombstone has `deleted_at` and no members about the person.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UserDocument {
     /// The user's id.
     #[serde(rename = "_id")]
     pub id: Uuid,
-    /// Position of the event this state comes from: the guard of every write.
+    /// Position of the event that this state comes from: the guard of every write.
     pub position: i64,
     /// Number of events of the user.
     pub revision: i64,
     /// Set on a tombstone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deleted_at: Option<DateTime>,
-    /// When the user last logged in: out of the sessions, not of the user's events, and so beside the
-    /// guard of `position`.
+    /// When the user last logged in. It comes from the sessions and not from the user's events, so `position` does not
+    /// guard it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_login_at: Option<DateTime>,
-    /// What ended the user's access last, with a guard of its own.
+    /// The last end of the user's access, with a guard of its own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cutoff: Option<CutoffDocument>,
     /// The members of a living user.
@@ -34,7 +33,7 @@ pub struct UserDocument {
     pub living: Option<Living>,
 }
 
-/// A [`Cutoff`] as it stands in a document.
+/// The stored form of a [`Cutoff`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CutoffDocument {
     /// Position of the revocation: the guard.
@@ -91,21 +90,20 @@ pub struct Living {
     full_name: Option<String>,
     roles: Vec<String>,
     status: Status,
-    /// JSON as text: names with dots, `$` or NUL, numbers of any kind and the order of members all come
-    /// back as they went in.
+    /// JSON as text: names with dots, `$` or NUL, all numbers and the order of members are kept.
     metadata: String,
     created_at: DateTime,
     updated_at: DateTime,
-    /// What the list is sorted by for the name. The absence of this and the next member is a document of
-    /// an older layout, which the projector is about to write again.
+    /// The sort key of the name. A document without this and the next member has an older layout, and the projector is
+    /// about to write it again.
     #[serde(default)]
     name_key: String,
-    /// What `q` of the list is compared with.
+    /// The words that `q` of the list is matched against.
     #[serde(default)]
     search: Vec<String>,
 }
 
-/// A user as the views know it.
+/// A user as the views have it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UserView {
     /// A living user.
@@ -114,18 +112,18 @@ pub enum UserView {
     Tombstone(DeletedUser),
 }
 
-/// A living user with what comes from elsewhere than the user's events.
+/// A living user with the data that does not come from the user's events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LivingUser {
     /// The state after the user's last event.
     pub user: User,
     /// When the user last logged in.
     pub last_login_at: Option<Timestamp>,
-    /// What ended the user's access last.
+    /// The last end of the user's access.
     pub cutoff: Cutoff,
 }
 
-/// A document that cannot be read back: the projector and query-api do not fit each other.
+/// A document that cannot be decoded: the versions of projector and query-api do not match.
 #[derive(Debug, thiserror::Error)]
 #[error("the view document of a user is damaged: {0}")]
 pub struct DamagedView(pub(crate) &'static str);
@@ -211,7 +209,7 @@ impl UserDocument {
         }
     }
 
-    /// Position of the event the document comes from.
+    /// Position of the event that the document comes from.
     #[must_use]
     pub const fn position(&self) -> Position {
         Position(self.position.unsigned_abs())
@@ -226,25 +224,24 @@ impl UserDocument {
     }
 }
 
-/// What the list is sorted by for an e-mail address: its canonical form.
+/// The sort key of an e-mail address: its canonical form.
 ///
-/// What is in the log was accepted once. Should the rules have become stricter since, the address stands
-/// as it is.
+/// Addresses in the log were accepted once. If the rules have become stricter since, the address is used as it is.
 #[must_use]
 pub fn email_key(email: &str) -> String {
     EmailAddress::parse(email)
         .map_or_else(|_| email.to_lowercase(), |address| address.canonical().to_owned())
 }
 
-/// What the list is sorted by for a name: the name without its case and accents. Without a name it is empty, which
-/// no name is, and so before all names.
+/// The sort key of a name: the name without case and accents. A user without a name has the empty key, which no name
+/// has, and sorts first.
 #[must_use]
 pub fn name_key(full_name: Option<&str>) -> String {
     full_name.map(|name| search_folded(name.trim())).unwrap_or_default()
 }
 
-/// What a prefix may be looked for in, without case and accents: the address, as it is compared and as it is shown,
-/// and every word of the name.
+/// The words that a prefix is searched in, without case and accents: the address in its compared and its displayed
+/// form, and every word of the name.
 fn search_words(user: &User) -> Vec<String> {
     let mut found = vec![search_folded(&email_key(&user.email)), search_folded(&user.email)];
     found.extend(words(&name_key(user.full_name.as_deref())).map(str::to_owned));
@@ -253,7 +250,7 @@ fn search_words(user: &User) -> Vec<String> {
     found
 }
 
-/// Positions count messages: 2^63 of them never are.
+/// Positions count messages, which never reach 2^63.
 pub(crate) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

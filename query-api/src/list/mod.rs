@@ -1,8 +1,8 @@
-//! The list of users: which parameters there are, and which query on the views they mean.
+//! The list of users: its parameters, and the query on the views that they mean.
 //!
-//! A list that is only sorted, or only filtered by one member in the default order, names the index that
-//! has exactly its users in exactly its order, and reads a page of it. For any other combination the
-//! database chooses among the indexes by trying them; how long it may work is bounded (ADR 10).
+//! A list that is only sorted, or only filtered by one member in the default order, names the index with exactly its
+//! users in exactly its order, and reads a page of it. For any other combination the database chooses among the indexes
+//! by trying them; a limit bounds its work (ADR 10).
 
 #[cfg(test)]
 mod plans;
@@ -17,7 +17,7 @@ use service_kit::problem::Problem;
 use view_kit::{Count, Find, behind};
 use views::{LivingUser, email_key, index, name_key};
 
-/// What users are sorted by.
+/// Sort keys of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     CreatedAt,
@@ -37,7 +37,7 @@ impl Sort {
         })
     }
 
-    /// The member of the documents that has this order.
+    /// The member of the documents with this order.
     const fn member(self) -> &'static str {
         match self {
             Self::CreatedAt => "created_at",
@@ -67,25 +67,25 @@ impl Sort {
     }
 }
 
-/// A checked request for a page of users.
+/// A valid request for a page of users.
 #[derive(Debug, Clone, PartialEq)]
 pub struct List {
-    /// What every list is asked.
+    /// The parameters of every list.
     pub page: PageAsked,
     wanted: Wanted,
     place: Option<Place>,
-    /// What a cursor is bound to: filters and sort.
+    /// The filters and the sort, which a cursor is bound to.
     sealed: String,
 }
 
-/// Which users, in which order.
+/// The filters and the order.
 #[derive(Debug, Clone, PartialEq)]
 struct Wanted {
     sort: Sort,
     descending: bool,
-    /// What a user must be equal to, member by member.
+    /// Members with a required value.
     equal: Document,
-    /// What some word of a user must begin with, each.
+    /// Prefixes that each must match some word of a user.
     words: Vec<Document>,
     /// The bounds of `created_at`.
     created: Document,
@@ -98,7 +98,7 @@ impl Wanted {
             descending: true,
             equal: Document::new(),
             words: Vec::new(),
-            // Tombstones have no `created_at`: a bound on it leaves them out, and nobody else.
+            // Tombstones have no `created_at`: a bound on it excludes them, and nothing else.
             created: doc! {"$gte": date(Timestamp::FIRST)},
         }
     }
@@ -110,7 +110,7 @@ impl Wanted {
                     value.strip_prefix('-').map_or((false, value), |member| (true, member));
                 self.sort = Sort::parse(member).ok_or_else(|| {
                     let members = "created_at, email, full_name or last_login_at";
-                    refused(name, &format!("must be {members}, or one of them behind a -"))
+                    refused(name, &format!("must be {members}, or one of them with a - before it"))
                 })?;
                 self.descending = descending;
             }
@@ -121,7 +121,7 @@ impl Wanted {
             }
             "q" => self.words = search::words(value).map_err(|why| refused(name, why))?,
             "role" => {
-                // A role nobody has gives an empty page, whatever its form.
+                // An unknown role gives an empty page, whatever its form.
                 self.equal.insert("roles", value);
             }
             "status" => {
@@ -150,7 +150,7 @@ impl Wanted {
         format!("{direction}{}", self.sort.member())
     }
 
-    /// The filters but for the bounds of `created_at`.
+    /// All filters except the bounds of `created_at`.
     fn matching(&self) -> Document {
         let mut filter = self.equal.clone();
         if !self.words.is_empty() {
@@ -159,14 +159,14 @@ impl Wanted {
         filter
     }
 
-    /// Whoever comes behind a place.
+    /// Filters for users after a cursor.
     fn behind(&self, place: &Place) -> Vec<Document> {
-        // Every user of a list has been made at some time; not everybody has logged in.
+        // Every user in a list was created at some time; not every user has logged in.
         let bounds = (self.sort == Sort::CreatedAt).then_some(&self.created);
         behind(place, self.sort.member(), self.descending, bounds)
     }
 
-    /// The index with exactly the users of this list, in this order; `None` when there is none.
+    /// The index with exactly the users of this list, in this order; `None` if there is none.
     fn index(&self, sort: Sort) -> Option<&'static str> {
         if !self.words.is_empty() {
             return None;
@@ -191,7 +191,7 @@ impl Wanted {
 }
 
 impl List {
-    /// Checks parameters, decoded, in the order given.
+    /// Parses decoded parameters, in the order given.
     pub fn parse(parameters: &[(String, String)], key: &SecretKey) -> Result<Self, Problem> {
         let mut wanted = Wanted::all();
         let page = PageAsked::parse(parameters, |name, value| wanted.take(name, value))?;
@@ -206,12 +206,12 @@ impl List {
         Ok(Self { page, wanted, place, sealed })
     }
 
-    /// The page, and one user more to see whether another page follows.
+    /// The query for the page, plus one user to see whether another page follows.
     pub fn find(&self) -> Find {
         let Wanted { sort, descending, created, .. } = &self.wanted;
         let mut filter = self.wanted.matching();
         if let Some(place) = &self.place {
-            // A second bound on `created_at` would only keep the index from being read from the place on.
+            // A second bound on `created_at` would prevent the index from being read from the cursor on.
             if *sort != Sort::CreatedAt {
                 filter.insert("created_at", created.clone());
             }
@@ -228,14 +228,14 @@ impl List {
         }
     }
 
-    /// All users of the list, whatever the page.
+    /// The query for the total of the list.
     pub fn count(&self) -> Count {
         let mut filter = self.wanted.matching();
         filter.insert("created_at", self.wanted.created.clone());
         Count { filter, index: self.wanted.index(Sort::CreatedAt) }
     }
 
-    /// The cursor behind a user.
+    /// The cursor after a user.
     pub fn cursor(&self, last: &LivingUser, key: &SecretKey) -> String {
         let place = Place { key: self.wanted.sort.key_of(last), id: *last.user.id.as_uuid() };
         place.seal(key, &self.sealed)

@@ -1,4 +1,4 @@
-//! What the database makes of each list, on a real one.
+//! The query plans of the database for each list, on a real server.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ const GENERATION: u32 = 1;
 const USERS: u32 = 3_000;
 const LONG: Duration = Duration::from_secs(60);
 
-/// Users with many equal keys, and as many tombstones: neither may cost a page anything.
+/// Users with many equal keys, and as many tombstones: neither may add to the cost of a page.
 async fn views(users: u32) -> Views {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("query_api_{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -33,7 +33,7 @@ async fn views(users: u32) -> Views {
 }
 
 fn id(n: u32) -> UserId {
-    // Not in the order in which they were made.
+    // Not in the order of their creation.
     UserId::from_uuid(Uuid::from_u128(u128::from(n.reverse_bits()) << 64))
 }
 
@@ -48,7 +48,7 @@ fn user(n: u32) -> UserDocument {
         email: format!("user{n}@example.com"),
         email_verified: verified,
         full_name: (!n.is_multiple_of(3)).then(|| format!("Name{} of many", n % 7)),
-        // Half of the users each, and nobody has this role and a verified address.
+        // Each of the two has half of the users, and no user has this role and a verified address.
         roles: vec![if verified { "user" } else { "clerk" }.to_owned()],
         status: if n.is_multiple_of(100) { Status::Disabled } else { Status::Active },
         metadata: Metadata::new(),
@@ -74,7 +74,7 @@ fn list(parameters: &[(&str, &str)], key: &SecretKey) -> List {
     List::parse(&owned, key).unwrap()
 }
 
-/// The stages of a plan, whatever their place in it.
+/// The stages of a plan, at any depth.
 fn stages(plan: &Bson, found: &mut BTreeSet<String>) {
     if let Some(plan) = plan.as_document() {
         found.extend(plan.get_str("stage").ok().map(str::to_owned));
@@ -100,7 +100,7 @@ async fn explain(views: &Views, find: &Find) -> (BTreeSet<String>, i64, Document
     (found, examined.into(), statistics)
 }
 
-/// The last user of the page in the middle of a list.
+/// The last user of a page in the middle of a list.
 async fn middle(views: &Views, find: &Find, users: u64) -> views::LivingUser {
     let collection = views.users(GENERATION);
     let found = collection.find_one(find.filter.clone()).sort(find.sort.clone()).skip(users / 2);
@@ -168,14 +168,14 @@ async fn every_sort_and_every_filter_reads_little_more_than_its_page() {
             for slow in ["COLLSCAN", "SORT"] {
                 assert!(!stages.contains(slow), "{parameters:?}: {stages:?}");
             }
-            // Twice, as the database looks at a document again that has no last login.
+            // Twice, because the database reads a document without a last login again.
             let bound = 2 * i64::try_from(find.limit).unwrap();
             assert!(examined <= bound, "{parameters:?}: {examined} examined: {statistics}");
         }
     }
 }
 
-/// A combination without an index of its own is still no scan of the collection.
+/// A combination without an index of its own is still not a scan of the collection.
 #[tokio::test]
 async fn combinations_are_served_from_an_index_as_well() {
     let views = views(USERS).await;
@@ -204,7 +204,7 @@ async fn what_is_too_much_work_is_refused_and_what_is_too_many_not_counted() {
     const MANY: u32 = 20_000;
     let views = views(MANY).await;
     let key = SecretKey::generate().unwrap();
-    // Each of the two filters fits half of the users, and both together nobody.
+    // Each of the two filters matches half of the users, and both together match nobody.
     let broad = list(&[("role", "clerk"), ("email_verified", "true")], &key);
     let short = Duration::from_millis(1);
     let refused = page(&views.users(GENERATION), broad.find(), short).await;

@@ -1,13 +1,13 @@
-//! `q`: the beginning of the address or of a word of the name, without case and accents.
+//! `q`: a prefix of the address or of a word of the name, without case and accents.
 
 use events::search_folded;
 use mongodb::bson::{Document, doc};
 
-/// Most words in one search.
+/// The most words in one search.
 const WORDS_MAX: usize = 8;
 
-/// What a search means for the database: ranges of one index, whatever characters it has in it. What stands between
-/// white space is the beginning of an address, or its words each begin a word of the name.
+/// A search as ranges of one index, whatever characters it contains. Each part between white space is a prefix of the
+/// address, or its words are each a prefix of a word of the name.
 pub fn words(text: &str) -> Result<Vec<Document>, &'static str> {
     let folded = search_folded(text);
     let mut terms = Vec::new();
@@ -32,7 +32,7 @@ pub fn words(text: &str) -> Result<Vec<Document>, &'static str> {
     if terms.is_empty() { Err("must not be empty") } else { Ok(terms) }
 }
 
-/// Some word of the user begins with this one. `$elemMatch` because both bounds are about the same word.
+/// Some word of the user starts with this one. `$elemMatch` because both bounds are about the same word.
 fn beginning_with(prefix: &str) -> Document {
     let mut range = doc! {"$gte": prefix};
     if let Some(end) = successor(prefix) {
@@ -41,11 +41,11 @@ fn beginning_with(prefix: &str) -> Document {
     doc! {"search": {"$elemMatch": range}}
 }
 
-/// The first text behind all that begin with `prefix`, by code points, which is how MongoDB compares.
+/// The first text after all that start with `prefix`, by code points, which is how MongoDB compares.
 fn successor(prefix: &str) -> Option<String> {
     let mut rest: Vec<char> = prefix.chars().collect();
     while let Some(last) = rest.pop() {
-        // The range of characters has a gap, which it steps over; behind the last one there is none.
+        // The range of characters has a gap, which this steps over; the last character has no successor.
         if let Some(next) = (last..=char::MAX).nth(1) {
             rest.push(next);
             return Some(rest.into_iter().collect());

@@ -1,4 +1,4 @@
-//! Descriptions of query parameters and of what the views hold, for the OpenAPI document.
+//! Descriptions of query parameters and of view documents, for the OpenAPI document.
 
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
