@@ -1,4 +1,4 @@
-//! Building and running: four loops until it is told to stop.
+//! Builds and runs the reactor: four loops until it is stopped.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,26 +34,25 @@ use crate::orders::{OrderedBy, orders};
 use crate::transport::{SetupError, Transport, sender};
 use crate::turns::Turns;
 
-/// The name of this service.
+/// The service's name.
 pub const SERVICE: &str = "reactor";
-/// The credentials of the eraser, where no other file is set: beside those of the mailer.
+/// The default file with the eraser's credentials, in the folder of the mailer's.
 pub const ERASER_CREDS_FILE: &str = "eraser.creds";
-/// The names of its two users towards NATS. The one that talks to mail servers deletes nothing, and the one that deletes
-/// makes no link and no mail.
+/// The reactor's two NATS users. The one that talks to mail servers cannot delete messages, and the one that deletes
+/// them cannot make links or mails.
 const MAILER: &str = "mailer";
 const ERASER: &str = "eraser";
-/// Messages worked on at once, by the loop of the events and by that of the mails that somebody waits for.
+/// Concurrent messages in the loop of the events, and in the loop of mails that somebody waits for.
 const AT_ONCE_MAX: usize = 8;
-/// The same by the loop of the notices: fewer, so that a slow mail server has room for the others.
+/// Concurrent messages in the loop of notices: fewer, so that a slow mail server has capacity for the others.
 const NOTICES_AT_ONCE_MAX: usize = 4;
-/// The same by the loop of the erasures. Nearly all of the log leads to no erasure and is passed at once.
+/// Concurrent messages in the loop of erasures. Nearly all of the log leads to no erasure and is skipped at once.
 const ERASURES_AT_ONCE_MAX: usize = 64;
-/// Pause before an event is worked on again whose orders could not be placed.
+/// Pause before an event is retried whose mail jobs could not be stored.
 const EVENT_PUT_OFF: Duration = Duration::from_secs(2);
-/// Pause before an event is looked at again that cannot be read.
+/// Pause before an unreadable event is read again.
 const UNREADABLE_PUT_OFF: Duration = Duration::from_secs(60);
-/// How long a message may wait for somebody, an erasure take, or no mail be handed over, before the reactor
-/// calls itself not ready.
+/// The readiness check fails when a message waits, an erasure takes, or no mail can be handed over for this long.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The reactor cannot start.
@@ -62,13 +61,13 @@ pub enum StartError {
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
-    /// A stream or a consumer is not as it must be.
+    /// A stream or a consumer is not provisioned as required.
     #[error(transparent)]
     Log(#[from] ProvisionError),
     /// A key is missing.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The cipher refused a key.
+    /// The cipher rejected a key.
     #[error(transparent)]
     Sealing(#[from] SealingError),
     /// The settings of mail cannot be used.
@@ -87,18 +86,18 @@ struct Work {
     orders: ConsumerSpec,
     notices: ConsumerSpec,
     eraser: Arc<Eraser>,
-    /// The event that cannot be read, if there is one.
+    /// The event that cannot be read, if any.
     unreadable: Mutex<Option<(Position, String)>>,
     tracer: Tracer,
-    /// Key files are read again until it goes.
+    /// Key files are reloaded until this is dropped.
     _following: DropGuard,
 }
 
 impl App {
-    /// Connects, and checks streams, consumers, keys and settings. The mail server may come later.
+    /// Connects, and checks streams, consumers, keys and settings. The mail server may become available later.
     ///
     /// # Errors
-    /// [`StartError`]: nothing runs.
+    /// [`StartError`]: nothing was started.
     pub async fn build(settings: &Settings, watch: &Telemetry) -> Result<Self, StartError> {
         let Telemetry { metrics, tracer } = watch;
         let from = sender(&settings.mail)?;
@@ -179,12 +178,11 @@ impl App {
         Ok(Self { work: Arc::new(work) })
     }
 
-    /// What must hold for mails to go out and for users to be erased: the consumers answer, nothing waits
-    /// untouched for too long, every event can be read, somebody takes the mails, and no erasure takes too
-    /// long.
+    /// Adds the readiness checks: the consumers answer, no message waits too long without an attempt, every event can
+    /// be read, the mail server accepts mails, and no erasure takes too long.
     ///
-    /// A mail that a recipient's server puts off is not counted, or one full mailbox would make the
-    /// reactor look ill; nor is one that was parked, which `roster parked list` shows.
+    /// Mails that a recipient's server defers are not counted, because one full mailbox would make the reactor unready.
+    /// Neither are parked mails, which `roster parked list` shows.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let work = Arc::clone(&self.work);
@@ -194,16 +192,16 @@ impl App {
         })
     }
 
-    /// Runs until `stop`, then brings what was begun to its end.
+    /// Runs until `stop`, then completes the work in progress.
     pub async fn run(self, stop: CancellationToken) {
         let Work { mailer, events, orders, notices, eraser, .. } = &*self.work;
-        tracing::info!("the reactor follows events and orders");
+        tracing::info!("the reactor follows events and mail jobs");
         tokio::join!(
-            // Events become orders.
+            // Events become mail jobs.
             mailer.users.work_off(events, AT_ONCE_MAX, &stop, |task| self.work.order(task)),
-            // Orders become mails.
+            // Mail jobs become mails.
             mailer.mails.work_off(orders, AT_ONCE_MAX, &stop, |task| mailer.carry_out(task)),
-            // Those of notices in a queue of their own.
+            // Notices have a queue of their own.
             mailer
                 .mails
                 .work_off(notices, NOTICES_AT_ONCE_MAX, &stop, |task| { mailer.carry_out(task) }),
@@ -218,7 +216,7 @@ impl App {
 }
 
 impl Work {
-    /// Places the orders of one event.
+    /// Stores the mail jobs of one event.
     async fn order(&self, task: Task) {
         let position = task.position;
         let acknowledged = match Event::from_json(task.payload()) {
@@ -227,28 +225,28 @@ impl Work {
                 match self.place_within(&event, position).await {
                     Ok(()) => task.ack().await,
                     Err(error) => {
-                        tracing::warn!(error, %position, "the mails of an event wait to be ordered");
+                        tracing::warn!(error, %position, "cannot store the mail jobs of an event; retrying");
                         task.nak(EVENT_PUT_OFF).await
                     }
                 }
             }
             Err(error) if self.too_old(task.stored_at) => {
-                tracing::error!(%error, %position, "an event could not be read in time for its mails");
+                tracing::error!(%error, %position, "an event could not be read in time for its mails; no mail");
                 self.readable(position);
                 task.ack().await
             }
             Err(error) => {
-                tracing::error!(%error, %position, "an event cannot be read");
+                tracing::error!(%error, %position, "an event cannot be read; retrying");
                 *lock(&self.unreadable) = Some((position, error.to_string()));
                 task.nak(UNREADABLE_PUT_OFF).await
             }
         };
         if let Err(error) = acknowledged {
-            tracing::warn!(%error, %position, "an event may come again");
+            tracing::warn!(%error, %position, "cannot acknowledge an event; it may be delivered again");
         }
     }
 
-    /// Nobody wants a mail about something so long ago.
+    /// A mail about something that long ago is of no use.
     fn too_old(&self, time: Timestamp) -> bool {
         older_than(time, Duration::from_secs(self.mailer.settings.give_up_s))
     }
@@ -260,7 +258,7 @@ impl Work {
         }
     }
 
-    /// Places the orders of an event as a part of the request that led to it.
+    /// Stores the mail jobs of an event, as a part of the trace of its request.
     async fn place_within(&self, event: &Event, position: Position) -> Result<(), String> {
         let cause = event.traceparent.as_deref().and_then(TraceContext::parse);
         let kind = event.fact.wire_type();
@@ -281,7 +279,7 @@ impl Work {
 
     async fn place(&self, event: &Event, position: Position) -> Result<(), String> {
         if self.too_old(event.time) {
-            tracing::warn!(event = %event.id, "an event is too old to lead to mails");
+            tracing::warn!(event = %event.id, "an event is too old to lead to mails; no mail");
             return Ok(());
         }
         let credential = subjects::user_credential(event.user_id());
@@ -294,7 +292,7 @@ impl Work {
         };
         for order in orders(event, &OrderedBy { has_credential, previous_email }) {
             match self.mailer.orders.place(&self.mailer.mails, &order).await {
-                // A conflict: it waits already.
+                // A conflict means that it is stored already.
                 Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {}
                 failed @ (Outcome::Unknown
                 | Outcome::Full
@@ -305,8 +303,7 @@ impl Work {
         Ok(())
     }
 
-    /// The address that a user had before an event. It is in the event before that one, as long as the user is not
-    /// erased, and nowhere else.
+    /// The user's address before an event. It is only in the event before that one, until the user is erased.
     async fn previous_email(
         &self,
         event: &Event,
@@ -332,13 +329,13 @@ impl Work {
             if found.is_some() {
                 return Err(format!("the event at position {position} cannot be read: {error}"));
             }
-            // The operator has dropped it, and it will not come again.
+            // The operator has dropped it, and it will not be delivered again.
             self.readable(position);
         }
         if let Some((since, why)) = self.mailer.trouble()
             && older_than(since, WAIT_MAX)
         {
-            return Err(format!("no mail was taken since {since}: {why}"));
+            return Err(format!("no mail could be handed over since {since}: {why}"));
         }
         for (log, consumer, filter) in [
             (&self.mailer.users, &self.events, subjects::USER_EVENTS_FILTER),
@@ -358,21 +355,23 @@ impl Work {
         match self.eraser.oldest().await? {
             Some((position, since)) if older_than(since, WAIT_MAX) => {
                 let why = self.eraser.reason(position);
-                let why = why.unwrap_or_else(|| "it was not seen to yet".to_owned());
-                Err(format!("what position {position} leads to is not erased since {since}: {why}"))
+                let why = why.unwrap_or_else(|| "not tried yet".to_owned());
+                Err(format!(
+                    "the erasure for position {position} has been pending since {since}: {why}"
+                ))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The connection of the eraser: the same servers with credentials of its own.
+/// Connection settings of the eraser: the same servers with its own credentials.
 fn of_eraser(settings: &Settings) -> config::Nats {
     let credentials_file = eraser_credentials(settings);
     config::Nats { credentials_file, ..settings.nats.clone() }
 }
 
-/// The credentials file of the eraser; empty where the mailer connects without any, too.
+/// The eraser's credentials file; empty if the mailer connects without credentials, too.
 #[must_use]
 pub fn eraser_credentials(settings: &Settings) -> PathBuf {
     let (set, of_mailer) = (&settings.erasure.credentials_file, &settings.nats.credentials_file);
@@ -382,13 +381,13 @@ pub fn eraser_credentials(settings: &Settings) -> PathBuf {
     of_mailer.with_file_name(ERASER_CREDS_FILE)
 }
 
-/// Lets every scrape see how long the oldest erasure takes.
+/// Reports the age of the oldest erasure, at every scrape of the metrics.
 fn watch_erasures(metrics: &Metrics, eraser: &Arc<Eraser>) {
     let eraser = Arc::clone(eraser);
     metrics.sample(move || {
         let eraser = Arc::clone(&eraser);
         async move {
-            // A log that does not answer is told by what it is asked for, not here.
+            // A log that does not answer is reported where it is read, not here.
             if let Ok(oldest) = eraser.oldest().await {
                 let waited = oldest.map(|(_, since)| age(since));
                 eraser.metrics.oldest(waited.unwrap_or_default());

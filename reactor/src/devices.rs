@@ -1,9 +1,9 @@
 //! Whether a login came from a device that its user has not used before.
 //!
-//! A device is what a client calls itself, and the network it comes from: the /16 of IPv4, the /32 of IPv6, so that a
-//! phone that gets another address of its provider is the same device. What was used before is in the log of
-//! sessions, which remembers as long as a session can live and a day; nothing else is kept about anybody, and erasure
-//! needs nothing more. Views are not asked.
+//! A device is the client's name for itself and the network that it comes from: the /16 of IPv4 or the /32 of IPv6, so
+//! a phone that gets another address from its provider is the same device. Devices used before are found in the log of
+//! sessions, which reaches back as far as a session can live, plus a day. Nothing else is kept about a user, so erasure
+//! needs nothing more. Views are not read.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -12,12 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use events::{Position, Session, SessionEvent, SessionId, User, UserId, subjects};
 use service_kit::event_log::{EventLog, ReadError};
 
-/// Messages of one user's sessions that are looked at. Whoever has more has used many devices; the next one is
-/// taken as known.
+/// Messages of one user's sessions that are read. A user with more of them has used many devices; the next one counts
+/// as known.
 const MESSAGES_MAX: usize = 2_000;
-/// Devices remembered as known, so that a user who logs in often is not looked up each time.
+/// Known devices in memory, so that frequent logins of a user need no look-up.
 const KNOWN_MAX: usize = 4_096;
-/// The first login that comes so soon after the registration is the one that everybody makes, in seconds.
+/// The first login this soon after the registration, in seconds, is part of registering.
 const FIRST_LOGIN_S: u64 = 3_600;
 
 /// A device of a user.
@@ -39,7 +39,7 @@ impl Device {
     }
 }
 
-/// It cannot be told.
+/// The device cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeviceError {
     #[error(transparent)]
@@ -48,7 +48,7 @@ pub(crate) enum DeviceError {
     Unreadable,
 }
 
-/// Looks at the devices of users.
+/// Looks up the devices of users.
 pub(crate) struct Devices {
     sessions: EventLog,
     known: Mutex<VecDeque<Device>>,
@@ -59,7 +59,7 @@ impl Devices {
         Self { sessions, known: Mutex::default() }
     }
 
-    /// Whether a session was started from a device that no session before it was started from; the session, if so.
+    /// The session, if it was started from a device from which no earlier session was started.
     pub(crate) async fn is_new(
         &self,
         user: &User,
@@ -91,7 +91,7 @@ impl Devices {
                 return Ok(None);
             }
         }
-        // Not remembered as known: the notice may have to be tried again.
+        // Not added to the known devices: the notice may have to be retried.
         let is_first =
             !has_others && session.created_at < user.created_at.plus_seconds(FIRST_LOGIN_S);
         Ok((!is_first).then_some(session))

@@ -1,10 +1,10 @@
-//! The third loop: a deleted user goes from the streams, down to the tombstone; a password that was replaced
-//! goes at once.
+//! The erasure loop: a deleted user is removed from the streams, down to the tombstone; a replaced password is removed
+//! at once.
 //!
-//! Everything here may be done again, by two processes at once or after a crash anywhere: what is to be erased
-//! is looked up in the streams each time, and only when nothing is found is a task done. Two kinds of message
-//! stay, because something leans on them: the last one of a subject that is written again under a guard
-//! (the tombstone, the empty credential), and the last one of a stream, which tells readers where it ends.
+//! Everything here is idempotent and may be run by two processes at once, or again after a crash anywhere. What to
+//! erase is looked up in the streams each time, and a task is only done when nothing is found. Two kinds of message
+//! stay, because others depend on them: the last one of a subject that is written again under a guard (the tombstone,
+//! the empty credential), and the last one of a stream, which shows readers where it ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,51 +24,50 @@ use tokio::time::Instant;
 use crate::mailer::age;
 use crate::turns::{Ends, Turns};
 
-/// First pause before an erasure is gone on with that has to wait; doubled each time.
+/// First pause before a pending erasure is continued; doubles each time.
 const PUT_OFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const PUT_OFF_MAX: Duration = Duration::from_secs(60);
-/// How often the server is told that a long erasure is still going on; well below the time after which it
-/// would give it to somebody else.
+/// How often the server is told that a long erasure is in progress; well below the time after which it would deliver
+/// the task to another reactor.
 const STILL_AT_IT: Duration = Duration::from_secs(5);
 
-/// Erases.
+/// Erases deleted users and replaced passwords.
 pub(crate) struct Eraser {
     pub users: EventLog,
     pub sessions: EventLog,
     pub feed: EventLog,
     pub snapshots: EventLog,
     pub security: EventLog,
-    /// The consumer of what leads to erasures.
+    /// The consumer of the messages that lead to erasures.
     pub causes: ConsumerSpec,
-    /// How long after a deletion its user is looked for once more.
+    /// How long after a deletion its user is searched for once more.
     pub second_look: Duration,
     pub metrics: ErasureMetrics,
-    /// What is erased, one message at a time.
+    /// Limits erasing to one message at a time.
     pub turns: Turns,
-    /// Why what was put off waits, and how far what takes long has come, for readiness. Losing it costs nothing
-    /// but the reason.
+    /// Why pending tasks wait, and how far long ones are, for readiness. Losing it loses only the reason.
     pub waiting: Mutex<BTreeMap<Position, String>>,
 }
 
-/// What a message leads to.
+/// The kind of erasure that a message leads to.
 enum Cause {
     /// A user was deleted.
     Deletion(UserId),
-    /// There is a new credential.
+    /// A new credential was written.
     Credential,
-    /// Something else happened.
+    /// Nothing to erase.
     Nothing,
 }
 
-/// Where an erasure is.
+/// The progress of an erasure.
 enum Progress {
     Done,
-    /// It has to wait for something.
+    /// It has to be continued later.
     Later(Duration, &'static str),
 }
 
-/// Why an erasure could not go on.
+/// Why an erasure failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -83,7 +82,7 @@ enum Failure {
     Json(#[from] serde_json::Error),
 }
 
-/// One task while it is being worked on.
+/// A task in progress.
 struct Sweep<'a> {
     task: &'a Task,
     told: Instant,
@@ -92,7 +91,7 @@ struct Sweep<'a> {
 }
 
 impl Eraser {
-    /// Takes one task to its end for now.
+    /// Works on one task as far as possible now.
     pub(crate) async fn carry_out(&self, task: Task) {
         let position = task.position;
         let acknowledged = match self.attempt(&task).await {
@@ -101,23 +100,23 @@ impl Eraser {
                 task.ack().await
             }
             Ok(Progress::Later(pause, why)) => {
-                tracing::debug!(%position, why, "an erasure goes on later");
+                tracing::debug!(%position, why, "an erasure is pending; continuing later");
                 self.waiting().insert(position, why.to_owned());
                 task.nak(pause).await
             }
             Err(failure) => {
-                tracing::warn!(error = %failure, %position, "an erasure is put off");
+                tracing::warn!(error = %failure, %position, "an erasure failed; retrying later");
                 self.waiting().insert(position, failure.to_string());
                 let pause = pause(task.deliveries);
                 task.nak(pause).await
             }
         };
         if let Err(error) = acknowledged {
-            tracing::warn!(%error, %position, "an erasure may be done again");
+            tracing::warn!(%error, %position, "cannot acknowledge an erasure; it may be repeated");
         }
     }
 
-    /// The oldest message that is not done with, and when it was stored.
+    /// The oldest message that is not done, and when it was stored.
     pub(crate) async fn oldest(&self) -> Result<Option<(Position, Timestamp)>, String> {
         let backlog = self.users.verify_consumer(&self.causes).await.map_err(|e| e.to_string())?;
         if backlog.pending == 0 && backlog.under_way == 0 {
@@ -132,7 +131,7 @@ impl Eraser {
         Ok(oldest)
     }
 
-    /// Why the erasure of the message at a position waits, if this process knows.
+    /// Why the erasure for a position is pending, if this process knows.
     pub(crate) fn reason(&self, position: Position) -> Option<String> {
         self.waiting().get(&position).cloned()
     }
@@ -160,7 +159,7 @@ impl Eraser {
         }
     }
 
-    /// Erases what there is of a deleted user, and says whether more may come.
+    /// Erases a deleted user as far as possible, and returns whether more messages may appear.
     async fn user(&self, user: UserId, sweep: &mut Sweep<'_>) -> Result<Progress, Failure> {
         let task = sweep.task;
         let (events, credential) = (subjects::user_events(user), subjects::user_credential(user));
@@ -171,10 +170,10 @@ impl Eraser {
         }
         self.all_sessions(user, sweep).await?;
         self.undelivered(user, sweep).await?;
-        // Nothing leans on a record, and nobody reads on from the last one.
+        // Nothing depends on a security record, and no reader resumes from the last one.
         let records = records_of(user);
         self.before(&self.security, &records, Position(u64::MAX), sweep).await?;
-        // Until the feed has told of the deletion its writer may still tell of what was before.
+        // Until the deletion is published, the feed's publisher may still publish earlier events.
         let told = self.feed.last(&feed::deletion_of(user)).await?;
         if let Some(told) = &told {
             for filter in feed::of_user(user) {
@@ -184,16 +183,16 @@ impl Eraser {
         let waited = age(task.stored_at);
         if waited < self.second_look {
             let left = self.second_look.saturating_sub(waited);
-            return Ok(Progress::Later(left, "a command may still store something of the user"));
+            return Ok(Progress::Later(left, "a command may still write a message of the user"));
         }
         if told.is_none() {
             let pause = pause(task.deliveries);
-            return Ok(Progress::Later(pause, "the feed does not tell of the deletion yet"));
+            return Ok(Progress::Later(pause, "the deletion is not published in the feed yet"));
         }
         Ok(Progress::Done)
     }
 
-    /// Erases the messages that fit a filter and stand before a position.
+    /// Erases the messages that match a filter before a position.
     async fn before(
         &self,
         log: &EventLog,
@@ -212,7 +211,7 @@ impl Eraser {
         Ok(())
     }
 
-    /// Erases what waits for subscribers, but for the deletion, which they must be told.
+    /// Erases messages that wait for subscribers, except the deletion, which they must receive.
     async fn undelivered(&self, user: UserId, sweep: &mut Sweep<'_>) -> Result<(), Failure> {
         let filter = feed::snapshots_of(user);
         let mut behind = Position::default();
@@ -225,8 +224,8 @@ impl Eraser {
         Ok(())
     }
 
-    /// Erases all sessions of a user. Nobody writes to their subjects again: whoever refreshes a session finds
-    /// none, and a session is begun but once.
+    /// Erases all sessions of a user. Their subjects are never written again: a refresh finds no session, and a session
+    /// is started only once.
     async fn all_sessions(&self, user: UserId, sweep: &mut Sweep<'_>) -> Result<(), Failure> {
         let filter = subjects::session_events_of(user);
         let (mut behind, mut end) = (Position::default(), None);
@@ -244,7 +243,7 @@ impl Eraser {
         Ok(())
     }
 
-    /// Writes something behind the last session, which may go then.
+    /// Writes a record after the last session, so that it can be erased.
     async fn record(&self, user: UserId) -> Result<(), Failure> {
         let subject = subjects::session_erasure(user);
         let guard = self.sessions.top(&subject).await?.guard;
@@ -273,10 +272,10 @@ impl Eraser {
             self.metrics.message_erased(log.stream());
         }
         if sweep.told.elapsed() >= STILL_AT_IT {
-            // Should it become somebody else's all the same, both erase, and nothing is lost by it.
+            // If it is delivered to another reactor anyway, both erase, and nothing is lost.
             let _ = sweep.task.in_progress().await;
             sweep.told = Instant::now();
-            let progress = format!("{} messages are erased, and it goes on", sweep.erased);
+            let progress = format!("{} messages erased so far; in progress", sweep.erased);
             self.waiting().insert(sweep.task.position, progress);
         }
         Ok(())

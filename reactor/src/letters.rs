@@ -1,4 +1,4 @@
-//! What the mails say. Each is written once, as paragraphs and links, and rendered as text and as HTML.
+//! The texts of mails. Each is written once, as paragraphs and links, and rendered as text and as HTML.
 
 use std::time::SystemTime;
 
@@ -12,10 +12,10 @@ use lettre::message::{Body, Mailbox, MultiPart, SinglePart};
 use service_kit::links::LinkKind;
 use uuid::Uuid;
 
-/// A link as a mail shows it.
+/// A link as shown in a mail.
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
-    /// What it does.
+    /// Its purpose.
     pub kind: LinkKind,
     /// Its token.
     pub token: String,
@@ -32,40 +32,40 @@ pub(crate) enum Letter {
     SetPassword(Way),
     /// A link to verify the address.
     VerifyEmail(Way),
-    /// A link to take the new address, sent to it.
+    /// A link to confirm the new address, sent to that address.
     ConfirmEmail(Way),
-    /// The notice to the present address, with a link to call the change off.
+    /// The notice to the present address, with a link to cancel the change.
     EmailWillChange(Way),
-    /// The password is another one.
+    /// The password was changed.
     PasswordChanged,
     /// Somebody tried to register with this address.
     AddressTaken,
-    /// The address is another one; a link to take this one back.
+    /// The address was changed; a link to undo it.
     EmailChanged(Way),
-    /// Somebody logged in from a new device, at that time.
+    /// A login from a new device, at that time.
     NewDevice(Timestamp),
-    /// The roles are others.
+    /// The roles were changed.
     RolesChanged,
-    /// Nobody can log in any more.
+    /// The user was disabled.
     Disabled,
-    /// The user can log in again.
+    /// The user was enabled.
     Enabled,
-    /// There is an account that may do everything.
+    /// An administrator's account was created.
     Administrator,
 }
 
-/// The mail could not be put together.
+/// The mail could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LetterError {
-    /// No mail can be sent to such an address.
+    /// The address cannot be used in a mail.
     #[error("the address cannot be written to")]
     Address,
-    /// The library refused.
+    /// The library rejected the mail.
     #[error("the mail cannot be put together")]
     Build,
 }
 
-/// Writes mails.
+/// Builds mails.
 #[derive(Debug, Clone)]
 pub(crate) struct Letters {
     from: Mailbox,
@@ -73,7 +73,7 @@ pub(crate) struct Letters {
     link_base: String,
 }
 
-/// RFC 3834: no robot shall answer.
+/// RFC 3834: asks automatic responders not to reply.
 #[derive(Clone)]
 struct AutoSubmitted;
 
@@ -92,14 +92,14 @@ impl Header for AutoSubmitted {
 }
 
 impl Letters {
-    /// The product is called as the sender is.
+    /// The mails name the product after the sender.
     pub(crate) fn new(from: Mailbox, link_base: &str) -> Self {
         let product = from.name.clone().unwrap_or_else(|| from.email.domain().to_owned());
         Self { from, product, link_base: link_base.to_owned() }
     }
 
-    /// The mail `number` of an order. Its Message-ID is the same each time, so that whoever gets it
-    /// twice can tell.
+    /// Mail number `number` of a job. Its Message-ID is the same each time, so that a recipient who gets it twice can
+    /// tell.
     pub(crate) fn write(
         &self,
         letter: &Letter,
@@ -118,7 +118,7 @@ impl Letters {
         let html = part(ContentType::TEXT_HTML, html(subject, &blocks))?;
         let domain = self.from.email.domain();
         let to = address(to)?;
-        // Said once more: the library would read it out of the headers by rules that are stricter than ours.
+        // Given explicitly: the library would parse it from the headers by stricter rules than Roster's.
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()])
             .map_err(|_| LetterError::Build)?;
         Message::builder()
@@ -148,7 +148,7 @@ impl Letters {
                     "Somebody asked for a new password for your account at {product}. Choose it here:"
                 ),
                 Some(link),
-                "If it was not you, you need do nothing: your password stays as it is.",
+                "If it was not you, you do not need to do anything: your password stays as it is.",
             ),
             Letter::SetPassword(link) => (
                 "Choose your password",
@@ -313,11 +313,11 @@ fn escape(text: &str) -> String {
     })
 }
 
-/// The name before the @ as its owner gave it, which some servers tell apart, and the domain in the form
-/// that DNS knows.
+/// The local part as its owner gave it, because some servers distinguish case, and the domain in the form that DNS
+/// knows.
 ///
-/// The library's own check is passed over: it knows fewer letters than RFC 6531 allows (no Devanagari, no Thai, no
-/// combining marks), and what is an address was decided when the user registered.
+/// The library's own check is bypassed: it knows fewer letters than RFC 6531 allows (no Devanagari, no Thai, no
+/// combining marks), and addresses were validated at registration.
 fn address(email: &EmailAddress) -> Result<Address, LetterError> {
     let local = email.as_given().rsplit_once('@').map(|(local, _)| local);
     let domain = email.canonical().rsplit_once('@').map(|(_, domain)| domain);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever address is accepted, a mail to it can be put together.
+        /// A mail to every accepted address can be built.
         #[test]
         fn every_accepted_address_is_written_to(given in "\\PC{1,20}@[a-zA-Z\u{e4}\u{e9}\u{df}]{1,8}\\.[a-z]{2,5}") {
             if EmailAddress::parse(&given).is_ok() {

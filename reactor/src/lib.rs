@@ -1,30 +1,29 @@
-//! The reactor: sends the mails, and erases who is deleted.
+//! The reactor: sends mails and erases deleted users.
 //!
 //! # Four loops
-//! The last one erases (`eraser.rs`, ADR 15). Of the three of the mails the first reads the events of users and turns
-//! them into orders for mails; the second carries out the orders of mails that somebody waits for, the third those of
-//! notices, so that a reset never waits behind them. Orders come from the first loop and from the command side. An
-//! order waits in the work queue `MAILS` until its mail was taken by the mail server, so that a mail server that is
-//! down loses nothing and holds up no command.
+//! One loop erases (`eraser.rs`, ADR 15). Three loops send mails: the first reads the events of users and stores mail
+//! jobs for them; the second works on jobs for mails that somebody waits for; the third works on jobs for notices, so
+//! that a reset never waits behind them. Jobs come from the first loop and from the command side. A job stays in the
+//! work queue `MAILS` until the mail server has accepted its mail, so a mail server that is down loses nothing and
+//! delays no command.
 //!
-//! # How many mails go out
+//! # How many mails are sent
 //! Every mail passes one gate, which counts by address and kind (`gate.rs`, `quota.rs`, ADR 26).
 //!
-//! # How often a mail goes out
-//! At least once, and nearly always exactly once. A mail goes out twice when the reactor dies, or loses
-//! the bus, between the moment the mail server took it and the moment its order was acknowledged. The
-//! same holds for an event whose acknowledgement was lost after its order had been placed, carried out
-//! and removed: it places the order anew. The two mails then have one Message-ID and, where they carry a
-//! link, the same serial: it is one link, and it works once. A link that was used meanwhile is not sent
-//! again.
+//! # How often a mail is sent
+//! At least once, and nearly always exactly once. A mail is sent twice if the reactor crashes, or loses its connection
+//! to NATS, after the mail server accepted the mail and before its job was acknowledged. The same holds for an event
+//! whose acknowledgement was lost after its job was stored, done and removed: it stores the job again. Both mails then
+//! have the same Message-ID and, if they carry a link, the same serial: it is one link, and it works once. A link that
+//! was used in the meantime is not sent again.
 //!
-//! # What is not kept
-//! Orders are sealed and hold no link. A link is made when its mail is sent and stands in that mail
-//! alone; the log holds the serial of the one that is good ([`events::LinkRecord`]).
+//! # What is not stored
+//! Jobs are sealed and contain no link. A link is made when its mail is sent, and exists only in that mail; the log has
+//! the serial of the valid one ([`events::LinkRecord`]).
 //!
-//! # What nobody is told
-//! An order for an address that nobody has leads to no mail and to no trace in the log of the process
-//! above its debug level, and neither an address nor a link is ever logged.
+//! # What is not disclosed
+//! A job for an address without a user leads to no mail and to no log line above the debug level. Addresses and links
+//! are never logged.
 
 mod app;
 mod devices;

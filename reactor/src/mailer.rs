@@ -1,4 +1,4 @@
-//! The second loop: one order after the other becomes mails, is put off, or is put aside.
+//! The mail loop: each mail job becomes mails, is retried later, or is parked.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,16 +26,16 @@ use crate::letters::{Letter, LetterError, Letters, Way};
 use crate::quota::{Candidate, ResetState};
 use crate::transport::{MailName, SendError, Transport};
 
-/// First pause before an order is tried again; doubled each time.
+/// First pause before a job is retried; doubles each time.
 const PUT_OFF_FIRST: Duration = Duration::from_secs(5);
 /// Longest such pause.
 const PUT_OFF_MAX: Duration = Duration::from_secs(600);
-/// Writers of one link record that may come between before an order is put off.
+/// Concurrent writes to a link record before a job is retried later.
 const RECORD_TRIES_MAX: u32 = 5;
-/// Mails remembered as handed over.
+/// Handed-over mails in memory.
 const HANDED_OVER_MAX: usize = 1_024;
 
-/// Carries out orders.
+/// Works on mail jobs.
 pub(crate) struct Mailer {
     pub users: EventLog,
     pub mails: EventLog,
@@ -50,17 +50,16 @@ pub(crate) struct Mailer {
     pub metrics: MailMetrics,
 }
 
-/// What one process remembers. Losing it costs at most a mail that goes out twice.
+/// State of one process. Losing it costs at most a mail that is sent twice.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// Mails that were handed over. An order of two mails whose second one failed must not send the
-    /// first one again and again.
+    /// Mails that were handed over. If the second mail of a job fails, the first one must not be sent again and again.
     handed_over: VecDeque<MailName>,
-    /// Since when no mail can be handed over at all.
+    /// Since when no mail can be handed over at all, and why.
     trouble: Option<(Timestamp, String)>,
 }
 
-/// Why an order did not become mails.
+/// Why a job did not become mails.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -77,16 +76,16 @@ enum Failure {
     Gate(#[from] GateError),
     #[error(transparent)]
     Device(#[from] DeviceError),
-    #[error("it waits for its turn")]
+    #[error("the mail waits for its quota")]
     Early(Duration),
-    #[error("the order cannot be opened")]
+    #[error("the mail job cannot be opened")]
     Sealed,
-    #[error("it waited too long")]
+    #[error("the mail job waited too long")]
     TooOld,
 }
 
 impl Failure {
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     const fn may_pass(&self) -> bool {
         match self {
             Self::Log(_)
@@ -107,27 +106,27 @@ impl Failure {
     }
 }
 
-/// Whom a mail goes to, as the log has them now.
+/// The recipient of a mail, according to the log.
 struct Recipient {
     user: User,
     address: EmailAddress,
     /// Position of the credential.
     credential: Position,
-    /// What ended their access last.
+    /// The last end of the user's access.
     cutoff: Cutoff,
 }
 
-/// One mail of an order, before anybody knows whether it may go.
+/// One mail of a job, before it is known whether it may be sent.
 struct Draft {
     kind: MailKind,
     to: EmailAddress,
-    /// The link in it, and how long it lives, in seconds.
+    /// The link in it, and its lifetime in seconds.
     link: Option<(LinkKind, u64)>,
-    /// The address that the link leads to: the new one, or the one from before.
+    /// The address that the link leads to: the new one, or the one before.
     new_email: Option<String>,
     /// Revision of the change that the link undoes.
     undoes: Option<Revision>,
-    /// When what it tells of happened, where it says so.
+    /// When the reported event happened, if the mail states it.
     at: Option<Timestamp>,
 }
 
@@ -142,10 +141,10 @@ impl Draft {
 }
 
 impl Mailer {
-    /// Takes one order to its end for now.
+    /// Works on one job as far as possible now.
     pub(crate) async fn carry_out(&self, task: Task) {
         let id = task.subject().rsplit('.').next().and_then(|id| id.parse::<Uuid>().ok());
-        // Nobody but us writes there; what is no order cannot be opened, and is put aside as such.
+        // Only Roster writes there; an unreadable message cannot be opened, and is parked as such.
         let id = id.unwrap_or_else(ambient::new_uuid);
         let position = task.position;
         let failure = match self.attempt(id, &task).await {
@@ -154,7 +153,7 @@ impl Mailer {
                 return;
             }
             Err(Failure::Early(pause)) => {
-                tracing::debug!(order = %id, pause_s = pause.as_secs(), "a notice waits for its turn");
+                tracing::debug!(order = %id, pause_s = pause.as_secs(), "a notice waits for its quota");
                 self.acknowledge(task.nak(pause).await, position);
                 return;
             }
@@ -163,7 +162,7 @@ impl Mailer {
         let waited = age(task.stored_at);
         if failure.may_pass() && waited < Duration::from_secs(self.settings.give_up_s) {
             let pause = pause(task.deliveries);
-            tracing::warn!(order = %id, error = %failure, pause_s = pause.as_secs(), "a mail is put off");
+            tracing::warn!(order = %id, error = %failure, pause_s = pause.as_secs(), "a mail cannot be sent now; retrying later");
             self.metrics.nak();
             self.acknowledge(task.nak(pause).await, position);
             return;
@@ -193,7 +192,7 @@ impl Mailer {
 
     fn acknowledge(&self, acknowledged: Result<(), impl std::fmt::Display>, position: Position) {
         if let Err(error) = acknowledged {
-            tracing::warn!(%error, %position, "an order may come again");
+            tracing::warn!(%error, %position, "cannot acknowledge a mail job; it may be delivered again");
         }
     }
 
@@ -209,7 +208,7 @@ impl Mailer {
             return Err(Failure::TooOld);
         }
         let Some(recipient) = self.recipient_of(&order.mail).await? else {
-            tracing::debug!(order = %id, kind = order.mail.kind(), "there is nobody to write to");
+            tracing::debug!(order = %id, kind = order.mail.kind(), "a mail job has no recipient");
             return Ok(());
         };
         let mut drafts = self.drafts(&order, &recipient)?;
@@ -228,11 +227,13 @@ impl Mailer {
             if self.memory().handed_over.contains(&name) {
                 continue;
             }
-            // A slow mail server must not make the order somebody else's before this mail is through.
+            // A slow mail server must not cause the job to be delivered to another reactor before this mail is sent.
             if task.in_progress().await.is_err() {
-                return Err(ReadError::Unavailable("the bus is gone".to_owned()).into());
+                return Err(
+                    ReadError::Unavailable("the connection to NATS is gone".to_owned()).into()
+                );
             }
-            // What comes after a mail that is not sent is not sent either.
+            // Mails after one that is not sent are not sent, either.
             if !Box::pin(self.dispatch(&order, name, &draft, &recipient)).await? {
                 break;
             }
@@ -240,7 +241,7 @@ impl Mailer {
         Ok(())
     }
 
-    /// Takes one mail through the gate and hands it over; `false` when it is not to be sent.
+    /// Passes one mail through the gate and hands it over; `false` if it must not be sent.
     async fn dispatch(
         &self,
         order: &MailJob,
@@ -251,7 +252,7 @@ impl Mailer {
         let now = ambient::now();
         let mut reset = None;
         if let Some((link, life_s)) = draft.link {
-            // A cap must not be used up by what leads to no mail.
+            // Jobs that lead to no mail must not use up a cap.
             let (is_void, record) = match (link.purpose(), draft.undoes) {
                 (None, Some(change)) => (self.is_undone(recipient.user.id, change).await?, None),
                 (None, None) => return Err(Failure::Unreadable),
@@ -278,7 +279,7 @@ impl Mailer {
             Admission::Later(pause) => return Err(Failure::Early(pause)),
             Admission::Never => {
                 let kind = order.mail.kind();
-                tracing::info!(order = %order.id, kind, "an address got enough mails of a kind: no mail");
+                tracing::info!(order = %order.id, kind, "the quota of an address is used up: no mail");
                 self.metrics.capped();
                 return Ok(false);
             }
@@ -305,7 +306,7 @@ impl Mailer {
         self.remember(name, &sent);
         sent?;
         let (kind, number) = (order.mail.kind(), name.number);
-        tracing::info!(order = %order.id, kind, number, "a mail is sent");
+        tracing::info!(order = %order.id, kind, number, "a mail was handed over");
         self.metrics.sent();
         Ok(true)
     }
@@ -317,7 +318,7 @@ impl Mailer {
                 let since = memory.trouble.take().map_or_else(ambient::now, |(since, _)| since);
                 memory.trouble = Some((since, why.clone()));
             }
-            // Of one mail: the others go out.
+            // About one mail: the others are sent.
             Err(
                 SendError::NotNow(_)
                 | SendError::Refused(_)
@@ -338,7 +339,7 @@ impl Mailer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whom the mails of an order go to, if there is anybody.
+    /// The recipient of a job's mails, if there is one.
     async fn recipient_of(&self, mail: &Mail) -> Result<Option<Recipient>, Failure> {
         let user = match mail {
             Mail::ResetPassword { claim } | Mail::AddressTaken { claim } => {
@@ -361,7 +362,7 @@ impl Mailer {
         }
     }
 
-    /// The mails of an order in the order in which they go out; none when nobody is to be written to.
+    /// The mails of a job in the order of sending; none if nobody is to be written to.
     fn drafts(&self, order: &MailJob, to: &Recipient) -> Result<Vec<Draft>, Failure> {
         let is_active = to.user.status == Status::Active;
         let (address, life) = (&to.address, &self.settings);
@@ -380,7 +381,7 @@ impl Mailer {
                 vec![Draft::link(MailKind::VerifyEmail, address, link.0, link.1)]
             }
             Mail::EmailChange { epoch: Some(epoch), .. } if *epoch != to.cutoff.position => {
-                // A mail server that was slow, or made to be, must not bring a change over its owner's recovery.
+                // A mail server that was slow, or made to be, must not apply a change after the owner's recovery.
                 Vec::new()
             }
             Mail::EmailChange { new_email, .. } => {
@@ -390,8 +391,8 @@ impl Mailer {
                     Draft::link(MailKind::ConfirmEmail, &new, LinkKind::ConfirmEmail, life_s);
                 let notice =
                     Draft::link(MailKind::EmailWillChange, address, LinkKind::AbortEmail, life_s);
-                // The notice comes first. When the present address takes no mail, its owner cannot know, and the
-                // link that would take the account away is not sent.
+                // The notice comes first. If the present address cannot receive it, its owner cannot know, and the link
+                // that would take over the account is not sent.
                 vec![notice, Draft { new_email: Some(new_email.clone()), ..confirm }]
             }
             Mail::PasswordChanged { .. } => {
@@ -402,7 +403,7 @@ impl Mailer {
                 let old = EmailAddress::parse(old_email).map_err(|_| LetterError::Address)?;
                 let link = (LinkKind::UndoEmail, life.undo_link_s);
                 let way_back = Draft::link(MailKind::EmailChanged, &old, link.0, link.1);
-                // Another spelling, or the user is back already: there is nothing to undo.
+                // Another spelling, or the user has the address again: there is nothing to undo.
                 if old.canonical() == address.canonical() {
                     Vec::new()
                 } else {
@@ -418,8 +419,8 @@ impl Mailer {
             Mail::Enabled { .. } => vec![Draft::notice(MailKind::Enabled, address)],
             Mail::Administrator { .. } => vec![Draft::notice(MailKind::Administrator, address)],
         };
-        // Nobody follows the link of a disabled user, who may be enabled again while the way back is still good; and a
-        // notice to an address that nobody has proven is a mail to a stranger.
+        // A disabled user follows no link, but may be enabled again while the undo link is still valid. A notice to an
+        // unverified address would be a mail to a stranger.
         let may_go = |draft: &Draft| {
             (is_active || draft.link.is_none() || draft.undoes.is_some())
                 && (to.user.email_verified || !draft.kind.is_notice())
@@ -427,7 +428,7 @@ impl Mailer {
         Ok(drafts.into_iter().filter(may_go).collect())
     }
 
-    /// Who has the address of a claim.
+    /// The user who holds a claim.
     async fn holder(&self, claim: &str) -> Result<Option<UserId>, Failure> {
         let Some(claim) = self.users.last(&subjects::email_claim(claim)).await? else {
             return Ok(None);
@@ -466,7 +467,7 @@ impl Mailer {
         Ok(record.map_err(|_| Failure::Unreadable)?.unwrap_or_default().covers(change))
     }
 
-    /// The record of the good link for a purpose, with the guard on it.
+    /// The record of the valid link for a purpose, with its guard.
     async fn link_record(
         &self,
         purpose: LinkPurpose,
@@ -477,8 +478,8 @@ impl Mailer {
         Ok((record.transpose().map_err(|_| Failure::Unreadable)?, guard))
     }
 
-    /// Makes the link of an order the good one, unless it is void. The serial is the order's, so that the same order
-    /// carried out twice makes the same link, or that of the good link, which is mailed once more.
+    /// Makes the link of a job the valid one, unless it is void. The serial is that of the job, so that a job that runs
+    /// twice makes the same link, or that of the valid link, which is mailed once more.
     async fn link_stands(
         &self,
         order: &MailJob,
@@ -503,7 +504,7 @@ impl Mailer {
             let (ordered_at, session) = (order.ordered_at, order.mail.session());
             let record = LinkRecord { serial: Some(serial), ordered_at, session };
             let record = serde_json::to_vec(&record).map_err(|_| Failure::Unreadable)?;
-            // A command of its own: an order that failed behind its record is not in doubt about it.
+            // A command of its own: a retried job is certain about its own record.
             let command = CommandId::from_uuid(ambient::new_uuid());
             let write = Write::new(subject.clone(), guard, record);
             outcome = self.users.append(&Append::new(command, write)).await;
@@ -541,7 +542,7 @@ impl Mailer {
     }
 }
 
-/// The letter of a draft; `None` where a link is missing.
+/// The letter of a draft; `None` if a required link is missing.
 fn letter(draft: &Draft, way: Option<Way>) -> Option<Letter> {
     Some(match draft.kind {
         MailKind::ResetPassword => Letter::ResetPassword(way?),
@@ -560,7 +561,7 @@ fn letter(draft: &Draft, way: Option<Way>) -> Option<Letter> {
     })
 }
 
-/// How long ago something was.
+/// How long ago a time was.
 pub(crate) fn age(since: Timestamp) -> Duration {
     (ambient::now().as_datetime() - since.as_datetime()).to_std().unwrap_or_default()
 }

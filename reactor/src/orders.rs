@@ -1,9 +1,9 @@
-//! The first loop: which events lead to mails.
+//! Which events lead to mails.
 
 use events::{Actor, Event, ROLE_ADMIN, Snapshot, UserFact};
 use service_kit::mail_jobs::{Mail, MailJob, order_id};
 
-/// What an event does not say and its mails depend on.
+/// Facts that an event does not carry and its mails depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OrderedBy {
     /// Whether the user has a password.
@@ -12,12 +12,12 @@ pub struct OrderedBy {
     pub previous_email: Option<String>,
 }
 
-/// The mails that an event leads to.
+/// The mails of an event.
 ///
-/// Whoever registers is asked to verify the address. A user whom somebody else made without a password
-/// is asked to choose one, which shows the address to be theirs as well. Whoever is made an administrator with a
-/// password is told. Whoever has another password, other roles or another status is told, and a changed address is told
-/// to the one from before. An import writes to nobody: its users have been told elsewhere, or will be.
+/// A user who registers is asked to verify the address. A user whom somebody else created without a password is asked
+/// to choose one, which verifies the address as well. A new administrator with a password is informed. Changes of
+/// password, roles or status are reported, and a changed address is reported to the previous one. An import sends no
+/// mails: its users are informed elsewhere.
 #[must_use]
 pub fn orders_for(event: &Event, by: &OrderedBy) -> Vec<Mail> {
     let Snapshot::Present(after) = &event.after else { return Vec::new() };
@@ -59,7 +59,7 @@ pub fn orders_for(event: &Event, by: &OrderedBy) -> Vec<Mail> {
     }
 }
 
-/// The orders of an event. Their ids come from it, so that an event that is read twice orders once.
+/// The mail jobs of an event. Their ids are derived from it, so that an event that is read twice leads to one job.
 pub(crate) fn orders(event: &Event, by: &OrderedBy) -> Vec<MailJob> {
     let mails = orders_for(event, by).into_iter();
     mails

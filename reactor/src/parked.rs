@@ -1,40 +1,40 @@
-//! Mails that were put aside: what the operator can do about them.
+//! Parked mails: the operator's actions.
 
 use events::{CommandId, Position, Timestamp, subjects};
 use service_kit::event_log::{Append, EventLog, Guard, Outcome, ReadError, Write};
 use service_kit::mail_jobs::MailJobs;
 use uuid::Uuid;
 
-/// A mail that was put aside.
+/// A parked mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedMail {
-    /// The id of its order.
+    /// The id of its job.
     pub id: Uuid,
-    /// When it was put aside.
+    /// When it was parked.
     pub parked_at: Timestamp,
-    /// Which kind of mail; `None` when it cannot be opened.
+    /// The kind of mail; `None` if it cannot be opened.
     pub kind: Option<&'static str>,
 }
 
-/// Nothing was done, unless it says otherwise.
+/// Nothing was changed, unless stated otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum ParkedError {
     /// The log does not answer.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The order could not be placed.
-    #[error("the order could not be placed: {0:?}")]
+    /// The job could not be stored.
+    #[error("the mail job could not be stored: {0:?}")]
     Place(Outcome),
 }
 
-/// The mails that were put aside. Needs the operator's rights.
+/// The parked mails. Needs the operator's permissions.
 pub struct ParkedMails {
     mails: EventLog,
     orders: MailJobs,
 }
 
 impl ParkedMails {
-    /// Looks into the stream `MAILS`.
+    /// For the stream `MAILS`.
     #[must_use]
     pub const fn new(mails: EventLog, orders: MailJobs) -> Self {
         Self { mails, orders }
@@ -49,7 +49,7 @@ impl ParkedMails {
         let mut behind = Position::default();
         while let Some(next) = self.mails.next(subjects::PARKED_MAILS_FILTER, behind).await? {
             behind = next.position;
-            // Whoever put it aside is the order itself.
+            // The command id is the id of the job.
             let Some(id) = next.command_id.map(|id| *id.as_uuid()) else { continue };
             let kind = self.orders.open(id, &next.payload).ok().map(|order| order.mail.kind());
             parked.push(ParkedMail { id, parked_at: next.stored_at, kind });
@@ -57,19 +57,19 @@ impl ParkedMails {
         Ok(parked)
     }
 
-    /// Puts a mail back to be sent; `false` when it is not here. It has as much time again as at first.
+    /// Queues a parked mail again; `false` if there is none with this id. It gets its full time again.
     ///
-    /// A mail whose link is void by now, since a newer one was ordered or it was used, is not sent.
+    /// A mail is not sent if its link is void by now, because a newer one was requested or it was used.
     ///
     /// # Errors
-    /// [`ParkedError`]. After [`ParkedError::Read`] it may be back already; again is as good as once.
+    /// [`ParkedError`]. After [`ParkedError::Read`] it may be queued already. Retrying is idempotent.
     pub async fn retry(&self, id: Uuid) -> Result<bool, ParkedError> {
         let Some(parked) = self.mails.last(&subjects::parked_mail(id)).await? else {
             return Ok(false);
         };
         let write = Write::new(subjects::mail_order(id), Guard::absent(), parked.payload.clone());
         match self.mails.append(&Append::new(CommandId::from_uuid(id), write)).await {
-            // It is waiting, put back just now or before.
+            // It is queued already.
             Outcome::Stored(_) | Outcome::Conflict | Outcome::Duplicate => {}
             failed @ (Outcome::Unknown
             | Outcome::Full
@@ -80,7 +80,7 @@ impl ParkedMails {
         Ok(true)
     }
 
-    /// Gives a mail up for good; `false` when it is not here.
+    /// Discards a parked mail; `false` if there is none with this id.
     ///
     /// # Errors
     /// [`ParkedError::Read`].

@@ -1,34 +1,33 @@
-//! How many mails one address gets: pure decisions over one small record per address and kind of mail, with the
-//! time as data.
+//! How many mails one address gets: pure decisions on one small record per address and kind of mail, with the time as
+//! data.
 //!
-//! Every kind has a bucket of its own, so that no kind of mail can use up what another one needs. A bucket holds a
-//! few mails and fills again one by one. What a mail does that comes when its bucket is empty depends on its kind:
-//! one that its reader can ask for again is dropped, a notice waits for its turn and tells of everything that
-//! happened until then.
+//! Every kind has its own token bucket, so that no kind of mail can use up the quota of another. A bucket holds a few
+//! mails and refills one by one. When it is empty, the kind of mail decides: a mail that its reader can request again
+//! is dropped; a notice waits for its turn and reports everything that happened until then.
 //!
 //! # Resets
-//! Anybody may ask for a reset of any address, so their cap must not keep the owner out. It is built such that the
-//! owner has a usable link at any time, whatever others ask for:
-//! - As long as a good link is in the mailbox, requests draw from the bucket. The last mail in it repeats the good
-//!   link with a new end instead of replacing it, so a flood of requests never voids a link that was mailed.
-//! - When no good link is in the mailbox (it was used, it ends soon, the password changed), a request draws from a
-//!   second bucket, which nobody can empty without using links.
+//! Anybody may request a reset of any address, so the cap must not lock out the owner. It guarantees that the owner has
+//! a usable link at any time, whatever others request:
+//! - While a valid link is in the mailbox, requests draw from the bucket. The last mail in it repeats the valid link
+//!   with a new expiry instead of replacing it, so a flood of requests never voids a link that was mailed.
+//! - While no valid link is in the mailbox (it was used, it expires soon, or the password changed), a request draws
+//!   from a second bucket, which nobody can empty without using links.
 //!
-//! A refused request therefore always means that a good link was mailed less than [`Quota::interval_ms`] ago.
+//! So a rejected request always means that a valid link was mailed less than [`Quota::interval_ms`] ago.
 
 use events::Position;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Mails remembered as let through, so that one that is tried again is not counted again.
+/// Admitted mails in the record, so that a retry is not counted again.
 const ADMITTED_MAX: usize = 16;
 
-/// What happens to a mail whose bucket is empty.
+/// What happens to a mail when its bucket is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overflow {
     /// It is not sent.
     Drop,
-    /// One waits for its turn and stands for all that come meanwhile.
+    /// One waits for its turn and covers all that follow in the meantime.
     Coalesce,
     /// Each waits for its turn.
     Wait,
@@ -37,33 +36,33 @@ pub(crate) enum Overflow {
 /// The bucket of one kind of mail to one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Quota {
-    /// Mails that it holds.
+    /// Its size in mails.
     pub burst: u32,
-    /// Time in which one more comes in, in milliseconds.
+    /// Time until it refills by one mail, in milliseconds.
     pub interval_ms: u64,
     /// What happens beyond it.
     pub overflow: Overflow,
 }
 
-/// A mail that is to be sent.
+/// A mail to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
-    /// Its order.
+    /// Its job.
     pub order: Uuid,
-    /// When it was ordered.
+    /// When it was requested.
     pub ordered_at_ms: u64,
-    /// For a reset, what the log says about its link.
+    /// For a reset: the state of the link in the log.
     pub reset: Option<ResetState>,
 }
 
-/// What the log says about the password link of a user.
+/// The state of a user's password link in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResetState {
-    /// The serial of the good link, if there is one.
+    /// The serial of the valid link, if there is one.
     pub serial: Option<Uuid>,
     /// The position that a link is bound to: a later one voids it.
     pub bound_to: Position,
-    /// Life of a link, in milliseconds.
+    /// Lifetime of a link, in milliseconds.
     pub life_ms: u64,
 }
 
@@ -72,27 +71,27 @@ pub(crate) struct ResetState {
 pub(crate) enum Verdict {
     /// It may.
     Send {
-        /// The serial of the link to mail once more, instead of a new one.
+        /// The serial of a link to mail once more, instead of a new one.
         repeat: Option<Uuid>,
     },
-    /// Not before so many milliseconds.
+    /// Not before this many milliseconds.
     Later(u64),
     /// Not at all.
     Never,
 }
 
-/// What one address got of one kind of mail.
+/// The mails of one kind that one address got.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Sent {
-    /// When the bucket is full again.
+    /// When the bucket will be full again.
     full_at_ms: u64,
-    /// The same for the bucket of resets that find no good link in the mailbox.
+    /// The same for the bucket of resets without a valid link in the mailbox.
     #[serde(default)]
     unlinked_full_at_ms: u64,
-    /// The mails that were let through last.
+    /// The mails that were admitted last.
     #[serde(default)]
     admitted: Vec<Admitted>,
-    /// The order that waits for its turn.
+    /// The job that waits for its turn.
     #[serde(default)]
     waiting: Option<Uuid>,
     /// The reset link that was mailed last.
@@ -115,7 +114,7 @@ struct Mailed {
 }
 
 impl Sent {
-    /// Decides about a mail and counts it. The same mail again gets the same answer and is counted once.
+    /// Decides about a mail and counts it. The same mail gets the same answer again and is counted once.
     pub(crate) fn admit(&mut self, mail: &Candidate, now_ms: u64, quota: &Quota) -> Verdict {
         if let Some(known) = self.admitted.iter().find(|known| known.order == mail.order) {
             return Verdict::Send { repeat: known.repeat };
@@ -152,11 +151,11 @@ impl Sent {
         Verdict::Send { repeat }
     }
 
-    /// How long the record has something to say, in milliseconds.
+    /// How long the record is needed, in milliseconds.
     pub(crate) fn life_ms(&self, now_ms: u64, quota: &Quota) -> u64 {
         let link = self.mailed.map_or(0, |mailed| mailed.ends_at_ms);
         let buckets = self.full_at_ms.max(self.unlinked_full_at_ms);
-        // A mail that waits comes again when the bucket has one more; a mail that is tried again may come later.
+        // A waiting mail is retried when the bucket has one more; a retry may also come later.
         buckets.max(link).saturating_sub(now_ms).saturating_add(quota.interval_ms)
     }
 
@@ -174,7 +173,7 @@ impl Sent {
         }
     }
 
-    /// The serial of the link in the mailbox, if it is good for long enough: until the next mail may go.
+    /// The serial of the link in the mailbox, if it is valid at least until the next mail may be sent.
     fn good_link(&self, state: &ResetState, now_ms: u64, quota: &Quota) -> Option<Uuid> {
         let mailed = self.mailed?;
         let lasts = mailed.ends_at_ms > now_ms.saturating_add(quota.interval_ms);
@@ -184,14 +183,14 @@ impl Sent {
 }
 
 impl Quota {
-    /// How long until the bucket has a mail, given when it will be full; 0 when it has one.
+    /// How long until the bucket has a mail, given when it will be full; 0 if it has one.
     fn wait_ms(&self, full_at_ms: u64, now_ms: u64) -> u64 {
         let missing_ms = self.clamp(full_at_ms, now_ms).saturating_sub(now_ms);
         let may_miss_ms = u64::from(self.burst.saturating_sub(1)).saturating_mul(self.interval_ms);
         missing_ms.saturating_sub(may_miss_ms)
     }
 
-    /// When the bucket will be full after one more mail was taken out.
+    /// When the bucket will be full after one more mail was drawn.
     fn draw(&self, full_at_ms: u64, now_ms: u64) -> u64 {
         let full_at_ms = self.clamp(full_at_ms, now_ms).max(now_ms);
         self.clamp(full_at_ms.saturating_add(self.interval_ms), now_ms)

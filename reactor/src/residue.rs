@@ -1,4 +1,4 @@
-//! What is left of a user in the streams: the proof that an erasure is done.
+//! Residue of a user in the streams: shows whether an erasure is complete.
 
 use events::{CommandId, Event, Position, Snapshot, UserId, feed, subjects};
 use service_kit::event_log::{EVENT_TYPE_HEADER, EventLog, ReadError, Stored};
@@ -6,10 +6,10 @@ use service_kit::mail_jobs::{Mail, MailJobs};
 use service_kit::security::{SECURITY_STREAM, records_of};
 use uuid::Uuid;
 
-/// What the log says of a user.
+/// The state of a user in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Nobody has or had this id.
+    /// No user has or had this id.
     Unknown,
     /// The user is not deleted.
     Present,
@@ -17,18 +17,18 @@ pub enum Standing {
     Deleted(Position),
 }
 
-/// A message about a user who is deleted.
+/// A message about a deleted user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResidualMessage {
-    /// Where it stands.
+    /// Its stream.
     pub stream: &'static str,
-    /// At which place in it.
+    /// Its position.
     pub position: Position,
-    /// What it is.
+    /// A description of its content.
     pub what: &'static str,
 }
 
-/// It cannot be told.
+/// The residue cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum ResidueError {
     /// The log does not answer.
@@ -39,7 +39,7 @@ pub enum ResidueError {
     Unreadable(#[from] events::DecodeError),
 }
 
-/// Everywhere that a user can be left in. Needs the operator's rights.
+/// Every stream that can hold messages about a user. Needs the operator's permissions.
 pub struct Streams {
     users: EventLog,
     sessions: EventLog,
@@ -51,7 +51,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// `open` gives the handle on a stream.
+    /// `open` returns the handle of a stream.
     pub fn new(open: impl Fn(&'static str) -> EventLog, orders: MailJobs) -> Self {
         Self {
             users: open(subjects::USERS_STREAM),
@@ -67,7 +67,7 @@ impl Streams {
     /// Whether a user is deleted.
     ///
     /// # Errors
-    /// [`ResidueError`]: nobody knows.
+    /// [`ResidueError`]: unknown.
     pub async fn standing(&self, user: UserId) -> Result<Standing, ResidueError> {
         let Some(last) = self.users.last(&subjects::user_events(user)).await? else {
             return Ok(Standing::Unknown);
@@ -78,7 +78,7 @@ impl Streams {
         })
     }
 
-    /// Whether the feed has told that a user is deleted. Before it has, more may come into it.
+    /// Whether the deletion of a user is published in the feed. Until then, more messages may appear in it.
     ///
     /// # Errors
     /// [`ResidueError::Read`].
@@ -86,7 +86,7 @@ impl Streams {
         Ok(self.feed.last(&feed::deletion_of(user)).await?.is_some())
     }
 
-    /// Every message about a user who is deleted, but for the tombstones.
+    /// Every message about a deleted user, except the tombstones.
     ///
     /// # Errors
     /// [`ResidueError::Read`].
@@ -131,7 +131,7 @@ impl Streams {
         Ok(self.users.at(position).await?.and_then(|stored| stored.command_id))
     }
 
-    /// Adds the messages of a stream that fit a filter and may not be left.
+    /// Adds the messages of a stream that match a filter and must not remain.
     async fn find(
         &self,
         log: &EventLog,
@@ -151,15 +151,15 @@ impl Streams {
         Ok(())
     }
 
-    /// Adds the orders and the parked mails that hold an address of the user. The others hold an id.
+    /// Adds the mail jobs and parked mails that contain an address of the user. The others contain an id.
     async fn find_mails(
         &self,
         user: UserId,
         left: &mut Vec<ResidualMessage>,
     ) -> Result<(), ResidueError> {
         for (filter, what) in [
-            (subjects::MAIL_ORDERS_FILTER, "a mail that waits; it goes by itself"),
-            (subjects::MAIL_NOTICES_FILTER, "a notice that waits; it goes by itself"),
+            (subjects::MAIL_ORDERS_FILTER, "a mail job; it ends by itself"),
+            (subjects::MAIL_NOTICES_FILTER, "a job of a notice; it ends by itself"),
             (subjects::PARKED_MAILS_FILTER, "a parked mail; see `roster parked`"),
         ] {
             let mut behind = Position::default();

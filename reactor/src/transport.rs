@@ -1,4 +1,4 @@
-//! How mails go out: to a mail server, or into a folder.
+//! Sends mails to a mail server, or writes them to a folder.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,33 +17,32 @@ use uuid::Uuid;
 
 use crate::gate::Permit;
 
-/// One step of the conversation with the mail server.
+/// Time limit of one step of the SMTP dialogue.
 const STEP_MAX: Duration = Duration::from_secs(10);
-/// The whole of it. With the look at the server after a failure, less than the time in which an order must be
-/// acknowledged.
+/// Time limit of the whole dialogue. Together with the probe after a failure it is shorter than the time in which a job
+/// must be acknowledged.
 const SEND_MAX: Duration = Duration::from_secs(20);
-/// Such a look.
+/// Time limit of that probe.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// The settings of mail cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The sender is no mailbox.
+    /// The sender is not a valid mailbox.
     #[error("mail.from is not a mailbox like `Name <name@example.com>`")]
     From,
-    /// The address of the mail server is not understood. The text does not repeat it, since it may hold
-    /// a password.
+    /// The address of the mail server cannot be parsed. The text does not repeat it, because it may hold a password.
     #[error(
         "mail.smtp_url is not like smtps://USER:PASSWORD@HOST or smtp://USER:PASSWORD@HOST?tls=required"
     )]
     Url,
-    /// The mails would cross a network in the clear.
+    /// The mails would cross a network unencrypted.
     #[error(
         "mail.smtp_url would send without TLS: use smtps:// or ?tls=required; smtp:// alone is for the loopback, or \
          with mail.smtp_allow_plain for a relay on a private network"
     )]
     Plain,
-    /// The name for the mail server is none.
+    /// The EHLO name is invalid.
     #[error("mail.smtp_ehlo_name is neither a host name nor an IP address")]
     EhloName,
     /// The certificate authority cannot be used.
@@ -54,11 +53,11 @@ pub enum SetupError {
         /// Why.
         why: String,
     },
-    /// No folder is named.
+    /// No folder is configured.
     #[error("mail.folder must be set for the transport folder")]
     NoFolder,
-    /// The folder cannot be made.
-    #[error("cannot make the folder {path}")]
+    /// The folder cannot be created.
+    #[error("cannot create the folder {path}")]
     Folder {
         /// Which.
         path: PathBuf,
@@ -67,27 +66,27 @@ pub enum SetupError {
     },
 }
 
-/// A mail was not taken. No variant repeats what the server said, since it likes to name the address.
+/// A mail was not accepted. No variant repeats the server's text, which often contains the address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// The server will never take this mail.
-    #[error("the mail server refused it for good ({0})")]
+    /// The server will never accept this mail.
+    #[error("the mail server rejected it permanently ({0})")]
     Refused(u16),
-    /// The server is there and does not take this mail now.
-    #[error("the mail server does not take it now ({0})")]
+    /// The server works and does not accept this mail now.
+    #[error("the mail server does not accept it now ({0})")]
     NotNow(u16),
-    /// The server takes other mails, but cannot be handed this one at all.
-    #[error("the mail server cannot take such a mail: {0}")]
+    /// The server accepts other mails, but this one cannot be handed to it at all.
+    #[error("the mail server does not support such a mail: {0}")]
     Unfit(String),
-    /// The conversation about this mail broke, and the server is there.
-    #[error("the mail server broke off: {0}")]
+    /// The dialogue about this mail broke off, and the server works.
+    #[error("the dialogue with the mail server broke off: {0}")]
     Broken(String),
-    /// No conversation comes about.
+    /// No dialogue is possible.
     #[error("the mail cannot be handed over: {0}")]
     Trouble(String),
 }
 
-/// Which mail of which order.
+/// One mail of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MailName {
     pub order: Uuid,
@@ -99,12 +98,12 @@ pub(crate) enum Transport {
     Folder(PathBuf),
 }
 
-/// Reads the sender.
+/// Parses the sender.
 pub(crate) fn sender(mail: &Mail) -> Result<Mailbox, SetupError> {
     mail.from.parse().map_err(|_| SetupError::From)
 }
 
-/// Everything that is wrong with the settings of mail, without making anything.
+/// Everything that is wrong with the mail settings. Creates nothing.
 #[must_use]
 pub fn check_mail(mail: &Mail) -> Vec<SetupError> {
     let transport = match mail.transport {
@@ -116,7 +115,7 @@ pub fn check_mail(mail: &Mail) -> Vec<SetupError> {
 }
 
 impl Transport {
-    /// Takes the transport of the settings. Nothing is connected yet.
+    /// Creates the transport of the settings, without connecting.
     pub(crate) fn open(mail: &Mail) -> Result<Self, SetupError> {
         match mail.transport {
             MailTransport::Smtp => smtp(mail),
@@ -137,7 +136,7 @@ impl Transport {
         }
     }
 
-    /// Hands a mail over that has a permit. `Ok`: somebody else answers for it now.
+    /// Hands over a mail that has a permit. `Ok`: the mail server is responsible for it now.
     pub(crate) async fn send(
         &self,
         _permit: Permit,
@@ -154,7 +153,7 @@ impl Transport {
                 };
                 Err(match failure {
                     Failure::Answered(error) => error,
-                    // Whose fault it is shows when a conversation is begun without the mail.
+                    // A dialogue without the mail shows which side failed.
                     Failure::Impossible(why) if is_there(server).await => SendError::Unfit(why),
                     Failure::Unknown(why) if is_there(server).await => SendError::Broken(why),
                     Failure::Impossible(why) | Failure::Unknown(why) => SendError::Trouble(why),
@@ -177,7 +176,7 @@ fn smtp(mail: &Mail) -> Result<Transport, SetupError> {
     let text = &mail.smtp_url;
     let url = Url::parse(text).map_err(|_| SetupError::Url)?;
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or(SetupError::Url)?;
-    // Behind a scheme that is not one of the web, the address of a host is text to the parser.
+    // With a scheme that is not one of the web, the parser treats the host as text.
     let is_loopback = match Host::parse(host) {
         Ok(Host::Ipv4(address)) => address.is_loopback(),
         Ok(Host::Ipv6(address)) => address.is_loopback(),
@@ -203,7 +202,7 @@ fn smtp(mail: &Mail) -> Result<Transport, SetupError> {
     Ok(Transport::Smtp(Box::new(builder.timeout(Some(STEP_MAX)).build())))
 }
 
-/// TLS that trusts a private certificate authority and no other; `None` for those of the system.
+/// TLS that trusts a private certificate authority and no other; `None` for the system's.
 fn authority(path: &Path, host: &str) -> Result<Option<TlsParameters>, SetupError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
@@ -219,7 +218,7 @@ fn authority(path: &Path, host: &str) -> Result<Option<TlsParameters>, SetupErro
         .map_err(|error| refused(error.to_string()))
 }
 
-/// How Roster names itself to the mail server.
+/// Roster's name in EHLO.
 fn ehlo_name(text: &str) -> Result<ClientId, SetupError> {
     match Host::parse(text) {
         Ok(Host::Ipv4(address)) => Ok(ClientId::Ipv4(address)),
@@ -231,17 +230,17 @@ fn ehlo_name(text: &str) -> Result<ClientId, SetupError> {
     }
 }
 
-/// Why a mail was not taken, as far as the error tells.
+/// Why a mail was not accepted, as far as the error tells.
 enum Failure {
-    /// The server said so.
+    /// The server answered so.
     Answered(SendError),
-    /// It was not even tried: the server lacks what the mail, or the way to it, needs.
+    /// It was not tried: the server lacks a feature that the mail, or the connection, needs.
     Impossible(String),
-    /// The conversation broke, or there was none.
+    /// The dialogue broke off, or there was none.
     Unknown(String),
 }
 
-/// What is wrong with one mail, and what with the way to the server.
+/// Distinguishes problems of one mail from those of the server.
 fn classify(error: &lettre::transport::smtp::Error) -> Failure {
     let Some(code) = error.status().map(u16::from) else {
         let why = explain(&error.to_string());
@@ -254,8 +253,8 @@ fn classify(error: &lettre::transport::smtp::Error) -> Failure {
         };
     };
     Failure::Answered(match code {
-        // Command not understood, no TLS, no or wrong credentials, this server takes no mail: nothing
-        // that another recipient would cure, and everything that another setting would.
+        // Command not understood, no TLS, no or wrong credentials, this server accepts no mail: another recipient would
+        // not help, and another setting would.
         500 | 502..=504 | 521 | 523 | 524 | 530 | 534 | 535 | 538 => {
             SendError::Trouble(format!("the mail server answered {code}"))
         }
@@ -264,7 +263,7 @@ fn classify(error: &lettre::transport::smtp::Error) -> Failure {
     })
 }
 
-/// What the client says, and which setting it is about.
+/// The client's error text, with the setting to check.
 fn explain(said: &str) -> String {
     let advice = if said.contains("not valid for name") {
         "; the certificate is for another name than the host in mail.smtp_url"
@@ -278,12 +277,12 @@ fn explain(said: &str) -> String {
     format!("{said}{advice}")
 }
 
-/// Whether the server can be talked to: connection, TLS and credentials.
+/// Whether the server can be used: connection, TLS and credentials.
 async fn is_there(server: &AsyncSmtpTransport<Tokio1Executor>) -> bool {
     matches!(timeout(PROBE_MAX, server.test_connection()).await, Ok(Ok(true)))
 }
 
-/// A file appears whole or not at all, and for its owner alone: it holds a link.
+/// The file appears whole or not at all, and is readable for its owner only: it contains a link.
 fn put(folder: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
     let half = folder.join(format!(".{name}.tmp"));
     let mut options = fs::OpenOptions::new();
@@ -315,7 +314,7 @@ mod tests {
         let plain = settings("smtp://relay.internal:25");
         assert!(matches!(smtp(&plain), Err(SetupError::Plain)));
         assert!(smtp(&Mail { smtp_allow_plain: true, ..plain }).is_ok());
-        // What may fall back to no TLS is refused in any case: nobody would notice.
+        // A fallback to no TLS is rejected in any case: nobody would notice it.
         let falls_back = settings("smtp://relay.internal:25?tls=opportunistic");
         let falls_back = smtp(&Mail { smtp_allow_plain: true, ..falls_back });
         assert!(matches!(falls_back, Err(SetupError::Plain)));

@@ -1,9 +1,9 @@
-//! Turns of the eraser: one message at a time, of all users and streams together, and, while somebody uses the log,
-//! time in between that belongs to everybody else.
+//! Paces the eraser: one message at a time over all users and streams, with rests in between while the log is in use.
 //!
-//! For each message that it erases the server rewrites and syncs a block of up to 8 MB, and holds the lock of the
-//! stream meanwhile: an append, and so a command, waits for it. Two at once take as long as one after the other, and
-//! an append has to wait for both (docs/adr/0015). Each reactor takes turns by itself: two of them are two at once.
+//! For each message that it erases, the server rewrites and syncs a block of up to 8 MB and holds the lock of the
+//! stream meanwhile, so an append, and with it a command, waits. Two erasures at once take as long as one after the
+//! other, and an append has to wait for both (docs/adr/0015). Each reactor paces itself: two reactors erase two
+//! messages at once.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use events::Position;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-/// Longest rest after one message: a server that was slow once keeps nothing waiting for long.
+/// Longest rest after one message: a server that was slow once delays the eraser for at most this long.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// For so long after somebody wrote it counts as in use.
+/// How long after a write the log counts as in use.
 const USED_FOR: Duration = Duration::from_secs(5);
 
 /// The ends of the streams that commands and logins write to.
 pub(crate) type Ends = [Position; 2];
 
-/// One turn at a time, in the order of those who ask: a user with very many messages delays no other one by more
-/// than a message each time.
+/// One turn at a time, first come, first served: a user with very many messages delays another one by at most one
+/// message each time.
 pub(crate) struct Turns {
     busy_percent: u64,
     seen: Mutex<Seen>,
 }
 
-/// What the last turn saw of the others.
+/// The ends at the last turn.
 #[derive(Default)]
 struct Seen {
     ends: Option<Ends>,
@@ -34,13 +34,13 @@ struct Seen {
 }
 
 impl Turns {
-    /// `busy_percent` of the time, 1 to 100, may be spent on erasing while somebody uses the log.
+    /// `busy_percent` of the time, 1 to 100, may be spent on erasing while the log is in use.
     pub(crate) fn new(busy_percent: u64) -> Self {
         Self { busy_percent, seen: Mutex::default() }
     }
 
-    /// Does something that keeps the server busy, and rests if somebody else wrote a moment ago, by the ends that
-    /// are looked up then. That they are not known means that the server has enough to do.
+    /// Runs work that keeps the server busy, and rests if somebody else has written recently, according to the ends
+    /// that are read then. If they cannot be read, the server is busy.
     pub(crate) async fn take<T>(
         &self,
         work: impl Future<Output = T>,
@@ -67,7 +67,7 @@ impl Seen {
     }
 }
 
-/// How long to rest after work, so that work is `busy_percent` of the time.
+/// How long to rest after work, so that work takes `busy_percent` of the time.
 fn rest(worked: Duration, busy_percent: u64) -> Duration {
     let busy = busy_percent.clamp(1, 100);
     let micros = u64::try_from(worked.as_micros()).unwrap_or(u64::MAX);

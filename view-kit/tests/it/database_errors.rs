@@ -95,7 +95,7 @@ async fn a_mistake_in_tls_names_the_option() {
         (tls, "replicaSet=rs0".to_owned(), "add tls=true and tlsCAFile"),
         (tls, "replicaSet=rs0&tls=true".to_owned(), "let tlsCAFile in mongodb.url name"),
         (tls, over_tls(&other), "let tlsCAFile in mongodb.url name"),
-        (plain, over_tls(&ca), "take tls=true out"),
+        (plain, over_tls(&ca), "remove tls=true from"),
         (tls, over_tls(&ca), "`rs.initiate()`"),
     ] {
         let said = said_by(&format!("mongodb://localhost:{port}/?{query}")).await;
