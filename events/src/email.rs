@@ -1,8 +1,8 @@
-//! The one place that knows when two spellings are the same e-mail address.
+//! E-mail addresses: the only place that decides whether two spellings are the same address.
 //!
-//! Uniqueness, login, the list filter and later the reset all compare [`EmailAddress::canonical`];
-//! what a user typed is kept, composed (NFC), for showing and for sending. The mailer writes to every address that is
-//! accepted here; its tests hold that.
+//! Uniqueness, login, the list filter and resets all compare [`EmailAddress::canonical`]. The user's own spelling is
+//! kept, composed (NFC), for display and sending. The mailer can write to every address that is accepted here; its
+//! tests verify that.
 
 use std::fmt;
 
@@ -34,10 +34,10 @@ pub struct EmailAddress {
 }
 
 impl EmailAddress {
-    /// Checks an address and derives its canonical form: NFC, case-folded whole, domain in A-label form.
+    /// Checks an address and derives its canonical form: NFC, case-folded completely, with the domain in A-label form.
     ///
     /// # Errors
-    /// [`InvalidEmail`] says what is wrong in words that may be shown to the caller.
+    /// [`InvalidEmail`] describes the fault in words that may be shown to the caller.
     pub fn parse(given: &str) -> Result<Self, InvalidEmail> {
         if given.len() > EMAIL_BYTES_MAX {
             return Err(InvalidEmail("is longer than 254 bytes"));
@@ -74,14 +74,14 @@ impl EmailAddress {
         &self.given
     }
 
-    /// The form that is compared: equal canonical forms are the same address.
+    /// The form for comparison: equal canonical forms are the same address.
     #[must_use]
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
 }
 
-/// An address is personal data: its debug form says nothing, so that it cannot slip into a log line.
+/// An address is personal data: its debug form hides it, so that it cannot get into a log line.
 impl fmt::Debug for EmailAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EmailAddress(…)")
@@ -123,7 +123,7 @@ fn canonical_domain(domain: &str) -> Result<String, InvalidEmail> {
     Ok(ascii.into_owned())
 }
 
-/// White space, controls, and what is not seen on a screen. An address with one of them looks like another address.
+/// White space, control characters and invisible characters. An address with one of them looks like another address.
 fn is_refused(c: char) -> bool {
     c.is_control() || c.is_whitespace() || is_invisible(c)
 }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Idempotent: a canonical form is its own canonical form, or the index would hold two.
+        /// Idempotent: otherwise the index would contain two forms.
         #[test]
         fn canonical_is_a_fixed_point(given in "\\PC{1,20}@[a-zA-Zäéß]{1,8}\\.[a-z]{2,5}") {
             if let Ok(address) = EmailAddress::parse(&given) {

@@ -11,8 +11,8 @@ use crate::{Actor, CommandId, Revision, SessionFact, Timestamp, UserFact, UserId
 
 /// Media type of an event on the wire.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
-/// Largest event in bytes. What Roster writes is far below; what is above was not written by it, and is not taken
-/// into views and feed, whose stores have limits of their own.
+/// Largest event in bytes. Roster's own events are far smaller. Larger ones were not written by Roster and are not
+/// applied to views and feed, whose stores have limits of their own.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// CloudEvents `source` of everything that Roster itself writes.
 pub const SOURCE: &str = "/roster";
@@ -20,39 +20,38 @@ pub const SOURCE: &str = "/roster";
 const SPEC_VERSION: &str = "1.0";
 const DATA_CONTENT_TYPE: &str = "application/json";
 
-/// What happened to one kind of aggregate, and how it stands in the envelope.
+/// A fact about one type of aggregate, and its place in the envelope.
 pub trait Fact: Sized + PartialEq {
-    /// The state after it, as an event carries it.
+    /// The state after the fact, as an event carries it.
     type After: Serialize + DeserializeOwned + Clone + Debug + PartialEq;
-    /// Name of that state in `data`.
+    /// The name of that state in `data`.
     const STATE: &'static str;
     /// CloudEvents `source`: the service that decides.
     const SOURCE: &'static str = SOURCE;
 
-    /// The event type on the wire, with its version. Written by hand and never used again for anything
-    /// else.
+    /// The event type on the wire, with its version. Written by hand and never reused.
     fn wire_type(&self) -> &'static str;
 
-    /// What changed, member by member. A member that is absent did not change; `null` removed it.
+    /// The changed members. An absent member did not change; `null` means that it was removed.
     ///
     /// # Errors
     /// Only when a value cannot be JSON.
     fn changed(&self) -> Result<Map<String, Value>, serde_json::Error>;
 
-    /// Reads what [`Fact::changed`] wrote.
+    /// Parses the result of [`Fact::changed`].
     ///
     /// # Errors
-    /// [`DecodeError`] for a type this version does not know, or members that do not fit it.
+    /// [`DecodeError`] for a type that this version does not know, or members that do not fit it.
     fn read(kind: &str, changed: Map<String, Value>) -> Result<Self, DecodeError>;
 
     /// The id of the aggregate, as text.
     fn subject(after: &Self::After) -> String;
 
-    /// Number of its events so far.
+    /// The number of its events so far.
     fn revision(after: &Self::After) -> Revision;
 
-    /// Whether the state after it shows what it changed. What was before is not known here: that no event is
-    /// missing shows when the events are folded one by one.
+    /// Whether the state after the fact shows what it changed. The state before is not known here: missing events are
+    /// detected when events are folded one by one.
     fn explains(&self, after: &Self::After, time: Timestamp) -> bool;
 }
 
@@ -61,7 +60,7 @@ pub type Event = Envelope<UserFact>;
 /// One event of one session.
 pub type SessionEvent = Envelope<SessionFact>;
 
-/// One event as it stands in the log.
+/// One event in the log.
 ///
 /// On the wire:
 /// `{specversion, id, source, type, subject, time, datacontenttype, revision, actor, commandid,
@@ -70,59 +69,59 @@ pub type SessionEvent = Envelope<SessionFact>;
 pub struct Envelope<F: Fact> {
     /// Unique per event (UUIDv7).
     pub id: Uuid,
-    /// When it was decided.
+    /// The time of the decision.
     pub time: Timestamp,
     /// Who caused it.
     pub actor: Actor,
-    /// The command that led to it; the same for all events of one command.
+    /// The command that caused it; the same for all events of one command.
     pub command_id: CommandId,
-    /// The request the caller wants to follow through the system.
+    /// The request id by which the caller can follow the request through the system.
     pub correlation_id: Option<String>,
     /// The event this one is a reaction to.
     pub causation_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// What happened.
+    /// The fact.
     pub fact: F,
-    /// The state after it.
+    /// The state after the fact.
     pub after: F::After,
 }
 
-/// Bytes that are not an event this version can read.
+/// The bytes are not an event that this version can read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not the JSON shape of an event.
     #[error("not an event: {}", without_values(.0))]
     Json(#[from] serde_json::Error),
-    /// Larger than any event is.
+    /// Larger than any event.
     #[error("{0} bytes are too many for an event")]
     TooLarge(usize),
     /// A type (or version of one) this reader does not know.
     #[error("unknown event type {0:?}")]
     UnknownType(String),
-    /// Parts that contradict each other.
+    /// Contradictory parts.
     #[error("{0}")]
     Inconsistent(&'static str),
 }
 
-/// An event that must not be written, because no reader could take it.
+/// An event that must not be written, because no reader could decode it.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// A value cannot be JSON.
     #[error("no JSON: {}", without_values(.0))]
     Json(#[from] serde_json::Error),
-    /// It is written and cannot be read.
+    /// It can be encoded and not decoded.
     #[error("it could not be read back: {0}")]
     Unreadable(#[from] DecodeError),
-    /// It is written and reads as another event.
+    /// It can be encoded and decodes to another event.
     #[error("it would be read back as another event")]
     Altered,
 }
 
-/// What is wrong with JSON, without the values in it: they are personal data, and errors are logged.
+/// What is wrong with the JSON, without its values: they are personal data, and errors are logged.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    // Strings stand in quotes, other values behind "unknown" and "invalid" in backticks.
+    // Strings are in quotes, other values after "unknown" and "invalid" in backticks.
     let quote = match text.starts_with("unknown") || text.starts_with("invalid") {
         true => ['"', '`'],
         false => ['"', '"'],
@@ -158,7 +157,7 @@ struct Wire {
     data: Map<String, Value>,
 }
 
-/// What an event says of where it comes from, read without the rest of it.
+/// The origin of an event, read without the rest of it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Cause {
     /// The event type on the wire.
@@ -172,7 +171,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// Reads it; `None` when the bytes are no event.
+    /// Parses it; `None` if the bytes are not an event.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
@@ -196,8 +195,8 @@ impl<F: Fact> Envelope<F> {
         F::revision(&self.after)
     }
 
-    /// The event as it is written to the log: read back once, for an event that its readers cannot take would stop
-    /// views and feed of everybody.
+    /// Encodes the event for the log. The result is decoded once as a check, because an event that readers cannot
+    /// decode would stop the views and the feed of every user.
     ///
     /// # Errors
     /// [`EncodeError`]: write nothing.
@@ -231,7 +230,7 @@ impl<F: Fact> Envelope<F> {
         })
     }
 
-    /// Reads an event from the log.
+    /// Decodes an event of the log.
     ///
     /// # Errors
     /// [`DecodeError`]: the reader must stop (or park the aggregate), never skip.

@@ -1,4 +1,4 @@
-//! From facts to events: the same for every kind of aggregate.
+//! Turning facts into events, the same for every type of aggregate.
 
 use std::fmt::Debug;
 
@@ -6,25 +6,26 @@ use uuid::Uuid;
 
 use crate::{Actor, CommandId, Envelope, Fact, Timestamp};
 
-/// A fact that cannot follow the state it was applied to: the log is damaged or the reader too old.
+/// A fact that cannot follow the state that it was applied to: the log is damaged or the reader too old.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fact} cannot follow {state}")]
 pub struct FoldError {
     /// The wire type of the fact.
     pub fact: &'static str,
-    /// What it was applied to.
+    /// The state that it was applied to.
     pub state: &'static str,
 }
 
-/// A fact that can be applied: what the state of its aggregate is made of.
+/// A fact that can be applied to the state of its aggregate.
 pub trait Evolve: Fact {
-    /// What names one aggregate.
+    /// The id of an aggregate.
     type Id: Copy + Debug + Send + Sync + 'static;
 
-    /// The state after it, given the one before it or its absence. Pure: the time of the event is data.
+    /// The state after the fact, given the state before or its absence. Pure: the time of the event is data.
     ///
     /// # Errors
-    /// [`FoldError`] when it cannot follow this state. A reader stops there; skipping would make up a state
+    /// [`FoldError`] if it cannot follow this state. A reader must stop there, because skipping would lead to a state
+    /// that no decision explains.
     /// that nobody decided.
     fn evolve(
         &self,
@@ -34,30 +35,30 @@ pub trait Evolve: Fact {
     ) -> Result<Self::After, FoldError>;
 }
 
-/// Where a command comes from: goes into every event it leads to.
+/// The origin of a command, which goes into every event that it causes.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// Who wants it.
+    /// Who sent it.
     pub actor: Actor,
-    /// Names the command.
+    /// The command's id.
     pub command_id: CommandId,
-    /// When it is decided.
+    /// The time of the decision.
     pub time: Timestamp,
     /// The caller's request id.
     pub correlation_id: Option<String>,
-    /// The event that it is a reaction to.
+    /// The event that it reacts to.
     pub causation_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
 }
 
-/// Events, and what is true after the last of them.
+/// Events, and the state after the last one.
 pub type Recorded<F> = (Vec<Envelope<F>>, Option<<F as Fact>::After>);
 
-/// Turns facts into events, each with the state after it, and says what is true after the last. Ids are data.
+/// Turns facts into events, each with the state after it, and returns the state after the last one. Ids are data.
 ///
 /// # Errors
-/// [`FoldError`]: what was decided cannot follow the state it was decided on.
+/// [`FoldError`]: the decision cannot follow the state that it was based on.
 pub fn record<F: Evolve>(
     id: F::Id,
     before: Option<F::After>,

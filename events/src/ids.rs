@@ -1,4 +1,4 @@
-//! Identifiers and counters, one type each, so that a position is never taken for a revision.
+//! Identifiers and counters, one type each, so that a position cannot be mistaken for a revision.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,13 +6,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A string that is not an id in the one accepted spelling: a UUID in lower case with dashes.
+/// The string is not an id in the only accepted spelling: a UUID in lower case with dashes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID in lower case with dashes")]
 pub struct InvalidId;
 
-/// Parses the one accepted spelling. Braced, upper-case or undashed forms would name one user by two
-/// subjects.
+/// Parses the only accepted spelling. With braced, upper-case or undashed forms, one user would have two subjects.
 fn parse_uuid(text: &str) -> Result<Uuid, InvalidId> {
     let uuid = Uuid::parse_str(text).map_err(|_| InvalidId)?;
     let mut buffer = Uuid::encode_buffer();
@@ -31,7 +30,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Wraps a UUID that was made elsewhere (ids are data: nothing here draws random numbers).
+            /// Wraps a UUID that was made elsewhere: ids are data, and nothing here draws random numbers.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
@@ -90,15 +89,15 @@ macro_rules! uuid_id {
 }
 
 uuid_id! {
-    /// Names a user for ever; never used again after a deletion. A UUIDv7.
+    /// Id of a user, never reused after a deletion. A UUIDv7.
     UserId
 }
 uuid_id! {
-    /// Names a session: one login on one device, through all rotations of its refresh token. A UUIDv7.
+    /// Id of a session: one login on one device, through all rotations of its refresh token. A UUIDv7.
     SessionId
 }
 uuid_id! {
-    /// Names one command. Its events carry it, which is how an unknown outcome is looked up.
+    /// Id of a command. Its events carry it, so an unknown outcome can be looked up.
     CommandId
 }
 
@@ -140,7 +139,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Who caused an event. On the wire: a user id, `system` or `anonymous`.
+/// The originator of an event. On the wire: a user id, `system` or `anonymous`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Actor {

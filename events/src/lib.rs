@@ -1,14 +1,13 @@
-//! The contract of the event log: ids, envelope, event types, records, subjects and the canonical form
-//! of an e-mail address.
+//! The contract of the event log: ids, envelope, event types, records, subjects and the canonical form of e-mail
+//! addresses.
 //!
-//! Whoever writes to the log, reads it or rebuilds from it agrees on what stands here and on nothing
-//! else. The crate knows no NATS client, no database and no HTTP, so that a reader in another process
-//! or another repository can depend on it without taking the service along. With the feature `client` it
-//! holds a subscriber of the feed too, for services that want to be told what happens.
+//! Every program that writes to the log, reads it or rebuilds from it depends on this crate and on nothing else. It
+//! knows no NATS client, no database and no HTTP, so a reader in another process or repository can use it without the
+//! services. With the feature `client` it also has a subscriber of the feed.
 //!
-//! Every event carries what changed **and** the public state of the user after it (ADR 1), so that one
-//! read of the last message loads an aggregate. [`UserState::evolve`] folds the changes alone; both
-//! ways must give the same state, which a property test holds.
+//! Every event carries the change **and** the public state of the user after it (ADR 1), so one read of the last
+//! message loads an aggregate. [`UserState::evolve`] folds the changes alone. Both must lead to the same state, which a
+//! property test verifies.
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -1,9 +1,9 @@
-//! Which history of the log a position belongs to.
+//! The history of the log that a position belongs to.
 //!
-//! Sessions and access tokens say which end of access they know of by its position in the log of users. When the log
-//! goes back, since its files were put back or its last messages were lost, positions are given a second time, and a
-//! comparison of two of them means nothing any more. So sessions and tokens name the history as well, and another
-//! history begins when the log is known to have gone back (ADR 34).
+//! Sessions and access tokens name the last revocation that they know of by its position in the log of users. When the
+//! log goes back, because its files were restored or its last messages were lost, positions are assigned a second time,
+//! and comparing two of them is meaningless. So sessions and tokens also name the history, and a new history begins
+//! when the log is known to have gone back (ADR 34).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Position, Timestamp};
 
-/// The name of one history of the log: eight bytes, drawn when the history begins. On the wire 16 hexadecimal digits.
+/// The id of one history of the log: eight random bytes, drawn when the history begins. On the wire 16 hexadecimal
+/// digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Lineage(u64);
 
-/// A text that is no [`Lineage`].
+/// The text is not a [`Lineage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not 16 hexadecimal digits in lower case")]
 pub struct InvalidLineage;
@@ -59,10 +60,10 @@ impl From<Lineage> for String {
     }
 }
 
-/// A message that the log of users holds. A history that has another one there, or none that far, is another history.
+/// A message of the log of users. A history with a different message at the position, or with none, is another history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Milestone {
-    /// Where it is.
+    /// Its position.
     pub position: Position,
     /// When it was stored.
     pub stored_at: Timestamp,

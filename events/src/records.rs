@@ -1,4 +1,4 @@
-//! What stands on the subjects that hold no events: claims, revocations, links.
+//! Records on subjects without events: claims, revocations, links.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,24 +8,23 @@ use crate::{Actor, CommandId, Position, Revision, SessionId, Timestamp, UserId};
 /// The claim on an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmailClaim {
-    /// Who has it, or had it.
+    /// The user who has or had the address.
     pub user_id: UserId,
-    /// Whether it is taken.
+    /// Whether the address is taken.
     pub state: ClaimState,
-    /// With a released one: how long nobody else gets the address. With one that is held: the same for when it is
-    /// released again. Absent in what was written before there were
-    /// reservations.
+    /// For a released address: how long it is reserved. For a held one: the same for when it is released again. Absent
+    /// in records from before reservations existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Reservation>,
 }
 
-/// Keeps an address that a user changed for this user, as long as the link that undoes the change is good: whoever has
-/// taken an account over must not defeat that link by registering with the address.
+/// Reserves an address that a user changed for this user as long as the link that undoes the change is valid: an
+/// attacker who has taken over the account must not defeat that link by registering with the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
     /// When it ends.
     pub until: Timestamp,
-    /// Revision of the change. Once that is undone ([`UndoneChanges`]), the reservation is over as well.
+    /// Revision of the change. Once that is undone ([`UndoneChanges`]), the reservation ends, too.
     pub change: Revision,
 }
 
@@ -42,20 +41,20 @@ impl EmailClaim {
         Self { user_id, state: ClaimState::Held, reserved: Some(reserved) }
     }
 
-    /// The claim after the user gave the address up.
+    /// The claim after the user gave up the address.
     #[must_use]
     pub const fn released(user_id: UserId, reserved: Option<Reservation>) -> Self {
         Self { user_id, state: ClaimState::Released, reserved }
     }
 
-    /// Who has the address now.
+    /// The user who has the address now.
     #[must_use]
     pub fn holder(&self) -> Option<UserId> {
         (self.state == ClaimState::Held).then_some(self.user_id)
     }
 
-    /// The reservation for [`EmailClaim::user_id`], if nobody has the address and it is not over by time. It also ends
-    /// with the user, and when its change is undone: ask the log for both.
+    /// The reservation for [`EmailClaim::user_id`], if no user has the address and the reservation has not expired. It
+    /// also ends when the user is deleted or the change is undone: ask the log for both.
     #[must_use]
     pub fn reservation(&self, now: Timestamp) -> Option<Reservation> {
         let is_free = self.state == ClaimState::Released;
@@ -63,8 +62,8 @@ impl EmailClaim {
     }
 }
 
-/// The position at which a user's password was set, given the message on `sec.user.<id>` and its own position. A password
-/// that was only hashed or sealed anew keeps the one that it had, and with it the links that are bound to it.
+/// The position at which a user's password was set, given the message on `sec.user.<id>` and its own position. A
+/// password that was only rehashed or sealed again keeps its position, and with it the links that are bound to it.
 #[must_use]
 pub fn credential_position(message: &[u8], stored: Position) -> Position {
     #[derive(Default, Deserialize)]
@@ -79,24 +78,23 @@ pub fn credential_position(message: &[u8], stored: Position) -> Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClaimState {
-    /// Somebody has it.
+    /// A user has it.
     Held,
     /// It is free again.
     Released,
 }
 
-/// What ended the access of a user. Access tokens that are older than it are dead; it says which
-/// sessions live on.
+/// The end of a user's access. Older access tokens are rejected; the record states which sessions survive.
 ///
-/// Older and newer are positions, never times: a token and a session carry the position of the last
-/// revocation they know of, which is their *epoch*.
+/// Older and newer are positions, never times: a token and a session carry the position of the last revocation that
+/// they know of, which is their *epoch*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserRevocation {
-    /// Which sessions live on.
+    /// The sessions that survive.
     pub sessions: SessionsKept,
 }
 
-/// Which sessions live on after a revocation.
+/// The sessions that survive a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kept", rename_all = "snake_case")]
 pub enum SessionsKept {
@@ -104,7 +102,7 @@ pub enum SessionsKept {
     None,
     /// Only this one, if it was alive.
     Only {
-        /// Which.
+        /// The session.
         session: SessionId,
         /// The epoch from which on it was alive.
         from: Position,
@@ -113,41 +111,41 @@ pub enum SessionsKept {
     Alive {
         /// The epoch.
         from: Position,
-        /// The one more, with its own epoch.
+        /// The additional one, with its own epoch.
         except: Option<(SessionId, Position)>,
     },
 }
 
-/// The record that the sessions of a deleted user were erased. It says nothing about the user; it stands in the
-/// stream so that what was erased is never the last message there was.
+/// Records that the sessions of a deleted user were erased. It contains nothing about the user. It is in the stream so
+/// that an erased message is never the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionErasure {
-    /// When.
+    /// When they were erased.
     pub erased_at: Timestamp,
 }
 
-/// A revocation as it stands in the log: with what led to it, for those who are told.
+/// A revocation in the log, with its cause, for subscribers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRevocation {
     /// What it ends.
     #[serde(flatten)]
     pub revocation: UserRevocation,
-    /// What led to it. Absent in what was written before there was a feed.
+    /// Its cause. Absent in records from before there was a feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<RevocationCause>,
 }
 
-/// What led to a revocation. The envelope of an event has the same, but a revocation is none: it changes no
-/// state of the user.
+/// The cause of a revocation. An event's envelope has the same members, but a revocation is not an event: it does not
+/// change the state of the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationCause {
     /// Unique per revocation.
     pub id: Uuid,
-    /// When it was decided.
+    /// The time of the decision.
     pub time: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: RevocationReason,
-    /// Who caused it.
+    /// The originator.
     pub actor: Actor,
     /// The command.
     pub command_id: CommandId,
@@ -177,19 +175,19 @@ pub enum RevocationReason {
     Deleted,
 }
 
-/// The last revocation of a user with the position it stands at: who may still come in.
+/// The last revocation of a user with its position: decides which tokens and sessions are still valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cutoff {
-    /// Position of the revocation, 0 when there is none. Access tokens of an older epoch are dead.
+    /// Position of the revocation; 0 if there is none. Access tokens with an older epoch are rejected.
     pub position: Position,
-    /// Sessions of an older epoch are dead.
+    /// Sessions with an older epoch are dead.
     pub sessions_from: Position,
-    /// But for this one, which lives from its own epoch on.
+    /// Except this one, which lives from its own epoch on.
     pub except: Option<(SessionId, Position)>,
 }
 
 impl Cutoff {
-    /// What a stored revocation says.
+    /// The content of a stored revocation.
     #[must_use]
     pub const fn of(revocation: UserRevocation, position: Position) -> Self {
         let (sessions_from, except) = match revocation.sessions {
@@ -200,20 +198,20 @@ impl Cutoff {
         Self { position, sessions_from, except }
     }
 
-    /// Whether a session of that epoch is alive.
+    /// Whether a session with that epoch is alive.
     #[must_use]
     pub fn spares(&self, session: SessionId, epoch: Position) -> bool {
         epoch >= self.sessions_from
             || self.except.is_some_and(|(kept, from)| kept == session && epoch >= from)
     }
 
-    /// The next revocation, one that ends every session.
+    /// The next revocation: one that ends every session.
     #[must_use]
     pub const fn all(&self) -> UserRevocation {
         UserRevocation { sessions: SessionsKept::None }
     }
 
-    /// The next revocation, one that ends every session but this, if it is alive.
+    /// The next revocation: one that ends every session except this one, if it is alive.
     #[must_use]
     pub fn all_but(&self, session: SessionId) -> UserRevocation {
         let from = match self.except {
@@ -223,7 +221,7 @@ impl Cutoff {
         UserRevocation { sessions: SessionsKept::Only { session, from } }
     }
 
-    /// The next revocation, one that ends access tokens alone.
+    /// The next revocation: one that ends only access tokens.
     #[must_use]
     pub const fn tokens(&self) -> UserRevocation {
         let (from, except) = (self.sessions_from, self.except);
@@ -231,15 +229,15 @@ impl Cutoff {
     }
 }
 
-/// What a link in a mail is for.
+/// The purpose of a link in a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkPurpose {
-    /// Choosing a password, the first or another.
+    /// Choosing a password, the first one or another.
     Password,
-    /// Showing that the address is the user's.
+    /// Verifying the address.
     Verify,
-    /// Confirming another address, or stopping the change.
+    /// Confirming a new address, or cancelling the change.
     Email,
 }
 
@@ -247,7 +245,7 @@ impl LinkPurpose {
     /// Every purpose.
     pub const ALL: [Self; 3] = [Self::Password, Self::Verify, Self::Email];
 
-    /// Its token in a subject.
+    /// Its name in a subject.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -258,32 +256,33 @@ impl LinkPurpose {
     }
 }
 
-/// Which link of a purpose is good: the newest, until it is used. The link itself is nowhere.
+/// The valid link for a purpose: only the newest link is valid, until it is used. The link itself is not stored.
 ///
-/// The time of the order outlives the use, because the order of a link may come to the mailer again
+/// The time of the request is kept after the use, because a mail job may be delivered again after its link was used,
+/// and an older job may have been delayed: neither may make a link valid again.
 /// after the link was used, and an older one may have been held up: neither may bring a link to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkRecord {
-    /// The serial of the good link; `None` when it was used or called off.
+    /// The serial of the valid link; `None` after it was used or cancelled.
     pub serial: Option<Uuid>,
-    /// When the newest link was ordered, whatever became of it.
+    /// When the newest link was requested, whether it was used or not.
     pub ordered_at: Timestamp,
-    /// The session that asked for the good link, where the link must not outlive the end of that session. Absent in
-    /// what was written before links were bound to one.
+    /// The session that requested the valid link, if the link must not outlive that session. Absent in records from
+    /// before links were bound to sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
 }
 
-/// Changes of address that were undone: the links that undo them work no more.
+/// Changes of address that were undone: the links that undo them are no longer valid.
 ///
-/// A change has the revision of its event. Undoing one undoes all that came after it as well, so that whoever took an
-/// account over cannot undo the undoing; a link to an address from before stays good.
+/// A change is identified by the revision of its event. Undoing one also undoes all later ones, so that an attacker who
+/// took over an account cannot undo the undoing. Links to earlier addresses stay valid.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UndoneChanges {
     undone: Vec<UndoneRange>,
 }
 
-/// The revisions that one undoing covers, both ends included.
+/// The revisions that one undo covers, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct UndoneRange {
     from: Revision,
@@ -291,7 +290,7 @@ struct UndoneRange {
 }
 
 impl UndoneChanges {
-    /// Ranges that are kept apart; beyond them the oldest two become one, with what is between.
+    /// Ranges that are kept apart. Beyond that, the two oldest are merged, including the gap between them.
     const RANGES_MAX: usize = 32;
 
     /// Whether a change was undone.
@@ -300,7 +299,7 @@ impl UndoneChanges {
         self.undone.iter().any(|range| (range.from..=range.through).contains(&change))
     }
 
-    /// The record after a change was undone by the event with the revision `by`.
+    /// The record after the event with revision `by` undid a change.
     #[must_use]
     pub fn after(&self, change: Revision, by: Revision) -> Self {
         let mut undone = self.undone.clone();
@@ -316,26 +315,26 @@ impl UndoneChanges {
     }
 }
 
-/// What a record says about the link of an order.
+/// The result of comparing a mail job with the link record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkStanding {
-    /// It is newer than what the record knows: write it in, then send it.
+    /// The job is newer than the record: store its link, then send it.
     Newest,
-    /// It is the good one already: send it again.
+    /// Its link is the valid one already: send it again.
     Good,
-    /// It was used or called off, or a newer one was ordered: nobody must get it.
+    /// Its link was used or cancelled, or a newer one was requested: do not send it.
     Void,
 }
 
 impl LinkRecord {
-    /// The record after its link was used or called off.
+    /// The record after its link was used or cancelled.
     #[must_use]
     pub const fn used(self) -> Self {
         Self { serial: None, ordered_at: self.ordered_at, session: None }
     }
 
-    /// Where the link of an order stands, given the record there is. Two orders of one millisecond are
-    /// told apart by their serials, so that of two mailers both call the same one newer.
+    /// Compares a mail job with the link record. Two jobs from the same millisecond are ordered by their serials, so
+    /// that two mailers agree on the newer one.
     #[must_use]
     pub fn standing(record: Option<Self>, serial: Uuid, ordered_at: Timestamp) -> LinkStanding {
         match record {

@@ -1,7 +1,7 @@
-//! What can still be known of a user whose events cannot all be read: as much as a deletion needs.
+//! What can still be known of a user with unreadable events: enough for a deletion.
 //!
-//! Nothing else may be decided on it. A deletion ends access, frees the address and leaves a tombstone, and it must
-//! not wait for somebody to repair what it erases.
+//! No other decision may be based on it. A deletion ends access, releases the address and leaves a tombstone, and it
+//! must not wait for a repair of the events that it erases.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     DeletedUser, Event, Metadata, ROLE_ADMIN, Revision, Status, Timestamp, User, UserId, UserState,
 };
 
-/// Takes the messages on the subject of one user, from the first to the last.
+/// Collects the messages on the subject of one user, from the first to the last.
 #[derive(Debug)]
 pub struct Salvage {
     id: UserId,
@@ -17,13 +17,13 @@ pub struct Salvage {
 }
 
 impl Salvage {
-    /// Of a user of whom nothing was taken yet.
+    /// For a user without any message so far.
     #[must_use]
     pub const fn of(id: UserId) -> Self {
         Self { id, state: UserState::Absent }
     }
 
-    /// Takes one message, whether it can be read or not.
+    /// Adds one message, readable or not.
     pub fn add(&mut self, payload: &[u8]) {
         if let Ok(event) = Event::from_json(payload)
             && event.user_id() == self.id
@@ -45,13 +45,13 @@ impl Salvage {
         };
     }
 
-    /// What is known after all that was taken.
+    /// The state after all messages.
     #[must_use]
     pub fn into_state(self) -> UserState {
         self.state
     }
 
-    /// Somebody of whom no event could be read. Who may not touch an administrator may not touch them either.
+    /// A user without any readable event. To be safe, the permissions of an administrator's account are assumed.
     fn unknown(&self) -> User {
         User {
             id: self.id,
@@ -68,7 +68,7 @@ impl Salvage {
     }
 }
 
-/// A user with what the state of an unreadable event still says about address, roles and status.
+/// A user with the address, roles and status that the state of an unreadable event still contains.
 fn overlaid(mut user: User, raw: &Value) -> User {
     let Some(state) = raw.pointer("/data/user") else { return user };
     if let Some(email) = state.get("email").and_then(Value::as_str) {

@@ -1,28 +1,28 @@
-//! The names of a further service beside Roster's own: everything is derived from a singular and a plural.
+//! The names of a peer service: all of them are derived from a singular and a plural.
 //!
-//! A service like `product` has its own log, its own feed and its own views in Roster's NATS account (ADR 23). What it
-//! may do on NATS is derived from the same names, so one that was chosen badly would open what belongs to somebody
-//! else: a name is refused that would meet a subject, a stream or a database of Roster's.
+//! A service like `product` has its own log, feed and views in Roster's NATS account (ADR 23). Its permissions on NATS
+//! are derived from the same names, so a badly chosen name would open data of another owner: names that would collide
+//! with a subject, a stream or a database of Roster are rejected.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Fewest letters and digits of a name.
+/// Minimum length of a name.
 pub const SERVICE_NAME_CHARS_MIN: usize = 2;
-/// Most letters and digits of a name.
+/// Maximum length of a name.
 pub const SERVICE_NAME_CHARS_MAX: usize = 24;
 
-/// What the name of the user, the crate, the binary and the consumer of a service ends with.
+/// The suffix of a service's user, crate, binary and consumer.
 const SUFFIX: &str = "-service";
 
-/// Names that are taken. A service of such a name would meet the subjects, streams, database or folders of Roster, of
-/// NATS or of MongoDB, or would at least be mistaken for them.
+/// Names that are taken. A service with such a name would collide with the subjects, streams, database or folders of
+/// Roster, NATS or MongoDB, or could be mistaken for them.
 #[rustfmt::skip]
 const TAKEN: &[&str] = &[
-    // Aggregates, streams and views of Roster, and who does something there.
+    // Aggregates, streams and views of Roster, and its processes.
     "user", "users", "session", "sessions", "mail", "mails", "mailer", "eraser", "operator", "operators",
     "operation", "operations", "throttle", "snapshot", "snapshots", "feed", "roster",
-    // Roots and last tokens of its subjects.
+    // First and last tokens of its subjects.
     "ev", "ik", "sec", "uq", "rv", "lk", "er", "op", "kv", "retry", "position", "parked",
     // Databases of MongoDB itself.
     "admin", "local", "config",
@@ -31,19 +31,19 @@ const TAKEN: &[&str] = &[
 /// Why two words cannot name a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServiceName {
-    /// It does not fit into subjects, variables and names of files as it is.
+    /// It cannot be used in subjects, variables and file names.
     #[error(
         "a name has {min} to {max} letters in lower case and digits, and begins with a letter",
         min = SERVICE_NAME_CHARS_MIN,
         max = SERVICE_NAME_CHARS_MAX
     )]
     Form,
-    /// It belongs to Roster, to NATS or to MongoDB.
+    /// It belongs to Roster, NATS or MongoDB.
     #[error("the name is taken by Roster itself: choose another one")]
     Taken,
 }
 
-/// The names of one service, made from a singular (`product`) and a plural (`products`).
+/// The names of one service, derived from a singular (`product`) and a plural (`products`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServiceNames {
     singular: Cow<'static, str>,
@@ -73,7 +73,7 @@ impl ServiceNames {
         Self { singular: Cow::Borrowed(singular), plural: Cow::Borrowed(plural) }
     }
 
-    /// Takes a singular and a plural of the form `[a-z][a-z0-9]{1,23}`. They may be the same word.
+    /// Parses a singular and a plural of the form `[a-z][a-z0-9]{1,23}`. They may be the same word.
     ///
     /// # Errors
     ///
@@ -85,8 +85,8 @@ impl ServiceNames {
         Ok(Self { singular: owned(singular), plural: owned(plural) })
     }
 
-    /// Whether a text has the form of a service's user, as in `product-service`. A subscriber of the feed must not be
-    /// called so: both have their consumer on the same stream.
+    /// Whether a text has the form of a service's user, as in `product-service`. A subscriber must not have such a
+    /// name: both would have their consumer on the same stream.
     #[must_use]
     pub fn is_of_a_service(text: &str) -> bool {
         text.strip_suffix(SUFFIX).is_some_and(|singular| check(singular).is_ok())
@@ -110,13 +110,13 @@ impl ServiceNames {
         format!("{}{SUFFIX}", self.singular)
     }
 
-    /// `_INBOX_product-service`: the prefix under which its client must receive its replies.
+    /// `_INBOX_product-service`: the prefix of the subjects on which its client must receive replies.
     #[must_use]
     pub fn inbox_prefix(&self) -> String {
         format!("_INBOX_{}", self.service())
     }
 
-    /// `PRODUCT_`: what the variables of its settings begin with.
+    /// `PRODUCT_`: the prefix of its environment variables.
     #[must_use]
     pub fn variable_prefix(&self) -> String {
         format!("{}_", self.singular.to_ascii_uppercase())
@@ -146,7 +146,7 @@ impl ServiceNames {
         self.events("*")
     }
 
-    /// `ev.product.<id>`: the facts of one aggregate. The id stands in it as it is, so it must be one token.
+    /// `ev.product.<id>`: the facts of one aggregate. The id is used as it is, so it must be a single token.
     #[must_use]
     pub fn events(&self, id: impl fmt::Display) -> String {
         format!("ev.{}.{id}", self.singular)
@@ -158,21 +158,20 @@ impl ServiceNames {
         self.idempotency_record("*")
     }
 
-    /// `ik.product.<key>`: the record of what an `Idempotency-Key` led to. `key` is a keyed hash in hex.
+    /// `ik.product.<key>`: the outcome of a command under its `Idempotency-Key`. `key` is a keyed hash in hex.
     #[must_use]
     pub fn idempotency_record(&self, key: &str) -> String {
         format!("ik.{}.{key}", self.singular)
     }
 
-    /// What a message of the log is about: the id of the aggregate. A subject that is not of this log is given back as it
-    /// is.
+    /// The id of the aggregate that a message of the log is about. A subject of another log is returned unchanged.
     #[must_use]
     pub fn aggregate<'a>(&self, subject: &'a str) -> &'a str {
         let rest = subject.strip_prefix("ev.").and_then(|rest| rest.strip_prefix(self.singular()));
         rest.and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject)
     }
 
-    /// `PRODUCT_EVENTS`: the stream with what it tells other services.
+    /// `PRODUCT_EVENTS`: the stream with its feed.
     #[must_use]
     pub fn feed_stream(&self) -> String {
         format!("{}_EVENTS", self.singular.to_ascii_uppercase())
@@ -190,14 +189,13 @@ impl ServiceNames {
         format!("{}.v1.{event}.{id}", self.plural)
     }
 
-    /// `roster.position.products`: the core subject on which it says how far its views are. Never stored.
+    /// `roster.position.products`: the core subject on which it announces the position of its views. Never stored.
     #[must_use]
     pub fn position(&self) -> String {
         format!("roster.position.{}", self.plural)
     }
 
-    /// `roster.parked.products`: the core subject on which its operator wishes that it reads again what is parked. Never
-    /// stored.
+    /// `roster.parked.products`: the core subject of requests to read its parked aggregates again. Never stored.
     #[must_use]
     pub fn parked_retry(&self) -> String {
         format!("roster.parked.{}", self.plural)
@@ -241,7 +239,7 @@ const fn check(name: &str) -> Result<(), InvalidServiceName> {
     Ok(())
 }
 
-/// Comparing is not done by `==` in a constant.
+/// `==` is not available in a constant.
 const fn is_same(mut one: &[u8], mut other: &[u8]) -> bool {
     while let ([a, one_behind @ ..], [b, other_behind @ ..]) = (one, other) {
         if *a != *b {
@@ -260,7 +258,7 @@ mod tests {
 
     const PRODUCT: ServiceNames = ServiceNames::fixed("product", "products");
 
-    /// Whether there is a subject that both let through.
+    /// Whether some subject matches both filters.
     fn meet(one: &str, other: &str) -> bool {
         let (one, other) =
             (one.split('.').collect::<Vec<_>>(), other.split('.').collect::<Vec<_>>());
@@ -268,7 +266,7 @@ mod tests {
             && one.iter().zip(&other).all(|(a, b)| a == b || *a == "*" || *b == "*")
     }
 
-    /// Every subject and every stream that Roster has.
+    /// Every subject and every stream of Roster.
     fn of_roster() -> (Vec<&'static str>, Vec<&'static str>) {
         let subjects = subjects::USERS_STREAM_SUBJECTS
             .into_iter()
@@ -356,7 +354,7 @@ mod tests {
         }
     }
 
-    /// The words of every subject and stream of Roster, tried as names: whatever is let in meets none of them.
+    /// Tries the tokens of every subject and stream of Roster as names: accepted ones collide with none of them.
     #[test]
     fn no_service_meets_a_subject_or_a_stream_of_roster() {
         let (subjects, streams) = of_roster();
@@ -385,7 +383,7 @@ mod tests {
         assert!(let_in > 0, "nothing was compared");
     }
 
-    /// Without the list they would: the test above would find it.
+    /// Without the list they would collide: the test above would find it.
     #[test]
     fn names_of_roster_would_meet_its_subjects() {
         assert!(meet("ev.user.*", "ev.user.x") && meet("users.v1.*.*", "users.v1.*.*"));

@@ -1,4 +1,4 @@
-//! What can happen to a session, and the state it leads to.
+//! Events of a session, and the state that they lead to.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::{
     DecodeError, Evolve, Fact, FoldError, Lineage, Position, Revision, SessionId, Timestamp, UserId,
 };
 
-/// 128 random bits of one session, from which its refresh tokens are derived with a key that is not in
-/// the log. Worth nothing without that key; not shown.
+/// 128 random bits of one session, from which its refresh tokens are derived with a key that is not in the log. Useless
+/// without that key; never shown.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionSeed([u8; 16]);
@@ -57,9 +57,9 @@ impl TryFrom<String> for SessionSeed {
 pub enum EndReason {
     /// Its user logged out.
     Logout,
-    /// Its user, or an administrator, ended it from elsewhere.
+    /// Its user, or an administrator, ended it from another session.
     Revoked,
-    /// A refresh token came back that had been replaced.
+    /// A replaced refresh token was presented.
     Theft,
 }
 
@@ -72,42 +72,41 @@ pub struct Ended {
     pub at: Timestamp,
 }
 
-/// The state of a session. It holds an address and a device, and a seed: it never leaves the log as it
-/// is.
+/// The state of a session. It contains an address, a device and a seed: it never leaves the log unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// The session's id.
     pub id: SessionId,
-    /// Whose it is.
+    /// Its user.
     pub user_id: UserId,
     /// Number of its events so far.
     pub revision: Revision,
-    /// Position of the user's last revocation that the session has taken note of.
+    /// Position of the user's last revocation that the session knows of.
     pub epoch: Position,
-    /// The history of the log that the epoch is a position in; `None` in what was written before sessions named it.
+    /// The history of the log that the epoch is a position in; `None` in records from before sessions named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
-    /// What its refresh tokens are derived from.
+    /// The seed of its refresh tokens.
     pub seed: SessionSeed,
-    /// Number of the refresh token that is good, from 1 on.
+    /// Number of the valid refresh token, from 1 on.
     pub generation: u32,
     /// When it began.
     pub created_at: Timestamp,
-    /// When the good refresh token was made.
+    /// When the valid refresh token was made.
     pub refreshed_at: Timestamp,
     /// When it ends unless it is refreshed.
     pub expires_at: Timestamp,
-    /// When it ends however often it is refreshed.
+    /// When it ends regardless of refreshes.
     pub ends_at: Timestamp,
-    /// What the client called itself.
+    /// The client's name for itself.
     pub user_agent: Option<String>,
-    /// Where the client was.
+    /// The client's address.
     pub ip: Option<String>,
     /// Its end, if it was ended.
     pub ended: Option<Ended>,
 }
 
-/// Something that happened to a session.
+/// A fact about a session.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionFact {
     /// A user logged in.
@@ -116,15 +115,15 @@ pub enum SessionFact {
         epoch: Position,
         /// The history that this is a position in.
         lineage: Option<Lineage>,
-        /// For its refresh tokens.
+        /// The seed of its refresh tokens.
         seed: SessionSeed,
         /// When it ends unless it is refreshed.
         expires_at: Timestamp,
         /// When it ends in any case.
         ends_at: Timestamp,
-        /// What the client called itself.
+        /// The client's name for itself.
         user_agent: Option<String>,
-        /// Where the client was.
+        /// The client's address.
         ip: Option<String>,
     },
     /// The refresh token was replaced by the next one.
@@ -141,7 +140,7 @@ pub enum SessionFact {
         /// Logout or revocation.
         reason: EndReason,
     },
-    /// A replaced refresh token came back, and the session was ended for it.
+    /// A replaced refresh token was presented, which ended the session.
     TheftDetected,
 }
 
@@ -279,7 +278,7 @@ impl Evolve for SessionFact {
 /// Applies a fact to a session, or to its absence. Pure: the time of the event is data.
 ///
 /// # Errors
-/// [`FoldError`] when the fact cannot follow this state.
+/// [`FoldError`] if the fact cannot follow this state.
 pub fn evolve_session(
     state: Option<Session>,
     user: UserId,

@@ -1,16 +1,16 @@
-//! The forms in which texts are compared.
+//! Text normalisation for comparison and search.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// Passes over a text until nothing moves any more. Two are enough for all but a few letters that a fold takes apart
-/// into others with case.
+/// Passes over a text until it no longer changes. Two are enough for all but a few letters that a fold decomposes into
+/// others with case.
 const FOLDS_MAX: usize = 4;
 
-/// A text without what case and composition make of it: NFC, case-folded whole (Unicode 3.13).
+/// A text without differences of case and composition: NFC, case-folded completely (Unicode 3.13).
 ///
-/// Case folding can undo composition and the other way round: it is folded until nothing moves (twice
-/// is known to be enough for NFC, see Unicode 3.13 D145).
+/// Case folding can undo composition and vice versa, so both are repeated until the text no longer changes (twice is
+/// known to be enough for NFC, see Unicode 3.13 D145).
 #[must_use]
 pub fn case_folded(text: &str) -> String {
     let composed: String = text.nfc().collect();
@@ -18,11 +18,11 @@ pub fn case_folded(text: &str) -> String {
     caseless::default_case_fold_str(&once).nfc().collect()
 }
 
-/// A text as people look for it: without case, accents and what is not seen. Decomposed (NFKD), so that what begins a
-/// text begins its folded form.
+/// A text for searching: without case, accents and invisible characters. Decomposed (NFKD), so that a prefix of a text
+/// is a prefix of its folded form.
 ///
-/// Accents are the marks that Latin, Greek and Cyrillic letters carry, and the strokes of the letters that Unicode does
-/// not take apart (`ø`, `ł`). A mark that makes another syllable, as in Devanagari, Thai or Japanese, stays.
+/// Accents are the marks on Latin, Greek and Cyrillic letters, and the strokes of letters that Unicode does not
+/// decompose (`ø`, `ł`). Marks that form another syllable, as in Devanagari, Thai or Japanese, stay.
 #[must_use]
 pub fn search_folded(text: &str) -> String {
     let mut folded = fold_once(text);
@@ -58,8 +58,8 @@ fn fold_once(text: &str) -> String {
     folded
 }
 
-/// The words of a folded text: letters, digits and their marks, and an apostrophe inside them. They end at anything
-/// else.
+/// The words of a folded text: letters, digits and their marks, and apostrophes inside them. Any other character ends a
+/// word.
 pub fn words(folded: &str) -> impl Iterator<Item = &str> {
     folded
         .split(|c: char| !(c.is_alphanumeric() || c == '\'' || is_combining_mark(c)))
@@ -73,7 +73,7 @@ const fn is_accent(c: char) -> bool {
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// Whether a character is not seen on a screen: zero-width characters, bidirectional marks, fillers, Braille's empty
+/// Whether a character is invisible on a screen: zero-width characters, bidirectional marks, fillers, the empty Braille
 /// cell, tags and noncharacters. White space is not among them.
 #[must_use]
 pub const fn is_invisible(c: char) -> bool {
@@ -86,7 +86,7 @@ pub const fn is_invisible(c: char) -> bool {
         || (c as u32) & 0xfffe == 0xfffe
 }
 
-/// Whether a character is seen by itself: neither white space, nor invisible, nor a mark on another one.
+/// Whether a character is visible by itself: neither white space, nor invisible, nor a mark on another one.
 #[must_use]
 pub fn is_seen(c: char) -> bool {
     !(c.is_whitespace() || is_invisible(c) || is_combining_mark(c))
@@ -122,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(search_folded(one), search_folded(other), "{one} {other}");
         }
-        // Marks that make another syllable.
+        // Marks that form another syllable.
         assert_ne!(search_folded("\u{0915}\u{093f}"), search_folded("\u{0915}"));
         assert_ne!(search_folded("が"), search_folded("か"));
     }

@@ -1,9 +1,9 @@
-//! Points in time as the contract writes them: RFC 3339, UTC, milliseconds, years 0001 to 9999.
+//! Points in time in the contract's format: RFC 3339, UTC, milliseconds, years 0001 to 9999.
 //!
-//! The range is what every reader of the log, the views and the feed can hold: BSON, JavaScript's `Date`, Python's
-//! `datetime` and RFC 3339 itself, whose years have four digits. There are two ways in. What a caller says is refused
-//! when it is outside ([`Timestamp::parse`]); what a clock or a stored record says is taken to the nearest time there
-//! is, because older versions let more through and their events must stay readable.
+//! The range is what every reader of the log, the views and the feed supports: BSON, JavaScript's `Date`, Python's
+//! `datetime` and RFC 3339 itself, whose years have four digits. There are two ways in. A time from a caller is
+//! rejected when it is out of range ([`Timestamp::parse`]). A time from a clock or a stored record becomes the nearest
+//! valid time, because older versions accepted more and their events must stay readable.
 
 use std::fmt;
 
@@ -21,30 +21,30 @@ const LAST_MS: i64 = 253_402_300_799_999;
 #[serde(into = "String")]
 pub struct Timestamp(DateTime<Utc>);
 
-/// Why a text is not a time that Roster accepts.
+/// Why a text is not an accepted time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidTime(&'static str);
 
 impl Timestamp {
-    /// The first time there is.
+    /// The first valid time.
     pub const FIRST: Self = Self::of_millis(FIRST_MS);
-    /// The last time there is.
+    /// The last valid time.
     pub const LAST: Self = Self::of_millis(LAST_MS);
 
-    /// Reads what a caller says, cut to milliseconds.
+    /// Parses a time from a caller, truncated to milliseconds.
     ///
     /// # Errors
-    /// [`InvalidTime`] says what is wrong in words that may be shown to the caller.
+    /// [`InvalidTime`] describes the fault in words that may be shown to the caller.
     pub fn parse(text: &str) -> Result<Self, InvalidTime> {
         accepted(text).map(Self::from_datetime)
     }
 
-    /// Reads what a caller says, rounded up to milliseconds: the first time with this precision that is not before
-    /// it. What is stored is before the one exactly when it is before the other.
+    /// Parses a time from a caller, rounded up to milliseconds: the first time with this precision that is not before
+    /// it. A stored time is before the one exactly when it is before the other.
     ///
     /// # Errors
-    /// Those of [`Timestamp::parse`].
+    /// As [`Timestamp::parse`].
     pub fn parse_rounded_up(text: &str) -> Result<Self, InvalidTime> {
         let time = accepted(text)?;
         let cut = Self::from_datetime(time);
@@ -52,8 +52,8 @@ impl Timestamp {
         Ok(if is_exact { cut } else { cut.plus(TimeDelta::milliseconds(1)) })
     }
 
-    /// Takes a time from a clock or a database and cuts it to milliseconds, so that what is compared in memory is
-    /// what was written. A time out of range becomes the nearest one in it, a second 60 the next second.
+    /// Converts a time from a clock or a database, truncated to milliseconds, so that memory and store compare equal. A
+    /// time out of range becomes the nearest one in range, and a leap second the next second.
     #[must_use]
     pub fn from_datetime(time: DateTime<Utc>) -> Self {
         Self::of_millis(time.timestamp_millis())
@@ -66,19 +66,19 @@ impl Timestamp {
         (FIRST_MS..=LAST_MS).contains(&millis).then(|| Self::of_millis(millis))
     }
 
-    /// The time so many seconds later, at most the last one there is.
+    /// The time this many seconds later, at most the last valid time.
     #[must_use]
     pub fn plus_seconds(&self, seconds: u64) -> Self {
         self.plus(seconds_of(seconds))
     }
 
-    /// The time so many seconds earlier, at least the first one there is.
+    /// The time this many seconds earlier, at least the first valid time.
     #[must_use]
     pub fn minus_seconds(&self, seconds: u64) -> Self {
         self.plus(-seconds_of(seconds))
     }
 
-    /// The time as `chrono` has it.
+    /// The time as a `chrono` type.
     #[must_use]
     pub const fn as_datetime(&self) -> DateTime<Utc> {
         self.0
@@ -103,11 +103,11 @@ impl Timestamp {
         }
     }
 
-    /// Reads what a record says that an older version may have written: a year before 0001 or a second 60 is taken
-    /// to the nearest time there is.
+    /// Parses a time in a record that an older version may have written: a year before 0001 or a leap second becomes
+    /// the nearest valid time.
     fn stored(text: &str) -> Result<Self, chrono::ParseError> {
         let time = match text.starts_with(['+', '-']) {
-            // A year with a sign is what `chrono` writes when four digits are not enough.
+            // `chrono` writes a sign when four digits are not enough for the year.
             true => text.parse::<DateTime<FixedOffset>>(),
             false => DateTime::parse_from_rfc3339(text),
         };
@@ -128,7 +128,7 @@ fn accepted(text: &str) -> Result<DateTime<Utc>, InvalidTime> {
     Ok(time)
 }
 
-/// A span that is longer than all of time is as long as it.
+/// A span longer than all of time is limited to it.
 fn seconds_of(seconds: u64) -> TimeDelta {
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     TimeDelta::try_seconds(seconds).unwrap_or(TimeDelta::MAX)
@@ -235,7 +235,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever arithmetic and clocks make of it, a time is written as it can be read.
+        /// Whatever arithmetic and clocks produce, a written time can be read.
         #[test]
         fn every_time_is_read_back(millis in proptest::prelude::any::<i64>(), seconds in proptest::prelude::any::<u64>()) {
             let time = Timestamp::of_millis(millis);

@@ -1,18 +1,18 @@
-//! What can happen to a user, and the state it leads to.
+//! Events of a user, and the state that they lead to.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{DecodeError, Evolve, Fact, FoldError, Revision, Timestamp, UserId};
 
-/// Role every user has after registration.
+/// The role that every user gets at registration.
 pub const ROLE_USER: &str = "user";
-/// Role that may manage users.
+/// The role that may manage users.
 pub const ROLE_ADMIN: &str = "admin";
-/// Role that may read users and use the operator's commands.
+/// The role that may read users and use the operator's commands.
 pub const ROLE_OPERATOR: &str = "operator";
 
-/// Whether a text can be the name of a role: `[a-z][a-z0-9-]{1,31}`.
+/// Whether a text is a valid name of a role: `[a-z][a-z0-9-]{1,31}`.
 #[must_use]
 pub fn is_role(text: &str) -> bool {
     (2..=32).contains(&text.len())
@@ -44,18 +44,18 @@ impl Status {
     }
 }
 
-/// The public state of a user. No secret ever stands here.
+/// The public state of a user. It never contains a secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
     /// The user's id.
     pub id: UserId,
     /// The address as it was given.
     pub email: String,
-    /// Whether the user has shown that the address is theirs.
+    /// Whether the user has verified the address.
     pub email_verified: bool,
-    /// Name to show.
+    /// Display name.
     pub full_name: Option<String>,
-    /// What the user may do; sorted, without repetition.
+    /// The user's roles; sorted, without repetition.
     pub roles: Vec<String>,
     /// Whether the user may log in.
     pub status: Status,
@@ -63,7 +63,7 @@ pub struct User {
     pub metadata: Metadata,
     /// Number of events of this user so far.
     pub revision: Revision,
-    /// Time of the first event; for an imported user the time from the system before.
+    /// Time of the first event; for an imported user the time from the previous system.
     pub created_at: Timestamp,
     /// Time of the last event.
     pub updated_at: Timestamp,
@@ -77,10 +77,10 @@ impl User {
     }
 }
 
-/// What is left of a user after deletion: nothing personal.
+/// What remains of a user after deletion: nothing personal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedUser {
-    /// The user's id, never used again.
+    /// The user's id, never reused.
     pub id: UserId,
     /// Revision of the deletion.
     pub revision: Revision,
@@ -88,7 +88,7 @@ pub struct DeletedUser {
     pub deleted_at: Timestamp,
 }
 
-/// The state of an aggregate. Absence is a state, so that `decide` has an answer for it.
+/// The state of an aggregate. Absence is a state, so that `decide` can answer for it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum UserState {
     /// No event yet.
@@ -100,8 +100,7 @@ pub enum UserState {
     Deleted(DeletedUser),
 }
 
-/// The state an event carries: what is true after it. On the wire the two shapes tell themselves apart
-/// by `deleted_at`.
+/// The state after an event. On the wire the two forms are distinguished by `deleted_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Snapshot {
@@ -140,25 +139,25 @@ impl From<Snapshot> for UserState {
     }
 }
 
-/// Something that happened to a user. Its wire name is its [`Fact::wire_type`].
+/// A fact about a user. Its wire name is its [`Fact::wire_type`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum UserFact {
-    /// The user came into being.
+    /// The user was created.
     Registered {
         /// Address as given.
         email: String,
         /// Whether the address counts as verified from the start.
         email_verified: bool,
-        /// Name to show.
+        /// Display name.
         full_name: Option<String>,
         /// Roles from the start.
         roles: Vec<String>,
         /// Free data.
         metadata: Metadata,
-        /// Set for a user who was imported: when the user came into being in the system before.
+        /// For an imported user: when the user was created in the previous system.
         imported: Option<Timestamp>,
     },
-    /// Name or free data changed; `None` is "not changed".
+    /// Name or free data changed; `None` means "not changed".
     ProfileChanged {
         /// The new name, or its removal.
         full_name: Option<Option<String>>,
@@ -174,16 +173,16 @@ pub enum UserFact {
     Disabled,
     /// The user may log in again.
     Enabled,
-    /// There is another password from now on. Which one stands nowhere in an event.
+    /// The password changed. Events never contain a password.
     PasswordChanged,
-    /// The user has shown that the address is theirs.
+    /// The user verified the address.
     EmailVerified,
-    /// Another address, shown to be theirs by a link sent to it.
+    /// Another address, verified by a link sent to it.
     EmailChanged {
         /// Address as given.
         email: String,
     },
-    /// The user is gone.
+    /// The user was deleted.
     Deleted,
 }
 
@@ -301,7 +300,7 @@ impl Fact for UserFact {
     }
 
     fn explains(&self, after: &Snapshot, time: Timestamp) -> bool {
-        // A change is an assignment: done to a state that shows it already, it changes nothing but the count.
+        // A change is an assignment: applied to a state that shows it already, it changes only the revision.
         let before = match (self, after) {
             (Self::Registered { .. }, _) => UserState::Absent,
             (_, Snapshot::Present(user)) => {
@@ -349,8 +348,8 @@ impl UserState {
     /// Applies a fact. Pure: the time of the event is data.
     ///
     /// # Errors
-    /// [`FoldError`] when the fact cannot follow this state. A reader stops there; skipping would make up
-    /// a state nobody decided.
+    /// [`FoldError`] if the fact cannot follow this state. A reader must stop there, because skipping would lead to a
+    /// state that no decision explains.
     pub fn evolve(self, id: UserId, fact: &UserFact, time: Timestamp) -> Result<Self, FoldError> {
         let revision = self.revision().next();
         let refused = |state| Err(FoldError { fact: fact.wire_type(), state });
@@ -411,7 +410,7 @@ impl UserState {
         Ok(Self::Present(user))
     }
 
-    /// The state as an event carries it; `None` for absence.
+    /// The state in the form that an event carries; `None` for absence.
     #[must_use]
     pub fn snapshot(&self) -> Option<Snapshot> {
         match self {
