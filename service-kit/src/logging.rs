@@ -48,14 +48,14 @@ mod tests {
 
     /// In a process of its own, since a hook is everybody's.
     #[test]
-    fn a_panic_says_where_it_was_and_not_what_it_said() {
+    fn a_panic_is_logged_with_its_place_and_without_its_text() {
         const SECRET: &str = "the password of somebody";
         #[expect(clippy::disallowed_methods, reason = "no setting: it tells the two runs apart")]
         if std::env::var("PANIC_HERE").is_ok() {
             start(&Settings::merge("", []).unwrap().telemetry).unwrap();
             panic!("{SECRET}");
         }
-        let name = "logging::tests::a_panic_says_where_it_was_and_not_what_it_said";
+        let name = "logging::tests::a_panic_is_logged_with_its_place_and_without_its_text";
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env("PANIC_HERE", "1")
@@ -63,7 +63,7 @@ mod tests {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success());
-        assert!(said.contains("panicked") && said.contains("telemetry.rs:"), "{said}");
+        assert!(said.contains("panicked") && said.contains("logging.rs:"), "{said}");
         assert!(!said.contains(SECRET), "{said}");
     }
 }

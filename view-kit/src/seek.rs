@@ -1,7 +1,7 @@
 //! Keyset pagination: which documents a page starts with.
 
 use mongodb::bson::{Bson, DateTime, Document, Uuid, doc};
-use service_kit::http::cursor::{Key, Place};
+use service_kit::http::cursor::{Cursor, Key};
 
 /// The branches of `$or` for everything after a cursor in the order of `member` and then `_id`: the rest of those with
 /// the same key, and those with a later key. Each branch is one range of an index. The database merges them in order
@@ -11,14 +11,14 @@ use service_kit::http::cursor::{Key, Place};
 /// never absent: it is empty instead.
 #[must_use]
 pub fn behind(
-    place: &Place,
+    after: &Cursor,
     member: &str,
     descending: bool,
     bounds: Option<&Document>,
 ) -> Vec<Document> {
     let beyond = if descending { "$lt" } else { "$gt" };
     let same = |key: Bson| {
-        let id = Uuid::from_bytes(*place.id.as_bytes());
+        let id = Uuid::from_bytes(*after.id.as_bytes());
         doc! {member: key, "_id": {beyond: id}}
     };
     let rest = |key: Bson| {
@@ -26,7 +26,7 @@ pub fn behind(
         rest.insert(beyond, key);
         doc! {member: rest}
     };
-    match &place.key {
+    match &after.key {
         Key::Text(text) => vec![same(text.into()), rest(text.into())],
         Key::Number(number) => vec![same((*number).into()), rest((*number).into())],
         Key::Time(at) => {

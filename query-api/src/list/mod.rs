@@ -10,8 +10,8 @@ mod search;
 
 use events::{EmailAddress, Timestamp};
 use mongodb::bson::{DateTime, Document, doc};
-use service_kit::http::cursor::{Key, Place};
-use service_kit::http::page::{PageAsked, refused, time, time_before, truth, unknown};
+use service_kit::http::cursor::{Cursor, Key};
+use service_kit::http::page::{PageRequest, parse_bool, refused, time, time_before, unknown};
 use service_kit::keys::SecretKey;
 use service_kit::problem::Problem;
 use view_kit::{Count, Find, behind};
@@ -71,9 +71,9 @@ impl Sort {
 #[derive(Debug, Clone, PartialEq)]
 pub struct List {
     /// The parameters of every list.
-    pub page: PageAsked,
+    pub page: PageRequest,
     wanted: Wanted,
-    place: Option<Place>,
+    after: Option<Cursor>,
     /// The filters and the sort, which a cursor is bound to.
     sealed: String,
 }
@@ -131,7 +131,7 @@ impl Wanted {
                 self.equal.insert("status", value);
             }
             "email_verified" => {
-                self.equal.insert("email_verified", truth(name, value)?);
+                self.equal.insert("email_verified", parse_bool(name, value)?);
             }
             "created_after" => {
                 self.created.insert("$gt", date(time(name, value)?));
@@ -160,10 +160,10 @@ impl Wanted {
     }
 
     /// Filters for users after a cursor.
-    fn behind(&self, place: &Place) -> Vec<Document> {
+    fn behind(&self, after: &Cursor) -> Vec<Document> {
         // Every user in a list was created at some time; not every user has logged in.
         let bounds = (self.sort == Sort::CreatedAt).then_some(&self.created);
-        behind(place, self.sort.member(), self.descending, bounds)
+        behind(after, self.sort.member(), self.descending, bounds)
     }
 
     /// The index with exactly the users of this list, in this order; `None` if there is none.
@@ -194,28 +194,28 @@ impl List {
     /// Parses decoded parameters, in the order given.
     pub fn parse(parameters: &[(String, String)], key: &SecretKey) -> Result<Self, Problem> {
         let mut wanted = Wanted::all();
-        let page = PageAsked::parse(parameters, |name, value| wanted.take(name, value))?;
+        let page = PageRequest::parse(parameters, |name, value| wanted.take(name, value))?;
         let sealed = page.sealed(&wanted.order());
-        let place = match &page.cursor {
+        let after = match &page.cursor {
             None => None,
             Some(cursor) => Some(
-                Place::open(cursor, key, &sealed)
+                Cursor::open(cursor, key, &sealed)
                     .ok_or_else(|| refused("cursor", "does not belong to this list"))?,
             ),
         };
-        Ok(Self { page, wanted, place, sealed })
+        Ok(Self { page, wanted, after, sealed })
     }
 
     /// The query for the page, plus one user to see whether another page follows.
     pub fn find(&self) -> Find {
         let Wanted { sort, descending, created, .. } = &self.wanted;
         let mut filter = self.wanted.matching();
-        if let Some(place) = &self.place {
+        if let Some(after) = &self.after {
             // A second bound on `created_at` would prevent the index from being read from the cursor on.
             if *sort != Sort::CreatedAt {
                 filter.insert("created_at", created.clone());
             }
-            filter.insert("$or", self.wanted.behind(place));
+            filter.insert("$or", self.wanted.behind(after));
         } else {
             filter.insert("created_at", created.clone());
         }
@@ -237,8 +237,8 @@ impl List {
 
     /// The cursor after a user.
     pub fn cursor(&self, last: &LivingUser, key: &SecretKey) -> String {
-        let place = Place { key: self.wanted.sort.key_of(last), id: *last.user.id.as_uuid() };
-        place.seal(key, &self.sealed)
+        let after = Cursor { key: self.wanted.sort.key_of(last), id: *last.user.id.as_uuid() };
+        after.seal(key, &self.sealed)
     }
 }
 
@@ -333,16 +333,16 @@ mod tests {
     #[test]
     fn a_cursor_is_bound_to_filters_and_sort() {
         let key = SecretKey::generate().unwrap();
-        let place = Place { key: Key::Time(7), id: uuid::Uuid::max() };
+        let after = Cursor { key: Key::Time(7), id: uuid::Uuid::max() };
         let list = parse_with(&[("role", "admin")], &key).unwrap();
-        let cursor = place.seal(&key, &list.sealed);
+        let cursor = after.seal(&key, &list.sealed);
         for same in [
             vec![("role", "admin")],
             vec![("sort", "-created_at"), ("role", "admin")],
             vec![("role", "admin"), ("page_size", "7"), ("include_total", "true")],
         ] {
             let parameters = [same, vec![("cursor", &cursor)]].concat();
-            assert_eq!(parse_with(&parameters, &key).unwrap().place, Some(place.clone()));
+            assert_eq!(parse_with(&parameters, &key).unwrap().after, Some(after.clone()));
         }
         for other in [
             vec![],

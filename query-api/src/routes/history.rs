@@ -8,7 +8,7 @@ use events::{Actor, Position, Revision, Timestamp, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
 use service_kit::http::cursor::{open_position, seal_position};
-use service_kit::http::page::{PageAsked, encode, next_link, refused, tell, unknown};
+use service_kit::http::page::{PageRequest, encode, next_link, refused, set_page_headers, unknown};
 use service_kit::keys::SecretKey;
 use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
@@ -83,7 +83,7 @@ pub async fn list(
     }
     let id: UserId = id.parse().map_err(|_| Problem::new(Code::NotFound))?;
     let sealed = format!("history of {id}");
-    let page = PageAsked::parse(&parameters, |name, _| unknown(name))?;
+    let page = PageRequest::parse(&parameters, |name, _| unknown(name))?;
     let asked = behind(&page, &state.cursor_key, &sealed)?;
     // Taken before the read: everything up to it is in what is read after it.
     let position = state.reader.position().await?;
@@ -94,7 +94,7 @@ pub async fn list(
         Found::Nobody => return Err(Problem::new(Code::NotFound)),
     };
     let mut entries = state.reader.history(id, behind, page.page_size + 1).await?;
-    let last = page.cut(&mut entries);
+    let last = page.split_next(&mut entries);
     let next_cursor = last.map(|last| seal_position(last.position, &state.cursor_key, &sealed));
 
     let size = page.page_size.to_string();
@@ -102,7 +102,7 @@ pub async fn list(
     let link = next_cursor.as_deref().map(|cursor| next_link(uri.path(), &query, cursor));
     let items = entries.into_iter().map(shown).collect();
     let mut response = Json(Page { items, next_cursor }).into_response();
-    tell(response.headers_mut(), position, link, None);
+    set_page_headers(response.headers_mut(), position, link, None);
     Ok(response)
 }
 
@@ -118,7 +118,7 @@ fn shown(entry: HistoryEntry) -> Entry {
 }
 
 /// The event behind which the page begins. A history is not counted.
-fn behind(page: &PageAsked, key: &SecretKey, sealed: &str) -> Result<Position, Problem> {
+fn behind(page: &PageRequest, key: &SecretKey, sealed: &str) -> Result<Position, Problem> {
     if page.include_total.is_some() {
         unknown("include_total")?;
     }

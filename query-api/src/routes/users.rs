@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use events::{Position, UserId};
 use serde::Serialize;
 use service_kit::access::Permission;
-use service_kit::http::page::tell;
+use service_kit::http::page::set_page_headers;
 use service_kit::http::{POSITION, etag, is_known};
 use service_kit::openapi::{AnswerHeader, Call, RequestHeader};
 use service_kit::problem::{Code, Problem};
@@ -126,15 +126,15 @@ pub async fn list(
     let position = state.reader.position().await?;
     let mut users = state.reader.users(list.find()).await?;
     let (total, omitted) = match list.page.include_total == Some(true) {
-        true => state.reader.total(list.count()).await?.told(),
+        true => state.reader.total(list.count()).await?.parts(),
         false => (None, None),
     };
-    let last = list.page.cut(&mut users);
+    let last = list.page.split_next(&mut users);
     let next_cursor = last.map(|last| list.cursor(last, &state.cursor_key));
     let link = next_cursor.as_deref().map(|cursor| list.page.next_link(uri.path(), cursor));
     let items = users.into_iter().map(shown).collect();
     let mut response = Json(Page { items, next_cursor, total }).into_response();
-    tell(response.headers_mut(), position, link, omitted);
+    set_page_headers(response.headers_mut(), position, link, omitted);
     Ok(response)
 }
 

@@ -1,5 +1,4 @@
-//! Reading a request body: exact media type, a bound on size and time, strict JSON, every broken rule
-//! reported at once.
+//! Reads request bodies: exact media type, limits on size and time, strict JSON.
 
 use std::time::Duration;
 
@@ -23,11 +22,11 @@ pub const BODY_BYTES_MAX: usize = 32 * 1024;
 pub(crate) const JSON: &str = "application/json";
 /// Media type of a merge patch (RFC 7396).
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
-/// Media type of lines of JSON.
+/// Media type of newline-delimited JSON.
 pub const NDJSON: &str = "application/x-ndjson";
-/// Largest body of lines in bytes.
+/// Largest newline-delimited body in bytes.
 pub const LINES_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What is still read beyond a bound, so that the client sees the answer and not a broken pipe.
+/// Bytes that are still read beyond a limit, so that the client sees the answer and not a broken pipe.
 const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The body of a call that takes none.
@@ -35,10 +34,10 @@ const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[deserr(error = Faults, deny_unknown_fields)]
 struct NoMembers {}
 
-/// What is taken of a body.
+/// Limits of a body.
 struct Bounds {
     bytes_max: usize,
-    /// Time it may take to arrive.
+    /// Time limit for its arrival.
     timeout: Duration,
 }
 
@@ -49,7 +48,7 @@ const LINES: Bounds = Bounds { bytes_max: LINES_BYTES_MAX, timeout: Duration::fr
 #[derive(Debug)]
 pub struct Form(pub Bytes);
 
-/// Lines of JSON as `application/x-ndjson`, as they came.
+/// Newline-delimited JSON as `application/x-ndjson`, unparsed.
 #[derive(Debug)]
 pub struct Lines(pub Bytes);
 
@@ -105,7 +104,7 @@ fn check_media_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), Proble
     let text = content_type.to_str().map_err(|_| refused())?;
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    // The one parameter with a meaning we could get wrong. JSON is UTF-8 (RFC 8259 8.1).
+    // The only parameter that could be misread. JSON is UTF-8 (RFC 8259 8.1).
     let charset_fits = parts.all(|p| {
         p.split_once('=').is_none_or(|(name, value)| {
             !name.trim().eq_ignore_ascii_case("charset")
@@ -129,7 +128,7 @@ async fn collect(mut body: Body, bounds: &Bounds) -> Result<Bytes, Problem> {
         match timeout_at(deadline, body.frame()).await {
             Err(_) => return Err(Problem::new(Code::RequestTimeout)),
             Ok(Some(Err(_))) => {
-                return Err(Problem::new(Code::BadRequest).detail("the body broke off"));
+                return Err(Problem::new(Code::BadRequest).detail("the body ended early"));
             }
             Ok(None) => break,
             Ok(Some(Ok(frame))) => {
@@ -150,11 +149,10 @@ async fn collect(mut body: Body, bounds: &Bounds) -> Result<Bytes, Problem> {
     Ok(bytes.freeze())
 }
 
-/// Lets a request pass that has no body, or one that says nothing: blanks, `null` or an empty object, as some
-/// clients send where there is nothing to say.
+/// Accepts a request without a body, or with an empty one: blanks, `null` or an empty object, which some clients send.
 ///
 /// # Errors
-/// That of the body it has: it is no JSON, or has members that nobody asked for.
+/// The body is not JSON, or has members.
 pub async fn check_absent(body: Body) -> Result<(), Problem> {
     let bytes = collect(body, &COMMAND).await?;
     if is_empty(&bytes) {

@@ -1,10 +1,9 @@
-//! Where a request comes from.
+//! The address of a client.
 //!
-//! Behind a proxy the peer of the connection is the proxy, and the client's address is what the proxy
-//! wrote into `X-Forwarded-For`. Anyone can send that header, so it is believed only as far as the hops
-//! are ours: each proxy appends the address it saw, and the walk goes from the right, from one trusted
-//! proxy to what it saw, up to the first address that is not a trusted proxy. Whatever stands further
-//! to the left is the client's own claim and is never looked at.
+//! Behind a proxy, the peer of the connection is the proxy, and the client's address is in `X-Forwarded-For`. Anyone
+//! can send that header, so it is trusted only as far as trusted proxies wrote it: each proxy appends the address of
+//! its peer. The header is read from the right, from one trusted proxy to the next, up to the first address that is not
+//! a trusted proxy. Entries further to the left are the client's own claim and are never read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -17,22 +16,22 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::problem::{Code, Problem};
 
-/// What proxies append the address of their peer to.
+/// The header to which proxies append the address of their peer.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Bits of an IPv6 prefix before an IPv4 address that is mapped into it.
 const MAPPED_BITS: u8 = 96;
 
-/// The networks in which proxies of ours stand. Cheap to clone.
+/// The networks of trusted proxies. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Reads networks in CIDR notation or single addresses, separated by commas. Empty trusts nobody: the
-    /// client is the peer of the connection.
+    /// Parses networks in CIDR notation or single addresses, separated by commas. Empty trusts no proxy: the client is
+    /// the peer of the connection.
     ///
     /// # Errors
-    /// In words, for the operator. A network that is the whole of the internet is refused: with it every
-    /// client could choose its address.
+    /// A text for the operator. A network that covers every address is rejected: with it every client could choose its
+    /// address.
     pub fn parse(text: &str) -> Result<Self, String> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
         items.map(network).collect::<Result<_, _>>().map(Self)
@@ -42,12 +41,12 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client behind a peer with these headers. IPv4 mapped into IPv6 comes out as IPv4.
+    /// The client's address, given its peer and headers. IPv4 mapped into IPv6 is returned as IPv4.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut address = peer.to_canonical();
         let lines = headers.get_all(X_FORWARDED_FOR).iter();
-        // A line that is no text is one item that is no address, and ends the walk like any such.
+        // A line that is not text counts as one item that is not an address, and ends the search.
         let items = lines.flat_map(|line| line.to_str().unwrap_or("?").split(','));
         let items: Vec<&str> = items.collect();
         for item in items.into_iter().rev() {
@@ -80,7 +79,7 @@ fn network(item: &str) -> Result<IpNet, String> {
     Ok(network)
 }
 
-/// An address as proxies write it: alone, or with a port.
+/// An address as proxies write it, with or without a port.
 fn forwarded(item: &str) -> Option<IpAddr> {
     let bare = item.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(item);
     IpAddr::from_str(bare)
@@ -89,7 +88,7 @@ fn forwarded(item: &str) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// The address a request comes from, as far as it can be known. The state of the router has the
+/// The address that a request comes from, as far as it can be known. The router's state provides the
 /// [`TrustedProxies`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
@@ -127,24 +126,24 @@ mod tests {
     fn the_client_is_the_first_from_the_right_that_is_no_proxy() {
         let (one, net) = ("10.0.0.1", "10.0.0.0/8, 2001:db8:1::/48");
         for (trusted, peer, lines, expected) in [
-            // Nobody is trusted.
+            // No proxy is trusted.
             ("", "192.0.2.7", &["203.0.113.1"][..], "192.0.2.7"),
             ("", "10.0.0.1", &["203.0.113.1"], "10.0.0.1"),
-            // The peer is not trusted: a client that forges.
+            // The peer is not trusted: a forging client.
             (one, "10.0.0.2", &["203.0.113.1"], "10.0.0.2"),
             // One hop, two hops, over several lines.
             (one, "10.0.0.1", &["203.0.113.1"], "203.0.113.1"),
             (net, "10.0.0.1", &["203.0.113.1, 10.9.9.9"], "203.0.113.1"),
             (net, "10.0.0.1", &["203.0.113.1", " 10.9.9.9 ", "10.1.1.1"], "203.0.113.1"),
-            // What the client claims stands to the left of what the proxy saw.
+            // The client's claim is to the left of what the proxy saw.
             (one, "10.0.0.1", &["1.1.1.1, 203.0.113.1"], "203.0.113.1"),
             (net, "10.0.0.1", &["1.1.1.1", "203.0.113.1", "10.1.1.1"], "203.0.113.1"),
             (net, "10.0.0.1", &["10.2.2.2, 203.0.113.1"], "203.0.113.1"),
-            // Proxies all the way, or nothing said: the last one known.
+            // Only proxies, or an empty header: the last known address.
             (net, "10.0.0.1", &["10.2.2.2, 10.3.3.3"], "10.2.2.2"),
             (net, "10.0.0.1", &[], "10.0.0.1"),
             (net, "10.0.0.1", &[""], "10.0.0.1"),
-            // What is no address ends the walk.
+            // An item that is not an address ends the search.
             (net, "10.0.0.1", &["203.0.113.1, unknown"], "10.0.0.1"),
             (net, "10.0.0.1", &["203.0.113.1, unknown, 10.3.3.3"], "10.3.3.3"),
             (net, "10.0.0.1", &["203.0.113.1,, 10.3.3.3"], "10.3.3.3"),
@@ -158,7 +157,7 @@ mod tests {
             (net, "10.0.0.1", &["[2001:db8::7]"], "2001:db8::7"),
             (net, "2001:db8:1::1", &["2001:db8::7"], "2001:db8::7"),
             (net, "2001:db8:2::1", &["2001:db8::7"], "2001:db8:2::1"),
-            // IPv4 in the clothes of IPv6.
+            // IPv4 mapped into IPv6.
             (net, "::ffff:10.0.0.1", &["::ffff:203.0.113.1"], "203.0.113.1"),
             ("::ffff:10.0.0.0/104", "10.0.0.1", &["203.0.113.1"], "203.0.113.1"),
         ] {

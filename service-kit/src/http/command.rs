@@ -1,4 +1,4 @@
-//! What a command says about itself beside its body, and what its answer says beside its own.
+//! Headers of commands, and of their answers.
 
 use axum::extract::FromRequestParts;
 use axum::response::Response;
@@ -17,7 +17,7 @@ use crate::trace::{self, Scope};
 /// Longest idempotency key in characters.
 const IDEMPOTENCY_KEY_MAX: usize = 255;
 
-/// The parts of a request that every command needs.
+/// The headers of a request that every command needs.
 #[derive(Debug, Clone)]
 pub struct CommandHeaders {
     method: Method,
@@ -25,7 +25,7 @@ pub struct CommandHeaders {
     key: Option<String>,
     scope: Option<Scope>,
     precondition: Precondition,
-    /// Whether the caller does not want to wait for the views.
+    /// Whether the caller does not want to wait for the views (`Prefer: respond-async`).
     pub respond_async: bool,
 }
 
@@ -37,10 +37,10 @@ impl<S: Send + Sync> FromRequestParts<S> for CommandHeaders {
 }
 
 impl CommandHeaders {
-    /// Reads the head of a request.
+    /// Reads the headers of a request.
     ///
     /// # Errors
-    /// `invalid-header` for a key or a precondition that is none.
+    /// `invalid-header` for an invalid key or precondition.
     pub fn of(parts: &Parts) -> Result<Self, Problem> {
         Ok(Self {
             method: parts.method.clone(),
@@ -58,7 +58,8 @@ impl CommandHeaders {
         self.request(keys, Actor::User(caller.user), &caller.user.to_string(), body)
     }
 
-    /// The request for the application. `caller` scopes the key; `body` is what was asked without secrets.
+    /// The request for the application. `caller` scopes the idempotency key; `body` is the request's body without
+    /// secrets.
     #[must_use]
     pub fn request(
         &self,
@@ -80,14 +81,14 @@ impl CommandHeaders {
     }
 }
 
-/// Whether a preference without a value is among those of a request (RFC 7240), in whatever form it is written: with
-/// parameters, in a list, over several lines.
+/// Whether a request has a preference without a value (RFC 7240), in any of its forms: with parameters, in a list, over
+/// several lines.
 fn prefers(headers: &HeaderMap, wanted: &str) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| unquoted_split(value, ',')).any(|preference| {
         let name = unquoted_split(preference, ';').next().unwrap_or_default();
         let (name, value) = name.split_once('=').unwrap_or((name, ""));
-        // An empty value is none.
+        // An empty value is no value.
         name.trim().eq_ignore_ascii_case(wanted) && matches!(value.trim(), "" | "\"\"")
     })
 }
@@ -121,7 +122,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Says which position an answer reflects, in the header `name`, and that the views do not have it yet, if so.
+/// Sets the header `name` to the position that an answer reflects, and marks the answer as pending if the views are
+/// behind it.
 pub fn reflects(response: &mut Response, name: HeaderName, position: Position, caught_up: bool) {
     let headers = response.headers_mut();
     headers.insert(name, position.0.into());
@@ -130,12 +132,12 @@ pub fn reflects(response: &mut Response, name: HeaderName, position: Position, c
     }
 }
 
-/// Says which state of a thing an answer shows.
+/// Sets the `ETag`.
 pub fn tagged(response: &mut Response, etag: HeaderValue) {
     response.headers_mut().insert(ETAG, etag);
 }
 
-/// Says where what was made is.
+/// Sets the `Location` of a created resource.
 pub fn located(response: &mut Response, path: &str) {
     if let Ok(path) = HeaderValue::from_str(path) {
         response.headers_mut().insert(LOCATION, path);

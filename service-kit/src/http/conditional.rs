@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::problem::{Code, Problem};
 
-/// The `ETag` of an aggregate: its revision. Weak, because a view may show what moves without it.
+/// The `ETag` of an aggregate: its revision. Weak, because a view may show data that changes without a new revision.
 #[must_use]
 pub fn etag(revision: Revision) -> HeaderValue {
     // Digits and quotes are always a valid header value.
@@ -14,7 +14,7 @@ pub fn etag(revision: Revision) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("W/\"0\""))
 }
 
-/// What a command is to happen under: `If-Match` and `If-None-Match`, as they were sent.
+/// The preconditions of a command: `If-Match` and `If-None-Match`, as they were sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Precondition {
     wanted: Option<Tags>,
@@ -24,9 +24,9 @@ pub struct Precondition {
 /// A list of entity tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Tags {
-    /// `*`: whatever there is.
+    /// `*`: any revision.
     Any,
-    /// These revisions. A tag that is no revision is none of ours and matches nothing.
+    /// These revisions. A tag that is not a revision matches nothing.
     Of(Vec<Revision>),
 }
 
@@ -43,21 +43,21 @@ impl Precondition {
     /// Reads the headers of a request.
     ///
     /// # Errors
-    /// `invalid-header` when one is no list of entity tags.
+    /// `invalid-header` if one is not a list of entity tags.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         Ok(Self { wanted: tags(headers, IF_MATCH)?, unwanted: tags(headers, IF_NONE_MATCH)? })
     }
 
-    /// That it is at a revision.
+    /// Requires a revision.
     #[must_use]
     pub fn at(revision: Revision) -> Self {
         Self { wanted: Some(Tags::Of(vec![revision])), unwanted: None }
     }
 
-    /// Holds it against the revision of what a command would change.
+    /// Checks the preconditions against the revision that a command would change.
     ///
     /// # Errors
-    /// [`Failed`]: which of the two is in the way.
+    /// [`Failed`] names the one that does not hold.
     pub fn check(&self, revision: Revision) -> Result<(), Failed> {
         if self.wanted.as_ref().is_some_and(|tags| !tags.have(revision)) {
             return Err(Failed::Changed);
@@ -68,13 +68,13 @@ impl Precondition {
         Ok(())
     }
 
-    /// Whether `If-Match` came, with tags or as `*`.
+    /// Whether `If-Match` was sent, with tags or as `*`.
     pub(super) const fn has_if_match(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Whether a command may go on whose subject has no entity tag. No `If-Match` holds there, and `If-None-Match: *`
-    /// holds for no call that writes.
+    /// Whether a command on something without an entity tag may run. `If-Match` never holds there, and `If-None-Match:
+    /// *` holds for no call that writes.
     pub(super) fn holds_without_tag(&self) -> bool {
         self.wanted.is_none() && self.unwanted != Some(Tags::Any)
     }
@@ -95,12 +95,12 @@ fn tags(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<Tags>, P
         None => headers.contains_key(name).then_some(Tags::Any),
     })
 }
-/// The revisions that `If-Match` or `If-None-Match` names; `None` when the header is absent or `*`.
+/// The revisions in `If-Match` or `If-None-Match`; `None` if the header is absent or `*`.
 ///
-/// Weak and strong forms are the same here, as both sides compare revisions.
+/// Weak and strong tags are equal here, because both sides compare revisions.
 ///
 /// # Errors
-/// `invalid-header` when the value is no list of entity tags. A tag that is no revision matches nothing.
+/// `invalid-header` if the value is not a list of entity tags. A tag that is not a revision matches nothing.
 pub fn revisions(
     headers: &HeaderMap,
     name: header::HeaderName,
@@ -130,14 +130,14 @@ pub fn revisions(
     Ok(headers.contains_key(&name).then_some(revisions))
 }
 
-/// Whether a caller has a revision already, as `If-None-Match` says.
+/// Whether the caller has a revision already, according to `If-None-Match`.
 ///
 /// # Errors
-/// `invalid-header` when the value is no list of entity tags.
+/// `invalid-header` if the value is not a list of entity tags.
 pub fn is_known(headers: &HeaderMap, revision: Revision) -> Result<bool, Problem> {
     Ok(match revisions(headers, IF_NONE_MATCH)? {
         Some(known) => known.contains(&revision),
-        // `*` is "whatever you have".
+        // `*` matches any revision.
         None => headers.contains_key(IF_NONE_MATCH),
     })
 }

@@ -1,9 +1,9 @@
-//! How many connections a listener has, in all and from one network.
+//! Limits on the connections of a listener, in total and per client network.
 //!
-//! A connection costs memory and a file descriptor for as long as its client likes. Where there is no room for one
-//! more, the one that has been idle for longest gives way: whoever holds many open without a request loses their
-//! own, and keeps nobody out. Where none is idle, the one whose body has been waited for for longest gives way. Only when
-//! every one of them is at work is the new one refused.
+//! A connection costs memory and a file descriptor for as long as its client likes. When there is no capacity for
+//! another one, the connection that has been idle for longest is closed: a client that holds many open without a
+//! request loses its own, and locks nobody out. If none is idle, the one whose body is overdue for longest is closed.
+//! The new connection is rejected only if all others are serving requests.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_address::TrustedProxies;
 
-/// The bounds.
+/// The limits.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
-    /// In all.
+    /// In total.
     pub total: usize,
-    /// From one client network: an address of IPv4, or a /64 of IPv6.
+    /// Per client network: an IPv4 address, or a /64 of IPv6.
     pub per_network: usize,
-    /// Whose connections are those of many clients.
+    /// Proxies, whose connections carry requests of many clients.
     pub proxies: TrustedProxies,
 }
 
@@ -40,27 +40,27 @@ struct Seats {
 
 struct Taken {
     network: Option<IpAddr>,
-    /// Whom it waits for.
+    /// What it waits for.
     turn: Turn,
     give_way: CancellationToken,
 }
 
-/// Who has to do something next. Whose connection gives way first comes first.
+/// What a connection waits for. The order is the one in which connections are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
-    /// The client has sent no request, since then.
+    /// The client, for a request, since then.
     Idle(Instant),
-    /// The client has sent a part of a request, and nothing since then.
+    /// The client, for more of a request's body, since then.
     Body(Instant),
-    /// The service.
+    /// The service, for its answer.
     Service,
 }
 
-/// The place of one connection. It is free again when this goes.
+/// The slot of one connection, released on drop.
 pub(super) struct Seat {
     all: Arc<Connections>,
     number: u64,
-    /// Cancelled when somebody else needs the place.
+    /// Cancelled when the slot is needed for another connection.
     pub(super) give_way: CancellationToken,
 }
 
@@ -73,7 +73,7 @@ impl Connections {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection; `None` when every one that it could have is at work.
+    /// A slot for a connection; `None` if every slot that it could have is serving a request.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
         let network = (!self.limits.proxies.contain(peer.to_canonical())).then(|| network(peer));
         let mut seats = self.seats();
@@ -99,7 +99,7 @@ impl Connections {
 }
 
 impl Seats {
-    /// Takes the place of the connection that has waited for its client for longest, among some.
+    /// Closes the connection that has waited for its client for longest, among some.
     fn free_one(&mut self, among: impl Fn(&Taken) -> bool) -> Option<()> {
         let waiting = self
             .taken
@@ -126,17 +126,17 @@ impl Seats {
 }
 
 impl Seat {
-    /// A request, or more of it, has come.
+    /// Call when a request, or more of it, has arrived.
     pub(super) fn works(&self) {
         self.set(Turn::Service);
     }
 
-    /// More of its body has to come.
+    /// Call when more of the body has to arrive.
     pub(super) fn waits(&self) {
         self.set(Turn::Body(Instant::now()));
     }
 
-    /// It is answered.
+    /// Call when the request is answered.
     pub(super) fn rests(&self) {
         self.set(Turn::Idle(Instant::now()));
     }
@@ -154,7 +154,7 @@ impl Drop for Seat {
     }
 }
 
-/// What counts as one client: of IPv6 the network that a customer has at least.
+/// The network that counts as one client: for IPv6 the smallest one that customers get.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -1,11 +1,11 @@
-//! The rules that hold for every call, upheld before any handler runs.
+//! The rules of every call, enforced before any handler runs.
 //!
-//! They are read from the OpenAPI document of the process, so a call that is described has them, and a new one
-//! cannot forget them: query parameters that are not described, a body where none is described, headers of the
-//! contract that cannot be read, and preconditions on what has no entity tag are refused here. What needs the state
-//! of a thing (`If-Match` of a revision) is evaluated by the command, for calls that describe the header.
+//! They are derived from the OpenAPI document of the process, so every described call has them and a new one cannot
+//! forget them. Rejected here are undescribed query parameters, a body where none is described, contract headers that
+//! cannot be parsed, and preconditions on resources without an entity tag. What needs the state of a resource
+//! (`If-Match` with a revision) is evaluated by the command, for calls that describe the header.
 //!
-//! Paths that the document does not describe (pages for people, the document itself) pass untouched.
+//! Paths that the document does not describe (pages for people, the document itself) are passed through.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -27,17 +27,17 @@ use super::page::refused;
 use crate::problem::{Code, Problem};
 use crate::tokens::bearer;
 
-/// RFC 5789 3.1: the media types that a patch of the resource may have.
+/// RFC 5789 3.1: the media types that a PATCH of the resource accepts.
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
-/// The calls of a process as its document describes them.
+/// The calls of a process, according to its document.
 #[derive(Debug, Default)]
 pub(super) struct Contract {
-    /// Those without templates first: `/users/import` is no user.
+    /// Paths without templates first: `/users/import` is not a user.
     resources: Vec<Resource>,
 }
 
-/// A path and what can be done there.
+/// A path and its calls.
 #[derive(Debug)]
 struct Resource {
     segments: Vec<Segment>,
@@ -52,7 +52,7 @@ enum Segment {
     Any,
 }
 
-/// What the document says of the requests of one call.
+/// The rules of one call.
 #[derive(Debug)]
 struct Call {
     method: Method,
@@ -60,14 +60,14 @@ struct Call {
     takes_body: bool,
     /// Whether its command compares revisions itself.
     compares: bool,
-    /// Whether nobody may make it without an access token.
+    /// Whether it requires an access token.
     needs_token: bool,
-    /// Whether `If-Match` must be there. A link out of a mail knows no revision, so only calls with a token can ask for it.
+    /// Whether `If-Match` is required. A link in a mail knows no revision, so only calls with a token can require it.
     needs_if_match: bool,
 }
 
 impl Contract {
-    /// Reads a document. What is no OpenAPI document describes nothing.
+    /// Parses a document. Anything else describes no calls.
     pub(super) fn of(document: &str, if_match_required: bool) -> Self {
         let document: Value = serde_json::from_str(document).unwrap_or_default();
         let paths = document.get("paths").and_then(Value::as_object);
@@ -97,7 +97,7 @@ fn resource(path: &str, item: &Value) -> Option<Resource> {
     let mut allow = "OPTIONS".to_owned();
     for call in &calls {
         let head = if call.method == Method::GET { ", HEAD" } else { "" };
-        // A `String` takes everything.
+        // Writing to a `String` cannot fail.
         let _ = write!(allow, ", {}{head}", call.method);
     }
     let patched = item.get("patch").map(media_types).filter(|types| !types.is_empty());
@@ -109,7 +109,7 @@ fn resource(path: &str, item: &Value) -> Option<Resource> {
     })
 }
 
-/// The media types of the body of a call, the one made for it before plain JSON.
+/// The media types of a call's body, the specific one before plain JSON.
 fn media_types(call: &Value) -> Vec<String> {
     let content = call.pointer("/requestBody/content").and_then(Value::as_object);
     let mut types: Vec<String> = content.into_iter().flat_map(Map::keys).cloned().collect();
@@ -130,7 +130,7 @@ impl Segment {
     }
 }
 
-/// An empty requirement lets everybody in.
+/// An empty requirement means that no token is needed.
 fn needs_token(call: &Value) -> bool {
     let ways = call.get("security").and_then(Value::as_array);
     let is_needed = |way: &Value| way.as_object().is_some_and(|way| !way.is_empty());
@@ -155,7 +155,7 @@ impl Call {
         }
     }
 
-    /// Everything that can be said of a request without knowing the state of anything.
+    /// All checks that need no state.
     fn check(&self, parts: &Parts) -> Result<(), Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
@@ -190,8 +190,8 @@ impl Resource {
         self.calls.iter().find(|call| call.method == *method)
     }
 
-    /// The request as a handler may have it. A client without a token is asked for one before it
-    /// hears what else is wrong.
+    /// Passes a valid request on to its handler. A client without a token is asked for one before it learns of other
+    /// faults.
     async fn let_in(&self, request: Request) -> Result<Request, Problem> {
         let Some(call) = self.call(request.method()) else {
             return Err(Problem::new(Code::MethodNotAllowed));
@@ -214,8 +214,8 @@ impl Resource {
         }
     }
 
-    /// What an answer says about the resource.
-    fn tell(&self, response: &mut Response) {
+    /// Sets the headers about the resource on an answer.
+    fn set_headers(&self, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(ALLOW, self.allow.clone());
         if let Some(types) = &self.accept_patch {
@@ -224,7 +224,7 @@ impl Resource {
     }
 }
 
-/// The layer.
+/// The middleware.
 pub(super) async fn uphold(
     State(contract): State<Arc<Contract>>,
     request: Request,
@@ -235,11 +235,11 @@ pub(super) async fn uphold(
     };
     if request.method() == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();
-        resource.tell(&mut response);
+        resource.set_headers(&mut response);
         return response;
     }
     let patches = request.method() == Method::PATCH;
-    // The call is described, and another process has it: commands and queries can be served apart.
+    // The call is described and served by another process: commands and queries can be served by different processes.
     let is_here = request.extensions().get::<MatchedPath>().is_some();
     let mut response = match resource.let_in(request).await {
         Ok(request) if is_here => next.run(request).await,
@@ -247,8 +247,8 @@ pub(super) async fn uphold(
         Err(problem) => problem.into_response(),
     };
     match response.status() {
-        StatusCode::METHOD_NOT_ALLOWED => resource.tell(&mut response),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE if patches => resource.tell(&mut response),
+        StatusCode::METHOD_NOT_ALLOWED => resource.set_headers(&mut response),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE if patches => resource.set_headers(&mut response),
         _ => {}
     }
     response

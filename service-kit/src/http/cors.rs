@@ -1,7 +1,7 @@
-//! Calls from pages of other origins (the Fetch standard, "CORS protocol").
+//! Requests from pages of other origins (the Fetch standard, "CORS protocol").
 //!
-//! Nobody may by default. An origin that is named exactly may send every call and read every answer, with its token in a
-//! header: credentials of the browser (cookies, certificates) are never part of it, since Roster has none.
+//! By default none are allowed. An exactly named origin may make every call and read every answer, with its token in a
+//! header. Browser credentials (cookies, certificates) are never involved, because Roster has none.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use http::header::{
 use http::{HeaderValue, Method, StatusCode, Uri};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
-/// Headers of requests that the contract knows.
+/// Request headers of the contract.
 const TAKEN: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, Roster-Position, \
      Roster-Session-Position, Traceparent, X-Request-Id",
@@ -55,13 +55,13 @@ impl Origins {
 }
 
 fn origin(number: usize, item: &str) -> Result<HeaderValue, String> {
-    // Whatever stands there by mistake is not repeated.
+    // The value is not repeated: it may be there by mistake.
     let wrong = || format!("item {number} is no origin, as in https://app.example.com");
     let uri: Uri = item.parse().map_err(|_| wrong())?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(wrong());
     };
-    // As a browser writes it: no path, not even a slash, no user, no port that goes without saying.
+    // As browsers write it: no path, not even a slash, no user, no default port.
     let usual = match scheme {
         "https" => authority.port_u16() != Some(443),
         "http" => authority.port_u16() != Some(80),
@@ -76,7 +76,7 @@ fn origin(number: usize, item: &str) -> Result<HeaderValue, String> {
     }
 }
 
-/// The layer.
+/// The middleware.
 pub(super) async fn cross_origin(
     State(origins): State<Origins>,
     request: Request,
@@ -93,7 +93,7 @@ pub(super) async fn cross_origin(
         false => next.run(request).await,
     };
     let headers = response.headers_mut();
-    // Another origin has another answer: no cache may give it that of this one.
+    // The answer depends on the origin: no cache may serve it to another one.
     headers.append(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = allowed else { return response };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

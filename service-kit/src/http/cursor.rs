@@ -1,4 +1,4 @@
-//! Cursors: where the next page starts, sealed so that nobody makes one up or moves it to another query.
+//! Cursors: the start of the next page, sealed so that nobody can forge one or use it for another query.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,30 +10,30 @@ use crate::keys::SecretKey;
 const TAG_BYTES: usize = 32;
 const ID_BYTES: usize = 16;
 
-/// What a list is ordered by, of one item.
+/// The sort key of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
-    /// The item has none.
+    /// The item has no key.
     Absent,
     /// Milliseconds since 1970.
     Time(i64),
     /// A whole number.
     Number(i64),
-    /// A text, as it is compared.
+    /// A text, in its form for comparison.
     Text(String),
 }
 
-/// The last item of a page: the next one starts behind it.
+/// A position in a list: the last item of a page. The next page starts after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// What the list is ordered by.
+pub struct Cursor {
+    /// Its sort key.
     pub key: Key,
     /// The item's id, which makes the order total.
     pub id: Uuid,
 }
 
-impl Place {
-    /// The cursor for a place in the list that `query` describes.
+impl Cursor {
+    /// The sealed cursor, for the list that `query` describes.
     #[must_use]
     pub fn seal(&self, key: &SecretKey, query: &str) -> String {
         let mut bytes = self.id.as_bytes().to_vec();
@@ -55,7 +55,7 @@ impl Place {
         seal(bytes, key, query)
     }
 
-    /// The place in a cursor; `None` when we did not make it for this query.
+    /// Opens a sealed cursor; `None` if it was not made for this query.
     #[must_use]
     pub fn open(cursor: &str, key: &SecretKey, query: &str) -> Option<Self> {
         let bytes = open(cursor, key, query)?;
@@ -71,13 +71,13 @@ impl Place {
     }
 }
 
-/// The cursor behind an event, in the list of events that `query` describes.
+/// The sealed cursor after an event, in the list of events that `query` describes.
 #[must_use]
 pub fn seal_position(position: Position, key: &SecretKey, query: &str) -> String {
     seal(position.0.to_be_bytes().to_vec(), key, query)
 }
 
-/// The event in a cursor; `None` when we did not make it for this query.
+/// Opens a sealed cursor of events; `None` if it was not made for this query.
 #[must_use]
 pub fn open_position(cursor: &str, key: &SecretKey, query: &str) -> Option<Position> {
     let bytes = open(cursor, key, query)?;
@@ -111,17 +111,17 @@ mod tests {
             Key::Text("ada".to_owned()),
             Key::Text(String::new()),
         ] {
-            let place = Place { key: place, id: Uuid::max() };
+            let place = Cursor { key: place, id: Uuid::max() };
             let cursor = place.seal(&key, "role=admin");
-            assert_eq!(Place::open(&cursor, &key, "role=admin"), Some(place));
-            assert_eq!(Place::open(&cursor, &key, "role=user"), None);
-            assert_eq!(Place::open(&cursor, &SecretKey::generate().unwrap(), "role=admin"), None);
+            assert_eq!(Cursor::open(&cursor, &key, "role=admin"), Some(place));
+            assert_eq!(Cursor::open(&cursor, &key, "role=user"), None);
+            assert_eq!(Cursor::open(&cursor, &SecretKey::generate().unwrap(), "role=admin"), None);
             let mut forged = cursor.clone();
             forged.replace_range(0..1, if cursor.starts_with('A') { "B" } else { "A" });
-            assert_eq!(Place::open(&forged, &key, "role=admin"), None);
+            assert_eq!(Cursor::open(&forged, &key, "role=admin"), None);
         }
         for garbage in ["", "x", "====", &"A".repeat(500)] {
-            assert_eq!(Place::open(garbage, &key, "role=admin"), None);
+            assert_eq!(Cursor::open(garbage, &key, "role=admin"), None);
         }
         let cursor = seal_position(Position(7), &key, "one");
         assert_eq!(open_position(&cursor, &key, "one"), Some(Position(7)));

@@ -1,4 +1,4 @@
-//! Queries that must reflect at least a position.
+//! Queries that must reflect a minimum position.
 
 use events::Position;
 use http::request::Parts;
@@ -7,11 +7,11 @@ use http::{HeaderName, Uri};
 use super::POSITION;
 use crate::problem::{Code, Problem};
 
-/// Waits for the position that `?min_position=` or the header `Roster-Position` asks for. `wait_for` says whether
-/// the views have it.
+/// Waits for the position in `?min_position=` or the header `Roster-Position`. `wait_for` returns whether the views
+/// have reached it.
 ///
 /// # Errors
-/// Those of [`fresh_in`].
+/// As [`fresh_in`].
 pub async fn fresh<Wait, E>(
     parts: &Parts,
     wait_for: impl FnOnce(Position) -> Wait,
@@ -23,10 +23,10 @@ where
     fresh_in(parts, &POSITION, wait_for).await
 }
 
-/// The same for a log whose positions are in the header `name`.
+/// As [`fresh`], for a log whose positions are in the header `name`.
 ///
 /// # Errors
-/// [`Code::NotYet`], or that what is asked for is no position; and what `wait_for` fails with.
+/// [`Code::NotYet`], an error for an invalid position, and the errors of `wait_for`.
 pub async fn fresh_in<Wait, E>(
     parts: &Parts,
     name: &HeaderName,
@@ -44,7 +44,7 @@ where
         .detail(format!("the views have not reached position {position} yet")))
 }
 
-/// For what has the one parameter `min_position`, read by [`fresh`]; any other is refused.
+/// For calls whose only parameter is `min_position`, which [`fresh`] reads; any other is rejected.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`].

@@ -1,5 +1,5 @@
-//! What stands around every route, outermost first: request id, problem rendering, one log line per
-//! failure, panics, the headers that keep answers out of caches and frames.
+//! The middleware around every route, outermost first: request id, rendering of problems, one log line per failure,
+//! panics, and the headers that keep answers out of caches and frames.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use crate::problem::{Code, Problem};
 use crate::telemetry::Telemetry;
 use crate::trace::{Requester, Scope, TraceContext};
 
-/// Longest request id taken over from a caller.
+/// Longest request id that is taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
-/// Longest path and query. hyper bounds the whole head; this bound has an answer in our words.
+/// Longest path and query. hyper limits the whole head; this limit is answered with a problem.
 const URI_BYTES_MAX: usize = 8 * 1024;
-/// RFC 6750 3.1: a token was shown, and is not good (any more).
+/// RFC 6750 3.1: a token was sent, and is not valid (any more).
 const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-/// What `type` of a problem points to.
+/// The page that `type` of a problem links to.
 const ERROR_CODES: &str = include_str!("../../../docs/error-codes.md");
 
-/// Puts the layers of a public listener around the routes of the services behind it. What no service has
-/// is answered by the process; `document` is the description of all their calls, `if_match_required` the setting.
+/// Wraps the routes of some services into the middleware of a public listener. Paths that no service has are answered
+/// by the process. `document` describes all calls, `if_match_required` is the setting.
 pub fn public(
     process: &Telemetry,
     document: &'static str,
@@ -62,13 +62,13 @@ pub fn public(
     })
 }
 
-/// Whether a request comes with an access token, good or not.
+/// Whether a request has an access token, valid or not.
 fn shows_token(headers: &HeaderMap) -> bool {
     let scheme = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().get(..7));
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
 }
 
-/// Whether a request says once, and so that it can be read, whom it is for. Before HTTP/1.1 it need not.
+/// Whether a request names its host exactly once, readably. Before HTTP/1.1 it does not have to.
 fn names_host(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -88,7 +88,7 @@ async fn outermost(State(watch): State<Telemetry>, request: Request, next: Next)
     let started = Instant::now();
     let id = request_id(&request);
     let method = request.method().clone();
-    // The matched route, not the path: ids and addresses do not belong in a log.
+    // The matched route instead of the path: ids and addresses do not belong in a log.
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -111,7 +111,7 @@ async fn outermost(State(watch): State<Telemetry>, request: Request, next: Next)
     };
     let problem = problem_of(&mut response);
     if let Some(problem) = &problem {
-        response = in_our_words(&response, problem, &id);
+        response = render_problem(&response, problem, &id);
         if shows_token && problem.code() == Code::Unauthorized {
             response.headers_mut().insert(WWW_AUTHENTICATE, INVALID_TOKEN);
         }
@@ -135,7 +135,7 @@ async fn outermost(State(watch): State<Telemetry>, request: Request, next: Next)
     response
 }
 
-/// The one line that the log has for a request.
+/// The log line of a request.
 struct Answered<'a> {
     method: &'a Method,
     route: &'a str,
@@ -148,8 +148,8 @@ struct Answered<'a> {
 }
 
 impl Answered<'_> {
-    /// What failed for a fault of ours is an error, what a client shall repeat is a warning, and what a
-    /// client did wrong is its own affair.
+    /// Failures of the service are errors, requests that the client should repeat are warnings, and faults of the
+    /// client are not logged.
     fn log(self) {
         let Self { method, route, code, cause, request_id, trace_id, .. } = self;
         let status = self.status.as_u16();
@@ -169,11 +169,11 @@ impl Answered<'_> {
     }
 }
 
-/// The problem that a response tells; an error the framework made is turned into one.
+/// The problem of a response; an error from the framework becomes one.
 fn problem_of(response: &mut Response) -> Option<Problem> {
     let problem = response.extensions_mut().remove::<Problem>();
     let status = response.status();
-    // The framework says what is wrong in plain text, or in nothing; a page for people is ours.
+    // The framework's errors are plain text or empty; pages for people are Roster's.
     let framework_made = (status.is_client_error() || status.is_server_error())
         && response
             .headers()
@@ -183,9 +183,9 @@ fn problem_of(response: &mut Response) -> Option<Problem> {
 }
 
 /// Renders a problem with its request id.
-fn in_our_words(response: &Response, problem: &Problem, id: &str) -> Response {
+fn render_problem(response: &Response, problem: &Problem, id: &str) -> Response {
     let mut rendered = problem.render(Some(id));
-    // `Allow` of a 405 and the like stay; what describes the old body does not.
+    // `Allow` of a 405 and similar headers stay; headers about the old body do not.
     for (name, value) in response.headers() {
         let describes_body = name == CONTENT_TYPE || name == http::header::CONTENT_LENGTH;
         if !describes_body && !rendered.headers().contains_key(name) {
@@ -224,7 +224,7 @@ fn request_id(request: &Request) -> String {
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature the layer asks for")]
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
-    // A panic's text can hold anything, a password included: only its kind is told.
+    // The text of a panic can contain anything, even a password: only its type is logged.
     let kind = if panic.is::<&str>() || panic.is::<String>() { "message" } else { "value" };
     Problem::new(Code::Internal)
         .because(format!("a handler panicked with a {kind}"))

@@ -1,4 +1,4 @@
-//! HTTP as every service does it: bodies, layers, the listener, and the headers of the contract.
+//! HTTP as every service does it: bodies, middleware, the listener, and the headers of the contract.
 
 mod body;
 mod client_address;
@@ -37,9 +37,9 @@ pub const POSITION: HeaderName = HeaderName::from_static("roster-position");
 pub const SESSION_POSITION: HeaderName = HeaderName::from_static("roster-session-position");
 /// `true` when a command answers before the views have reached its position.
 pub const PENDING: HeaderName = HeaderName::from_static("roster-pending");
-/// Names a request so that a repetition has the same outcome.
+/// Idempotency key: a repeated request has the same outcome.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// RFC 7240.
 pub const PREFER: HeaderName = HeaderName::from_static("prefer");
-/// The id of a request, taken from the caller when it is sane.
+/// The id of a request, taken from the caller if it is valid.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

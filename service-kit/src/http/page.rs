@@ -1,4 +1,4 @@
-//! Lists, page by page: the parameters that each of them has, and what its answer says in its head.
+//! Paged lists: the parameters that each of them has, and the headers of its answers.
 
 use events::{Position, Timestamp};
 use http::header::LINK;
@@ -7,31 +7,31 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::POSITION;
 use crate::problem::{Code, Problem};
 
-/// Items on a page when the caller does not say.
+/// Default items per page.
 pub const PAGE_SIZE_DEFAULT: usize = 50;
-/// Most items on a page.
+/// Most items per page.
 pub const PAGE_SIZE_MAX: usize = 200;
-/// Why an answer that was asked for the total has none.
+/// Why a requested total is missing.
 pub const TOTAL_OMITTED: HeaderName = HeaderName::from_static("roster-total-omitted");
 
-/// A checked request for a page of a list.
+/// A valid request for a page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageAsked {
+pub struct PageRequest {
     /// Items per page.
     pub page_size: usize,
-    /// Whether the caller wants to know how many items there are, if it says so.
+    /// Whether the caller wants the total, if stated.
     pub include_total: Option<bool>,
-    /// Where the page before ended, as it was given.
+    /// The cursor, as it was sent.
     pub cursor: Option<String>,
     /// The parameters without the cursor, for the link to the next page.
     query: String,
-    /// The parameters that say which items there are.
+    /// The parameters that select the items.
     filters: String,
 }
 
-impl PageAsked {
-    /// Checks parameters, decoded, in the order given. Each that is not every list's is given to `own`, which refuses
-    /// what it does not know: a filter that is silently ignored shows items that were not asked for.
+impl PageRequest {
+    /// Parses decoded parameters, in the order given. Those that are not common to all lists are passed to `own`, which
+    /// rejects unknown ones: a filter that was silently ignored would show items that were not requested.
     ///
     /// # Errors
     /// [`Code::InvalidParameter`].
@@ -53,15 +53,15 @@ impl PageAsked {
                 return Err(refused(name, "is given twice"));
             }
             match name.as_str() {
-                // Read where the request is awaited.
+                // Read by the code that waits for it.
                 "min_position" => continue,
                 "cursor" => {
                     asked.cursor = Some(value.clone());
                     continue;
                 }
                 "page_size" => asked.page_size = page_size(value)?,
-                "include_total" => asked.include_total = Some(truth(name, value)?),
-                // Told apart by what the list makes of it.
+                "include_total" => asked.include_total = Some(parse_bool(name, value)?),
+                // Checked by the list.
                 "sort" => own(name, value)?,
                 _ => {
                     own(name, value)?;
@@ -82,35 +82,35 @@ impl PageAsked {
         format!("{order}?{}", self.filters)
     }
 
-    /// The items of the page, out of one more than it has; the last of them, if another page follows.
-    pub fn cut<'a, T>(&self, items: &'a mut Vec<T>) -> Option<&'a T> {
+    /// Splits off the extra item, if there is one; returns the last item of the page if another page follows.
+    pub fn split_next<'a, T>(&self, items: &'a mut Vec<T>) -> Option<&'a T> {
         let more = items.len() > self.page_size;
         items.truncate(self.page_size);
         items.last().filter(|_| more)
     }
 
-    /// The address of the next page, as it stands in `Link`.
+    /// The address of the next page, for `Link`.
     #[must_use]
     pub fn next_link(&self, path: &str, cursor: &str) -> String {
         next_link(path, &self.query, cursor)
     }
 }
 
-/// How many items a list has.
+/// The number of items in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Total {
-    /// So many.
+    /// This many.
     Exactly(u64),
-    /// More than are counted.
+    /// More than the limit for counting.
     MoreThan(u64),
-    /// Counting them takes too long.
+    /// Counting takes too long.
     TooMuchWork,
 }
 
 impl Total {
-    /// The total, or else why there is none, for [`TOTAL_OMITTED`].
+    /// The total, or the reason for [`TOTAL_OMITTED`].
     #[must_use]
-    pub fn told(self) -> (Option<u64>, Option<String>) {
+    pub fn parts(self) -> (Option<u64>, Option<String>) {
         match self {
             Self::Exactly(total) => (Some(total), None),
             Self::MoreThan(most) => (None, Some(format!("more-than-{most}"))),
@@ -119,8 +119,8 @@ impl Total {
     }
 }
 
-/// Says in the head of an answer which position it reflects, where the next page is, and why there is no total.
-pub fn tell(
+/// Sets the headers of a page: the position that it reflects, the link to the next page, and why there is no total.
+pub fn set_page_headers(
     headers: &mut HeaderMap,
     position: Position,
     link: Option<String>,
@@ -134,21 +134,21 @@ pub fn tell(
     }
 }
 
-/// The address of the page behind a cursor, as it stands in `Link`.
+/// The address of the page after a cursor, for `Link`.
 #[must_use]
 pub fn next_link(path: &str, query: &str, cursor: &str) -> String {
     let separator = if query.is_empty() { "" } else { "&" };
     format!("<{path}?{query}{separator}cursor={cursor}>; rel=\"next\"")
 }
 
-/// A parameter that is not taken as it is.
+/// An invalid parameter.
 #[must_use]
 pub fn refused(name: &str, why: &str) -> Problem {
     let name: String = name.chars().take(64).collect();
     Problem::new(Code::InvalidParameter).detail(format!("{name} {why}"))
 }
 
-/// A parameter that no list of this kind has.
+/// An unknown parameter.
 ///
 /// # Errors
 /// Always.
@@ -156,15 +156,15 @@ pub fn unknown(name: &str) -> Result<(), Problem> {
     Err(refused(name, "is not known"))
 }
 
-/// `true` or `false`.
+/// Parses `true` or `false`.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`].
-pub fn truth(name: &str, value: &str) -> Result<bool, Problem> {
+pub fn parse_bool(name: &str, value: &str) -> Result<bool, Problem> {
     value.parse().map_err(|_| refused(name, "must be true or false"))
 }
 
-/// A time, as a bound that what is found comes after.
+/// Parses a time as an inclusive lower bound.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`].
@@ -172,7 +172,7 @@ pub fn time(name: &str, value: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(value).map_err(|why| refused(name, &why.to_string()))
 }
 
-/// A time, as a bound that what is found comes before: it may be finer than what is stored.
+/// Parses a time as an upper bound. It may be finer than stored times.
 ///
 /// # Errors
 /// [`Code::InvalidParameter`].
@@ -180,7 +180,7 @@ pub fn time_before(name: &str, value: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse_rounded_up(value).map_err(|why| refused(name, &why.to_string()))
 }
 
-/// Parameters as they stand in an address.
+/// Encodes parameters for an address.
 #[must_use]
 pub fn encode(parameters: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -197,10 +197,10 @@ fn page_size(value: &str) -> Result<usize, Problem> {
 mod tests {
     use super::*;
 
-    fn parse(parameters: &[(&str, &str)]) -> Result<PageAsked, Problem> {
+    fn parse(parameters: &[(&str, &str)]) -> Result<PageRequest, Problem> {
         let owned: Vec<(String, String)> =
             parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        PageAsked::parse(&owned, |name, _| match name {
+        PageRequest::parse(&owned, |name, _| match name {
             "sort" | "role" | "status" => Ok(()),
             _ => unknown(name),
         })
@@ -255,7 +255,7 @@ mod tests {
             (vec![], vec![], None),
         ] {
             let mut items = found.clone();
-            assert_eq!(asked.cut(&mut items).copied(), last, "{found:?}");
+            assert_eq!(asked.split_next(&mut items).copied(), last, "{found:?}");
             assert_eq!(items, page);
         }
     }

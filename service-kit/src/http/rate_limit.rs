@@ -1,4 +1,4 @@
-//! What a client is told about a limit: `RateLimit-Policy` and `RateLimit` as structured fields
+//! Headers about a rate limit: `RateLimit-Policy` and `RateLimit` as structured fields
 //! (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` (RFC 9110 10.2.3) with the same number.
 
 use std::time::Duration;
@@ -8,31 +8,31 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The quota of a client.
 pub const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// What is left of it.
+/// The rest of the quota.
 pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// A limit that a request has run into: nothing of the quota is left.
+/// An exhausted rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     /// Name of the policy: letters, digits and hyphens.
     pub policy: &'static str,
     /// How many requests the policy allows.
     pub quota: u32,
-    /// Within which time.
+    /// The time window of the quota.
     pub window: Duration,
-    /// When the next one is allowed.
+    /// When the next request is allowed.
     pub retry_after: Duration,
 }
 
 impl RateLimit {
-    /// Whole seconds until the next request is allowed, never 0: a client that comes back after it is
-    /// not sent away for a fraction of a second.
+    /// Whole seconds until the next request is allowed, never 0, so that a client that waits this long is not rejected
+    /// for a fraction of a second.
     #[must_use]
     pub const fn retry_after_s(&self) -> u64 {
         whole_seconds(self.retry_after)
     }
 
-    /// The three fields, which tell the same story.
+    /// The three headers, which are consistent.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let Self { policy, quota, window, .. } = *self;

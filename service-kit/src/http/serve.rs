@@ -1,4 +1,4 @@
-//! The listener: bounded connections, heads and buffers, slow clients cut, a graceful end.
+//! The listener: limits on connections, heads and buffers, on slow clients, and a graceful shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,32 +23,32 @@ use super::socket::{Progress, Socket, SocketLimits};
 use super::unread::Shared;
 use crate::config::{Http, Settings};
 
-/// Most bytes that are kept of a connection in each direction: a head, or a piece of a body.
+/// Most bytes that are buffered per connection and direction: a head, or a piece of a body.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Time for requests under way when the service is asked to stop.
+/// Time for running requests when the service is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed accept (out of file descriptors, mostly).
+/// Pause after a failed accept (mostly because file descriptors ran out).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address is taken, or not ours.
+    /// The address is in use or not available.
     #[error("cannot listen on {address}{setting}")]
     Address {
-        /// It.
+        /// The address.
         address: String,
-        /// In words, which setting chose it.
+        /// The setting that chose it, in words.
         setting: String,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A setting is not valid.
+    /// A setting is invalid.
     #[error("{0}")]
     Settings(String),
 }
 
-/// What a listener bears of its clients.
+/// Limits of a listener.
 #[derive(Debug, Clone)]
 pub struct Serving {
     connections: ConnectionLimits,
@@ -56,19 +56,19 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// As `defaults.toml` says, for a program without settings of its own.
+    /// The values of `defaults.toml`, for a program without settings of its own.
     ///
     /// # Errors
-    /// Those of [`Serving::of`].
+    /// As [`Serving::of`].
     pub fn defaults() -> Result<Self, ServeError> {
         let settings = Settings::merge("", []);
         Self::of(&settings.map_err(|error| ServeError::Settings(error.to_string()))?.http)
     }
 
-    /// As the settings say.
+    /// The values of the settings.
     ///
     /// # Errors
-    /// [`ServeError::Settings`]: the networks of proxies are not valid.
+    /// [`ServeError::Settings`]: the networks of proxies are invalid.
     pub fn of(settings: &Http) -> Result<Self, ServeError> {
         let total = usize::try_from(settings.connections_max).unwrap_or(usize::MAX);
         let per_network = usize::try_from(settings.connections_per_network_max);
@@ -89,7 +89,7 @@ impl Serving {
 }
 
 impl ServeError {
-    /// The same, with the setting that chose the address: processes of one host need one of their own each.
+    /// Adds the setting that chose the address: each process of a host needs an address of its own.
     #[must_use]
     pub fn set_by(self, key: &str) -> Self {
         match self {
@@ -105,7 +105,7 @@ impl ServeError {
 /// Opens a listener; port 0 takes a free one.
 ///
 /// # Errors
-/// [`ServeError`] names the address that is taken or not ours.
+/// [`ServeError`] names the address that is in use or not available.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Address {
         address: address.to_string(),
@@ -114,7 +114,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Serves until `stop`, then lets requests under way finish. A trailing slash is the same path.
+/// Serves until `stop`, then lets running requests finish. A trailing slash is ignored.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -139,7 +139,7 @@ pub async fn serve(
         };
         let Some(seat) = connections.admit(peer.ip()) else {
             tracing::debug!(
-                "a connection is refused: all that its network or the listener may have are at work"
+                "a connection is rejected: all connections of its network or of the listener are serving requests"
             );
             continue;
         };
@@ -148,7 +148,7 @@ pub async fn serve(
             graceful.watch(connection(stream, peer, service.clone(), serving.socket, seat));
         tasks.spawn(async move {
             tokio::select! {
-                // A client that breaks off is its own affair.
+                // A client that disconnects is no failure of the service.
                 _ = connection => {}
                 () = give_way.cancelled() => {}
             }
@@ -156,7 +156,7 @@ pub async fn serve(
     }
     drop(listener);
     if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests still under way were cut");
+        tracing::warn!("requests that were still running were cancelled");
     }
 }
 
@@ -191,7 +191,7 @@ where
             }
         });
     hyper::server::conn::http1::Builder::new()
-        // The socket has limits of its own.
+        // The socket has time limits of its own.
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(socket, handle)

@@ -1,8 +1,8 @@
-//! A connection whose client may be slow in no way without end, and hears in every case what was wrong.
+//! A connection with time limits for slow clients, and with error bodies in every case.
 //!
-//! The HTTP library knows one time limit, for heads. Here are three: how long a connection may be idle, how long the
-//! head of a request may take once it has begun, and how long a client may take to read what it is answered. And the
-//! library refuses what it cannot read without a word: its empty answers get the body that every error has.
+//! The HTTP library has one time limit, for heads. This has three: for an idle connection, for the head of a request
+//! once it has begun, and for the client to read an answer. The library also rejects unreadable requests with empty
+//! answers; here they get the body that every error has.
 
 use std::io;
 use std::pin::Pin;
@@ -23,18 +23,18 @@ use super::REQUEST_ID;
 use crate::ambient;
 use crate::problem::{Code, Problem};
 
-/// How slow a client may be.
+/// Time limits of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct SocketLimits {
-    /// Time without a request.
+    /// Without a request.
     pub idle: Duration,
-    /// Time for the head of a request to arrive.
+    /// For the head of a request to arrive.
     pub head: Duration,
-    /// Time for an answer to be taken.
+    /// For an answer to be read.
     pub answer: Duration,
 }
 
-/// Which requests a connection has had, as the service counts them: begun and ended.
+/// The requests of a connection as the service counts them: begun and ended.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     begun: AtomicU64,
@@ -59,7 +59,7 @@ impl Progress {
     }
 }
 
-/// The connection as the HTTP library has it.
+/// The connection as the HTTP library sees it.
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
     limits: SocketLimits,
@@ -69,10 +69,10 @@ pub(super) struct Socket {
     /// When the head that is arriving began, and how many requests there had been before it.
     head: Option<(Instant, u64)>,
     reading: Pin<Box<Sleep>>,
-    /// Since when something has waited to be taken by the client.
+    /// Since when output has been waiting for the client.
     stuck: Option<Instant>,
     writing: Pin<Box<Sleep>>,
-    /// What is written in the place of what the library wrote.
+    /// Output that replaces the library's.
     instead: Bytes,
 }
 
@@ -91,7 +91,7 @@ impl Socket {
         }
     }
 
-    /// Until when something has to be read; `None` while a request is at work, whose body has limits of its own.
+    /// Until when input must arrive; `None` while a request is running, whose body has limits of its own.
     fn read_until(&self) -> Option<Instant> {
         if self.progress.is_at_work() {
             return None;

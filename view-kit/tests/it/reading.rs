@@ -5,7 +5,7 @@ use std::time::Duration;
 use events::Position;
 use mongodb::bson::doc;
 use serde::Deserialize;
-use service_kit::http::cursor::{Key, Place};
+use service_kit::http::cursor::{Cursor, Key};
 use service_kit::http::page::Total;
 use service_kit::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ async fn a_list_is_read_page_by_page() {
             let find = Find { filter, sort: sort.clone(), limit: 2, index: Some(INDEX) };
             let page: Vec<Note> = reads.page(find).await.unwrap();
             let Some(last) = page.last() else { break };
-            let place = Place { key: Key::Text(last.text.clone()), id: last.id() };
+            let place = Cursor { key: Key::Text(last.text.clone()), id: last.id() };
             filter = doc! {"$or": behind(&place, "text", descending, None)};
             found.extend(page.into_iter().map(|note| (note.text.clone(), note.id())));
         }

@@ -2,8 +2,8 @@
 
 use events::UserId;
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use service_kit::http::cursor::{Key, Place};
-use service_kit::http::page::{self, PageAsked};
+use service_kit::http::cursor::{Cursor, Key};
+use service_kit::http::page::{self, PageRequest};
 use service_kit::keys::SecretKey;
 use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Caller;
@@ -52,11 +52,11 @@ impl Sort {
 /// A checked request for a page.
 pub struct List {
     /// Page size, total, cursor.
-    pub page: PageAsked,
+    pub page: PageRequest,
     sort: Sort,
     descending: bool,
     filter: Document,
-    place: Option<Place>,
+    after: Option<Cursor>,
     sealed: String,
 }
 
@@ -69,7 +69,7 @@ impl List {
     ) -> Result<Self, Problem> {
         let (mut sort, mut descending) = (Sort::CreatedAt, true);
         let (mut owner, mut status): (Option<UserId>, Option<&str>) = (None, None);
-        let page = PageAsked::parse(parameters, |name, value| match name {
+        let page = PageRequest::parse(parameters, |name, value| match name {
             "sort" => {
                 let (down, member) =
                     value.strip_prefix('-').map_or((false, value), |member| (true, member));
@@ -108,14 +108,14 @@ impl List {
         let direction = if descending { "-" } else { "" };
         // Who asks is a part of it: a page behind a manager's cursor would show drafts to others.
         let sealed = page.sealed(&format!("{direction}{} {filter}", sort.member()));
-        let place = match &page.cursor {
+        let after = match &page.cursor {
             None => None,
             Some(cursor) => Some(
-                Place::open(cursor, cursor_key, &sealed)
+                Cursor::open(cursor, cursor_key, &sealed)
                     .ok_or_else(|| page::refused("cursor", "does not belong to this list"))?,
             ),
         };
-        Ok(Self { page, sort, descending, filter, place, sealed })
+        Ok(Self { page, sort, descending, filter, after, sealed })
     }
 
     /// The page, and one product more to see whether another page follows.
@@ -123,13 +123,13 @@ impl List {
         let mut filter = self.filter.clone();
         // What was deleted has none.
         filter.insert("created_at", doc! {"$gte": DateTime::MIN});
-        if let Some(place) = &self.place {
+        if let Some(after) = &self.after {
             let first = (self.sort == Sort::CreatedAt).then(|| doc! {"$gte": DateTime::MIN});
             if first.is_some() {
                 filter.remove("created_at");
             }
             filter
-                .insert("$or", behind(place, self.sort.member(), self.descending, first.as_ref()));
+                .insert("$or", behind(after, self.sort.member(), self.descending, first.as_ref()));
         }
         let direction = if self.descending { -1 } else { 1 };
         Find {
@@ -165,8 +165,8 @@ impl List {
     pub fn cursor(&self, last: &ProductDocument, cursor_key: &SecretKey) -> Option<String> {
         let shown = last.shown.as_ref()?;
         let id = uuid::Uuid::from_bytes(last.id.bytes());
-        let place = Place { key: self.sort.key_of(shown), id };
-        Some(place.seal(cursor_key, &self.sealed))
+        let after = Cursor { key: self.sort.key_of(shown), id };
+        Some(after.seal(cursor_key, &self.sealed))
     }
 }
 

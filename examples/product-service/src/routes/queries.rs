@@ -123,14 +123,14 @@ pub async fn list(
         Some(true) => Some(state.reads.total(list.count()).await?),
         Some(false) | None => None,
     };
-    let last = list.page.cut(&mut found);
+    let last = list.page.split_next(&mut found);
     let next_cursor = last.and_then(|last| list.cursor(last, &state.cursor_key));
     let link = next_cursor.as_deref().map(|cursor| list.page.next_link(uri.path(), cursor));
     let items = found.into_iter().filter_map(|found| shown(found).transpose());
     let items = items.map(|product| product.map(ProductRead::from)).collect::<Result<_, _>>()?;
-    let (total, omitted) = total.map_or((None, None), page::Total::told);
+    let (total, omitted) = total.map_or((None, None), page::Total::parts);
     let mut response = Json(Page { items, next_cursor, total }).into_response();
-    page::tell(response.headers_mut(), position, link, omitted);
+    page::set_page_headers(response.headers_mut(), position, link, omitted);
     Ok(response)
 }
 
