@@ -1,4 +1,4 @@
-//! An account of a server, and the credentials of its users.
+//! NATS accounts, and the credentials of their users.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,14 +15,14 @@ use crate::trust::{
 };
 use crate::{creds, files, jwt};
 
-/// An account: streams and subjects of its own, which no other account can see. Beside it are two without
-/// streams: that of those who subscribe to its feed, and that of peer services and verifiers.
+/// An account: streams and subjects of its own, which no other account can see. Two more accounts without streams
+/// belong to it: one for subscribers of its feed, and one for peer services and verifiers.
 pub struct Account {
     pub(crate) name: String,
     pub(crate) key: KeyPair,
     pub(crate) subscribers: KeyPair,
     pub(crate) services: KeyPair,
-    /// Users of any of them whose credentials are good no more.
+    /// Users of any of them whose credentials were revoked.
     pub(crate) revoked: BTreeSet<String>,
 }
 
@@ -37,8 +37,7 @@ impl Account {
         }
     }
 
-    /// Credentials for a new user of this account with that role, as the text of a `.creds` file:
-    /// a secret.
+    /// Credentials for a new user of this account with a role, as the text of a `.creds` file: a secret.
     ///
     /// # Errors
     ///
@@ -74,8 +73,8 @@ impl Account {
         Ok(creds::text(&jwt, &user.seed()?))
     }
 
-    /// Writes the keys of this account as [`Trust::load_or_create`](crate::Trust::load_or_create) reads them, with new ones in the places of
-    /// the others.
+    /// Writes the keys of this account in the form that [`Trust::load_or_create`](crate::Trust::load_or_create) reads,
+    /// with new keys in place of the others.
     pub(crate) fn write_seeds(&self, dir: &Path) -> Result<(), TrustError> {
         files::make_folder(dir)?;
         files::put_folder(
@@ -90,7 +89,7 @@ impl Account {
         )
     }
 
-    /// Whether credentials of a user are still good.
+    /// Whether the credentials of a user are still valid.
     pub(crate) fn lets_in(&self, user: &KeyPair) -> bool {
         !self.revoked.contains(&user.public_key())
     }

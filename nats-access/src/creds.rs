@@ -19,13 +19,13 @@ pub(crate) fn text(jwt: &str, seed: &str) -> String {
     )
 }
 
-/// The token that stands in the text of a `.creds` file.
+/// The token in the text of a `.creds` file.
 pub(crate) fn token_in(creds: &str) -> Option<&str> {
     let (_, rest) = creds.split_once(JWT_BEGIN)?;
     rest.split_once(JWT_END).map(|(token, _)| token)
 }
 
-/// The user whose seed stands in the text of a `.creds` file.
+/// The user whose seed is in the text of a `.creds` file.
 pub(crate) fn user_in(creds: &str) -> Option<KeyPair> {
     let (_, rest) = creds.split_once(SEED_BEGIN)?;
     let (seed, _) = rest.split_once(SEED_END)?;

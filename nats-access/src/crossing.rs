@@ -1,34 +1,35 @@
-//! What crosses from an account without streams into that of the product.
+//! Requests from an account without streams into the product's account.
 //!
 //! A user of an account without streams sends its request under a subject that the account imports. The server answers
-//! in that account, so wherever the user wants the answer, it is never stored in a stream of the product.
+//! within that account, so whatever reply subject the user names, the answer is never stored in a stream of the
+//! product.
 
-/// One kind of request that crosses into the account of the product.
+/// One kind of request into the product's account.
 #[derive(Clone, Copy)]
 pub(crate) struct Request {
     pub(crate) name: &'static str,
-    /// As the product's account has it.
+    /// The subject in the product's account.
     pub(crate) subject: &'static str,
-    /// As the account that sends it has it, with `$1` for what fits the wildcard; `None` for the same.
+    /// The subject in the sending account, with `$1` for the wildcard's match; `None` if it is the same.
     pub(crate) local: Option<&'static str>,
     /// A request for messages is answered by all of them, and by heartbeats.
     pub(crate) many_answers: bool,
 }
 
 impl Request {
-    /// One that has the same subject in both accounts.
+    /// A request with the same subject in both accounts.
     pub(crate) const fn new(name: &'static str, subject: &'static str, many_answers: bool) -> Self {
         Self { name, subject, local: None, many_answers }
     }
 
-    /// Whether what is published under a subject crosses as this request.
+    /// Whether a message published under a subject is sent as this request.
     #[cfg(test)]
     pub(crate) fn lets_through(&self, subject: &str) -> bool {
         covers(self.local.unwrap_or(self.subject), subject)
     }
 }
 
-/// The requests of several accounts, without those that another one covers: a server refuses an account whose exports
+/// The requests of several accounts, without those that another one covers: a server rejects an account whose exports
 /// overlap.
 pub(crate) fn without_overlaps(requests: &[&'static [Request]]) -> Vec<Request> {
     let mut kept: Vec<Request> = Vec::new();
@@ -41,7 +42,7 @@ pub(crate) fn without_overlaps(requests: &[&'static [Request]]) -> Vec<Request> 
     kept
 }
 
-/// Whether a pattern lets through all that a subject, which may have wildcards, stands for.
+/// Whether a pattern matches everything that a subject, possibly with wildcards, matches.
 fn covers(pattern: &str, subject: &str) -> bool {
     let (mut tokens, mut words) = (pattern.split('.'), subject.split('.'));
     loop {

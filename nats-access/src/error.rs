@@ -1,30 +1,30 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why trust or credentials cannot be made, kept or read. No variant carries a secret.
+/// Why trust or credentials cannot be created, stored or read. No variant contains a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
     /// A file or folder cannot be read or written: repair its owner, its mode or the disk.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system answers.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file does not hold the seed it should: put it back from a backup. A new one in its place
-    /// would cut the services off from everything stored under the old one.
+    /// A file does not contain the expected seed: restore it from a backup. A new seed in its place would cut the
+    /// services off from everything stored under the old one.
     #[error("{} does not hold the seed of an {kind} key", path.display())]
     Seed {
         /// The file.
         path: PathBuf,
-        /// Whose key it should be.
+        /// The type of key that it should be.
         kind: &'static str,
     },
-    /// A text is no public key of a user.
+    /// The text is not a public key of a user.
     #[error(
         "{text:?} is not the public key of a user: it begins with U, and `roster audit list --command services-creds` shows it"
     )]
@@ -32,12 +32,12 @@ pub enum TrustError {
         /// The text.
         text: String,
     },
-    /// A file holds something else than credentials of that user in this system: they would be lost.
+    /// A file contains something other than credentials of that user in this system, which would be lost.
     #[error("{} is there already and holds no credentials of {user} in this system: name another file, or remove it", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// Whose credentials were to go there.
+        /// The user whose credentials were to be written.
         user: String,
     },
     /// A key cannot sign: a bug.

@@ -1,7 +1,7 @@
-//! Which users were made for whom, so that a name can be revoked.
+//! The users that were created for each name, so that a name can be revoked.
 //!
-//! A subscriber has one name and, over time, several users: each `subscribers creds` makes another one. Without a record
-//! nobody knows afterwards whose keys those are, and credentials that were given out could not be taken away.
+//! A subscriber has one name and, over time, several users: each `subscribers creds` creates another one. Without a
+//! record, issued credentials could not be matched to a name afterwards, and so not be revoked.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use crate::error::TrustError;
 use crate::files;
 use crate::revoked::user_key;
 
-/// The file beside the seeds, one name with a user's public key a line. It is no secret.
+/// The file next to the seeds: a name and a user's public key per line. It is not a secret.
 pub const ISSUED_FILE: &str = "issued";
 
-/// Name and user, as they were made.
+/// A name and its user, in the order of creation.
 type Issued = (String, String);
 
 fn load(dir: &Path) -> Result<Vec<Issued>, TrustError> {
@@ -33,14 +33,14 @@ fn store(dir: &Path, issued: &[Issued]) -> Result<(), TrustError> {
     files::put_file(&dir.join(ISSUED_FILE), &text)
 }
 
-/// Writes down that a user was made for a name.
+/// Records that a user was created for a name.
 pub(crate) fn note(dir: &Path, name: &str, user: &str) -> Result<(), TrustError> {
     let mut issued = load(dir)?;
     issued.push((name.to_owned(), user.to_owned()));
     store(dir, &issued)
 }
 
-/// The users that were made for a name, in order.
+/// The users that were created for a name, in order.
 pub(crate) fn of(dir: &Path, name: &str) -> Result<Vec<String>, TrustError> {
     let issued = load(dir)?.into_iter().filter(|(named, _)| named == name);
     Ok(issued.map(|(_, user)| user).collect())

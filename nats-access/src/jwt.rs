@@ -1,7 +1,7 @@
-//! Tokens of NATS: JWT v2, signed with nkeys.
+//! NATS tokens: JWT v2, signed with nkeys.
 //!
-//! A token depends on nothing but the keys and the claims, so the same input gives the same text:
-//! whether a stored token is up to date is a comparison of strings.
+//! A token depends only on the keys and the claims, so the same input gives the same text: comparing strings shows
+//! whether a stored token is up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,33 +18,33 @@ use crate::subscriber::{self, SubscriberName};
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 const VERSION: u8 = 2;
-/// In the tokens of operator and accounts, 2026-01-01T00:00:00Z. A token that told the time of its making would differ
+/// Issue time of the tokens of operator and accounts, 2026-01-01T00:00:00Z. With the real time, a token would differ
 /// each time.
 const ISSUED_AT_UNIX_SECONDS: u64 = 1_767_225_600;
-/// In the tokens of the users of each account: the day on which rights were last taken away from them. The account refuses
-/// every token that is older, so a copy of an old file ends together with the rights in it. A right that is added needs
-/// no new day: files with the old ones may stay.
+/// Issue time of user tokens: the day on which permissions of each account's users were last removed. The account
+/// rejects older tokens, so a copy of an old file becomes invalid together with the permissions in it. Adding a
+/// permission needs no new day: older files may stay.
 const OWN_RIGHTS_SINCE_UNIX_SECONDS: u64 = 1_795_996_800; // 2026-11-30
 const SERVICE_RIGHTS_SINCE_UNIX_SECONDS: u64 = 1_795_996_800; // 2026-11-30
 const SUBSCRIBER_RIGHTS_SINCE_UNIX_SECONDS: u64 = ISSUED_AT_UNIX_SECONDS;
-/// A user that is revoked stays so, whatever day its next token would name: 2100-01-01T00:00:00Z.
+/// A revoked user stays revoked, whatever issue time its next token has: 2100-01-01T00:00:00Z.
 const REVOKED_THROUGH_UNIX_SECONDS: u64 = 4_102_444_800;
 /// "Every user" in the revocations of an account.
 const EVERYBODY: &str = "*";
-/// To the server a limit that is left out is zero: nothing allowed.
+/// The server treats a missing limit as zero: nothing allowed.
 const NO_LIMIT: i64 = -1;
-/// Connections of all subscribers together. A server takes 1,024 in all (`nats/server.conf`): what these two accounts may
-/// have leaves 384 to Roster's own services, so that one that is restarted can always connect.
+/// Connections of all subscribers together. A server accepts 1,024 in total (`nats/server.conf`). The limits of these
+/// two accounts leave 384 to Roster's own services, so that a restarted one can always connect.
 pub const SUBSCRIBER_CONNECTIONS_MAX: i64 = 256;
 /// Connections of all peer services and verifiers together.
 pub const SERVICE_CONNECTIONS_MAX: i64 = 384;
-/// Subscriptions of one connection of a subscriber: an inbox, and one for each request under way.
+/// Subscriptions of one connection of a subscriber: an inbox, and one for each running request.
 const SUBSCRIBER_SUBSCRIPTIONS_MAX: i64 = 64;
-/// Bytes of one message of a subscriber: it sends requests and acknowledgements alone.
+/// Bytes of one message of a subscriber: it sends only requests and acknowledgements.
 const SUBSCRIBER_PAYLOAD_BYTES_MAX: i64 = 64 * 1024;
 /// Subscriptions of one connection of a peer service or verifier.
 const SERVICE_SUBSCRIPTIONS_MAX: i64 = 1_024;
-/// The name of what services hear, in both accounts.
+/// The name of the messages that services receive, in both accounts.
 const HEARD_NAME: &str = "services-parked";
 
 #[derive(Serialize)]
@@ -71,7 +71,7 @@ struct AccountClaims {
     kind: &'static str,
     version: u8,
     limits: AccountLimits,
-    /// Users whose tokens are good no more when they were made at this time or before.
+    /// Users whose tokens from this time or earlier are invalid.
     revocations: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     exports: Vec<Export>,
@@ -79,19 +79,19 @@ struct AccountClaims {
     imports: Vec<Import>,
 }
 
-/// Requests that other accounts may send here, or messages that they may hear.
+/// Requests that other accounts may send here, or messages that they may receive.
 #[derive(Serialize)]
 struct Export {
     name: &'static str,
     subject: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// How many answers one request may have.
+    /// Whether one request may have many answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     response_type: Option<&'static str>,
 }
 
-/// Requests that go to another account, or messages that come from it.
+/// Requests that are sent to another account, or messages that are received from it.
 #[derive(Serialize)]
 struct Import {
     name: &'static str,
@@ -156,7 +156,7 @@ impl Subjects {
         deny: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         let allow: Vec<String> = allow.into_iter().map(Into::into).collect();
-        // To the server an empty list of allowed subjects means every subject.
+        // The server treats an empty list of allowed subjects as every subject.
         let deny = match allow.is_empty() {
             true => vec![">".to_owned()],
             false => deny.into_iter().map(Into::into).collect(),
@@ -165,7 +165,7 @@ impl Subjects {
     }
 }
 
-/// The token of the operator, by itself.
+/// The operator's token, self-signed.
 pub(crate) fn operator(
     operator: &KeyPair,
     name: &str,
@@ -177,7 +177,7 @@ pub(crate) fn operator(
     encode(operator, operator, name, &claims)
 }
 
-/// The token of the account the server itself uses. It must be without JetStream.
+/// The token of the account that the server itself uses. It must not have JetStream.
 pub(crate) fn system_account(
     operator: &KeyPair,
     account: &KeyPair,
@@ -187,9 +187,9 @@ pub(crate) fn system_account(
     account_with(operator, account, name, LIMITLESS, (Vec::new(), Vec::new()), refused)
 }
 
-/// The token of the account of the subscribers. It has no stream of its own: what its users may ask goes to
-/// the product's account, and the answers come back here. So an answer can never be stored under a subject
-/// of the log or of the feed, wherever a subscriber wants to have it.
+/// The token of the account of the subscribers. It has no streams: the requests of its users go to the product's
+/// account, and the answers come back here. So an answer can never be stored under a subject of the log or of the feed,
+/// whatever reply subject a subscriber names.
 pub(crate) fn subscribers_account(
     operator: &KeyPair,
     account: &KeyPair,
@@ -202,8 +202,8 @@ pub(crate) fn subscribers_account(
     account_with(operator, account, name, SUBSCRIBER_LIMITS, (Vec::new(), imports), refused)
 }
 
-/// The token of the account of peer services and verifiers. It has no stream of its own either: their streams are in the
-/// product's account, and so is what they follow.
+/// The token of the account of peer services and verifiers. It has no streams, either: their streams, and those that
+/// they follow, are in the product's account.
 pub(crate) fn services_account(
     operator: &KeyPair,
     account: &KeyPair,
@@ -265,7 +265,7 @@ pub(crate) fn account(
     account_with(operator, account, name, limits, crossing, refused)
 }
 
-/// How much the users of an account may take, all together (connections) or each connection.
+/// Limits of an account's users, in total (connections) or per connection.
 struct Limits {
     connections: i64,
     subscriptions: i64,
@@ -288,11 +288,11 @@ const SERVICE_LIMITS: Limits = Limits {
     jetstream: None,
 };
 
-/// Whom an account does not let in.
+/// Users that an account rejects.
 struct Refused<'a> {
-    /// Everybody whose token is older.
+    /// All users with an older token.
     before: u64,
-    /// Users, whatever their token says.
+    /// Users, whatever token they have.
     users: &'a BTreeSet<String>,
 }
 
@@ -332,7 +332,7 @@ pub(crate) fn user(account: &KeyPair, user: &KeyPair, role: Role) -> Result<Stri
     encode_at(OWN_RIGHTS_SINCE_UNIX_SECONDS, account, user, role.name(), &claims)
 }
 
-/// The token of a further service, with exactly what its names give it.
+/// The token of a peer service, with exactly the permissions that its names imply.
 pub(crate) fn service(
     account: &KeyPair,
     user: &KeyPair,
@@ -347,8 +347,8 @@ pub(crate) fn service(
     encode_at(SERVICE_RIGHTS_SINCE_UNIX_SECONDS, account, user, service.name(), &claims)
 }
 
-/// Who signed a token, and the name in it. The signature is not looked at: this is for telling whose a file is, and
-/// not for letting anybody in.
+/// The issuer and the name of a token. The signature is not verified: this identifies files, and must not be used for
+/// access.
 pub(crate) fn issuer_and_name(token: &str) -> Option<(String, String)> {
     let claims = token.trim().split('.').nth(1)?;
     let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
@@ -403,7 +403,7 @@ fn encode_at<T: Serialize>(
 ) -> Result<String, TrustError> {
     let (iss, sub) = (issuer.public_key(), subject.public_key());
     let mut claims = Claims { jti: "", iat, iss: &iss, name, sub: &sub, nats };
-    // A token needs an id that no other token has: the signature of all that makes it differ.
+    // A token needs a unique id: the signature over everything that distinguishes it.
     let jti = BASE64_URL_SAFE_NO_PAD.encode(issuer.sign(&serde_json::to_vec(&claims)?)?);
     claims.jti = &jti;
     let body = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims)?);
@@ -418,11 +418,11 @@ mod tests {
 
     use super::*;
 
-    /// Rights that tokens have carried, one a line: whose, the direction, the subject.
+    /// Permissions that tokens have carried, one per line: holder, direction, subject.
     const CARRIED: &str = include_str!("rights.txt");
 
-    /// Copies of old files end together with the rights in them only if the day moves with each right that is taken
-    /// away. This stops whoever takes one away, and asks. Rights that were added may be noted there at any time.
+    /// Copies of old files only become invalid if the day moves with each removed permission. This test stops whoever
+    /// removes one. Added permissions may be recorded there at any time.
     #[test]
     fn a_right_that_is_taken_away_moves_the_day_from_which_on_tokens_are_good() {
         let mut rights = BTreeSet::new();

@@ -1,46 +1,42 @@
-//! Who may do what on NATS: operator, account and user credentials with least privilege.
+//! NATS credentials with least privilege for the operator, accounts and users.
 //!
-//! # What
+//! # Contents
 //!
-//! * [`Role::permissions`] is the one table of subjects per service, each with its reason.
-//! * [`ServiceUser`] is what a further service may do, derived from its names.
-//! * [`Trust`] is the set of keys everything hangs from. It writes the configuration of a
-//!   `nats-server` and the credentials of every service.
+//! * [`Role::permissions`] is the only table of subjects per service, each with its reason.
+//! * [`ServiceUser`] has the permissions of a peer service, derived from its names.
+//! * [`Trust`] has the keys at the root of everything. It writes the configuration of a `nats-server` and the
+//! credentials of every service.
 //! * [`TestTrust`] is the same with many isolated accounts on one server, for tests.
 //!
-//! # Why
+//! # Reasons
 //!
-//! NATS runs in operator mode, on the machine of a developer just as in a cluster: the server
-//! knows one operator and its accounts, and a user is whatever an account has signed. A further
-//! subscriber gets credentials without a change to any server, and what a service may not do in
-//! production it may not do while it is developed either. Users in the configuration of the
-//! server were rejected: each new one would be a change to every server.
+//! NATS runs in operator mode, on a developer's machine as in a cluster: the server knows one operator and its
+//! accounts, and a user is whatever an account has signed. A new subscriber gets credentials without a change to any
+//! server, and what is denied to a service in production is also denied during development. Users in the servers'
+//! configuration were rejected, because each new one would be a change to every server.
 //!
-//! A request that is denied looks like a timeout to the client that sent it. So whoever adds a
-//! request to a service adds it to the table, and to the tests of this crate.
+//! A denied request looks like a timeout to the client. When you add a request to a service, add it to the table and to
+//! the tests of this crate.
 //!
-//! # What not for
+//! # Limits
 //!
-//! Nothing here expires by time: credentials are valid until their user is revoked ([`Trust::revoke`]), until rights of its
-//! account are narrowed and it holds a copy of before (`jwt.rs`), or until the account itself is replaced; each once the
-//! servers have been told.
-//! No TLS, which is the business of the configuration around this one.
+//! Credentials do not expire by time. They are valid until their user is revoked ([`Trust::revoke`]), until permissions
+//! of the account are removed and they are a copy from before (`jwt.rs`), or until the account itself is replaced; each
+//! once the servers have loaded the new configuration. TLS is a matter of the configuration around this one.
 //!
-//! Subscribers of the feed live in an account of their own, which has no streams: it imports the few
-//! requests they need from the account of the product. In one account with the log, a subscriber could ask
-//! for the next message and name a subject of the log as the place for the answer, and the server would
-//! store it there (tried).
+//! Subscribers of the feed have an account of their own without streams, which imports the few requests that they need
+//! from the product's account. In one account with the log, a subscriber could request the next message and name a
+//! subject of the log as the reply subject, and the server would store the answer there (tried).
 //!
-//! Peer services and verifiers live in a third account, which has no streams either and imports what they may ask under
-//! the subjects that it has in the account of the product (ADR 28). So the same holds for them.
+//! Peer services and verifiers have a third account without streams, which imports their requests under the subjects of
+//! the product's account (ADR 28). So the same holds for them.
 //!
-//! For the services of Roster themselves the table is a fence against mistakes and against most of what a stolen service
-//! could do, not against all of it. The server does not check where a requester wants its answer: whoever may
-//! ask JetStream anything can have the answer of the server stored under a subject of the log.
-//! `STREAM.MSG.GET` names the message it is after in the payload, where no permission reaches, and
-//! so does a `CONSUMER.CREATE` whose permission leaves the filter open: whoever has them can read
-//! the whole stream, credentials included. That is why those are sealed. A permission that ends in
-//! a filter is another matter: the server holds the payload to it.
+//! For Roster's own services, the table protects against mistakes and against most of what a stolen service could do,
+//! but not against all of it. The server does not check reply subjects: a user with any permission on JetStream can
+//! have the server's answer stored under a subject of the log. `STREAM.MSG.GET` names the requested message in the
+//! payload, which no permission restricts, and so does a `CONSUMER.CREATE` whose permission leaves the filter open:
+//! users with these permissions can read the whole stream, including credentials. That is why credentials are sealed. A
+//! permission that ends in a filter is different: the server compares the payload with it.
 
 mod account;
 mod creds;

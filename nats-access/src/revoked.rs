@@ -1,4 +1,4 @@
-//! Users whose credentials are good no more, by their public keys.
+//! Users whose credentials were revoked, by their public keys.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,10 +8,11 @@ use nkeys::{KeyPair, KeyPairType};
 use crate::error::TrustError;
 use crate::files;
 
-/// The file beside the seeds, one key a line. It is no secret, but without it a copy of the seeds would let them in again.
+/// The file next to the seeds, one key per line. It is not a secret, but without it a copy of the seeds would admit
+/// them again.
 pub const REVOKED_FILE: &str = "revoked";
 
-/// Reads them; none when there is no file.
+/// Reads them; empty if there is no file.
 pub(crate) fn load(dir: &Path) -> Result<BTreeSet<String>, TrustError> {
     let path = dir.join(REVOKED_FILE);
     if !path.try_exists().map_err(TrustError::io("read", &path))? {
@@ -27,7 +28,7 @@ pub(crate) fn store(dir: &Path, revoked: &BTreeSet<String>) -> Result<(), TrustE
     files::put_file(&dir.join(REVOKED_FILE), &text)
 }
 
-/// Takes a text as the public key of a user.
+/// Parses a public key of a user.
 ///
 /// # Errors
 ///

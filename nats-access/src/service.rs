@@ -1,8 +1,9 @@
-//! What a peer service beside Roster's own may do: everything follows from its names (ADR 23).
+//! The permissions of a peer service: all of them follow from its name (ADR 23).
 //!
-//! It lives in an account without streams (ADR 28). Its own streams are in the account of the product, like Roster's; what
-//! it may ask and write there crosses under the same subjects, and the server answers in the account of the services. So
-//! no answer can be stored under a subject of a log, wherever a service wants to have it.
+//! A peer service lives in an account without streams (ADR 28). Its own streams are in the product's account, like
+//! Roster's. Its requests and messages are exported there under the same subjects, and the server answers in the
+//! account of the services. So no answer can be stored under a subject of a log, whatever reply subject a service
+//! names.
 
 use events::ServiceNames;
 use events::feed::FEED_STREAM;
@@ -10,14 +11,16 @@ use events::feed::FEED_STREAM;
 use crate::crossing::Request;
 use crate::permissions::{Direction, Role};
 
-/// What the name of the user of a verifier ends with.
+/// The suffix of a verifier's user.
 const VERIFIER_SUFFIX: &str = "-verifier";
 
-/// Everything that crosses into the account of the product. An account names wildcards, since services come and go without
+/// Everything that is exported into the product's account. The account uses wildcards, because services come and go
+/// without a change to a server; the names of each user determine which of them it may publish.
 /// a change to a server; what each user may publish of them follows from its names.
 #[rustfmt::skip]
 pub(crate) const REQUESTS: [Request; 13] = [
-    // Nobody may ask it. Without this import the server would answer all of `$JS.API` in this account itself, and say
+    // No user may send it. Without this import the server would answer all of `$JS.API` in this account itself, and
+    // report that it has no JetStream. With it, the other subjects of the API can be imported under their own names.
     // that it has no JetStream; with it the other subjects of the API can be imported under their own names.
     Request::new("services-api", "$JS.API.INFO", false),
     Request::new("services-revoked-users", "$JS.API.CONSUMER.CREATE.USERS.*.rv.user.*", false),
@@ -34,21 +37,21 @@ pub(crate) const REQUESTS: [Request; 13] = [
     Request::new("services-feeds", "*.v1.*.*", false),
 ];
 
-/// What the operator says in the account of the product and services hear in theirs.
+/// Messages that the operator publishes in the product's account and services receive in theirs.
 pub(crate) const HEARD: &str = "roster.parked.*";
 
-/// One thing that a user may do, or never may.
+/// A permission of a user, or a denial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePermission {
-    /// What it is for.
+    /// Its direction.
     pub direction: Direction,
-    /// The subject, with the wildcards of NATS.
+    /// The subject, with NATS wildcards.
     pub subject: String,
-    /// What would not work without it.
+    /// The reason: what would not work without it.
     pub reason: &'static str,
 }
 
-/// The NATS user of a further service, with exactly what it may do.
+/// The NATS user of a peer service, with exactly its permissions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceUser {
     name: String,
@@ -56,8 +59,8 @@ pub struct ServiceUser {
 }
 
 impl ServiceUser {
-    /// A service with a log, a feed and views of its own, which checks access tokens and reads from Roster's feed through
-    /// the one consumer that its operator made for it.
+    /// A service with a log, a feed and views of its own, which verifies access tokens and reads Roster's feed through
+    /// the one consumer that its operator created.
     #[must_use]
     pub fn service(names: &ServiceNames) -> Self {
         let name = names.service();
@@ -67,7 +70,7 @@ impl ServiceUser {
         Self { permissions: permissions.collect(), name }
     }
 
-    /// A service that checks access tokens and does nothing else on NATS. It may be written in any language.
+    /// A service that verifies access tokens and does nothing else on NATS. It may be written in any language.
     #[must_use]
     pub fn verifier(names: &ServiceNames) -> Self {
         let name = format!("{}{VERIFIER_SUFFIX}", names.singular());
@@ -81,19 +84,19 @@ impl ServiceUser {
         &self.name
     }
 
-    /// The prefix under which its client must receive its replies.
+    /// The prefix of its reply subjects.
     #[must_use]
     pub fn inbox_prefix(&self) -> String {
         inbox_prefix(&self.name)
     }
 
-    /// What it may do. What is not in here it may not.
+    /// Its permissions. Everything else is denied.
     #[must_use]
     pub fn permissions(&self) -> &[ServicePermission] {
         &self.permissions
     }
 
-    /// The subjects it may use in that direction.
+    /// The subjects that it may use in a direction.
     pub(crate) fn subjects(&self, direction: Direction) -> Vec<String> {
         let of = self.permissions.iter().filter(|permission| permission.direction == direction);
         of.map(|permission| permission.subject.clone()).collect()
@@ -113,8 +116,8 @@ const fn row(direction: Direction, subject: String, reason: &'static str) -> Ser
     ServicePermission { direction, subject, reason }
 }
 
-/// Its own streams and subjects. A consumer of the log has its filter in the subject, which the server holds the payload
-/// to, and none can be made that shares out work: there is nothing to share out.
+/// Its own streams and subjects. A consumer of the log has its filter in the subject, which the server compares with
+/// the payload, and consumers that share work cannot be created: there is no work to share.
 fn own(names: &ServiceNames) -> Vec<ServicePermission> {
     use Direction::{Publish, Subscribe};
     let mut rows = vec![
@@ -127,12 +130,12 @@ fn own(names: &ServiceNames) -> Vec<ServicePermission> {
         row(
             Publish,
             names.position(),
-            "announces how far its views are, from the process that writes them",
+            "announces the position of its views, from the process that writes them",
         ),
         row(Subscribe, names.position(), "waits until the views have what a caller wrote"),
-        row(Subscribe, names.parked_retry(), "hears that what is parked is to be read again"),
+        row(Subscribe, names.parked_retry(), "receives requests to retry parked aggregates"),
     ];
-    rows.extend(names.feed_subjects().map(|subject| row(Publish, subject, "tells other services")));
+    rows.extend(names.feed_subjects().map(|subject| row(Publish, subject, "publishes its feed")));
     let log = names.log_stream();
     for stream in [&log, &names.feed_stream()] {
         rows.extend([
@@ -144,19 +147,23 @@ fn own(names: &ServiceNames) -> Vec<ServicePermission> {
             row(
                 Publish,
                 format!("$JS.API.STREAM.MSG.GET.{stream}"),
-                "loads from the leader, and finds out what is told already",
+                "loads from the leader, and reads what is published already",
             ),
         ]);
     }
     let filter = names.events_filter();
     rows.extend([
         row(Publish, format!("$JS.API.CONSUMER.CREATE.{log}.*.{filter}"), "follows its own log"),
-        row(Publish, format!("$JS.API.CONSUMER.MSG.NEXT.{log}.*"), "pulls from a consumer it made"),
+        row(
+            Publish,
+            format!("$JS.API.CONSUMER.MSG.NEXT.{log}.*"),
+            "pulls from a consumer that it created",
+        ),
     ]);
     rows
 }
 
-/// What ends access, as the query side of Roster follows it and nothing more.
+/// Revocations, as Roster's query side follows them, and nothing more.
 fn revocations() -> impl Iterator<Item = ServicePermission> {
     Role::QueryApi
         .permissions()
@@ -166,7 +173,7 @@ fn revocations() -> impl Iterator<Item = ServicePermission> {
         })
 }
 
-/// Its consumer on Roster's feed, which it may not make: to create is to change by name.
+/// Its consumer on Roster's feed, which it may not create: to create is to change by name.
 fn reaction(names: &ServiceNames) -> [ServicePermission; 4] {
     use Direction::Publish;
     let consumer = names.consumer();
@@ -174,16 +181,16 @@ fn reaction(names: &ServiceNames) -> [ServicePermission; 4] {
         row(
             Publish,
             format!("$JS.API.CONSUMER.INFO.{FEED_STREAM}.{consumer}"),
-            "learns how much is left to do",
+            "reads how many events are left",
         ),
         row(
             Publish,
             format!("$JS.API.CONSUMER.MSG.NEXT.{FEED_STREAM}.{consumer}"),
-            "pulls what it was told of users",
+            "pulls events of users",
         ),
-        row(Publish, format!("$JS.ACK.{FEED_STREAM}.{consumer}.>"), "says that it is done"),
-        // The form that a server uses once `js_ack_fc_v2` is on: domain and account come first.
-        row(Publish, format!("$JS.ACK.*.*.{FEED_STREAM}.{consumer}.>"), "says that it is done"),
+        row(Publish, format!("$JS.ACK.{FEED_STREAM}.{consumer}.>"), "acknowledges an event"),
+        // The form that servers use with `js_ack_fc_v2`: domain and account come first.
+        row(Publish, format!("$JS.ACK.*.*.{FEED_STREAM}.{consumer}.>"), "acknowledges an event"),
     ]
 }
 
@@ -212,7 +219,7 @@ mod tests {
         subjects
     }
 
-    /// All of it, word by word: whatever is added shows here.
+    /// All of them, word for word: anything added shows up here.
     #[test]
     fn a_service_may_do_this_and_nothing_else() {
         let user = ServiceUser::service(&PRODUCT);
@@ -257,7 +264,7 @@ mod tests {
         assert_eq!(user.inbox_prefix(), "_INBOX_product-verifier");
     }
 
-    /// Of what a service says, only how far its views are stays in the account of the services.
+    /// Of everything that a service publishes, only the position of its views stays in the account of the services.
     #[test]
     fn whatever_a_service_may_ask_or_write_crosses_into_the_account_of_the_product() {
         for user in [ServiceUser::service(&PRODUCT), ServiceUser::verifier(&PRODUCT)] {
@@ -268,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Of two services neither has a subject that the other or Roster writes to.
+    /// Of two services, neither has a subject that the other one or Roster writes to.
     #[test]
     fn services_have_no_subject_in_common_but_those_of_the_revocations() {
         let order = ServiceNames::fixed("order", "orders");

@@ -1,23 +1,24 @@
-//! What a subscriber of the feed may do: take messages from one consumer, say which it has, and nothing else.
+//! The permissions of a subscriber of the feed: it takes messages from one consumer, acknowledges them, and nothing
+//! else.
 
 use std::fmt;
 
 use crate::crossing::Request;
 
-/// The streams that a subscriber reads: the feed, and the states it may begin with.
+/// The streams that a subscriber reads: the feed, and the states that it may start with.
 const STREAMS: [&str; 2] = ["USER_EVENTS", "USER_SNAPSHOTS"];
 
-/// The name of a subscriber: of its consumers, its user and its inbox.
+/// The name of a subscriber, and of its consumers, its user and its inbox.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SubscriberName(String);
 
-/// A text that cannot be the name of a subscriber.
+/// The text cannot be the name of a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a name has 2 to 32 letters in lower case, digits and dashes, and begins with a letter")]
 pub struct InvalidName;
 
 impl SubscriberName {
-    /// Takes a name that fits into subjects and file names as it is: `[a-z][a-z0-9-]{1,31}`.
+    /// Parses a name that can be used in subjects and file names: `[a-z][a-z0-9-]{1,31}`.
     ///
     /// # Errors
     ///
@@ -29,13 +30,13 @@ impl SubscriberName {
         if fits { Ok(Self(text.to_owned())) } else { Err(InvalidName) }
     }
 
-    /// The name itself, which is that of the consumers too.
+    /// The name, which is also that of the consumers.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The prefix under which its client must receive its replies.
+    /// The prefix of its reply subjects.
     #[must_use]
     pub fn inbox_prefix(&self) -> String {
         format!("_INBOX_{}", self.0)
@@ -48,8 +49,8 @@ impl fmt::Display for SubscriberName {
     }
 }
 
-/// What the subjects of the JetStream API begin with for a subscriber, in place of `$JS.API`. Under that name
-/// the server itself answers in every account, and says that this one has no JetStream (tried).
+/// The prefix of the JetStream API for a subscriber, instead of `$JS.API`. Under that name the server itself answers in
+/// every account, and reports that this one has no JetStream (tried).
 pub const API_PREFIX: &str = "feed";
 
 const fn api(
@@ -65,7 +66,7 @@ const fn ack(name: &'static str, subject: &'static str) -> Request {
     Request::new(name, subject, false)
 }
 
-/// All of them. Acknowledgements come in two forms; a server uses the longer one once `js_ack_fc_v2` is on.
+/// All requests. Acknowledgements have two forms; a server uses the longer one with `js_ack_fc_v2`.
 #[rustfmt::skip]
 pub(crate) const REQUESTS: [Request; 8] = [
     api("feed-next", "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.*", "feed.CONSUMER.MSG.NEXT.USER_EVENTS.$1", true),
@@ -78,7 +79,7 @@ pub(crate) const REQUESTS: [Request; 8] = [
     ack("snapshots-ack-2", "$JS.ACK.*.*.USER_SNAPSHOTS.>"),
 ];
 
-/// What one subscriber may publish: the same, narrowed to its own consumers.
+/// The requests of one subscriber, limited to its own consumers.
 pub(crate) fn requests_of(name: &SubscriberName) -> Vec<String> {
     let of = |stream: &str| {
         [

@@ -1,4 +1,4 @@
-//! One server, many accounts: tests side by side without one seeing the streams of another.
+//! One server with many accounts: tests run concurrently without seeing each other's streams.
 
 use std::fmt;
 use std::path::Path;
@@ -7,8 +7,8 @@ use crate::account::Account;
 use crate::error::TrustError;
 use crate::trust::Root;
 
-/// Keys in memory alone, with as many accounts as there are tests on the server. Each test takes
-/// an account of its own, and with it its own streams and subjects.
+/// Keys in memory, with as many accounts as there are tests on the server. Each test uses an account of its own, and so
+/// its own streams and subjects.
 pub struct TestTrust {
     root: Root,
     accounts: Vec<Account>,
@@ -24,7 +24,7 @@ impl TestTrust {
         }
     }
 
-    /// The text that makes a `nats-server` trust these keys.
+    /// The configuration with which a `nats-server` trusts these keys.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl TestTrust {
         self.root.server_config(&self.accounts)
     }
 
-    /// Writes the keys of an account to `dir`, for a command that makes credentials out of them.
+    /// Writes the keys of an account to `dir`, for a command that creates credentials with them.
     ///
     /// # Errors
     ///
@@ -42,11 +42,11 @@ impl TestTrust {
         self.account(i).write_seeds(dir)
     }
 
-    /// The account with that number, counted from zero.
+    /// The account with a number, counted from zero.
     ///
     /// # Panics
     ///
-    /// When there are fewer: then the test needs a larger number at the start.
+    /// If there are fewer: then the test needs a larger number at the start.
     #[must_use]
     #[expect(clippy::panic, reason = "a test without its account has failed, and this says why")]
     pub fn account(&self, i: usize) -> &Account {

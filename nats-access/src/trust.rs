@@ -1,4 +1,4 @@
-//! The keys everything hangs from.
+//! The keys at the root of all credentials.
 
 use std::fmt;
 use std::path::Path;
@@ -23,32 +23,32 @@ pub(crate) const SERVICES_FILE: &str = "services.nk";
 const OPERATOR_NAME: &str = "roster";
 const SYSTEM_NAME: &str = "SYS";
 const ACCOUNT_NAME: &str = "ROSTER";
-/// Behind the name of the account whose feed they read.
+/// Suffix of the account of subscribers, after the name of the account whose feed they read.
 const SUBSCRIBERS_SUFFIX: &str = "-SUBSCRIBERS";
-/// Behind the name of the account whose log they follow.
+/// Suffix of the account of peer services, after the name of the account whose log they follow.
 const SERVICES_SUFFIX: &str = "-SERVICES";
 
-/// What became of a file of credentials.
+/// The result of writing a credentials file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredsOutcome {
-    /// There was none, or one that is revoked: a new user was made.
+    /// There was none, or a revoked one: a new user was created.
     Made,
-    /// The user may do what it may do today, and could not before.
+    /// The user has today's permissions, and did not before.
     Renewed,
-    /// Nothing had to be done.
+    /// Nothing had to be changed.
     Unchanged,
 }
 
-/// A file of credentials that is as it must be.
+/// A valid credentials file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenCreds {
-    /// What was done.
+    /// The change that was made.
     pub outcome: CredsOutcome,
     /// The public key of the user in it.
     pub user: String,
 }
 
-/// Credentials that were made, as the text of a file.
+/// New credentials.
 pub struct NewCreds {
     /// The public key of the user in them.
     pub user: String,
@@ -56,24 +56,24 @@ pub struct NewCreds {
     pub text: String,
 }
 
-/// The operator, the account of the server itself and the account of the product.
+/// The keys of the operator, of the server's own account and of the product's account.
 ///
-/// Whoever has these keys may do everything; a running service needs none of them.
+/// These keys permit everything; a running service needs none of them.
 pub struct Trust {
     root: Root,
     account: Account,
 }
 
 impl Trust {
-    /// Loads the keys from `dir`, or makes them there at the first call.
+    /// Loads the keys from `dir`, or creates them there at the first call.
     ///
-    /// The seeds are files of mode 0600 in the folder `seeds`, of mode 0700. That folder appears
-    /// with all of them at once, also when several processes do this at the same time.
+    /// The seeds are files of mode 0600 in the folder `seeds`, of mode 0700. That folder appears with all of them at
+    /// once, also when several processes do this concurrently.
     ///
     /// # Errors
     ///
-    /// [`TrustError::Io`] and [`TrustError::Seed`]. A seed that is missing from the folder or
-    /// damaged is never replaced by a new one: put it back.
+    /// [`TrustError::Io`] and [`TrustError::Seed`]. A missing or damaged seed is never replaced by a new one: restore
+    /// it.
     pub fn load_or_create(dir: &Path) -> Result<Self, TrustError> {
         let seeds = dir.join(SEEDS_FOLDER);
         let exists = seeds.try_exists().map_err(TrustError::io("read", &seeds))?;
@@ -90,7 +90,7 @@ impl Trust {
                 ],
             )?;
         }
-        // A folder from before there were such accounts.
+        // A folder from before these accounts existed.
         for later in [SUBSCRIBERS_FILE, SERVICES_FILE] {
             let path = seeds.join(later);
             if !path.try_exists().map_err(TrustError::io("read", &path))? {
@@ -114,13 +114,13 @@ impl Trust {
         })
     }
 
-    /// Writes down in `dir`, where these keys are, that the credentials of a user are good no more; `false` when that
-    /// was known. The servers know it once they have read what [`Trust::server_config`] says from then on, and so do the
-    /// files of credentials: the next write to one makes another user.
+    /// Records in `dir`, the folder of these keys, that the credentials of a user are revoked; `false` if they were
+    /// already. The servers reject them once they have loaded the new [`Trust::server_config`], and the next write to a
+    /// file with them creates another user.
     ///
     /// # Errors
     ///
-    /// [`TrustError::NoUser`]: that is not the public key of a user. [`TrustError::Io`]: nothing is written down.
+    /// [`TrustError::NoUser`]: the text is not the public key of a user. [`TrustError::Io`]: nothing is recorded.
     pub fn revoke(&mut self, dir: &Path, user: &str) -> Result<bool, TrustError> {
         let mut revoked = self.account.revoked.clone();
         if !revoked.insert(revoked::user_key(user)?) {
@@ -131,8 +131,8 @@ impl Trust {
         Ok(true)
     }
 
-    /// The text that makes a `nats-server` trust these keys. It holds no secret, and is the same
-    /// at every call.
+    /// The configuration with which a `nats-server` trusts these keys. It contains no secret, and is the same at every
+    /// call.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Trust {
         self.root.server_config(std::slice::from_ref(&self.account))
     }
 
-    /// Credentials for a new user with that role, as the text of a `.creds` file: a secret.
+    /// Credentials for a new user with a role, as the text of a `.creds` file: a secret.
     ///
     /// # Errors
     ///
@@ -150,12 +150,12 @@ impl Trust {
         self.account.creds(role)
     }
 
-    /// Makes credentials for a subscriber of the feed, and writes down in `dir`, where these keys are, whose they are, so
-    /// that [`Trust::revoke_subscriber`] finds them.
+    /// Creates credentials for a subscriber of the feed, and records the user in `dir`, the folder of these keys, so
+    /// that [`Trust::revoke_subscriber`] finds it.
     ///
     /// # Errors
     ///
-    /// As for [`Account::creds`]; [`TrustError::Io`]: nothing was made.
+    /// As for [`Account::creds`]; [`TrustError::Io`]: nothing was created.
     pub fn new_subscriber(
         &self,
         dir: &Path,
@@ -167,11 +167,12 @@ impl Trust {
         Ok(NewCreds { user: user.public_key(), text })
     }
 
-    /// [Revokes](Trust::revoke) every user that was made for a subscriber; those that were not revoked before.
+    /// [Revokes](Trust::revoke) every user that was created for a subscriber; returns those that were not revoked
+    /// before.
     ///
     /// # Errors
     ///
-    /// [`TrustError::Io`]: some may be revoked. Again is as good as once.
+    /// [`TrustError::Io`]: some may be revoked. Repeating it is safe.
     pub fn revoke_subscriber(
         &mut self,
         dir: &Path,
@@ -201,9 +202,9 @@ impl Trust {
 
     /// Writes the credentials of a role to a file of mode 0600.
     ///
-    /// A file that has what its role may do today stays as it is. Otherwise it is replaced, with
-    /// the same user in it where that can still be read. A copy of what was replaced is refused once the
-    /// servers have read [`Trust::server_config`], if rights were taken away.
+    /// A file with today's permissions of its role is not changed. Otherwise it is replaced, with the same user if that
+    /// can still be read. If permissions were removed, a copy of the old file is rejected once the servers have loaded
+    /// [`Trust::server_config`].
     ///
     /// # Errors
     ///
@@ -222,13 +223,13 @@ impl Trust {
 
     /// Writes the credentials of a peer service to a file of mode 0600.
     ///
-    /// Idempotent: a file with credentials of this service keeps its user, unless that is revoked, and is brought to what the
-    /// service may do today. So is one from before services had an account of their own, whose credentials no server
-    /// accepts any more.
+    /// Idempotent: a file with credentials of this service keeps its user, unless that is revoked, and gets today's
+    /// permissions of the service. So does a file from before services had an account of their own, whose credentials
+    /// no server accepts any more.
     ///
     /// # Errors
     ///
-    /// [`TrustError::Foreign`]: something else is in the file, and stays there. [`TrustError::Io`]: the file cannot be
+    /// [`TrustError::Foreign`]: the file contains something else, and stays. [`TrustError::Io`]: the file cannot be
     /// used.
     pub fn write_service_creds(
         &self,
@@ -278,7 +279,7 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// What stands above all accounts of a server.
+/// The keys above all accounts of a server.
 pub(crate) struct Root {
     operator: KeyPair,
     system: KeyPair,
