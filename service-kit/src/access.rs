@@ -1,8 +1,8 @@
-//! Which role may do what in Roster.
+//! Permissions of roles in Roster.
 //!
-//! `admin` may do everything, `operator` may read every user, `user` may see to its own account. Further
-//! roles get permissions by configuration. A role without any is still a role: it stands in tokens, for
-//! the services that know what it means.
+//! `admin` may do everything, `operator` may read every user, `user` may manage its own account. Other roles get
+//! permissions by configuration. A role without permissions is still a role: it is in tokens, for the services that
+//! know what it means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,15 +11,14 @@ use std::sync::Arc;
 
 use events::{ROLE_ADMIN, ROLE_OPERATOR, ROLE_USER};
 
-/// Something that not everyone may do.
+/// A permission that not every user has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
-    /// See every user: `users:read`.
+    /// Read every user: `users:read`.
     ReadUsers,
-    /// Make users, and change and delete those without a privileged role: `users:write`, which includes
-    /// `users:read`.
+    /// Create users, and change and delete those without a privileged role: `users:write`, which includes `users:read`.
     WriteUsers,
-    /// Give and take roles, import, and change whoever has a privileged role. Of `admin` alone.
+    /// Assign roles, import, and change users with a privileged role. Only `admin` has it.
     Administer,
 }
 
@@ -48,13 +47,13 @@ pub struct Access {
 }
 
 impl Access {
-    /// Whether one of the roles allows it.
+    /// Whether one of the roles has the permission.
     #[must_use]
     pub fn allows(&self, roles: &[String], permission: Permission) -> bool {
         roles.iter().any(|role| self.role_allows(role, permission))
     }
 
-    /// Whether one of the roles allows anything that plain users may not do.
+    /// Whether one of the roles has any permission beyond those of plain users.
     #[must_use]
     pub fn is_privileged(&self, roles: &[String]) -> bool {
         // Every permission includes this one.
@@ -70,7 +69,7 @@ impl Access {
     }
 }
 
-/// Reads `helpdesk = users:write; auditor = users:read`.
+/// Parses `helpdesk = users:write; auditor = users:read`.
 impl FromStr for Access {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

@@ -1,11 +1,11 @@
-//! The two things that are not data: the clock and random ids. Nothing else in the workspace asks for
-//! them, so that decisions and projections stay pure.
+//! The two inputs that are not data: the clock and random ids. Nothing else in the workspace reads them, so that
+//! decisions and projections stay pure.
 
 use chrono::Utc;
 use events::Timestamp;
 use uuid::Uuid;
 
-/// The time now, in milliseconds, UTC.
+/// The current time, in milliseconds, UTC.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the port that the ban points to")]
 pub fn now() -> Timestamp {

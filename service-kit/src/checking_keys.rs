@@ -1,5 +1,5 @@
-//! The keys that access tokens are checked with, wherever they come from: a folder
-//! ([`KeyRing`](crate::signing_keys::KeyRing)) or, with the feature `remote-keys`, a URL.
+//! The public keys that verify access tokens, from a folder ([`KeyRing`](crate::signing_keys::KeyRing)) or, with the
+//! feature `remote-keys`, from a URL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,38 +7,37 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jsonwebtoken::DecodingKey;
 
-/// What is known of a key.
+/// The result of looking up a key.
 #[derive(Clone)]
 pub enum Found {
-    /// It is taken now.
+    /// The key, which is accepted now.
     Key(Arc<DecodingKey>),
-    /// There is none of that id, or it is not taken any more.
+    /// No key has this id, or it is no longer accepted.
     Unknown,
-    /// What is known of all keys is too old to be believed.
+    /// The known keys are too old to be trusted.
     Outdated,
 }
 
-/// Where keys come from.
+/// A source of keys.
 #[async_trait]
 pub trait CheckingKeys: Send + Sync {
-    /// The key of that id, as far as it is known here. A look into memory.
+    /// Looks up a key by its id, in memory.
     fn find(&self, kid: &str) -> Found;
 
-    /// The same for a key that is not known here: asks where the keys come from, if that was not done a
-    /// moment ago.
+    /// The same for a key that is not known in memory: asks the source, unless it was asked a moment ago.
     async fn ask_for(&self, kid: &str) -> Found {
         self.find(kid)
     }
 
-    /// Whether the keys are believed, for readiness.
+    /// Whether the keys can be trusted, for readiness.
     ///
     /// # Errors
-    /// In words, for the operator: tokens are refused, whoever signed them.
+    /// A text for the operator: all tokens are rejected.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 
-    /// How long ago the keys were heard of; `None` when they are one's own.
+    /// The age of the last answer of the source; `None` for local keys.
     fn age(&self) -> Option<Duration> {
         None
     }

@@ -12,12 +12,12 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-/// Time one check may take.
+/// Time limit of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// What must hold for a service to take requests. Cheap to clone.
+/// The readiness checks of a service. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Readiness {
     checks: Vec<(&'static str, Check)>,
@@ -42,7 +42,7 @@ impl Readiness {
         self
     }
 
-    /// Runs all checks at once; `Ok` when every one holds.
+    /// Runs all checks concurrently; `Ok` if all pass.
     ///
     /// # Errors
     /// Each failed check with its reason.
@@ -65,7 +65,7 @@ impl Readiness {
     }
 }
 
-/// The private routes of a service that may still be starting: it is not ready before it is known what must hold.
+/// The private routes of a service that may still be starting: it is not ready before its checks are known.
 pub(crate) fn routes(readiness: Arc<OnceLock<Readiness>>) -> Router {
     Router::new()
         .route("/livez", get(|| async { Json(json!({"status": "ok"})) }))

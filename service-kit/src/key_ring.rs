@@ -1,11 +1,11 @@
 //! A key through its rotations (ADR 30): the keys of one file, of which one seals and all open.
 //!
-//! A ring has one line for each key, the oldest first; a key that followed another says from when on it seals. So every
-//! process that reads the same file and a clock changes keys at the same moment, and opens what either key sealed for
-//! as long as both are in the file. What is stored carries no key id: there are two keys at most, and both are tried. A
-//! file that arrived in part is the old key alone, or unreadable, and never the new one alone.
+//! A ring has one line per key, the oldest first; every later key states from when on it seals. So all processes with
+//! the same file and a clock change keys at the same moment, and open what either key sealed as long as both are in the
+//! file. Stored data has no key id: there are at most two keys, and both are tried. A partially copied file is the old
+//! key alone, or unreadable, and never the new key alone.
 //!
-//! Not for keys that name records ([`crate::lookup_keys`]): two of them at once would let one record exist twice.
+//! Not for keys that name records ([`crate::lookup_keys`]): with two of them at once, one record could exist twice.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,14 +21,14 @@ use crate::keys::{KeyError, SecretKey, read_text, replace_private};
 
 /// Keys of a ring during a rotation; at any other time there is one.
 const KEYS_MAX: usize = 2;
-/// Pause between two looks at the file.
+/// Pause between two reads of the file.
 pub const RELOAD_EVERY: Duration = Duration::from_secs(2);
 
 /// The keys of a file.
 #[derive(Debug, Clone)]
 pub struct Ring {
     oldest: RingKey,
-    /// Those that followed, in order.
+    /// The later keys, in order.
     later: Vec<RingKey>,
 }
 
@@ -65,7 +65,7 @@ impl Ring {
         Self::parse(&read_text(path)?, path)
     }
 
-    /// Takes the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
     /// [`KeyError::Content`] names `path`.
@@ -99,7 +99,7 @@ impl Ring {
         text
     }
 
-    /// Replaces the file, whole or not at all; one that holds the same stays.
+    /// Replaces the file atomically; an equal file stays.
     ///
     /// # Errors
     /// [`KeyError::Write`]
@@ -111,14 +111,14 @@ impl Ring {
         }
     }
 
-    /// The same ring with another key, which opens at once and seals from a time on.
+    /// The ring with another key, which opens at once and seals from a time on.
     #[must_use]
     pub fn with(mut self, key: SecretKey, seals_from: Timestamp) -> Self {
         self.later.push(RingKey { key, seals_from: Some(seals_from) });
         self
     }
 
-    /// The same ring, whose newest key seals from another time on.
+    /// The ring with another time from which the newest key seals.
     #[must_use]
     pub fn sealing_from(mut self, seals_from: Timestamp) -> Self {
         if let Some(newest) = self.later.last_mut() {
@@ -127,7 +127,7 @@ impl Ring {
         self
     }
 
-    /// The newest key alone.
+    /// The ring with the newest key only.
     #[must_use]
     pub fn finished(mut self) -> Self {
         let newest = self.later.pop().unwrap_or(self.oldest);
@@ -141,7 +141,7 @@ impl Ring {
         Self { oldest: derived(&self.oldest), later: self.later.iter().map(derived).collect() }
     }
 
-    /// The same keys, and those of another ring that open as well.
+    /// The ring with the keys of another ring, which open as well.
     #[must_use]
     pub fn opening_also(mut self, other: &Self) -> Self {
         let opens = |key: &RingKey| RingKey { seals_from: Some(Timestamp::LAST), ..key.clone() };
@@ -149,7 +149,7 @@ impl Ring {
         self
     }
 
-    /// The key that was there first.
+    /// The first key.
     #[must_use]
     pub const fn oldest(&self) -> &SecretKey {
         &self.oldest.key
@@ -167,7 +167,7 @@ impl Ring {
         !self.later.is_empty()
     }
 
-    /// The key that a system was made with, if it never had another one.
+    /// The key that a system was created with, if it never had another one.
     #[must_use]
     pub fn original(&self) -> Option<&SecretKey> {
         let is_first = self.oldest.seals_from.is_none() && self.later.is_empty();
@@ -178,13 +178,13 @@ impl Ring {
         std::iter::once(&self.oldest).chain(&self.later)
     }
 
-    /// The key that seals at that time.
+    /// The key that seals at a time.
     fn sealing(&self, now: Timestamp) -> &RingKey {
         let due = self.later.iter().rev().find(|key| key.is_due(now));
         due.unwrap_or(&self.oldest)
     }
 
-    /// Every key, the one that seals at that time first.
+    /// All keys, the one that seals at a time first.
     fn ordered(&self, now: Timestamp) -> impl Iterator<Item = &SecretKey> {
         let first = self.sealing(now);
         let others = self.keys().filter(move |key| !std::ptr::eq(*key, first));
@@ -192,17 +192,17 @@ impl Ring {
     }
 }
 
-/// A key that may be rotated while it is used. Cheap to clone.
+/// A key that may be rotated while it is in use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RotatingKey {
     ring: Arc<RwLock<Ring>>,
-    /// What the keys of the ring are derived for; `None` for the keys themselves.
+    /// The purpose for which the ring's keys are derived; `None` for the keys themselves.
     purpose: Option<&'static str>,
 }
 
 impl RotatingKey {
-    /// Reads a file, and again every two seconds until `stop`. A file that cannot be used later changes nothing: somebody
-    /// may be half-way through bringing it.
+    /// Reads a file, and again every two seconds until `stop`. If it becomes unusable, the keys stay: it may be copied
+    /// just now.
     ///
     /// # Errors
     /// [`KeyError`]
@@ -218,7 +218,7 @@ impl RotatingKey {
         Self { ring: Arc::clone(&self.ring), purpose: Some(purpose) }
     }
 
-    /// The keys, the one that seals now first.
+    /// All keys, the one that seals now first.
     #[must_use]
     pub fn accepted(&self) -> Vec<SecretKey> {
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);

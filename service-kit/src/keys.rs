@@ -1,8 +1,8 @@
-//! Keys: where they lie, how they are made, and what is derived from them.
+//! Keys: their files, their generation, and what is derived from them.
 //!
-//! One application key feeds every keyed hash and the sealing of credentials; each use has a key of its
-//! own, derived with HKDF-SHA-256 (RFC 5869), so that no value of one purpose means anything in another. What can be
-//! rotated is read with [`crate::key_ring`], what cannot with [`crate::lookup_keys`].
+//! One application key is the root of every keyed hash and of the sealing of credentials. Each use has its own key,
+//! derived with HKDF-SHA-256 (RFC 5869), so a value for one purpose is meaningless for another. [`crate::key_ring`]
+//! reads keys that can be rotated, [`crate::lookup_keys`] those that cannot.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,56 +23,56 @@ pub const LOOKUP_KEYS_FILE: &str = "lookup.key";
 /// File with the key that protects cursors, in the folder of the query side.
 pub const CURSOR_KEY_FILE: &str = "cursor.key";
 
-/// File with the key of a further service, in the folder of that service.
+/// File with the key of a peer service, in the folder of that service.
 pub const SERVICE_KEY_FILE: &str = "service.key";
 
 /// File with the key of links in mails, in the folder of the reactor.
 pub const LINK_KEY_FILE: &str = "link.key";
-/// File with the key of mail orders, in the folder of the reactor.
+/// File with the key of mail jobs, in the folder of the reactor.
 pub const MAIL_KEY_FILE: &str = "mail.key";
 /// File with the key that counts mails by address, in the folder of the reactor.
 pub const GATE_KEY_FILE: &str = "gate.key";
 
 /// Bytes of a secret key.
 const KEY_BYTES: usize = 32;
-/// Different bytes that a key has at least. 32 random ones have fewer in one of 10^27 cases; one that somebody typed, as
-/// for a trial, has.
+/// Minimum number of different bytes in a key. 32 random ones have fewer in one of 10^27 cases; keys that somebody
+/// typed, for example for a trial, usually do.
 const DIFFERENT_MIN: usize = 10;
 
-/// A key could not be read or made.
+/// A key could not be read or created.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file is missing or not readable.
     #[error("cannot read the key file {path}; `roster init` writes it")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// The file could not be written.
     #[error("cannot write the key file {path}")]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// The content is no key.
+    /// The content is not a key.
     #[error("the key file {path} does not hold {expected}")]
     Content {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// The expected content.
         expected: &'static str,
     },
-    /// The file is missing, and what it holds came from a key that is gone.
+    /// The file is missing, and its keys were derived from a key that no longer exists.
     #[error(
         "cannot read the key file {path}; the application key was rotated, so it cannot be made anew: bring it from the \
          folder of `roster init`, or from a backup"
     )]
     Lookup {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// The system's random numbers or the cryptographic library failed.
@@ -80,7 +80,7 @@ pub enum KeyError {
     Generate,
 }
 
-/// 32 secret bytes, overwritten when they are dropped. Its debug form shows none of them.
+/// 32 secret bytes, overwritten when dropped. Its debug form shows none of them.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey([u8; KEY_BYTES]);
 
@@ -99,10 +99,10 @@ impl hkdf::KeyType for KeyLength {
 }
 
 impl SecretKey {
-    /// Draws a new key.
+    /// Generates a key.
     ///
     /// # Errors
-    /// [`KeyError::Generate`] when the system has no random numbers.
+    /// [`KeyError::Generate`] if the system has no random numbers.
     pub fn generate() -> Result<Self, KeyError> {
         Ok(Self(random()?))
     }
@@ -110,12 +110,12 @@ impl SecretKey {
     /// Reads a key file: base64 of 32 bytes.
     ///
     /// # Errors
-    /// [`KeyError`]; a shorter key is refused, never stretched.
+    /// [`KeyError`]; a shorter key is rejected, never stretched.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         Self::parse(&read_text(path)?, path)
     }
 
-    /// Takes the text of a key file.
+    /// Parses the text of a key file.
     ///
     /// # Errors
     /// [`KeyError::Content`] names `path`.
@@ -134,13 +134,13 @@ impl SecretKey {
         Ok(key)
     }
 
-    /// The key as a file holds it.
+    /// The text of the key file.
     #[must_use]
     pub fn to_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(self.0))
     }
 
-    /// Writes the key file with mode 0600, unless there is one already.
+    /// Writes the key file with mode 0600, unless it exists.
     ///
     /// # Errors
     /// [`KeyError::Write`].
@@ -150,20 +150,20 @@ impl SecretKey {
         write_private(path, text.as_bytes())
     }
 
-    /// The key for one purpose.
+    /// Derives the key for one purpose.
     #[must_use]
     pub fn derive(&self, purpose: &str) -> Self {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"roster");
         let secret = salt.extract(&self.0);
         let mut key = Self([0; KEY_BYTES]);
-        // Fails only for outputs beyond 255 hashes; this is one.
+        // Fails only for outputs longer than 255 hashes; this is one.
         if let Ok(material) = secret.expand(&[purpose.as_bytes()], KeyLength) {
             let _ = material.fill(&mut key.0);
         }
         key
     }
 
-    /// HMAC-SHA-256 over parts; the length of each goes before it, so that no two lists meet.
+    /// HMAC-SHA-256 over parts, each preceded by its length, so that different lists never have the same input.
     #[must_use]
     pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.hmac_key());
@@ -176,7 +176,7 @@ impl SecretKey {
         bytes
     }
 
-    /// [`SecretKey::mac`] in hex, as subjects carry it.
+    /// [`SecretKey::mac`] in hex, as used in subjects.
     #[must_use]
     pub fn mac_hex(&self, parts: &[&[u8]]) -> String {
         use fmt::Write as _;
@@ -192,7 +192,7 @@ impl SecretKey {
         aws_lc_rs::constant_time::verify_slices_are_equal(&self.mac(parts), tag).is_ok()
     }
 
-    /// A key that was agreed on or unwrapped.
+    /// A key from a key agreement, or unwrapped.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
@@ -209,10 +209,10 @@ impl SecretKey {
     }
 }
 
-/// Random bytes of the system.
+/// Random bytes from the system.
 ///
 /// # Errors
-/// [`KeyError::Generate`] when there are none.
+/// [`KeyError::Generate`] if there are none.
 pub fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Generate)?;
@@ -224,7 +224,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     text.map_err(|source| KeyError::Read { path: path.into(), source })
 }
 
-/// Writes a file that only its owner may read; an existing one is kept. It appears whole or not at all.
+/// Writes a file that only its owner can read; an existing one is kept. It appears whole or not at all.
 ///
 /// # Errors
 /// [`KeyError::Write`].
@@ -232,7 +232,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), KeyError> {
     if path.exists() { Ok(()) } else { replace_private(path, content) }
 }
 
-/// The same, in place of what is there.
+/// Writes such a file, replacing an existing one.
 ///
 /// # Errors
 /// [`KeyError::Write`].

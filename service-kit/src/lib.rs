@@ -1,7 +1,7 @@
-//! What every service of Roster needs and none should copy: the event-log client, configuration,
-//! telemetry, health, HTTP in one manner, access tokens, and the knowledge of how far the views are.
+//! The shared code of all services: the event-log client, configuration, telemetry, health checks, HTTP, access tokens,
+//! and the position of the views.
 //!
-//! Not for: anything that knows what a user is allowed to do. Decisions live in `command-api`.
+//! Not for decisions about users: they are in `command-api`.
 
 pub mod access;
 pub mod ambient;

@@ -1,14 +1,14 @@
-//! Links in mails: signed, expiring, good once.
+//! Links in mails: signed, expiring, usable once.
 //!
-//! A link carries what it is for, whose it is, when it ends and a serial, and a MAC over all of that and
-//! over what must not have changed since it was made ([`Binding`]): the address it was sent to and, for
-//! every link that changes an account, the state of its access. So no link is stored, and whatever ends the
-//! access of others (a changed or reset password, a logout everywhere, a disabled account) voids the links
-//! that are out. A link that only calls a change off is the owner's way back: it survives all of these.
+//! A link carries its purpose, its user, its expiry and a serial, and a MAC over all of these and over state that must
+//! not have changed since it was made ([`Binding`]): the address that it was sent to and, for every link that changes
+//! an account, the state of its access. So no link is stored, and anything that ends the access of others (a changed or
+//! reset password, a logout everywhere, a disabled account) voids the pending links. A link that only cancels a change
+//! is the owner's way back: it survives all of these.
 //!
-//! That it works once, and that a newer one voids an older one, is the affair of a record in the log
-//! (`lk.<purpose>.<user>`, [`events::LinkRecord`]): it names the serial of the one good link, and using
-//! the link replaces the record in the batch that carries the change out.
+//! A record in the log (`lk.<purpose>.<user>`, [`events::LinkRecord`]) ensures that a link works once and that a newer
+//! one voids an older one: it names the serial of the only valid link, and using the link replaces the record in the
+//! batch that makes the change.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,36 +18,36 @@ use uuid::Uuid;
 use crate::key_ring::RotatingKey;
 use crate::keys::SecretKey;
 
-/// What the application key derives the key of links with.
+/// The purpose for which the application key derives the key of links.
 pub const LINK_KEY_PURPOSE: &str = "mail link v1";
 
-/// Longest token looked at: the fixed parts and an address of 254 bytes, in base64url.
+/// Longest token that is parsed: the fixed parts and an address of 254 bytes, in base64url.
 const TOKEN_CHARS_MAX: usize = 512;
-/// Changes with the bytes of a token and with what its MAC covers. Version 1 did not cover the cutoff.
+/// Changes with the bytes of a token and with the input of its MAC. Version 1 did not include the cutoff.
 const VERSION: u8 = 2;
 /// Version, kind, user, serial, end.
 const HEAD_BYTES: usize = 1 + 1 + 16 + 16 + 8;
 const MAC_BYTES: usize = 32;
 
-/// What following a link does.
+/// The effect of following a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkKind {
     /// Choose a new password.
     ResetPassword,
     /// Choose the first password.
     SetPassword,
-    /// Show that the address is one's own.
+    /// Verify the address.
     VerifyEmail,
-    /// Show that the new address is one's own, and take it.
+    /// Verify the new address, and change to it.
     ConfirmEmail,
-    /// Stop a change of address.
+    /// Cancel a change of address.
     AbortEmail,
-    /// Take the address back that was changed.
+    /// Undo a change of address.
     UndoEmail,
 }
 
 impl LinkKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::ResetPassword,
         Self::SetPassword,
@@ -57,8 +57,8 @@ impl LinkKind {
         Self::UndoEmail,
     ];
 
-    /// The record that says which link is good: the newest. `None` for a link that no newer one voids, which has a
-    /// record of another kind ([`events::UndoneChanges`]).
+    /// The purpose whose record names the valid link: only the newest is valid. `None` for a link that no newer one
+    /// voids, which has a record of another kind ([`events::UndoneChanges`]).
     #[must_use]
     pub const fn purpose(self) -> Option<LinkPurpose> {
         match self {
@@ -93,49 +93,49 @@ impl LinkKind {
         }
     }
 
-    /// The positions that must be the same when a link is followed as when it was made.
+    /// The positions that must not change between making and following a link.
     ///
-    /// A change of roles ends no session, and voids only the links that would hand an account with new rights to
-    /// whoever asked for them before: an invitation outlives it.
+    /// A change of roles ends no session, and voids only links that would give new permissions to whoever requested
+    /// them before: an invitation survives it.
     const fn bound(self, binding: &Binding<'_>) -> [Position; 2] {
         let Binding { credential, cutoff, .. } = *binding;
         match self {
             Self::ResetPassword | Self::ConfirmEmail => [credential, cutoff.position],
             Self::SetPassword | Self::VerifyEmail => [credential, cutoff.sessions_from],
-            // A thief who changes the password must not take the owner's way back with it.
+            // A thief who changes the password must not void the owner's way back.
             Self::AbortEmail | Self::UndoEmail => [Position(0), Position(0)],
         }
     }
 }
 
-/// A link, as its token says.
+/// The content of a link's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// What it does.
+    /// Its effect.
     pub kind: LinkKind,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// Its serial.
     pub serial: Uuid,
-    /// When it ends, in whole seconds.
+    /// Its expiry, in whole seconds.
     pub expires_at: Timestamp,
-    /// The address to take, as given: the new one in a [`LinkKind::ConfirmEmail`], the old one in a
+    /// The address to change to, as given: the new one in a [`LinkKind::ConfirmEmail`], the old one in a
     /// [`LinkKind::UndoEmail`].
     pub new_email: Option<String>,
 }
 
-/// What a link depends on, as the log has it. Each kind is bound to a part of it.
+/// The state in the log that a link depends on. Each kind is bound to a part of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
     /// The user's address, canonical.
     pub email: &'a str,
-    /// Position of the user's credential, 0 when there never was one.
+    /// Position of the user's credential; 0 if there never was one.
     pub credential: Position,
-    /// What ended the user's access last.
+    /// The last end of the user's access.
     pub cutoff: Cutoff,
 }
 
-/// A token that was read and not yet checked: [`Unverified::user`] says whose state to check it against.
+/// A parsed token before its check: [`Unverified::user`] names the user whose state it must be checked against.
 #[derive(Debug, Clone)]
 pub struct Unverified {
     link: Link,
@@ -143,13 +143,13 @@ pub struct Unverified {
 }
 
 impl Unverified {
-    /// Whose it claims to be.
+    /// The user that it claims to be for.
     #[must_use]
     pub const fn user(&self) -> UserId {
         self.link.user
     }
 
-    /// What it claims to do.
+    /// The effect that it claims to have.
     #[must_use]
     pub const fn kind(&self) -> LinkKind {
         self.link.kind
@@ -177,7 +177,7 @@ impl Links {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a token. `None` for anything else.
+    /// Parses a token. `None` for anything else.
     #[must_use]
     pub fn read(token: &str) -> Option<Unverified> {
         if token.len() > TOKEN_CHARS_MAX {
@@ -210,8 +210,8 @@ impl Links {
         (version == VERSION).then(|| Unverified { link, mac: mac.to_vec() })
     }
 
-    /// Checks a token against the state its user has now. `None` when it was not made by us, for another
-    /// state, or is over.
+    /// Checks a token against the current state of its user. `None` if it was not made by Roster, is for another state,
+    /// or has expired.
     #[must_use]
     pub fn verify(
         &self,
@@ -230,13 +230,13 @@ impl Links {
 
 fn mac(key: &SecretKey, link: &Link, binding: &Binding<'_>) -> [u8; 32] {
     let [credential, cutoff] = link.kind.bound(binding).map(|position| position.0.to_be_bytes());
-    // The link back to an old address is not good for one present address alone: a thief may change it again.
+    // The link back to an old address is not bound to the present address: a thief may change it again.
     let email = if link.kind == LinkKind::UndoEmail { "" } else { binding.email };
     key.mac(&[&head(link), email.as_bytes(), &credential, &cutoff])
 }
 
-/// The serial of the link that undoes a change of address: the revision of the change, which the record of what was
-/// undone ([`events::UndoneChanges`]) is about.
+/// The serial of the link that undoes a change of address: the revision of the change, which is recorded when it is
+/// undone ([`events::UndoneChanges`]).
 #[must_use]
 pub const fn undo_serial(change: Revision) -> Uuid {
     Uuid::from_u128(change.0 as u128)

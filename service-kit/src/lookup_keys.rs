@@ -1,10 +1,10 @@
-//! The keys that name records, and are never rotated (ADR 30).
+//! The keys that name records, which are never rotated (ADR 30).
 //!
-//! Claims on addresses, idempotency records and the counts of the throttle are found under a keyed hash. Whether one
-//! exists already is what decides: with two keys at once one address could have two owners, one request could be carried
-//! out twice, and every limit on attempts would count from nothing. So these keys are derived once, from the first
-//! application key of a system, and kept in a file of their own when that key goes. A thief who has them can test
-//! whether a record exists for a value that they know, and nothing else: they open and make nothing.
+//! Claims on addresses, idempotency records and the counts of the throttle are found by a keyed hash, and decisions
+//! depend on whether one exists. With two keys at once, one address could have two owners, one request could be
+//! executed twice, and every limit on attempts would start at zero. So these keys are derived once, from the first
+//! application key of a system, and stored in a file of their own when that key is removed. A thief who has them can
+//! test whether a record exists for a known value, and nothing else: they open and sign nothing.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::keys::{
 use crate::mail_jobs::MAIL_KEY_PURPOSE;
 use crate::security::SECURITY_KEY_PURPOSE;
 
-/// What the key of mail orders derives the key of the counts by address with.
+/// The purpose for which the key of mail jobs derives the key of the counts by address.
 const GATE_KEY_PURPOSE: &str = "mail gate v1";
 
 /// One key for each kind of record.
@@ -49,10 +49,10 @@ struct File {
 }
 
 impl LookupKeys {
-    /// Reads the keys of a folder. A system that never rotated its application key may have no file of them yet.
+    /// Reads the keys of a folder. A system that never rotated its application key may not have the file yet.
     ///
     /// # Errors
-    /// [`KeyError`]; [`KeyError::Lookup`] when the file is missing and cannot be made any more.
+    /// [`KeyError`]; [`KeyError::Lookup`] if the file is missing and its keys can no longer be derived.
     pub fn read(dir: &Path) -> Result<Self, KeyError> {
         let path = dir.join(LOOKUP_KEYS_FILE);
         if path.exists() {
@@ -62,7 +62,7 @@ impl LookupKeys {
         ring.original().map(Self::derive).ok_or(KeyError::Lookup { path })
     }
 
-    /// Reads the key of the mail gate in the folder of a reactor, which has none of the others.
+    /// Reads the key of the mail gate in the folder of a reactor, which has none of the other keys.
     ///
     /// # Errors
     /// As [`LookupKeys::read`]
@@ -76,7 +76,7 @@ impl LookupKeys {
         Ok(mail_key.derive(GATE_KEY_PURPOSE))
     }
 
-    /// Writes the file into a folder, unless there is one.
+    /// Writes the file into a folder, unless it exists.
     ///
     /// # Errors
     /// [`KeyError::Write`]
@@ -95,7 +95,7 @@ impl LookupKeys {
         write_private(&path, text.as_bytes())
     }
 
-    /// The keys of the first application key of a system.
+    /// The keys that the first application key of a system derives.
     fn derive(application: &SecretKey) -> Self {
         Self {
             claims: application.derive("e-mail claim v1"),

@@ -1,8 +1,8 @@
-//! The wish for a mail: placed by who decides, carried out by the mailer of the reactor.
+//! Mail jobs: requests for mails, stored by whoever decides, and executed by the mailer of the reactor.
 //!
-//! An order waits in the stream `MAILS` until its mail is sent. It is sealed whole, since it may hold an
-//! address; it never holds a link, which the mailer makes when it sends. Its id names the wish: the same
-//! wish placed twice is one order as long as it waits, and one link however often it is carried out.
+//! A job waits in the stream `MAILS` until its mail is sent. It is sealed completely, because it may contain an
+//! address. It never contains a link, which the mailer makes when it sends. Its id makes it idempotent: the same
+//! request stored twice is one job while it waits, and one link however often it is executed.
 
 use aws_lc_rs::digest;
 use events::{CommandId, Position, Revision, SessionId, Timestamp, UserId, subjects};
@@ -13,58 +13,58 @@ use crate::event_log::{Append, EventLog, Guard, Outcome, Write};
 use crate::key_ring::RotatingKey;
 use crate::sealing::{Sealed, Sealer, SealingError};
 
-/// What the application key derives the key of orders with.
+/// The purpose for which the application key derives the key of mail jobs.
 pub const MAIL_KEY_PURPOSE: &str = "mail order v1";
 
-/// One wish for a mail (for [`Mail::EmailChange`] two).
+/// A request for one mail (for [`Mail::EmailChange`] two).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailJob {
-    /// Names the wish.
+    /// The id of the job.
     pub id: Uuid,
-    /// When it was made; links count from the sending.
+    /// When the job was created; the lifetime of links starts at sending.
     pub ordered_at: Timestamp,
-    /// Which mail to whom.
+    /// The mail and its recipient.
     pub mail: Mail,
 }
 
-/// Which mail to whom. The address is always looked up when the mail is sent.
+/// A mail and its recipient. The address is always looked up when the mail is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Mail {
-    /// A link to choose a new password, to whoever holds the claim; nobody may. The key is that of the
-    /// claim's subject, so that placing the order costs the same for every address.
+    /// A link to choose a new password, to the holder of a claim, if there is one. The key is that of the claim's
+    /// subject, so that storing the job costs the same for every address.
     ResetPassword {
         /// `<key>` of `uq.email.<key>`.
         claim: String,
     },
-    /// A link to choose the first password, or one that an administrator asked for.
+    /// A link to choose the first password, or one that an administrator requested.
     SetPassword {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
     /// A link to verify the address.
     VerifyEmail {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
-    /// A notice with a link to abort to the present address, and then a link to confirm to the new one.
+    /// A notice to the present address with a link to cancel, and then a link to the new address to confirm.
     EmailChange {
-        /// Whose.
+        /// The user.
         user: UserId,
         /// The new address as given.
         new_email: String,
-        /// Position of the last revocation that was known when the password was proved: once there is a later
-        /// one, nobody gets the mails. Orders that older versions placed have none.
+        /// Position of the last revocation that was known when the password was checked: after a later one, the mails
+        /// are not sent. Jobs from older versions have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         epoch: Option<Position>,
-        /// The session that asked: once it is ended, nobody confirms the change. Orders that older versions placed have
-        /// none.
+        /// The session that made the request: once it has ended, the change cannot be confirmed. Jobs from older
+        /// versions have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session: Option<SessionId>,
     },
     /// The notice that the password was changed.
     PasswordChanged {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
     /// The notice to a user that somebody tried to register with their address.
@@ -72,40 +72,40 @@ pub enum Mail {
         /// `<key>` of `uq.email.<key>`.
         claim: String,
     },
-    /// The notice to the address that a user had, with a link to take it back.
+    /// The notice to a user's previous address, with a link to undo the change.
     EmailChanged {
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// The address from before, as given.
+        /// The previous address, as given.
         old_email: String,
         /// Revision of the change.
         revision: Revision,
     },
-    /// The notice that somebody logged in from a new device; placed at every login, since only the mailer looks.
+    /// The notice of a login from a new device; stored at every login, because only the mailer looks up devices.
     LoggedIn {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// By which session.
+        /// The session.
         session: SessionId,
     },
-    /// The notice that the roles are others.
+    /// The notice that the roles changed.
     RolesChanged {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
     /// The notice that the account was disabled.
     Disabled {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
     /// The notice that the account was enabled again.
     Enabled {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
-    /// The notice that the account was made, as an administrator's.
+    /// The notice that an administrator's account was created.
     Administrator {
-        /// To whom.
+        /// The recipient.
         user: UserId,
     },
 }
@@ -136,7 +136,7 @@ impl Mail {
         }
     }
 
-    /// Whether nobody waits for it: it only says that something happened.
+    /// Whether nobody waits for it: it is only a notice.
     #[must_use]
     pub const fn is_notice(&self) -> bool {
         match self {
@@ -151,13 +151,13 @@ impl Mail {
             | Self::VerifyEmail { .. }
             | Self::EmailChange { .. }
             | Self::AddressTaken { .. }
-            // It carries the way back: it must not wait behind others.
+            // It contains the link to undo the change: it must not wait behind others.
             | Self::EmailChanged { .. } => false,
         }
     }
 }
 
-/// The id of the order that a cause leads to: the same each time, and as good as random otherwise.
+/// The id of the job for a cause: deterministic, and otherwise like a random id.
 #[must_use]
 pub fn order_id(cause: Uuid, kind: &str) -> Uuid {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -171,21 +171,21 @@ pub fn order_id(cause: Uuid, kind: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-/// Seals and opens orders, with a key derived for [`MAIL_KEY_PURPOSE`].
+/// Seals and opens mail jobs, with a key derived for [`MAIL_KEY_PURPOSE`].
 pub struct MailJobs {
     sealer: Sealer,
 }
 
 impl MailJobs {
-    /// Uses the key of orders.
+    /// Uses the key of mail jobs.
     ///
     /// # Errors
-    /// [`SealingError`] when the library refuses the key.
+    /// [`SealingError`] if the library rejects the key.
     pub fn new(key: impl Into<RotatingKey>) -> Result<Self, SealingError> {
         Ok(Self { sealer: Sealer::new(key)? })
     }
 
-    /// The message of an order.
+    /// The sealed message of a job.
     ///
     /// # Errors
     /// [`SealingError`].
@@ -195,7 +195,7 @@ impl MailJobs {
         serde_json::to_vec(&sealed).map_err(|_| SealingError::Seal)
     }
 
-    /// The order `id` in a message.
+    /// Opens the message of the job `id`.
     ///
     /// # Errors
     /// [`SealingError::Open`]: park it.
@@ -205,14 +205,14 @@ impl MailJobs {
         serde_json::from_slice(&plain).map_err(|_| SealingError::Open)
     }
 
-    /// Whether the key that seals now opens the order `id` in a message.
+    /// Whether the key that seals now opens the message of the job `id`.
     #[must_use]
     pub fn is_current(&self, id: Uuid, message: &[u8]) -> bool {
         serde_json::from_slice(message)
             .is_ok_and(|sealed| self.sealer.is_current(id.as_bytes(), &sealed))
     }
 
-    /// Places an order in the stream `MAILS`. [`Outcome::Conflict`] means that it is waiting already.
+    /// Stores a job in the stream `MAILS`. [`Outcome::Conflict`] means that it is waiting already.
     pub async fn place(&self, mails: &EventLog, order: &MailJob) -> Outcome {
         let message = match self.seal(order) {
             Ok(message) => message,
