@@ -190,7 +190,7 @@ class Ends:
         end, time_of_end = self.last or (0, 0)
         went_back = self.last is not None and position <= end and stored_at > time_of_end
         if went_back:
-            print(f"the log of {self.subject} went back: tokens of before are refused", flush=True)
+            print(f"the log of {self.subject} went back: rejecting earlier tokens", flush=True)
             self.went_back_at = stored_at
         if went_back or position > end:
             self.last = (position, max(stored_at, time_of_end))

@@ -9,27 +9,28 @@ use tokio::time::{Instant, sleep};
 use crate::config::Nats;
 use crate::preflight::{certificates, is_badly_encoded};
 
-/// Longest pause between two attempts to reconnect. Short, because commands are refused meanwhile.
+/// Longest pause between two attempts to reconnect. Short, because commands are rejected meanwhile.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Time for the first connection.
+/// Time limit of the first connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connection could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The credentials file is missing or no credentials.
+    /// The credentials file is missing or contains no credentials.
     #[error("cannot use the NATS credentials file {0}")]
     Credentials(String, #[source] std::io::Error),
-    /// The certificate authority is missing or none. Going on without it could mean going on without TLS.
+    /// The certificate authority is missing or invalid. Continuing without it could mean continuing without TLS.
     #[error("nats.ca_file: cannot use {0}: {1}")]
     Authority(String, std::io::Error),
-    /// An address is not understood. The text does not repeat it, since it may hold a password.
+    /// An address cannot be parsed. The text does not repeat it, because it may contain a password.
     #[error(
         "nats.url is not a list of addresses like tls://HOST:4222: what is no letter or digit in USER and PASSWORD is \
          percent-encoded"
     )]
     Url,
-    /// No server, or it refused. What the client says is in the text, so it is no source of this.
+    /// No server answered, or it rejected the connection. The text contains the client's error, so it is not a source
+    /// of this one.
     #[error("cannot connect to NATS: {}", explain(.0))]
     Connect(async_nats::ConnectError),
 }
@@ -40,12 +41,12 @@ impl From<async_nats::ConnectError> for ConnectError {
     }
 }
 
-/// Parts of what the client says, and what to do about them. The first that fits counts.
+/// Fragments of the client's errors, and what to do about them. The first match counts.
 const ADVICE: [(&str, &str); 8] = [
     ("UnknownIssuer", NOT_TRUSTED),
     ("BadSignature", NOT_TRUSTED),
     ("not valid for name", "the certificate is for another name than the host in nats.url"),
-    ("peer certificate", "the certificate is refused; look at its dates and its use"),
+    ("peer certificate", "the certificate is rejected; check its dates and its key usage"),
     ("corrupt message", NO_TLS),
     ("tls handshake eof", NO_TLS),
     (
@@ -57,22 +58,22 @@ const ADVICE: [(&str, &str); 8] = [
 const NOT_TRUSTED: &str =
     "the certificate is not trusted; let nats.ca_file name the authority that signed it";
 const NO_TLS: &str =
-    "the server does not speak TLS; set TLS up there, or take tls:// and nats.ca_file out";
+    "the server does not speak TLS; set up TLS there, or remove tls:// and nats.ca_file";
 
-/// What the client says, once, and what to do about it.
+/// The client's error, once, and what to do about it.
 fn explain(error: &async_nats::ConnectError) -> String {
     let said = error.to_string();
     let advice = ADVICE.iter().find(|(part, _)| said.contains(part));
     advice.map_or_else(|| said.clone(), |(_, advice)| format!("{said}; {advice}"))
 }
 
-/// Connects as `service`. A server that is not there yet is waited for, as long as the settings say; later losses are
-/// healed in the background, without end.
+/// Connects as `service`. Waits for a server that is not available yet, as long as the settings permit; later losses
+/// are repaired in the background, without end.
 ///
 /// # Errors
-/// [`ConnectError`] when there is no connection by then, or when a server refuses it.
+/// [`ConnectError`] if there is no connection by then, or if a server rejects it.
 pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectError> {
-    // A command of the operator has somebody who waits for it.
+    // Somebody waits for a command of the operator.
     let wait_s = if service == "operator" { 0 } else { settings.start_wait_s };
     let deadline = Instant::now() + Duration::from_secs(wait_s);
     let mut told = false;
@@ -83,7 +84,12 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
             {
                 if !told {
                     let error = explain(&error);
-                    tracing::warn!(service, error, wait_s, "NATS is not there yet; waiting for it");
+                    tracing::warn!(
+                        service,
+                        error,
+                        wait_s,
+                        "NATS is not available yet; waiting for it"
+                    );
                     told = true;
                 }
                 sleep(RECONNECT_PAUSE_MAX).await;
@@ -93,7 +99,7 @@ pub async fn connect(settings: &Nats, service: &str) -> Result<Client, ConnectEr
     }
 }
 
-/// Whether there was nobody to connect to, and not somebody who refused, or with whom TLS does not come about.
+/// Whether no server could be reached, as opposed to one that rejected the connection or failed the TLS handshake.
 fn is_absence(error: &async_nats::ConnectError) -> bool {
     let is_io = matches!(
         error.kind(),
@@ -119,7 +125,7 @@ async fn connect_now(settings: &Nats, service: &str) -> Result<Client, ConnectEr
             let service = name.clone();
             async move {
                 match event {
-                    // A command of the operator is not about its connection.
+                    // The output of an operator's command is not about its connection.
                     Event::Connected if service == "operator" => {
                         tracing::debug!(service, "connected to NATS");
                     }
@@ -137,7 +143,7 @@ async fn connect_now(settings: &Nats, service: &str) -> Result<Client, ConnectEr
         });
     check_ca_file(settings)?;
     if !settings.ca_file.as_os_str().is_empty() {
-        // Whoever names an authority wants TLS, whatever the server offers.
+        // A configured authority requires TLS, whatever the server offers.
         options = options.add_root_certificates(settings.ca_file.clone()).require_tls(true);
     }
     if !settings.credentials_file.as_os_str().is_empty() {
@@ -163,7 +169,7 @@ pub fn servers(url: &str) -> Result<Vec<ServerAddr>, ConnectError> {
     servers.ok_or(ConnectError::Url)
 }
 
-/// Looks at the certificate authority, if one is named.
+/// Checks the certificate authority, if one is configured.
 ///
 /// # Errors
 /// [`ConnectError::Authority`].
@@ -175,7 +181,7 @@ pub(crate) fn check_ca_file(settings: &Nats) -> Result<(), ConnectError> {
     certificates(file).map_err(|e| ConnectError::Authority(file.display().to_string(), e))
 }
 
-/// Addresses as they may be shown: without user and password.
+/// Addresses without user and password, for display.
 #[must_use]
 pub fn shown(urls: &str) -> String {
     let shown = urls.split(',').map(|url| {
@@ -187,8 +193,8 @@ pub fn shown(urls: &str) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
-/// The user that the server knows a connection by: the public key of its credentials, or its name when there are
-/// no keys. `None` when the server does not say.
+/// The user by which the server knows a connection: the public key of its credentials, or its name without keys. `None`
+/// if the server does not tell.
 #[expect(clippy::disallowed_methods, reason = "a question to the server; nothing is written")]
 pub async fn user(client: &Client) -> Option<String> {
     let answer = client.request("$SYS.REQ.USER.INFO", "".into()).await.ok()?;
@@ -196,8 +202,8 @@ pub async fn user(client: &Client) -> Option<String> {
     answer.pointer("/data/user")?.as_str().map(str::to_owned)
 }
 
-/// Closes a connection, for a process that stops: a server that stops after it is no loss then.
+/// Closes a connection before the process stops, so that a server that stops later is not reported as lost.
 pub async fn disconnect(client: &Client) {
-    // It is closed already otherwise.
+    // Otherwise it is closed already.
     let _ = client.drain().await;
 }

@@ -1,9 +1,8 @@
-//! The OpenAPI document: what both APIs have in common, and the pages that show it.
+//! The OpenAPI document: the parts that both APIs share, and the pages that show it.
 //!
-//! Each API describes its operations beside their handlers. What any request can meet (a body that is no
-//! JSON, a bus that does not answer) is not said there thirty times but added here, from the table of
-//! error codes. The document of a program is committed (that of Roster as `openapi/roster.json`), served as it
-//! is, and compared with the code by a test of that program.
+//! Each API describes its operations beside their handlers. Errors that every request can get (a body that is not JSON,
+//! a server that does not answer) are added here, from the table of error codes. The document of a program is committed
+//! (Roster's as `openapi/roster.json`), served as it is, and compared with the code by a test of that program.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,23 +30,23 @@ use utoipa::openapi::{
 use crate::http::{JSON, MERGE_PATCH};
 use crate::problem::{Code, PROBLEM_JSON, Problem};
 
-/// Scripts and styles of the page alone, and the document from this host alone.
+/// Only the page's own scripts and styles, and the document from this host.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 );
 
-/// As SPDX has it.
+/// In SPDX form.
 const LICENSE: &str = "MIT OR Apache-2.0";
 
-/// A header that requests may carry.
+/// A request header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestHeader {
-    /// The same request again is the first one.
+    /// Makes the request idempotent.
     IdempotencyKey,
-    /// Only if it has not changed.
+    /// Only if the resource has not changed.
     IfMatch,
-    /// Only if it has changed.
+    /// Only if the resource has changed.
     IfNoneMatch,
     /// Without waiting for the views.
     Prefer,
@@ -57,26 +56,26 @@ pub enum RequestHeader {
     SessionPosition,
 }
 
-/// A header that answers carry.
+/// An answer header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerHeader {
-    /// The revision of what is shown.
+    /// The revision of the resource.
     ETag,
-    /// Where what was made is.
+    /// The path of a created resource.
     Location,
     /// The position in the log that the answer reflects.
     Position,
     /// The same in the log of sessions.
     SessionPosition,
-    /// That the views do not have it yet.
+    /// The views do not reflect the answer yet.
     Pending,
     /// The next page.
     Link,
-    /// Why there is no total.
+    /// Why the total is missing.
     TotalOmitted,
 }
 
-/// What a call has beyond what its handler describes: a constant beside the handler.
+/// Errors and headers of a call, beyond its description: a constant beside the handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
     /// Errors of its own, besides those that every call can answer with.
@@ -87,10 +86,10 @@ pub struct Call {
     pub answer_headers: &'static [AnswerHeader],
 }
 
-/// What `routes!` makes of a handler: schemas, its path, and its route.
+/// The result of `routes!` for a handler: schemas, its path, and its route.
 type Routes<R> = (Vec<(String, RefOr<Schema>)>, Paths, R);
 
-/// The routes of a handler, described completely.
+/// The routes of a handler, with its complete description.
 #[must_use]
 pub fn call<R>((schemas, mut paths, routes): Routes<R>, call: &Call) -> Routes<R> {
     for item in paths.paths.values_mut() {
@@ -137,7 +136,7 @@ struct FieldErrorSchema {
     detail: String,
 }
 
-/// The head of Roster's own document.
+/// The head of Roster's document.
 #[must_use]
 pub fn head() -> OpenApi {
     let mut document = head_of(
@@ -151,7 +150,7 @@ pub fn head() -> OpenApi {
     document
 }
 
-/// The head of the document of a service whose callers show Roster's access tokens.
+/// The head of the document of a service whose callers send Roster's access tokens.
 #[must_use]
 pub fn head_of(title: &str, description: &str) -> OpenApi {
     let bearer = HttpBuilder::new()
@@ -167,7 +166,7 @@ pub fn head_of(title: &str, description: &str) -> OpenApi {
     OpenApiBuilder::new()
         .paths(Paths::new())
         .info(InfoBuilder::new().title(title).version("1").description(Some(description)).build())
-        // Wherever the document came from.
+        // The host that the document came from.
         .servers(Some([Server::new("/")]))
         .components(Some(components))
         .build()
@@ -212,7 +211,7 @@ fn complete_operation(operation: &mut Operation, is_command: bool, call: &Call) 
     add_answer_headers(operation, call.answer_headers);
     let compares = call.headers.contains(&RequestHeader::IfMatch);
     add_errors(operation, is_command, compares, call.errors);
-    // Calls for everybody state it too: a missing statement could have been forgotten.
+    // Stated explicitly for public calls, too: a missing statement could have been forgotten.
     operation.security.get_or_insert_default();
     add_plain_json(operation);
     let nobody = SecurityRequirement::default();
@@ -223,7 +222,7 @@ fn complete_operation(operation: &mut Operation, is_command: bool, call: &Call) 
     }
 }
 
-/// A merge patch may come as plain JSON as well.
+/// A merge patch may also be sent as plain JSON.
 fn add_plain_json(operation: &mut Operation) {
     let Some(RefOr::T(body)) = &mut operation.request_body else { return };
     if let Some(content) = body.content.get(MERGE_PATCH).cloned() {
@@ -231,7 +230,7 @@ fn add_plain_json(operation: &mut Operation) {
     }
 }
 
-/// Says of objects whose members are not named that they have any: a generator makes a type without members otherwise.
+/// Marks objects without named members as free-form: generators would create a type without members otherwise.
 fn open_free_objects(schema: &mut RefOr<Schema>) {
     let RefOr::T(Schema::Object(object)) = schema else { return };
     let is_object = matches!(&object.schema_type, SchemaType::Type(Type::Object));
@@ -250,7 +249,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation
 }
 
 fn add_answer_headers(operation: &mut Operation, headers: &[AnswerHeader]) {
-    // What is only taken in says nothing yet.
+    // An accepted request has no result yet.
     let taken_in = StatusCode::ACCEPTED.as_str();
     for (status, answer) in &mut operation.responses.responses {
         let RefOr::T(answer) = answer else { continue };
@@ -299,7 +298,7 @@ fn add_errors(operation: &mut Operation, is_command: bool, compares: bool, own: 
     ];
     // Commands are decided on the log.
     codes.extend(is_command.then_some(Code::UnreadableRecord));
-    // A body that nobody asked for is read as well, to be refused.
+    // Undescribed bodies are read, too, to be rejected.
     codes.extend([Code::RequestTimeout, Code::BodyTooLarge, Code::ValidationFailed]);
     if operation.request_body.is_some() {
         codes.push(Code::UnsupportedMediaType);
@@ -384,11 +383,11 @@ fn parameter(header: RequestHeader) -> Parameter {
         .build()
 }
 
-/// `/openapi.json`, and `/docs` for people. Nothing is loaded from elsewhere.
+/// `/openapi.json`, and `/docs` for people. Nothing is loaded from other hosts.
 pub(crate) fn pages<S: Clone + Send + Sync + 'static>(document: &'static str) -> Router<S> {
     Router::new()
         .route("/openapi.json", get(move || async move { served(document) }))
-        // Its scripts are named relative to it.
+        // Its scripts have relative paths.
         .route("/docs", get(|| async { Redirect::permanent("/docs/index.html") }))
         .route("/docs/{file}", get(|Path(file): Path<String>| async move { page(&file) }))
 }
@@ -402,7 +401,7 @@ fn served(document: &'static str) -> Response {
 }
 
 fn page(file: &str) -> Response {
-    // The address of a call can be passed on. A token is not kept: the browser would have it for everybody after.
+    // Links to a call can be shared. Tokens are not stored: the browser would keep them for its next user.
     let config = utoipa_swagger_ui::Config::from("/openapi.json").deep_linking(true);
     match utoipa_swagger_ui::serve(file, Arc::new(config)) {
         Ok(Some(file)) => {

@@ -1,9 +1,9 @@
-//! What a process would find wrong at its start, found without connecting to anything.
+//! Finds what would stop a process at its start, without connecting to anything.
 //!
-//! `roster check-config` and each service look at the same things, so that a configuration that is called valid
-//! starts. What is insecure is refused in production and warned of in development ([`Preflight::insecure`]).
+//! `roster check-config` and each service run the same checks, so a configuration that is reported as valid starts.
+//! Insecure settings are rejected in production and reported as warnings in development ([`Preflight::insecure`]).
 //!
-//! Not for: whether servers are there, and whether they are set up as they must be.
+//! Not for checks whether servers are available and provisioned.
 
 use std::fs;
 use std::net::IpAddr;
@@ -18,20 +18,20 @@ use crate::keys::SecretKey;
 use crate::signing_keys::{KeyRing, private_key_file};
 use crate::{config, logging, nats};
 
-/// What a file with the credentials of a NATS user begins with.
+/// The first line of a file with NATS credentials.
 const CREDENTIALS_HEAD: &str = "-----BEGIN NATS USER JWT-----";
-/// What a certificate in PEM begins with.
+/// The first line of a certificate in PEM.
 const CERTIFICATE_HEAD: &str = "-----BEGIN CERTIFICATE-----";
-/// Permissions that nobody but the owner of a secret needs.
+/// Permissions that only the owner of a secret may have.
 const OTHERS: u32 = 0o077;
-/// The same when the group may read, as Kubernetes mounts secrets for a process that is not root.
+/// The same if the group may read, as Kubernetes mounts secrets for a process that is not root.
 const OTHERS_THAN_READERS: u32 = 0o037;
 
-/// Why something is refused that works.
+/// Why a working setting is rejected.
 const PRODUCTION: &str = "deployment is \"production\", the default, which refuses what is insecure; \
                           \"development\" is for machines of developers and warns of it";
 
-/// Collects what is wrong.
+/// Collects faults and warnings.
 #[derive(Debug)]
 pub struct Preflight {
     deployment: Deployment,
@@ -43,10 +43,10 @@ pub struct Preflight {
 }
 
 impl Preflight {
-    /// Begins with the faults that are known already.
+    /// Starts with the faults that were found before.
     #[must_use]
     pub fn new(deployment: Deployment, allow_plain: &str, faults: Vec<String>) -> Self {
-        // What is no list of connections is a fault of the settings already.
+        // An invalid list of connections is reported as a fault of the settings.
         let allow_plain = allow_plain.parse().unwrap_or_default();
         let (allow_group_read, has_refused) = (false, false);
         Self {
@@ -66,18 +66,18 @@ impl Preflight {
         self
     }
 
-    /// Whether real users depend on this.
+    /// Whether this is a production deployment.
     #[must_use]
     pub fn is_production(&self) -> bool {
         self.deployment == Deployment::Production
     }
 
-    /// Something with which the process cannot work.
+    /// Adds a fault with which the process cannot work.
     pub fn fault(&mut self, text: impl Into<String>) {
         self.faults.push(text.into());
     }
 
-    /// Something that must not be so in production.
+    /// Adds something that is not permitted in production.
     pub fn insecure(&mut self, text: impl Into<String>) {
         let said = match self.deployment {
             Deployment::Production => {
@@ -87,13 +87,13 @@ impl Preflight {
             Deployment::Development => &mut self.warnings,
         };
         let text = text.into();
-        // A file that several things are in is looked at for each.
+        // A file with several contents is checked for each of them.
         if !said.contains(&text) {
             said.push(text);
         }
     }
 
-    /// What must not be so even in production where the operator allows it.
+    /// Adds something that production permits only if the operator allows it.
     fn plain(&mut self, connection: PlainConnection, text: &str) {
         if !self.allow_plain.contains(connection) {
             let name = connection.as_str();
@@ -103,7 +103,7 @@ impl Preflight {
         }
     }
 
-    /// Notes the error of something that was tried.
+    /// Adds the error of a failed attempt.
     pub fn tried<T>(
         &mut self,
         setting: &str,
@@ -159,7 +159,7 @@ impl Preflight {
         self.private(setting, file);
     }
 
-    /// Where views are, as the driver has understood `mongodb.url`.
+    /// The address of the views, as the driver has parsed `mongodb.url`.
     pub fn mongodb(&mut self, settings: &config::MongoDb, target: &DatabaseTarget) {
         let is_far = target.hosts.iter().any(|host| !is_loopback(host));
         if is_far && !target.has_tls {
@@ -190,7 +190,7 @@ impl Preflight {
         self.public_url("tokens.issuer", issuer, PlainConnection::Issuer);
     }
 
-    /// A URL that users are sent to.
+    /// A URL that is shown to users.
     pub fn public_url(&mut self, setting: &str, text: &str, connection: PlainConnection) {
         let Ok(url) = Url::parse(text) else {
             self.insecure(format!("{setting} is not a URL"));
@@ -209,14 +209,14 @@ impl Preflight {
         }
     }
 
-    /// The file of a key that may be rotated: content and permissions.
+    /// The file of a key that can be rotated: content and permissions.
     pub fn key_ring(&mut self, file: &Path) {
         if self.tried("secrets.dir", Ring::read(file)).is_some() {
             self.private("secrets.dir", file);
         }
     }
 
-    /// The keys of access tokens; `signs` when private ones are needed too.
+    /// The keys of access tokens; `signs` if the private keys are needed, too.
     pub fn signing_keys(&mut self, dir: &Path, signs: bool) {
         let Some(kids) = self.tried("secrets.dir", KeyRing::check(dir, signs)) else { return };
         for kid in kids.into_iter().filter(|_| signs) {
@@ -233,7 +233,7 @@ impl Preflight {
         is_set
     }
 
-    /// A file with a secret, which is for its owner alone; an empty path is none.
+    /// A file with a secret, which only its owner may read; an empty path means no file.
     pub fn private(&mut self, setting: &str, file: &Path) {
         #[cfg(unix)]
         if let Ok(metadata) = fs::metadata(file) {
@@ -249,7 +249,7 @@ impl Preflight {
         }
     }
 
-    /// A file that must be there and hold something known.
+    /// A file that must exist and start with a known text.
     fn holds(&mut self, setting: &str, file: &Path, head: &str, what: &str) {
         match fs::read_to_string(file) {
             Ok(text) if text.contains(head) => {}
@@ -260,7 +260,7 @@ impl Preflight {
         }
     }
 
-    /// What is only to be warned of, when nothing is refused.
+    /// Returns the warnings if there are no faults.
     ///
     /// # Errors
     /// Every fault.
@@ -276,22 +276,22 @@ impl Preflight {
     }
 }
 
-/// What a connection string of MongoDB says.
+/// The content of a MongoDB connection string.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatabaseTarget {
-    /// The servers, or the name that stands for them.
+    /// The servers, or the name that they are looked up by.
     pub hosts: Vec<String>,
-    /// Whether the connection has TLS.
+    /// Whether the connection uses TLS.
     pub has_tls: bool,
-    /// Whether somebody logs in.
+    /// Whether it has a user.
     pub has_user: bool,
-    /// Whether TLS takes any certificate, or one for another host.
+    /// Whether TLS accepts any certificate, or one for another host.
     pub believes_anybody: bool,
-    /// Files that it names.
+    /// The files that it names.
     pub files: Vec<std::path::PathBuf>,
 }
 
-/// Whether a file can be a certificate authority.
+/// Whether a file contains certificates.
 ///
 /// # Errors
 /// The system's, or that there is no certificate in it.
@@ -301,21 +301,21 @@ pub(crate) fn certificates(file: &Path) -> std::io::Result<()> {
     text.contains(CERTIFICATE_HEAD).then_some(()).ok_or_else(none)
 }
 
-/// Whether a host is this machine itself.
+/// Whether a host is this machine.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a URL leads to this machine itself.
+/// Whether a URL leads to this machine.
 #[must_use]
 pub fn is_loopback_url(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.host_str().is_some_and(is_loopback))
 }
 
-/// Whether an `@` comes after where user and password must be: something in them was not percent-encoded, and a part of
-/// the password would be taken for a host.
+/// Whether an `@` comes after the part for user and password: a character in them was not percent-encoded, and a part
+/// of the password would be taken for a host.
 #[must_use]
 pub fn is_badly_encoded(url: &str) -> bool {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));

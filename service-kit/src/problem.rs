@@ -12,8 +12,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal;)*) => {
-        /// Every error a client can meet. `docs/error-codes.md` explains each, and a test compares both
-        /// ways.
+        /// Every error that a client can get. `docs/error-codes.md` explains each; a test compares both.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code {
             $($(#[$doc])* $name,)*
@@ -53,25 +52,25 @@ codes! {
     InvalidHeader = "invalid-header", BAD_REQUEST, "A header is not valid";
     /// The request itself is malformed.
     BadRequest = "bad-request", BAD_REQUEST, "The request is malformed";
-    /// The token of a link in a mail is not good, any more or at all.
+    /// The token of a link in a mail is not valid (any more).
     InvalidToken = "invalid-token", BAD_REQUEST, "The link is not valid any more";
     /// E-mail or password is wrong, or the user may not log in.
     InvalidCredentials = "invalid-credentials", UNAUTHORIZED, "E-mail or password is wrong";
-    /// The refresh token is not good, any more or at all.
+    /// The refresh token is not valid (any more).
     InvalidRefreshToken = "invalid-refresh-token", UNAUTHORIZED, "The refresh token is not valid";
     /// No valid access token.
     Unauthorized = "unauthorized", UNAUTHORIZED, "A valid access token is needed";
-    /// Known, but not allowed.
+    /// The caller is known, but not permitted.
     Forbidden = "forbidden", FORBIDDEN, "Not allowed";
     /// The password that the caller has to repeat is wrong.
     WrongPassword = "wrong-password", FORBIDDEN, "The password is wrong";
-    /// Verifying an address takes the password of the account, or a new one.
+    /// Verifying an address requires the password of the account, or a new one.
     PasswordRequired = "password-required", FORBIDDEN, "The password of the account is needed";
     /// The caller must verify the address first.
     EmailNotVerified = "email-not-verified", FORBIDDEN, "The e-mail address is not verified";
     /// Absent, or not visible to the caller.
     NotFound = "not-found", NOT_FOUND, "Not found";
-    /// The path exists, the method does not.
+    /// The path exists, but not with this method.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The request did not arrive in time.
     RequestTimeout = "request-timeout", REQUEST_TIMEOUT, "The request took too long to arrive";
@@ -81,7 +80,7 @@ codes! {
     IdempotencyKeyInFlight = "idempotency-key-in-flight", CONFLICT, "The same request is still running";
     /// The change would leave Roster without an administrator.
     LastAdmin = "last-admin", CONFLICT, "The last administrator must stay";
-    /// A rule of the service does not let it happen to what is there, as it is now.
+    /// A rule of the service does not permit it in the current state.
     NotPossible = "not-possible", CONFLICT, "Not possible as things are";
     /// A record in the log that the command depends on cannot be read.
     UnreadableRecord = "unreadable-record", CONFLICT, "A record in the log cannot be read";
@@ -89,37 +88,37 @@ codes! {
     StaleRevision = "stale-revision", PRECONDITION_FAILED, "It has changed since";
     /// `If-None-Match` or `If-Match` does not hold.
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "A precondition does not hold";
-    /// `If-Match` is missing, and the configuration asks for it.
+    /// `If-Match` is missing, and the configuration requires it.
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing";
     /// The body is larger than allowed.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     /// The address is longer than allowed.
     UriTooLong = "uri-too-long", URI_TOO_LONG, "The address is too long";
-    /// The body has another media type or encoding than the route takes.
+    /// The body has a media type or encoding that the route does not accept.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The media type is not supported";
     /// A member of the body breaks a rule; `errors[]` names each.
     ValidationFailed = "validation-failed", UNPROCESSABLE_ENTITY, "The body breaks a rule";
     /// The idempotency key was used for another request.
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
-    /// The query is sound, and too much work.
+    /// The query is valid, but too much work.
     QueryTooBroad = "query-too-broad", UNPROCESSABLE_ENTITY, "The query is too broad";
     /// Too many attempts or requests.
     TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many attempts";
     /// A fault of Roster.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
-    /// Too much to do right now; nothing was done.
+    /// Too much load; nothing was done.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much to do right now";
-    /// Something Roster depends on does not answer; nothing was done.
+    /// A dependency of Roster does not answer; nothing was done.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Temporarily unavailable";
-    /// The log has no room left for what can wait; nothing was done.
+    /// The log has no room for commands that can wait; nothing was done.
     LogFull = "log-full", SERVICE_UNAVAILABLE, "There is no room in the log";
-    /// Nobody can say whether the command was stored.
+    /// It is unknown whether the command was stored.
     OutcomeUnknown = "outcome-unknown", SERVICE_UNAVAILABLE, "The outcome is unknown";
-    /// The views have not reached the position asked for.
+    /// The views have not reached the requested position.
     NotYet = "not-yet", SERVICE_UNAVAILABLE, "The position is not reached yet";
 }
 
-/// One rule that one member of the body breaks.
+/// One broken rule of one member of the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// JSON pointer (RFC 6901) into the body.
@@ -130,14 +129,14 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// A problem to be answered. `detail` is public text: what goes wrong inside is logged, never sent.
+/// A problem to answer with. `detail` is public text; internal causes are logged, never sent.
 #[derive(Debug, Clone)]
 pub struct Problem {
     code: Code,
     detail: Option<String>,
     errors: Vec<FieldError>,
     retry_after_s: Option<u64>,
-    /// What went wrong inside, for the log.
+    /// The internal cause, for the log.
     cause: Option<Box<str>>,
     /// Boxed: few problems have one, and every fallible function returns a problem.
     rate_limit: Option<Box<RateLimit>>,
@@ -158,11 +157,11 @@ struct Body<'a> {
     instance: Option<&'a str>,
 }
 
-/// What a 429 or 503 without a better estimate asks the client to wait.
+/// Wait time for a 429 or 503 without a better estimate.
 const RETRY_AFTER_DEFAULT_S: u64 = 1;
 
 impl Problem {
-    /// A problem with no more to say than its code does.
+    /// A problem without any details.
     #[must_use]
     pub fn new(code: Code) -> Self {
         let retry = matches!(
@@ -179,7 +178,7 @@ impl Problem {
         }
     }
 
-    /// A request that ran into a limit, with the header fields that tell of it.
+    /// A request that exceeded a limit, with the headers about it.
     #[must_use]
     pub fn too_many_requests(limit: RateLimit) -> Self {
         let seconds = limit.retry_after_s();
@@ -187,7 +186,7 @@ impl Problem {
             .detail(format!("try again in {seconds} s"))
     }
 
-    /// Says when to come back, in seconds.
+    /// Sets when to retry, in seconds.
     #[must_use]
     pub const fn retry_after_s(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
@@ -201,26 +200,26 @@ impl Problem {
         self
     }
 
-    /// A body whose members break rules.
+    /// A body with broken rules.
     #[must_use]
     pub fn validation(errors: Vec<FieldError>) -> Self {
         Self { errors, ..Self::new(Code::ValidationFailed) }
     }
 
-    /// A fault of Roster. The chain goes to the log, once, and nothing of it to the client.
+    /// A fault of Roster. The error chain goes to the log, once, and nothing of it to the client.
     #[must_use]
     pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::new(Code::Internal).because(chain(error))
     }
 
-    /// Adds what went wrong inside. It stands in the one line that the log has for this request.
+    /// Adds the internal cause, for the one log line of this request.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<str>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// What went wrong inside.
+    /// The internal cause.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
@@ -232,13 +231,13 @@ impl Problem {
         self.code
     }
 
-    /// The rules that members of the body break.
+    /// The broken rules of the body.
     #[must_use]
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
     }
 
-    /// The problem that fits a status the framework answered with on its own.
+    /// The problem for a status that the framework answered with.
     #[must_use]
     pub fn from_status(status: StatusCode) -> Self {
         Self::new(match status {
@@ -253,8 +252,8 @@ impl Problem {
         })
     }
 
-    /// What stands in the body.
-    pub(crate) fn told<'a>(&'a self, instance: Option<&'a str>) -> impl Serialize + 'a {
+    /// The content of the body.
+    pub(crate) fn content<'a>(&'a self, instance: Option<&'a str>) -> impl Serialize + 'a {
         self.body(instance)
     }
 
@@ -270,10 +269,10 @@ impl Problem {
         }
     }
 
-    /// The response, with the request id as `instance` when it is known.
+    /// The response, with the request id as `instance` if it is known.
     #[must_use]
     pub fn render(&self, instance: Option<&str>) -> Response {
-        // Strings and numbers alone: this cannot fail to be JSON.
+        // Only strings and numbers: encoding cannot fail.
         let bytes = serde_json::to_vec(&self.body(instance)).unwrap_or_default();
         let mut response = (self.code.status(), bytes).into_response();
         let headers = response.headers_mut();
@@ -313,7 +312,7 @@ impl From<Code> for Problem {
     }
 }
 
-/// An error and everything that caused it, in one line for the log.
+/// An error and all its causes, in one line for the log.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -333,7 +332,7 @@ mod tests {
     use super::*;
     use crate::http::{RATE_LIMIT, RATE_LIMIT_POLICY};
 
-    /// The page that `type` points to has every code with its status, and no other.
+    /// The page that `type` links to has every code with its status, and no other.
     #[test]
     fn the_page_of_error_codes_and_the_table_are_one() {
         let page = include_str!("../../docs/error-codes.md");

@@ -1,9 +1,8 @@
-//! What a service does when Roster's feed tells it something: once it is done it is not asked again, and until then it
-//! comes again, after a crash too.
+//! Reactions of a service to Roster's feed: each event is delivered until its reaction is done, across crashes.
 //!
-//! The place in the feed is kept by the server, in the consumer that the service's `provision` made. A reaction may
-//! be asked a second time for what it has done, when it died before saying so: it must find out by itself, as commands
-//! do that change nothing which is so already.
+//! The server keeps the position in the feed, in the consumer that the service's `provision` created. A reaction may be
+//! run again for an event that it has completed, if the process crashed before the acknowledgement. So reactions must
+//! be idempotent, like commands that change nothing if the change is already made.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,47 +18,47 @@ use crate::commands::Request;
 use crate::event_log::{ConsumerSpec, EventLog, Limits, ProvisionError, Task};
 use crate::health::Readiness;
 
-/// First pause before a reaction is tried again that failed; doubled each time.
+/// First pause before a failed reaction is retried; doubles each time.
 const PUT_OFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const PUT_OFF_MAX: Duration = Duration::from_secs(60);
-/// How long an event may wait untouched, or fail, before the service calls itself not ready.
+/// The readiness check fails when an event waits without an attempt, or fails, for this long.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// What came of a reaction.
+/// The result of a reaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reacted {
-    /// It is done for good.
+    /// It is completed.
     Done,
-    /// It is to be asked once more, so much later.
+    /// It has to be run again after a pause.
     Later(Duration),
 }
 
 /// What a service does about an event.
 #[async_trait]
 pub trait Reaction: Send + Sync + 'static {
-    /// Does it. `request` names the event as the cause of what it leads to.
+    /// Runs the reaction. `request` names the event as the cause of its effects.
     ///
     /// # Errors
-    /// In words, for the log: it is tried again.
+    /// A text for the log: it is retried.
     async fn react(&self, event: &FeedEvent, request: Request) -> Result<Reacted, String>;
 }
 
-/// A reaction on its way through the feed.
+/// Runs a reaction over the feed.
 pub struct Reactions<R> {
     feed: EventLog,
     consumer: ConsumerSpec,
     at_once_max: usize,
     reaction: R,
-    /// What failed the last time it was tried, for whoever asks about readiness.
+    /// The last failures, for readiness.
     failing: Arc<Mutex<BTreeMap<Position, (Timestamp, String)>>>,
 }
 
 impl<R: Reaction> Reactions<R> {
-    /// Over the consumer that the service's `provision` made.
+    /// For the consumer that the service's `provision` created.
     ///
     /// # Errors
-    /// [`ProvisionError`]: it is not there, or not as it must be.
+    /// [`ProvisionError`]: it does not exist, or is not configured as required.
     pub async fn open(
         client: &async_nats::Client,
         limits: Limits,
@@ -72,7 +71,7 @@ impl<R: Reaction> Reactions<R> {
         Ok(Self { feed, consumer, at_once_max, reaction, failing: Arc::default() })
     }
 
-    /// What must hold for reactions to come in time: the consumer answers, and none has failed for long.
+    /// Adds the readiness checks: the consumer answers, and no reaction has failed for long.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let (feed, consumer) = (self.feed.clone(), self.consumer.clone());
@@ -95,7 +94,7 @@ impl<R: Reaction> Reactions<R> {
         })
     }
 
-    /// Runs until `stop`, then brings what was begun to its end.
+    /// Runs until `stop`, then completes the work in progress.
     pub async fn run(&self, stop: &CancellationToken) {
         self.feed.work_off(&self.consumer, self.at_once_max, stop, |task| self.work(task)).await;
     }
@@ -112,7 +111,7 @@ impl<R: Reaction> Reactions<R> {
                 task.nak(pause).await
             }
             Err(why) => {
-                tracing::warn!(error = why, %position, "a reaction is put off");
+                tracing::warn!(error = why, %position, "a reaction failed; retrying later");
                 let since = lock(&self.failing).get(&position).map(|(since, _)| *since);
                 let since = since.unwrap_or_else(ambient::now);
                 lock(&self.failing).insert(position, (since, why));
@@ -121,7 +120,7 @@ impl<R: Reaction> Reactions<R> {
             }
         };
         if let Err(error) = acknowledged {
-            tracing::warn!(%error, %position, "a reaction may be asked for again");
+            tracing::warn!(%error, %position, "cannot acknowledge a reaction; it may be repeated");
         }
     }
 

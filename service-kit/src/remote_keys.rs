@@ -1,15 +1,13 @@
-//! Keys of access tokens from a URL: what a service elsewhere checks tokens with.
+//! Keys of access tokens from a URL, for services elsewhere that verify tokens.
 //!
-//! They are fetched before anything is served, and again when the answer is over (`max-age`, within
-//! [`Bounds`]). A token that names a key which is not known leads to a look at once, but never to more than one
-//! in [`Bounds::ask_pause`], whatever tokens are sent: those that come in between are refused, or wait for the
-//! look that is under way.
+//! They are fetched before anything is served, and again when the answer expires (`max-age`, within [`Bounds`]). A
+//! token with an unknown key causes a fetch at once, but never more than one per [`Bounds::ask_pause`], whatever tokens
+//! are sent: tokens in between are rejected, or wait for the fetch in progress.
 //!
 //! # When the server does not answer
-//! The keys from before are believed for [`Bounds::kept`] from the last good answer on, an hour unless it is
-//! set otherwise: no token lives longer, so a longer trust would serve nobody but whoever has a key that was
-//! withdrawn and keeps the news from arriving. After that every token is refused as `unavailable`, and the
-//! service is not ready.
+//! The known keys are trusted for [`Bounds::kept`] after the last good answer, by default for an hour: no token lives
+//! longer, so more trust would only help an attacker who has a revoked key and blocks the connection. After that every
+//! token is rejected as `unavailable`, and the service is not ready.
 
 mod fetch;
 
@@ -31,55 +29,55 @@ use crate::tokens::ACCESS_LIFETIME_MAX_S;
 pub use fetch::{FetchError, SourceError};
 use fetch::{Fetched, Server};
 
-/// So that what the guide shows in Rust is compiled.
+/// Compiles the Rust code of the guide.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/verifying-tokens.md")]
 struct Guide;
 
-/// Pause between two tries at the start.
+/// Pause between two attempts at the start.
 const START_PAUSE: Duration = Duration::from_millis(500);
-/// First pause after a failure; it doubles up to [`Bounds::fresh_min`].
+/// First pause after a failure; doubles up to [`Bounds::fresh_min`].
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where keys are.
+/// Where the keys are.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySource {
     /// `https://HOST/.well-known/jwks.json` of Roster.
     pub url: String,
-    /// Certificates (PEM) of the authority that the server's must be signed by; those of the system when there
-    /// is none.
+    /// Certificates (PEM) of the authority that must have signed the server's certificate; the system's authorities if
+    /// there are none.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Lets `http://` pass for other hosts than the loopback. Whoever is on the way can then make tokens.
+    /// Permits `http://` for hosts other than the loopback. Anybody on the network path can then forge tokens.
     #[serde(default)]
     pub plain_http: bool,
-    /// How often, and for how long.
+    /// Time limits.
     #[serde(skip)]
     pub bounds: Bounds,
 }
 
 impl KeySource {
-    /// The keys at a URL.
+    /// Keys at a URL.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ca_file: None, plain_http: false, bounds: Bounds::default() }
     }
 }
 
-/// Bounds of time.
+/// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For how long the first answer is waited for before the start fails.
+    /// How long the first answer is waited for before the start fails.
     pub start_wait: Duration,
-    /// Shortest time that an answer is taken for fresh, whatever it says.
+    /// Shortest time for which an answer counts as fresh, whatever it says.
     pub fresh_min: Duration,
-    /// Longest one: a key that was withdrawn is taken no longer than that while the server answers.
+    /// Longest time: while the server answers, a revoked key is accepted no longer than this.
     pub fresh_max: Duration,
-    /// Shortest pause before the server is asked because of a key that is not known.
+    /// Shortest pause between fetches because of unknown keys.
     pub ask_pause: Duration,
-    /// How long a request waits for such an answer.
+    /// How long a request waits for such a fetch.
     pub ask_wait: Duration,
-    /// How long keys are believed without an answer.
+    /// How long keys are trusted without an answer.
     pub kept: Duration,
 }
 
@@ -99,20 +97,20 @@ impl Default for Bounds {
 /// There are no keys to start with.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteKeysError {
-    /// The source is not one: another URL or file is needed.
+    /// The source is invalid: another URL or file is needed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The server gave none. It may be down: start again.
+    /// The server returned none. It may be down: start again.
     #[error("cannot get the keys of access tokens from {url}")]
     Fetch {
-        /// Where they should be.
+        /// The URL.
         url: String,
-        /// What the last try failed with.
+        /// The failure of the last attempt.
         source: FetchError,
     },
 }
 
-/// Looks at the server.
+/// Fetches from the server.
 #[derive(Clone, Copy)]
 struct Look {
     number: u64,
@@ -142,7 +140,7 @@ impl RemoteKeys {
     /// Fetches the keys, and again until `stop`.
     ///
     /// # Errors
-    /// [`RemoteKeysError`] when there are none within [`Bounds::start_wait`].
+    /// [`RemoteKeysError`] if there are none within [`Bounds::start_wait`].
     pub async fn fetch(
         source: &KeySource,
         stop: &CancellationToken,
@@ -206,7 +204,7 @@ impl CheckingKeys for RemoteKeys {
         }
         let wanted = if last.under_way { last.number } else { last.number + 1 };
         let ended = look.wait_for(|look| look.number >= wanted && !look.under_way);
-        // Whether it came or not: what is known then is what is known.
+        // Whether it succeeded or not: the known keys decide.
         let _ = timeout(self.shared.bounds.ask_wait, ended).await;
         self.find(kid)
     }
@@ -242,7 +240,7 @@ impl Shared {
             tokio::select! {
                 () = sleep_until(due) => {}
                 () = self.wanted.notified() => {
-                    // Wanted while the last look was under way.
+                    // Requested while the last fetch was in progress.
                     if self.look.borrow().began.elapsed() < self.bounds.ask_pause {
                         continue;
                     }
@@ -268,7 +266,7 @@ impl Shared {
                         let error = chain(&error);
                         tracing::warn!(
                             error,
-                            "the keys cannot be fetched; those from before go on"
+                            "cannot fetch the keys of access tokens; keeping the known ones"
                         );
                     }
                     failing = true;

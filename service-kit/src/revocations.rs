@@ -1,22 +1,22 @@
-//! Which access tokens are dead before their time, known in memory in every process that checks tokens.
+//! Revoked access tokens, known in memory in every process that verifies tokens.
 //!
-//! What ends access writes a small message to the log: `rv.user.<id>` for a user (disabled, deleted,
-//! another password or role, logged out everywhere), `rv.session.<id>` for one session. Every process
-//! follows both from a little more than the longest life of an access token ago, and keeps what it heard for
-//! that long: an older token is over anyway. So a check costs two look-ups in memory and no request, a
-//! logout is known everywhere within milliseconds, and a restart begins with the same knowledge.
+//! Everything that ends access writes a small message to the log: `rv.user.<id>` for a user (disabled, deleted, another
+//! password or other roles, logged out everywhere), `rv.session.<id>` for one session. Every process follows both,
+//! starting a little more than the longest lifetime of an access token ago, and remembers them for that long: older
+//! tokens have expired anyway. So a check costs two look-ups in memory and no request, a logout is known everywhere
+//! within milliseconds, and a restart begins with the same knowledge.
 //!
 //! # When the log goes back
-//! A token names the history of the log that it was made in, and the history that the log is in comes on
-//! `rv.session.lineage`, at least every half hour ([`LineageRecord`]). A token of another history is refused, for the
-//! positions of both cannot be compared. A token that names none is one of an older version; that the log went back is
-//! noticed here as well, and those of before are refused by their time.
+//! A token names the history of the log in which it was made, and the log's current history is published on
+//! `rv.session.lineage`, at least every half hour ([`LineageRecord`]). A token of another history is rejected, because
+//! positions of different histories cannot be compared. A token without a history is from an older version; for these,
+//! this module notices by itself that the log went back, and rejects earlier ones by their time.
 //!
-//! # When the bus is away
-//! A process that does not hear the feed cannot know what ended. It goes on believing access tokens,
-//! whose life bounds the harm, but takes nobody for an administrator or operator any more
-//! ([`Revocations::is_current`]) once the silence has lasted for `revocations.silence_max_ms`, and is not
-//! ready. What was missed is read first when the bus is back.
+//! # When NATS does not answer
+//! A process that receives nothing cannot know the latest revocations. It goes on accepting access tokens, whose
+//! lifetime limits the harm, but accepts nobody as administrator or operator ([`Revocations::is_current`]) once the
+//! silence has lasted for `revocations.silence_max_ms`, and is not ready. Missed revocations are read first when the
+//! connection is back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -34,23 +34,23 @@ use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
 
-/// For how long is kept what has ended: the longest life that any Roster can give an access token, whatever
-/// this one is set to, so that no other service has to know. Clocks differ.
+/// How long revocations are remembered: the longest lifetime that any Roster can give an access token, whatever the
+/// setting of this one, so that no other service has to know it. Clocks differ.
 const KEPT_S: u64 = ACCESS_LIFETIME_MAX_S + CLOCKS_MARGIN_S;
-/// Nothing is appended here, and what is followed has limits of its own.
+/// Nothing is appended here, and followers have limits of their own.
 const LIMITS: Limits = Limits {
     request_timeout: Duration::from_secs(5),
     append_deadline: Duration::from_secs(5),
     silence_max: SILENCE_DEFAULT,
 };
-/// Pause before the feed is followed again after a disturbance.
+/// Pause before following again after a disturbance.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long the feed may have been silent when the disturbance is noticed: two missed heartbeats.
+/// How long nothing has arrived when a disturbance is noticed: two missed heartbeats.
 const NOTICED_AFTER: Duration = Duration::from_secs(2);
-/// Entries from which on old ones are looked for.
+/// Number of entries from which on expired ones are removed.
 const PRUNE_FROM: usize = 1_024;
 
-/// One of the two feeds.
+/// One of the two streams of revocations.
 #[derive(Clone, Copy)]
 enum Feed {
     Users,
@@ -73,18 +73,18 @@ impl Feed {
     }
 }
 
-/// How a feed is doing.
+/// The state of a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Heard {
     /// It has not been read to its end yet.
     Behind,
-    /// Everything there is has been read, and the server says so every second.
+    /// Everything has been read, and the server confirms it every second.
     Live,
-    /// Nothing has come since.
+    /// Nothing has arrived since then.
     SilentSince(Instant),
 }
 
-/// What is dead, and until when it is kept: from then on nobody can have it any more.
+/// The revocations, and until when they are remembered: from then on no token can depend on them.
 #[derive(Default)]
 struct Denied {
     users: HashMap<UserId, (Position, Instant)>,
@@ -92,15 +92,15 @@ struct Denied {
     prune_at: usize,
     /// The last message of the log of users, by position and by time.
     last: Option<(Position, Timestamp)>,
-    /// When the log was seen to have gone back: epochs of before mean nothing in it.
+    /// When the log was seen to have gone back: earlier epochs are meaningless in it.
     went_back_at: Option<Timestamp>,
-    /// The history that the log is in, and when that was written; `None` while nobody has written it.
+    /// The current history of the log, and when that was written; `None` if it was never written.
     lineage: Option<(Timestamp, LineageRecord)>,
-    /// The stream that took no reader when it was asked last.
+    /// The stream that accepted no consumer at the last attempt.
     full_stream: Option<Arc<str>>,
 }
 
-/// What ended. Cheap to clone.
+/// The revocations. Cheap to clone.
 #[derive(Clone)]
 pub struct Revocations {
     denied: Arc<RwLock<Denied>>,
@@ -111,8 +111,8 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Follows both feeds until `stop`. After a silence of `silence_max` this is not
-    /// [current](Self::is_current) any more.
+    /// Follows both streams until `stop`. After a silence of `silence_max` this is no longer
+    /// [current](Self::is_current).
     #[must_use]
     pub fn follow(
         client: &async_nats::Client,
@@ -145,7 +145,7 @@ impl Revocations {
         Self { denied, users, sessions, silence_max, began: Instant::now() }
     }
 
-    /// Waits until both feeds have been read to their end; `false` when that takes longer than `limit`.
+    /// Waits until both streams have been read to their end; `false` if that takes longer than `limit`.
     pub async fn caught_up(&self, limit: Duration) -> bool {
         let live = async |feed: &watch::Receiver<Heard>| {
             let mut feed = feed.clone();
@@ -156,7 +156,7 @@ impl Revocations {
             .unwrap_or(false)
     }
 
-    /// Why a feed cannot be followed, when that is because of the consumers of others.
+    /// Why a stream cannot be followed, if the cause is the number of consumers.
     #[must_use]
     pub fn too_many_consumers(&self) -> Option<FollowError> {
         let stream = read(&self.denied).full_stream.clone();
@@ -167,18 +167,18 @@ impl Revocations {
         self.feeds().all(|heard| heard == Heard::Live)
     }
 
-    /// Adds the check that both feeds are live.
+    /// Adds the readiness check that both streams are live.
     #[must_use]
     pub fn check(&self, readiness: Readiness) -> Readiness {
         let revocations = self.clone();
         readiness.with("revocations", move || {
             let live = revocations.is_live();
-            let silent = "the feed of revocations is silent".to_owned();
+            let silent = "the stream of revocations is silent; following it again".to_owned();
             async move { if live { Ok(()) } else { Err(silent) } }
         })
     }
 
-    /// Lets every scrape see for how long the feeds have been silent.
+    /// Reports at every scrape how long nothing has arrived.
     pub fn watched(&self, metrics: &Metrics) {
         let (revocations, watching) = (self.clone(), metrics.clone());
         metrics.sample(move || {
@@ -194,7 +194,7 @@ impl Revocations {
         });
     }
 
-    /// Whether what is known here is recent enough for those who may do harm to others.
+    /// Whether the revocations are recent enough to grant privileges.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.feeds().all(|heard| match heard {
@@ -204,7 +204,7 @@ impl Revocations {
         })
     }
 
-    /// Whether an access token is dead: its session ended, or its user's access did after `epoch`.
+    /// Whether an access token is revoked: its session ended, or its user's access ended after `epoch`.
     #[must_use]
     pub fn denies(&self, user: UserId, session: SessionId, epoch: Position) -> bool {
         let denied = read(&self.denied);
@@ -212,9 +212,9 @@ impl Revocations {
             || denied.users.get(&user).is_some_and(|(cutoff, _)| epoch < *cutoff)
     }
 
-    /// Whether a token was made, in seconds of Unix time, before the log went back: its files were put back, or a backup
-    /// was restored. Positions are given a second time then, so an end of access can stand before the `epoch` of a
-    /// token that it must end.
+    /// Whether a token was made (in seconds of Unix time) before the log went back, because its files or a backup were
+    /// restored. Positions are then assigned a second time, so a revocation can have a lower position than the `epoch`
+    /// of a token that it must revoke.
     #[must_use]
     pub fn is_of_another_log(&self, made_at_unix_seconds: u64) -> bool {
         let went_back_at = read(&self.denied).went_back_at;
@@ -223,7 +223,7 @@ impl Revocations {
         })
     }
 
-    /// Whether a token was made in another history of the log than it is in now, so that its epoch means nothing.
+    /// Whether a token was made in another history of the log, so that its epoch is meaningless.
     #[must_use]
     pub fn is_of_another_lineage(&self, of_token: Option<Lineage>) -> bool {
         let denied = read(&self.denied);
@@ -231,13 +231,13 @@ impl Revocations {
         of_token.zip(current).is_some_and(|(of_token, current)| of_token != current)
     }
 
-    /// The history that the log is in, as far as it is known.
+    /// The current history of the log, as far as it is known.
     #[must_use]
     pub fn lineage(&self) -> Option<LineageRecord> {
         read(&self.denied).lineage.as_ref().map(|(_, record)| record.clone())
     }
 
-    /// Takes what was read of it in another way, as soon as it is there.
+    /// Adds a lineage record that was read elsewhere.
     pub fn learn_lineage(&self, stored_at: Timestamp, record: LineageRecord) {
         write(&self.denied).learn_lineage(stored_at, record);
     }
@@ -259,7 +259,7 @@ impl Follower {
         let mut start = Start::Since(ambient::now().minus_seconds(KEPT_S));
         loop {
             let Err(error) = self.follow(&mut start).await;
-            tracing::warn!(stream = self.feed.stream(), %error, "the feed of revocations is silent");
+            tracing::warn!(stream = self.feed.stream(), %error, "the stream of revocations is silent; following it again");
             if let FollowError::TooManyConsumers { stream } = &error {
                 write(&self.denied).full_stream = Some(Arc::clone(stream));
             }
@@ -275,7 +275,7 @@ impl Follower {
         }
     }
 
-    /// Follows until the feed is disturbed.
+    /// Follows until a disturbance.
     async fn follow(&self, start: &mut Start) -> Result<std::convert::Infallible, FollowError> {
         let mut following = self.log.follow(&[self.feed.filter()], *start).await?;
         if following.pending == 0 {
@@ -286,8 +286,8 @@ impl Follower {
             if !message.is_foreign {
                 self.take(&message);
             }
-            // By time and not by position: a log that was restored meanwhile counts from elsewhere, and
-            // whoever waits behind an end that it has not would hear nothing.
+            // By time and not by position: a log that was restored in the meantime has other positions, and a follower
+            // after an end that it does not have would receive nothing.
             *start = Start::Since(message.stored_at.minus_seconds(CLOCKS_MARGIN_S));
             if message.pending == 0 {
                 self.tell.send_replace(Heard::Live);
@@ -306,8 +306,8 @@ impl Follower {
             }
             return;
         }
-        // Kept by a clock that nobody sets, from when it was heard: one that jumps ahead and back would forget what ended
-        // tokens that are good again by then.
+        // Measured by a monotonic clock from the arrival: one that jumps ahead and back would forget revocations of
+        // tokens that are valid again by then.
         let now = Instant::now();
         let until = now + Duration::from_secs(KEPT_S);
         match self.feed {
@@ -315,7 +315,7 @@ impl Follower {
                 if denied.hears(message.position, message.stored_at) {
                     tracing::error!(
                         position = %message.position,
-                        "the log of users went back: access tokens of before are refused"
+                        "the log of users went back: rejecting earlier access tokens"
                     );
                 }
                 if let Ok(user) = name.parse() {
@@ -333,8 +333,8 @@ impl Follower {
 }
 
 impl Denied {
-    /// Takes note of a message, and says whether the log went back: within one history what is stored later stands
-    /// behind. What is read again after a disturbance is not later.
+    /// Records a message, and returns whether the log went back: within one history, later messages have higher
+    /// positions. A message that is read again after a disturbance is not later.
     fn hears(&mut self, position: Position, stored_at: Timestamp) -> bool {
         let Some((end, time)) = self.last else {
             self.last = Some((position, stored_at));
@@ -350,7 +350,7 @@ impl Denied {
         went_back
     }
 
-    /// The last that was written counts, in whatever order they are read.
+    /// The record that was written last counts, in whatever order they are read.
     fn learn_lineage(&mut self, stored_at: Timestamp, record: LineageRecord) {
         if self.lineage.as_ref().is_some_and(|(known, _)| *known > stored_at) {
             return;
@@ -359,19 +359,19 @@ impl Denied {
         if known.is_some_and(|known| known != record.lineage) {
             tracing::error!(
                 lineage = %record.lineage,
-                "the log of users is in another history: sessions and access tokens of before are refused"
+                "the log of users is in another history: rejecting earlier sessions and access tokens"
             );
         }
         self.lineage = Some((stored_at, record));
     }
 
-    /// The last end counts, in whatever order they are read.
+    /// The last revocation counts, in whatever order they are read.
     fn end_user(&mut self, user: UserId, position: Position, until: Instant) {
         let known = self.users.entry(user).or_insert((position, until));
         *known = (known.0.max(position), known.1.max(until));
     }
 
-    /// Forgets what no token can refer to any more, whenever there is twice as much as after the last
+    /// Forgets revocations that no token can depend on any more, whenever there are twice as many as after the last
     /// time.
     fn prune(&mut self, now: Instant) {
         if self.users.len() + self.sessions.len() < self.prune_at.max(PRUNE_FROM) {
@@ -409,7 +409,7 @@ mod tests {
     fn a_log_that_goes_back_is_told_from_one_that_is_read_again() {
         let mut denied = Denied::default();
         let time = |second: i64| Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap();
-        // In order, with the clock of another leader behind, and both once more after a disturbance.
+        // In order, with the slower clock of another leader, and both again after a disturbance.
         for (position, second) in [(10, 5), (11, 3), (10, 5), (11, 3), (12, 6)] {
             assert!(!denied.hears(Position(position), time(second)), "{position}");
         }

@@ -1,4 +1,4 @@
-//! What every process has around its work: listeners, readiness, signals, a clean end.
+//! The frame around every process: listeners, readiness, signals, a clean shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use crate::telemetry::Telemetry;
 /// The open listeners of a process.
 pub struct Listeners {
     public: Option<(TcpListener, &'static str)>,
-    /// Until it is served.
+    /// Taken when it is served.
     private: Option<TcpListener>,
     private_addr: SocketAddr,
     serving: Serving,
     origins: Origins,
     if_match_required: bool,
-    /// What `/readyz` asks, once there is something to ask.
+    /// The checks of `/readyz`, once they are known.
     readiness: Arc<OnceLock<Readiness>>,
     tasks: TaskTracker,
 }
 
 impl Listeners {
-    /// Opens the private listener, and the public one where there are routes for it, which the OpenAPI document
+    /// Opens the private listener, and the public one if there are routes for it, which the OpenAPI document
     /// `described` describes.
     ///
     /// # Errors
-    /// [`ServeError`] names the address and the setting, or what is wrong with the settings.
+    /// [`ServeError`] names the address and the setting, or the invalid settings.
     pub async fn bind(
         settings: &Http,
         described: Option<&'static str>,
@@ -91,7 +91,7 @@ impl Listeners {
         self.tasks.spawn(serve(private, routes, self.serving.clone(), stop.clone()));
     }
 
-    /// Says where it listens and serves until `stop`, then lets requests under way finish.
+    /// Prints where it listens, serves until `stop`, then lets running requests finish.
     pub async fn serve(
         self,
         services: Vec<(Telemetry, Router)>,
@@ -109,7 +109,7 @@ impl Listeners {
         serving.wait().await;
     }
 
-    /// Starts to serve; the tracker is done when the last request is.
+    /// Starts serving; the tracker is done when the last request is.
     pub fn start(
         mut self,
         services: Vec<(Telemetry, Router)>,
@@ -129,7 +129,7 @@ impl Listeners {
     }
 }
 
-/// What whoever started the process waits for, on standard output.
+/// The line on standard output that the parent process waits for.
 #[expect(clippy::print_stdout, reason = "a process that serves speaks to whoever started it")]
 fn say(text: &str) {
     println!("{text}");
@@ -143,11 +143,11 @@ pub fn stop_on_signal() -> io::Result<CancellationToken> {
     Stop::on_signal(Duration::ZERO).map(|stop| stop.token)
 }
 
-/// The end of a process, in two steps: whoever sends it requests hears that it goes before it takes none any more.
+/// The end of a process, in two steps: clients learn that it stops before it rejects their requests.
 #[derive(Debug, Clone)]
 pub struct Stop {
     announced: CancellationToken,
-    /// Cancelled when the work is to end.
+    /// Cancelled when the work has to end.
     pub token: CancellationToken,
 }
 
@@ -155,7 +155,7 @@ impl Stop {
     /// SIGINT and SIGTERM announce the end, which comes after `delay`. A second signal ends the process at once.
     ///
     /// # Errors
-    /// The system's: signals cannot be waited for.
+    /// The system's: signals cannot be received.
     pub fn on_signal(delay: Duration) -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -194,7 +194,7 @@ impl Stop {
         sleep(delay).await;
     }
 
-    /// What must hold, and that no end was announced.
+    /// Adds the check that no end was announced.
     #[must_use]
     pub fn readiness(&self, readiness: Readiness) -> Readiness {
         let announced = self.announced.clone();

@@ -1,6 +1,6 @@
-//! Encryption at rest: AES-256-GCM with a random nonce, bound to what the text is for.
+//! Encryption at rest: AES-256-GCM with a random nonce, bound to a context.
 //!
-//! A sealed text does not say which key sealed it: each of the few that are accepted is tried, and the tag tells.
+//! Sealed data does not name its key: each of the few accepted keys is tried, and the tag identifies the right one.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine;
@@ -11,45 +11,45 @@ use zeroize::Zeroizing;
 use crate::key_ring::RotatingKey;
 use crate::keys::SecretKey;
 
-/// A sealed text as it stands in a message, both members in base64.
+/// Sealed data in a message, both members in base64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     nonce: String,
     sealed: String,
 }
 
-/// What went wrong. Nothing in it tells about the content.
+/// Sealing or opening failed. The texts disclose nothing about the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealingError {
     /// The cipher failed.
     #[error("sealing failed")]
     Seal,
-    /// Sealed with another key or for something else, or damaged.
+    /// Sealed with another key or for another context, or damaged.
     #[error("sealed with another key or for something else")]
     Open,
 }
 
-/// Seals and opens, with a key for one purpose alone.
+/// Seals and opens, with a key for a single purpose.
 pub struct Sealer {
     key: RotatingKey,
 }
 
 impl Sealer {
-    /// Takes the key of a purpose.
+    /// Uses the key of a purpose.
     ///
     /// # Errors
-    /// [`SealingError::Seal`] when the library refuses the key.
+    /// [`SealingError::Seal`] if the library rejects the key.
     pub fn new(key: impl Into<RotatingKey>) -> Result<Self, SealingError> {
         let sealer = Self { key: key.into() };
         cipher(&sealer.key.sealing()).map(|_| sealer)
     }
 
-    /// Seals bytes for `context`, which is not stored and must be the same to open them.
+    /// Seals bytes for `context`, which is not stored and must be the same for opening.
     ///
     /// # Errors
     /// [`SealingError::Seal`].
     pub fn seal(&self, context: &[u8], bytes: &[u8]) -> Result<Sealed, SealingError> {
-        // Never grows, or a copy of the plain text would stay where it was.
+        // Never reallocated: a copy of the plain text would stay in memory.
         let mut sealed = Vec::with_capacity(bytes.len() + AES_256_GCM.tag_len());
         sealed.extend_from_slice(bytes);
         let nonce = cipher(&self.key.sealing())?
@@ -58,7 +58,7 @@ impl Sealer {
         Ok(Sealed { nonce: STANDARD.encode(nonce.as_ref()), sealed: STANDARD.encode(sealed) })
     }
 
-    /// Opens what was sealed for `context`, with any key that is accepted.
+    /// Opens data that was sealed for `context`, with any accepted key.
     ///
     /// # Errors
     /// [`SealingError::Open`].
@@ -78,7 +78,7 @@ impl Sealer {
         opened(&self.key.sealing(), context, sealed).is_ok()
     }
 
-    /// Whether a rotation is under way in which the newer key seals already.
+    /// Whether a rotation is in progress in which the newer key seals already.
     #[must_use]
     pub fn has_rotated(&self) -> bool {
         self.key.has_rotated()

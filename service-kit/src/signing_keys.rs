@@ -1,10 +1,10 @@
-//! The keys of access tokens: a folder with a schedule and the private keys, read again while it changes.
+//! The keys of access tokens: a folder with a schedule and the private keys, reloaded when it changes.
 //!
-//! `keys.json` lists every public key with the time from which on it signs and the time at which it
-//! retires; `signing-<kid>.pem` are the private keys, on the command side alone. Everybody reads the same
-//! schedule and a clock, so a rotation is one change of files and no coordination: a new key is published
-//! at once and signs only when everyone who caches the set has it, and an old one is taken until the last
-//! token signed with it is over ([`KeySchedule::rotate`]).
+//! `keys.json` lists every public key with the time from which on it signs and the time at which it retires.
+//! `signing-<kid>.pem` are the private keys, only on the command side. All processes read the same schedule and a
+//! clock, so a rotation is one change of files without coordination: a new key is published at once and signs only when
+//! every cache of the set has it, and an old key is accepted until the last token signed with it has expired
+//! ([`KeySchedule::rotate`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,27 +33,27 @@ use crate::checking_keys::{CheckingKeys, Found};
 use crate::keys::{KeyError, read_text};
 use crate::tokens::{ACCESS_LIFETIME_MAX_S, CLOCKS_MARGIN_S};
 
-/// File with the schedule, in the folder of every service that checks tokens.
+/// File with the schedule, in the folder of every service that verifies tokens.
 pub const KEYS_FILE: &str = "keys.json";
 /// How long a key set may be cached, in seconds.
 pub const JWKS_MAX_AGE_S: u64 = 300;
-/// Pause between two looks at the folder.
+/// Pause between two reads of the folder.
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
-/// How long a new key is published before it signs, unless the operator says otherwise: the caches of
-/// others, and time to bring the files to every host.
+/// How long a new key is published before it signs, by default: time for the caches of others, and to copy the files to
+/// every host.
 pub const LEAD_DEFAULT_S: u64 = 2 * JWKS_MAX_AGE_S;
-/// Shortest lead: every process has looked at its folder twice.
+/// Shortest lead: every process has read its folder twice.
 pub const LEAD_MIN_S: u64 = 5;
-/// How much longer than it signs a key is taken: the longest life an access token can be given, and
-/// clocks that differ.
+/// How much longer than it signs a key is accepted: the longest lifetime of an access token, and the difference of
+/// clocks.
 const TAKEN_AFTER_S: u64 = ACCESS_LIFETIME_MAX_S + CLOCKS_MARGIN_S;
 
-/// The key that signs access tokens, with its name.
+/// The key that signs access tokens, with its id.
 #[derive(Clone)]
 pub struct SigningKey {
     /// RFC 7638 thumbprint; `kid` of a token.
     pub id: String,
-    /// For the library that signs.
+    /// In the signing library's form.
     pub key: EncodingKey,
     public: Vec<u8>,
 }
@@ -64,7 +64,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A public key as a JWK set shows it (RFC 8037): members that are public and no other.
+/// A public key in a JWK set (RFC 8037), with public members only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublicKey {
@@ -126,14 +126,14 @@ impl SigningKey {
         Self::parse(&read_text(path)?, path)
     }
 
-    /// Takes the text of a PEM file.
+    /// Parses the text of a PEM file.
     ///
     /// # Errors
     /// [`KeyError::Content`] names `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         let content =
             || KeyError::Content { path: path.into(), expected: "an Ed25519 key as PKCS#8 in PEM" };
-        // Never grows, or a part of the key would stay where it was.
+        // Never reallocated: a part of the key would stay in memory.
         let mut body = Zeroizing::new(String::with_capacity(text.len()));
         body.extend(text.lines().filter(|line| !line.starts_with("-----")));
         let der = Zeroizing::new(STANDARD.decode(&*body).map_err(|_| content())?);
@@ -142,13 +142,13 @@ impl SigningKey {
         Ok(Self { id: thumbprint(&public), key: EncodingKey::from_ed_der(&der), public })
     }
 
-    /// What others check its signatures with.
+    /// The public key that verifies its signatures.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         PublicKey::ed25519(&self.public)
     }
 
-    /// The one algorithm there is.
+    /// The only algorithm.
     pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
 }
 
@@ -160,11 +160,11 @@ pub struct ScheduledKey {
     pub key: PublicKey,
     /// When it begins to sign.
     pub sign_from: Timestamp,
-    /// When it is not taken any more; `null` as long as no other follows it.
+    /// From when on it is not accepted any more; `null` as long as no other key follows it.
     pub retire_at: Option<Timestamp>,
 }
 
-/// Which key does what when.
+/// The keys with their times.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySchedule {
@@ -182,8 +182,8 @@ impl KeySchedule {
             .map_err(|_| KeyError::Content { path: path.into(), expected: "a schedule of keys" })
     }
 
-    /// Adds a key that signs from `now + lead_s` on, or at once when it is the first, and lets the others
-    /// retire when the last token they can have signed is over. Those that have retired go.
+    /// Adds a key that signs from `now + lead_s` on, or at once if it is the first, and lets the others retire when the
+    /// last token that they can have signed has expired. Retired keys are removed.
     pub fn rotate(&mut self, key: PublicKey, now: Timestamp, lead_s: u64) {
         self.keys.retain(|known| known.is_taken(now));
         let sign_from = if self.keys.is_empty() { now } else { now.plus_seconds(lead_s) };
@@ -193,20 +193,20 @@ impl KeySchedule {
         self.keys.push(ScheduledKey { key, sign_from, retire_at: None });
     }
 
-    /// Takes a key away at once, with every token that it has signed. `false` when nothing can sign any more, and a key has
-    /// to be added; `None` when there is no such key.
+    /// Removes a key at once, and with it every token that it has signed. `false` if no key can sign any more, and one
+    /// has to be added; `None` if there is no such key.
     pub fn revoke(&mut self, kid: &str, now: Timestamp) -> Option<bool> {
         let signed = self.signing(now).is_some_and(|signing| signing.key.kid == kid);
         let place = self.keys.iter().position(|known| known.key.kid == kid)?;
         self.keys.remove(place);
         if signed {
-            // One that is published and waits for its time begins early: whoever does not know it yet asks for it.
+            // A published key that waits for its time starts early: verifiers that do not know it yet fetch it.
             let next = self.keys.iter_mut().filter(|known| known.sign_from > now);
             let next = next.min_by_key(|known| known.sign_from);
             return Some(next.map(|next| next.sign_from = now).is_some());
         }
         if self.keys.iter().all(|known| known.retire_at.is_some()) {
-            // It was to follow the one that signs, which goes on instead.
+            // It was to replace the signing key, which continues instead.
             let signing = self.keys.iter_mut().filter(|known| known.sign_from <= now);
             if let Some(signing) = signing.max_by_key(|known| known.sign_from) {
                 signing.retire_at = None;
@@ -215,13 +215,13 @@ impl KeySchedule {
         Some(true)
     }
 
-    /// The key that signs at that time: the one that began last.
+    /// The key that signs at a time: the one that started last.
     #[must_use]
     pub fn signing(&self, now: Timestamp) -> Option<&ScheduledKey> {
         self.keys.iter().filter(|key| key.sign_from <= now).max_by_key(|key| key.sign_from)
     }
 
-    /// The keys that are taken at that time, those that do not sign yet among them.
+    /// The keys that are accepted at a time, including those that do not sign yet.
     #[must_use]
     pub fn key_set(&self, now: Timestamp) -> KeySet {
         let taken = self.keys.iter().filter(|key| key.is_taken(now));
@@ -241,7 +241,7 @@ pub fn private_key_file(kid: &str) -> String {
     format!("signing-{kid}.pem")
 }
 
-/// What was read from a folder.
+/// The content of a folder.
 struct Loaded {
     schedule: KeySchedule,
     checking: HashMap<String, Arc<DecodingKey>>,
@@ -271,25 +271,25 @@ impl Loaded {
     }
 }
 
-/// The keys of a folder, followed while it changes. Cheap to clone.
+/// The keys of a folder, reloaded when it changes. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
     loaded: Arc<RwLock<Loaded>>,
 }
 
 impl KeyRing {
-    /// Reads a folder, and again every two seconds until `stop`; `signs` when the private keys are needed
-    /// too. Files that cannot be used later change nothing: somebody may be half-way through bringing them.
+    /// Reads a folder, and again every two seconds until `stop`; `signs` if the private keys are needed, too. If files
+    /// become unusable, the keys stay: they may be copied just now.
     ///
     /// # Errors
-    /// [`KeyError`]: a file is missing or wrong.
+    /// [`KeyError`]: a file is missing or invalid.
     pub fn follow(dir: &Path, signs: bool, stop: &CancellationToken) -> Result<Self, KeyError> {
         let ring = Self { loaded: Arc::new(RwLock::new(Loaded::read(dir, signs)?)) };
         ring.read_again(dir.to_owned(), signs, stop.clone());
         Ok(ring)
     }
 
-    /// Reads a folder once, without following it, and gives the ids of its keys.
+    /// Reads a folder once, and returns the ids of its keys.
     ///
     /// # Errors
     /// As [`KeyRing::follow`].
@@ -298,7 +298,7 @@ impl KeyRing {
         Ok(keys.into_iter().map(|scheduled| scheduled.key.kid).collect())
     }
 
-    /// One key without a folder, as tests have it.
+    /// A single key without a folder, for tests.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -339,7 +339,7 @@ impl KeyRing {
                     }
                     Ok(Err(error)) if !failing => {
                         failing = true;
-                        tracing::warn!(%error, "the keys cannot be read again; those from before go on");
+                        tracing::warn!(%error, "cannot read the signing keys again; keeping the known ones");
                     }
                     Ok(Err(_)) | Err(_) => {}
                 }
@@ -355,12 +355,12 @@ impl KeyRing {
         loaded.signing.get(&scheduled.key.kid).cloned()
     }
 
-    /// The route with the set, for whoever checks tokens elsewhere.
+    /// The route of the key set, for verifiers elsewhere.
     pub fn routes(self) -> Router {
         Router::new().route("/.well-known/jwks.json", get(move || async move { self.response() }))
     }
 
-    /// The set as an answer that may be cached for [`JWKS_MAX_AGE_S`].
+    /// The key set as an answer that may be cached for [`JWKS_MAX_AGE_S`].
     fn response(&self) -> Response {
         let cache = format!("public, max-age={JWKS_MAX_AGE_S}");
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
@@ -401,7 +401,7 @@ mod tests {
         Timestamp::from_unix_seconds(1_800_000_000 + second).unwrap()
     }
 
-    /// One key that signs, and another that is to follow it at 1,600.
+    /// A key that signs, and another one that follows it at 1,600.
     fn rotating() -> (KeySchedule, [PublicKey; 2]) {
         let [one, two] = [[1; 32], [2; 32]].map(|key| PublicKey::ed25519(&key));
         let mut schedule = KeySchedule::default();
@@ -460,7 +460,7 @@ mod tests {
         let over = 1_600 + i64::try_from(TAKEN_AFTER_S).unwrap();
         assert_eq!(taken(&schedule, over - 1), [one.clone(), two.clone()]);
         assert_eq!(taken(&schedule, over), std::slice::from_ref(&two));
-        // Again before the first has retired: its time stays.
+        // Again before the first one has retired: its time stays.
         let mut soon = schedule.clone();
         soon.rotate(three.clone(), at(1_700), 600);
         assert_eq!(taken(&soon, over), [two.clone(), three.clone()]);

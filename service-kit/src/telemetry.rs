@@ -1,10 +1,10 @@
-//! What watches a service: its metrics, and its spans where an operator wants them.
+//! The telemetry of a service: its metrics, and its spans if they are exported.
 
 use crate::config::TelemetrySettings;
 use crate::metrics::Metrics;
 use crate::trace::{TraceError, Tracer};
 
-/// The watch over one service. Cheap to clone.
+/// The telemetry of one service. Cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry {
     /// Its metrics.
@@ -14,18 +14,18 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Over the service of a process, or over a process of several.
+    /// For the service of a process, or for a process with several services.
     ///
     /// # Errors
-    /// [`TraceError`]: the receiver of spans cannot be used.
+    /// [`TraceError`]: spans cannot be exported.
     pub fn start(settings: &TelemetrySettings, service: &'static str) -> Result<Self, TraceError> {
         Self::over(settings, service, Metrics::new(service))
     }
 
-    /// Over a further service of the same process.
+    /// For one more service of the same process.
     ///
     /// # Errors
-    /// [`TraceError`]: the receiver of spans cannot be used.
+    /// [`TraceError`]: spans cannot be exported.
     pub fn of(
         &self,
         settings: &TelemetrySettings,

@@ -1,7 +1,7 @@
-//! Access tokens: RFC 9068 JWTs, EdDSA alone, every claim required and checked.
+//! Access tokens: RFC 9068 JWTs, only EdDSA, every claim required and checked.
 //!
-//! The library leaves three gaps that are closed here: it ignores `typ` and `crit`, it lets a missing
-//! `aud`, `iss` or `sub` pass unless listed as required, and it grants 60 s of leeway by default.
+//! The library leaves three gaps that are closed here: it ignores `typ` and `crit`, it accepts a missing `aud`, `iss`
+//! or `sub` unless listed as required, and it grants 60 s of leeway by default.
 
 mod callers;
 
@@ -27,12 +27,12 @@ pub use callers::{
 
 /// `typ` of an access token (RFC 9068 2.1).
 const TYPE: &str = "at+jwt";
-/// Longest token looked at, in bytes.
+/// Longest token that is parsed, in bytes.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// Longest life that an access token can be given, in seconds. What would live longer is refused: nobody
-/// remembers for longer what has ended.
+/// Longest lifetime of an access token, in seconds. Tokens with a longer one are rejected, because revocations are not
+/// remembered for longer.
 pub const ACCESS_LIFETIME_MAX_S: u64 = 3_600;
-/// How far clocks may differ, in seconds. No token lives longer for it.
+/// How far clocks may differ, in seconds. No token lives longer because of it.
 pub(crate) const CLOCKS_MARGIN_S: u64 = 60;
 
 /// The claims. No personal data: `sub` is an opaque id.
@@ -51,13 +51,13 @@ struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lineage: Option<Lineage>,
     roles: Vec<String>,
-    /// Absent in tokens of older versions, which then show nothing.
+    /// Absent in tokens of older versions, for which it is unknown.
     #[serde(default)]
     email_verified: bool,
 }
 
 impl Claims {
-    /// What the library leaves open: it takes `exp` as not over in its last second, and looks at no `iat`.
+    /// Checks that the library leaves out: it accepts `exp` in its last second, and ignores `iat`.
     const fn are_of(&self, now: u64) -> bool {
         self.exp > now
             && self.iat <= now.saturating_add(CLOCKS_MARGIN_S)
@@ -65,14 +65,14 @@ impl Claims {
     }
 }
 
-/// Makes access tokens.
+/// Issues access tokens.
 #[derive(Clone)]
 pub struct TokenIssuer {
     keys: KeyRing,
     settings: Tokens,
 }
 
-/// Signing failed, which a sound key never does.
+/// Signing failed, which a valid key never does.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// No key of the schedule signs now.
@@ -84,20 +84,20 @@ pub enum SignError {
 }
 
 impl TokenIssuer {
-    /// Signs with the key whose time it is.
+    /// Signs with the key that is due.
     #[must_use]
     pub const fn new(keys: KeyRing, settings: Tokens) -> Self {
         Self { keys, settings }
     }
 
-    /// Seconds a new token lives.
+    /// Lifetime of a new token, in seconds.
     #[must_use]
     pub const fn lifetime_s(&self) -> u32 {
         self.settings.access_lifetime_s
     }
 
-    /// A token that says this of its caller, from now on. The epoch is the position of the user's last revocation,
-    /// read before anything else was.
+    /// A token for a caller, valid from now on. The epoch is the position of the user's last revocation, read before
+    /// anything else.
     ///
     /// # Errors
     /// [`SignError`]: a fault of the key.
@@ -124,7 +124,7 @@ impl TokenIssuer {
     }
 }
 
-/// Checks access tokens. Cheap to clone.
+/// Verifies access tokens. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenVerifier {
     keys: Arc<dyn CheckingKeys>,
@@ -133,7 +133,7 @@ pub struct TokenVerifier {
     access: Access,
 }
 
-/// Who calls, as the token says.
+/// The caller, according to the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The user.
@@ -146,12 +146,12 @@ pub struct Caller {
     pub lineage: Option<Lineage>,
     /// The user's roles when the token was made.
     pub roles: Vec<String>,
-    /// Whether the user had shown the address to be theirs. Without it the address in the feed may be anybody's.
+    /// Whether the user had verified the address. Otherwise the address in the feed may be anybody's.
     pub email_verified: bool,
 }
 
 impl Caller {
-    /// Whether the token carries a role. What it allows is known to whoever asks.
+    /// Whether the token has a role. The caller of this function knows what the role permits.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|carried| carried == role)
@@ -159,8 +159,8 @@ impl Caller {
 }
 
 impl TokenVerifier {
-    /// Accepts tokens signed with one of `keys` for this issuer and audience. Without revocations, and with
-    /// the roles that are always there; [`Verification`](crate::verification::Verification) has all of it.
+    /// Accepts tokens signed with one of `keys` for this issuer and audience. Without revocations, and with the
+    /// built-in roles; [`Verification`](crate::verification::Verification) has everything.
     #[must_use]
     pub fn new(keys: Arc<dyn CheckingKeys>, issuer: &str, audience: &str) -> Self {
         let mut validation = Validation::new(SigningKey::ALGORITHM);
@@ -177,37 +177,37 @@ impl TokenVerifier {
         }
     }
 
-    /// The same, which also refuses what was revoked.
+    /// Rejects revoked tokens, too.
     #[must_use]
     pub fn with_revocations(self, revocations: Revocations) -> Self {
         Self { revocations: Some(revocations), ..self }
     }
 
-    /// The same, which also knows other roles.
+    /// Knows more roles.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
         Self { access, ..self }
     }
 
-    /// What roles allow.
+    /// The permissions of roles.
     #[must_use]
     pub const fn access(&self) -> &Access {
         &self.access
     }
 
-    /// Checks a token, and that its session and its user's access have not ended. Asks nobody.
+    /// Verifies a token, and that its session and its user's access have not ended. Sends no request.
     ///
     /// # Errors
-    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be trusted.
     pub fn verify(&self, token: &str) -> Result<Caller, Problem> {
         self.living(self.verify_signature(token)?)
     }
 
-    /// The same, and asks where the keys come from when the token's is not known here, which is once for each
-    /// new key. What every extractor does.
+    /// The same, and asks the source of keys if the token's key is unknown, which happens once for each new key. Used
+    /// by every extractor.
     ///
     /// # Errors
-    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be trusted.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, Problem> {
         let kid = key_id(token).ok_or_else(refused)?;
         let key = match self.keys.find(&kid) {
@@ -221,19 +221,19 @@ impl TokenVerifier {
         Ok(caller)
     }
 
-    /// Checks a token for itself: signature, claims, end. For those who want to end a session that may
-    /// have ended already.
+    /// Verifies only the token itself: signature, claims, expiry. For calls that end a session that may have ended
+    /// already.
     ///
     /// # Errors
-    /// `unauthorized`, the same for every reason; `unavailable` while no key can be believed.
+    /// `unauthorized`, the same for every reason; `unavailable` while no key can be trusted.
     pub fn verify_signature(&self, token: &str) -> Result<Caller, Problem> {
         self.signed(token, key_id(token).map_or(Found::Unknown, |kid| self.keys.find(&kid)))
     }
 
-    /// What a role beyond that of every user needs: knowledge of what ended that is not too old.
+    /// Required for any privileged role: recent knowledge of revocations.
     ///
     /// # Errors
-    /// `unavailable` while the bus is silent.
+    /// `unavailable` while nothing is received.
     pub fn check_current(&self) -> Result<(), Problem> {
         match &self.revocations {
             Some(revocations) if !revocations.is_current() => Err(Problem::new(Code::Unavailable)
@@ -275,7 +275,7 @@ fn refused() -> Problem {
     Problem::new(Code::Unauthorized)
 }
 
-/// The id of the key that a token says it is signed with; `None` when it is no access token by its header.
+/// The id of the key that a token names; `None` if its header is not that of an access token.
 fn key_id(token: &str) -> Option<String> {
     if token.len() > TOKEN_BYTES_MAX {
         return None;
@@ -290,7 +290,7 @@ fn key_id(token: &str) -> Option<String> {
     header.kid
 }
 
-/// RFC 7515 4.1.11: an extension we do not know must be refused, and we know none.
+/// RFC 7515 4.1.11: unknown extensions must be rejected, and all are unknown.
 fn has_crit(token: &str) -> Option<bool> {
     use base64::Engine;
     let header = token.split('.').next()?;

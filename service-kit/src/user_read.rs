@@ -1,10 +1,10 @@
-//! The shape in which every answer shows a user.
+//! The form in which every answer shows a user.
 
 use events::{Metadata, Revision, Status, Timestamp, User, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A user, as everyone who may see it is shown it.
+/// A user, as shown to everyone who may see it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct UserRead {
     #[schema(value_type = String, format = "uuid")]
@@ -50,13 +50,13 @@ enum StatusSchema {
 }
 
 impl UserRead {
-    /// A user as a query answers it, with what the views know of the sessions.
+    /// A user in the answer to a query, with the last login from the sessions.
     #[must_use]
     pub fn from_views(user: User, last_login_at: Option<Timestamp>) -> Self {
         Self { last_login_at: Some(LastLogin(last_login_at)), ..Self::after_write(user) }
     }
 
-    /// A user as a command answers it. A decision about a user reads no session, so the last login is not known here.
+    /// A user in the answer to a command. Decisions about a user read no session, so the last login is unknown.
     #[must_use]
     pub fn after_write(user: User) -> Self {
         Self {

@@ -1,6 +1,5 @@
-//! Whether an access token is good, put together: keys, claims, and what has ended meanwhile. Roster's own
-//! services and any other do it in the same way; the keys are those of a folder, or of a URL (feature
-//! `remote-keys`).
+//! Verification of access tokens, assembled: keys, claims and revocations. Roster's own services and all others use the
+//! same code; the keys come from a folder, or from a URL (feature `remote-keys`).
 //!
 //! `docs/verifying-tokens.md` is the guide.
 
@@ -18,21 +17,21 @@ use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::tokens::TokenVerifier;
 
-/// Time for the feed of revocations to be read to its end.
+/// Time limit for reading the streams of revocations to their end.
 const REVOCATIONS_WAIT: Duration = Duration::from_secs(30);
-/// Silence of the feed after which roles are not believed, unless a setting says otherwise.
+/// Silence after which roles are not trusted, unless a setting says otherwise.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Whose tokens are good here.
+/// The tokens that are accepted.
 #[derive(Debug, Clone)]
 pub struct Accepted {
     /// `iss`: the setting `tokens.issuer` of Roster.
     pub issuer: String,
     /// `aud`: the setting `tokens.audience` of Roster.
     pub audience: String,
-    /// What roles allow in Roster itself; nothing that another service needs.
+    /// The permissions of roles in Roster; other services do not need it.
     pub access: Access,
-    /// For how long what has ended may have been unknown before nobody is taken for more than a user.
+    /// How long revocations may be missing before privileged roles are not trusted.
     pub silence_max: Duration,
 }
 
@@ -43,7 +42,7 @@ impl Accepted {
         Self { issuer, audience, access: Access::default(), silence_max: SILENCE_MAX }
     }
 
-    /// As the configuration says.
+    /// The values of the settings.
     ///
     /// # Errors
     /// [`VerificationError::Access`].
@@ -66,18 +65,18 @@ pub enum VerificationError {
     /// The roles are not valid.
     #[error("access.roles: {0}")]
     Access(String),
-    /// What has ended is not known.
+    /// The revocations are unknown.
     #[error(
         "the feed of revocations cannot be read to its end: the streams USERS and SESSIONS must be there, \
          and the NATS user must have the right to follow rv.user.* and rv.session.*"
     )]
     Revocations,
-    /// The stream takes no more readers.
+    /// The stream accepts no more consumers.
     #[error("the feed of revocations cannot be read: {0}")]
     TooManyConsumers(FollowError),
 }
 
-/// What verifies access tokens, and is kept up to date. Cheap to clone.
+/// Verifies access tokens, and is kept up to date. Cheap to clone.
 #[derive(Clone)]
 pub struct Verification {
     keys: Arc<dyn CheckingKeys>,
@@ -86,11 +85,11 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Follows what ends, until `stop`, and returns when everything that has ended is known.
+    /// Follows revocations until `stop`, and returns when all of them are known.
     ///
     /// # Errors
-    /// [`VerificationError::Revocations`] when that takes longer than 30 s, and [`VerificationError::TooManyConsumers`]
-    /// when that is because of others.
+    /// [`VerificationError::Revocations`] if that takes longer than 30 s, and [`VerificationError::TooManyConsumers`]
+    /// if the cause is the number of consumers.
     pub async fn start(
         keys: impl CheckingKeys + 'static,
         client: &async_nats::Client,
@@ -111,26 +110,26 @@ impl Verification {
         Ok(Self { keys, revocations, verifier })
     }
 
-    /// Checks tokens; the state that [`Authenticated`](crate::tokens::Authenticated) and its like take from.
+    /// The verifier; the state of [`Authenticated`](crate::tokens::Authenticated) and similar extractors.
     #[must_use]
     pub fn verifier(&self) -> TokenVerifier {
         self.verifier.clone()
     }
 
-    /// What has ended, and the history that the log is in.
+    /// The revocations, and the current history of the log.
     #[must_use]
     pub fn revocations(&self) -> Revocations {
         self.revocations.clone()
     }
 
-    /// Adds the checks that revocations are heard and that keys are believed.
+    /// Adds the readiness checks: revocations arrive, and keys are trusted.
     #[must_use]
     pub fn check(&self, readiness: Readiness) -> Readiness {
         let keys = Arc::clone(&self.keys);
         self.revocations.check(readiness).with("keys", move || std::future::ready(keys.check()))
     }
 
-    /// Lets every scrape see for how long nothing was heard of what ended, and of keys that come from elsewhere.
+    /// Reports at every scrape how old the last message of revocations is, and that of remote keys.
     pub fn watched(&self, metrics: &Metrics) {
         self.revocations.watched(metrics);
         if self.keys.age().is_none() {

@@ -1,11 +1,10 @@
-//! How far the views are: said by the projector, followed by everyone who waits for it (ADR 4).
+//! The position of the views: announced by the projector, followed by everything that waits for it (ADR 4).
 //!
-//! The projector announces its position on a core NATS subject after each commit, and again every
-//! [`HEARTBEAT`] when nothing happens. Nothing is stored: an announcement that is lost is made good by
-//! the next one, and silence means that the projector is down.
+//! The projector announces its position on a core NATS subject after each commit, and every [`HEARTBEAT`] when nothing
+//! happens. Nothing is stored: the next announcement replaces a lost one, and silence means that the projector is down.
 //!
-//! A service that builds its views anew by another layout runs two projectors for a while, the old version's and
-//! the new one's. Both announce on one subject, and whoever listens hears the layout that it reads (ADR 21).
+//! While a service builds its views with a new layout, it runs two projectors, of the old version and of the new one.
+//! Both announce on one subject, and a listener only hears the layout that it reads (ADR 21).
 
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use crate::metrics::{Metrics, ViewsMetrics};
 
 /// Pause between two announcements of an idle projector.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Silence after which the projector counts as down: three heartbeats and some.
+/// Silence after which the projector counts as down: three heartbeats and a margin.
 const DOWN_AFTER: Duration = Duration::from_millis(3_500);
 
-/// The core subject on which it is said how far some views are. `views` names them, in the plural.
+/// The core subject on which the position of some views is announced. `views` is their name, in the plural.
 #[must_use]
 pub fn subject_of(views: &str) -> String {
     format!("roster.position.{views}")
@@ -33,7 +32,7 @@ pub fn subject_of(views: &str) -> String {
 #[derive(Serialize, Deserialize)]
 struct Announcement {
     position: Position,
-    /// Of views that have layouts and no generations.
+    /// For views with layouts instead of generations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     layout: Option<u32>,
 }
@@ -47,7 +46,7 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Announces over a connection, on the subject of one kind of views.
+    /// Announces over a connection, on the subject of some views.
     #[must_use]
     pub fn new(client: Client, subject: impl Into<Subject>) -> Self {
         Self { client, subject: subject.into(), layout: None }
@@ -59,7 +58,7 @@ impl Announcer {
         Self { layout: Some(layout), ..self }
     }
 
-    /// Says how far the views are. A loss is made good by the next heartbeat.
+    /// Announces the position of the views. The next heartbeat replaces a lost announcement.
     #[expect(clippy::disallowed_methods, reason = "a core subject that no stream keeps")]
     pub async fn announce(&self, position: Position) {
         let announcement = Announcement { position, layout: self.layout };

@@ -265,7 +265,7 @@ async fn a_service_does_not_wait_for_nats_without_end() {
     })
     .await;
     let log = system.log_of("in-vain");
-    assert!(log.contains("NATS is not there yet"), "{log}");
+    assert!(log.contains("NATS is not available yet"), "{log}");
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ fn instead_of(bytes: &[u8]) -> Option<Bytes> {
 fn written(problem: &Problem) -> Bytes {
     let id = ambient::new_uuid().to_string();
     let status = problem.code().status();
-    let body = serde_json::to_string(&problem.told(Some(&id))).unwrap_or_default();
+    let body = serde_json::to_string(&problem.content(Some(&id))).unwrap_or_default();
     let reason = StatusCode::canonical_reason(&status).unwrap_or_default();
     let request_id = REQUEST_ID;
     let head = [
