@@ -14,12 +14,13 @@ const PASSWORD: &str = "correct horse";
 
 const HEAD: &str = "# Who may call what
 
-The status that each call of [the API](../openapi/roster.json) answers to each kind of caller. A test makes this table
-and fails when it differs: `WRITE_ACCESS_TABLE=1 cargo test -p e2e --test it -- access::` writes it anew.
+This table shows the status that each call of [the API](../openapi/roster.json) returns to each kind of caller. A test
+generates it and fails if this page differs. To update the page, run
+`WRITE_ACCESS_TABLE=1 cargo test -p e2e --test it -- access::`.
 
-A call with `{user_id}` is about another user who has no privileged role, but for the columns *itself*, *disabled* and
-*unverified*, where it is about the caller. *users:write* is a role of the configuration with that permission. *disabled*
-has a token from before. Calls with a token out of a mail are made with one that is not good.
+A call with `{user_id}` is about another user, who has no privileged role. In the columns *itself*, *disabled* and
+*unverified* it is about the caller. *users:write* is a configured role with that permission. *disabled* uses a token
+from before the user was disabled. Calls that take a token from a mail are made with an invalid one.
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
