@@ -64,11 +64,11 @@ async fn files_of_the_log_that_were_put_back_are_found_out() {
     assert!(said.contains("drop the database"), "the way out: {said}");
 
     // It grows past them, and is another one still.
-    let refusals = refusals(&system, "is not what they were built from");
+    let refusals = refusals(&system, "is not the one that they were built from");
     system.restart_command_api();
     let grown = registered(&system, 0..6, "after").await;
     assert!(grown > end, "{grown} and {end}");
-    is_refused(&system, "is not what they were built from", refusals).await;
+    is_refused(&system, "is not the one that they were built from", refusals).await;
 
     // The way out.
     system.rebuild_views().await;
