@@ -5,7 +5,7 @@
 //! * [`Role::permissions`] is the only table of subjects per service, each with its reason.
 //! * [`ServiceUser`] has the permissions of a peer service, derived from its names.
 //! * [`Trust`] has the keys at the root of everything. It writes the configuration of a `nats-server` and the
-//! credentials of every service.
+//!   credentials of every service.
 //! * [`TestTrust`] is the same with many isolated accounts on one server, for tests.
 //!
 //! # Reasons
