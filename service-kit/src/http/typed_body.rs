@@ -139,7 +139,7 @@ impl<T: Deserr<Faults>> Parsed<T> {
     /// The bytes as strict JSON.
     ///
     /// # Errors
-    /// As [`super::strict_json::parse_object`].
+    /// `malformed-body` with the line and column of the fault; `validation-failed` for a number that does not fit.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, Problem> {
         super::strict_json::parse_object(bytes).map(Self::of)
     }
