@@ -92,7 +92,7 @@ async fn a_broken_file_of_keys_changes_nothing_while_it_lasts() {
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
         wait_for("the fault to be told", || async {
-            system.log_of(service).contains("the keys cannot be read again")
+            system.log_of(service).contains("cannot read the signing keys again")
         })
         .await;
     }
