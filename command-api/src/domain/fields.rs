@@ -79,7 +79,7 @@ impl Roles {
 }
 
 /// Checks free data: an object of at most 4 KiB, numbers within 64 bits signed, no NUL in names.
-pub fn metadata(value: Value) -> Result<Metadata, Broken> {
+pub fn parse_metadata(value: Value) -> Result<Metadata, Broken> {
     let members = match value {
         Value::Null => Metadata::new(),
         Value::Object(members) => members,
@@ -129,7 +129,7 @@ fn in_range(number: &Number) -> bool {
 pub fn merge_metadata(current: &Metadata, patch: &Value) -> Result<Metadata, Broken> {
     let mut merged = Value::Object(current.clone());
     merge(&mut merged, patch);
-    metadata(merged)
+    parse_metadata(merged)
 }
 
 fn merge(target: &mut Value, patch: &Value) {
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn metadata_is_bounded() {
-        assert!(metadata(json!({"a": [1, i64::MIN, i64::MAX, 1.5, null, "\u{0}"]})).is_ok());
-        assert_eq!(metadata(json!(null)).unwrap(), Metadata::new());
+        assert!(parse_metadata(json!({"a": [1, i64::MIN, i64::MAX, 1.5, null, "\u{0}"]})).is_ok());
+        assert_eq!(parse_metadata(json!(null)).unwrap(), Metadata::new());
         for (value, code) in [
             (json!([]), "type"),
             (json!({"a\u{0}": 1}), "nul"),
@@ -203,10 +203,10 @@ mod tests {
             (json!({"a": -1e300}), "number-range"),
             (json!({"a": "x".repeat(4096)}), "too-long"),
         ] {
-            assert_eq!(metadata(value).unwrap_err().0, code);
+            assert_eq!(parse_metadata(value).unwrap_err().0, code);
         }
         let deep = (0..20).fold(json!(1), |inner, _| json!({"a": inner}));
-        assert_eq!(metadata(deep).unwrap_err().0, "too-deep");
+        assert_eq!(parse_metadata(deep).unwrap_err().0, "too-deep");
     }
 
     /// The table of RFC 7396 appendix A, where both sides are objects.

@@ -19,10 +19,10 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::contract::{A_NEW_USER, IN_FLIGHT, IN_SESSIONS, REUSED, WRITE};
-use super::members::{parse_email, parse_full_name, parse_metadata};
+use super::members::{parse_email, parse_full_name};
 use super::request::From;
 use crate::application::Granted;
-use crate::domain::{FullName, Password, PasswordContext, Register};
+use crate::domain::{FullName, Password, PasswordContext, Register, parse_metadata};
 use crate::ports::HashClient;
 
 /// The tokens of a session. Times are in seconds.

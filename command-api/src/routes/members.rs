@@ -5,7 +5,7 @@ use serde_json::Value;
 use service_kit::http::Fault;
 use utoipa::ToSchema;
 
-use crate::domain::{FullName, NewMetadata, Roles, metadata};
+use crate::domain::{FullName, NewMetadata, Roles, parse_metadata};
 
 /// `admin`, `operator`, `user`, or any other name.
 #[derive(ToSchema)]
@@ -68,12 +68,8 @@ pub fn parse_new_status(text: String) -> Result<Option<Status>, Fault> {
     parse_status(text).map(Some)
 }
 
-pub fn parse_metadata(value: Value) -> Result<Metadata, Fault> {
-    metadata(value)
-}
-
 pub fn parse_given_metadata(value: Value) -> Result<Option<Metadata>, Fault> {
-    metadata(value).map(Some)
+    parse_metadata(value).map(Some)
 }
 
 /// A merge patch on an object: an object, or `null` for an empty one.

@@ -20,11 +20,10 @@ use super::contract::{
     A_NEW_USER, A_USER, GUARDED, IN_FLIGHT, MAILED, NOTHING, REFLECTED, REUSED, WRITE,
 };
 use super::members::{
-    NewStatus, Role, parse_email, parse_full_name, parse_given, parse_metadata,
-    parse_metadata_patch, parse_new_full_name, parse_new_roles, parse_new_status, parse_roles,
-    parse_status,
+    NewStatus, Role, parse_email, parse_full_name, parse_given, parse_metadata_patch,
+    parse_new_full_name, parse_new_roles, parse_new_status, parse_roles, parse_status,
 };
-use crate::domain::{Change, FullName, NewMetadata, Register, Roles};
+use crate::domain::{Change, FullName, NewMetadata, Register, Roles, parse_metadata};
 use crate::ports::HashClient;
 
 /// Without a password the user gets a mail with a link to choose one.
