@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use events::feed::FEED_STREAM;
 use events::{SessionSeed, subjects};
 use service_kit::access::Access;
-use service_kit::commands::{IdempotencyKeys, Request};
+use service_kit::commands::{CommandRunner, IdempotencyKeys, Request};
 use service_kit::config::Settings;
 use service_kit::event_log::{
     EventLog, Limits, ProvisionError, StreamSpec, mails_stream, sessions_stream,
@@ -37,7 +37,7 @@ use crate::adapters::{
     Buckets, HashPool, HeardLineage, Keeper, NatsMailQueue, NatsSessionLog, NatsThrottle,
     NatsUserLog, Reached,
 };
-use crate::application::{EnumerationPolicy, Parts, RefreshTokens, Users};
+use crate::application::{Dependencies, EnumerationPolicy, RefreshTokens, Users};
 use crate::domain::{PasswordRules, SessionRules};
 use crate::ports::LogLineage;
 use crate::routes::{AppState, Report, import_lines, routes};
@@ -290,15 +290,15 @@ pub(crate) fn users(
         .map_err(StartError::Crypto)?
         .recorded(logs.recorder.clone())
         .noting(logs.reached);
-    let orders =
+    let jobs =
         MailJobs::new(application.derive(MAIL_KEY_PURPOSE)).map_err(|error| crypto(&error))?;
     let hasher = HashPool::start(&settings.passwords, metrics).map_err(|error| crypto(&error))?;
-    Ok(Users::new(Parts {
+    Ok(Users::new(Dependencies {
         log: Arc::new(user_log),
         sessions: Arc::new(NatsSessionLog::new(logs.sessions, logs.feed)),
         lineage: logs.lineage,
         throttle: Arc::new(throttle),
-        desk: Arc::new(NatsMailQueue::new(logs.mails, orders)),
+        mails: Arc::new(NatsMailQueue::new(logs.mails, jobs)),
         hasher: Arc::new(hasher),
         recorder: logs.recorder,
         rules: PasswordRules {
@@ -321,11 +321,11 @@ pub(crate) fn users(
             random().map(SessionSeed::from_bytes).map_err(|error| error.to_string())
         }),
         access,
-        discretion: EnumerationPolicy {
+        enumeration: EnumerationPolicy {
             conceal_existing: settings.registration.conceal_existing,
             refusal_step: Duration::from_millis(settings.passwords.refusal_step_ms),
         },
         keys: IdempotencyKeys::new(lookup.idempotency),
-        tasks,
+        runner: CommandRunner::new(tasks),
     }))
 }

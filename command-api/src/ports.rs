@@ -1,4 +1,4 @@
-//! What the application needs from the world, in its own words. Adapters fill these in.
+//! What the application needs from outside, as traits. Adapters implement them.
 
 pub mod throttle;
 
@@ -6,19 +6,21 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
 use events::{
-    Cutoff, EmailAddress, EmailClaim, Event, Lineage, LineageRecord, LinkPurpose, LinkRecord,
-    Position, Reservation, Revision, RevocationCause, Session, SessionEvent, SessionId,
-    UndoneChanges, UserId, UserRevocation, UserState,
+    Cutoff, EmailAddress, EmailClaim, Lineage, LineageRecord, LinkPurpose, LinkRecord, Position,
+    Reservation, RevocationCause, Session, SessionEvent, SessionId, UndoneChanges, UserFact,
+    UserId, UserRevocation, UserState,
 };
 use serde::{Deserialize, Serialize};
-use service_kit::commands::{Appended, Failure, IdempotencyKey, Loaded, LogError, Recorded};
+use service_kit::commands::{
+    Appended, Change, CommandLog, Failure, FurtherWrites, IdempotencyKey, Loaded, LogError,
+};
 use service_kit::event_log::Guard;
 use service_kit::mail_jobs::Mail;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::domain::{Admins, Broken, Candidate, Password};
+use crate::domain::{Admins, Candidate, Password, Violation};
 
-/// A password hash as a PHC string. Not shown, and overwritten when it is dropped.
+/// A password hash as a PHC string. It is never printed, and is zeroed when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct PasswordHash(pub String);
 
@@ -31,133 +33,120 @@ impl std::fmt::Debug for PasswordHash {
 /// A change of the claim on an address.
 #[derive(Debug, Clone)]
 pub enum ClaimChange {
-    /// The user has it from now on.
+    /// The user holds it from now on.
     Hold(EmailAddress, Guard),
-    /// The user has it again, for whom it is reserved. The reservation is kept for when they give it up.
+    /// The user for whom it is reserved holds it again. The reservation stays for when they give it up.
     TakeBack(EmailAddress, Reservation, Guard),
-    /// Nobody has it any more; with a reservation, nobody else gets it for a while.
+    /// Nobody holds it any more; with a reservation, nobody else can take it for a while.
     Release(EmailAddress, Option<Reservation>, Guard),
 }
 
 /// A change of the credential.
 #[derive(Debug, Clone)]
 pub enum CredentialChange {
-    /// This one from now on.
+    /// Replaced by this hash.
     Set(PasswordHash, Guard),
-    /// None any more.
+    /// Removed.
     Remove(Guard),
 }
 
-/// Everything one command changes: stored whole or not at all.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The user.
-    pub user: UserId,
-    /// Guard on the user's events.
-    pub guard: Guard,
-    /// In order; none when only what stands beside the events changes.
-    pub events: Vec<Event>,
-    /// With it, when an address is taken or given up, or both.
+/// Everything that one command on a user changes.
+pub type UserChange = Change<UserFact, UserWrites>;
+
+/// The guarded writes of a command on a user that are not events of the user.
+#[derive(Debug, Default)]
+pub struct UserWrites {
+    /// Addresses that are taken or given up.
     pub claims: Vec<ClaimChange>,
-    /// With it, when the password changes.
+    /// If the password changes.
     pub credential: Option<CredentialChange>,
-    /// With it, when the set of administrators changes.
+    /// If the set of administrators changes.
     pub admins: Option<(Admins, Guard)>,
-    /// With it, when access ends.
+    /// If access ends.
     pub revocation: Option<(UserRevocation, Guard)>,
-    /// What led to the revocation, where no event of the change says it.
+    /// The cause of the revocation, if no event of the change states it.
     pub revoked_by: Option<RevocationCause>,
-    /// With it, when a link of a mail is used up.
+    /// If a link from a mail is used up.
     pub link: Option<UsedLink>,
-    /// With it, when a change of address is undone.
+    /// If a change of address is undone.
     pub undone: Option<(UndoneChanges, Guard)>,
-    /// With it, when the caller gave a key.
-    pub key: Option<IdempotencyKey>,
-    /// What the key answers when there is no event: the revision and the position of the last one before.
-    pub unchanged: Option<(Revision, Position)>,
 }
 
-/// A link that this change uses up.
+impl FurtherWrites for UserWrites {
+    fn is_empty(&self) -> bool {
+        let Self { claims, credential, admins, revocation, revoked_by: _, link, undone } = self;
+        claims.is_empty()
+            && credential.is_none()
+            && admins.is_none()
+            && revocation.is_none()
+            && link.is_none()
+            && undone.is_none()
+    }
+
+    fn are_shown(&self) -> bool {
+        self.revocation.is_some()
+    }
+}
+
+/// A link that a change uses up.
 #[derive(Debug, Clone, Copy)]
 pub struct UsedLink {
-    /// What it was for.
+    /// Its purpose.
     pub purpose: LinkPurpose,
-    /// The record of its purpose, as it was when the link was good.
+    /// The record of its purpose when the link was checked.
     pub record: LinkRecord,
-    /// Guard on that record.
+    /// Guard of that record.
     pub guard: Guard,
 }
 
-impl Change {
-    /// Whether it can wait until there is room in the log: whatever neither ends access nor voids a link.
-    #[must_use]
-    pub const fn can_wait(&self) -> bool {
-        self.revocation.is_none() && !self.events.is_empty()
-    }
-
-    /// A change of nothing yet.
-    #[must_use]
-    pub const fn of(user: UserId, guard: Guard) -> Self {
-        Self {
-            user,
-            guard,
-            events: Vec::new(),
-            claims: Vec::new(),
-            credential: None,
-            admins: None,
-            revocation: None,
-            revoked_by: None,
-            link: None,
-            undone: None,
-            key: None,
-            unchanged: None,
-        }
-    }
+/// Whether a change can be refused while the log has no headroom: it neither ends access nor voids a link.
+pub fn can_wait(change: &UserChange) -> bool {
+    change.further.revocation.is_none() && !change.events.is_empty()
 }
 
-/// How the password hash of a line stands to that of a user who was there already. It is never taken over: the user
-/// may have another password since.
+/// How the password hash of a line compares with that of an existing user. It is never taken over: the user may have
+/// changed the password since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HashGiven {
-    /// The line has none, or the user has just this one.
+    /// The line has none, or the user has the same one.
     Same,
     /// The user has another one, and keeps it.
     Kept,
-    /// The user has none, and still has none: nobody can log in.
+    /// The user has none and still has none: nobody can log in.
     Missing,
 }
 
-/// What an import made of one line that it could read.
+/// The result of an import for one valid line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImportOutcome {
-    /// A user.
+    /// A user was created.
     Created(UserId),
-    /// Nothing: the user is there, just so.
+    /// Nothing: the user exists with the same values.
     Unchanged(UserId, HashGiven),
-    /// Nothing: another user has the address.
+    /// Nothing: another user holds the address.
     Taken,
 }
 
-/// The answer to an import, to be given again.
+/// The answer to an import, kept for a repetition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptImport {
     /// In the order of the lines.
     pub outcomes: Vec<ImportOutcome>,
-    /// The position that shows what was made.
+    /// The position at which views show all of it.
     pub shown_at: Position,
 }
 
 /// The log of users.
 #[async_trait]
-pub trait UserLog: Send + Sync {
-    /// Whether there is room for what can wait. Without it such changes are refused as
-    /// [`Appended::Full`]: ask before costly work.
+pub trait UserLog: CommandLog<UserFact, UserWrites> {
+    /// Whether there is room for changes that can wait. Without it they are refused as [`Appended::Full`]: check it
+    /// before costly work.
     fn has_headroom(&self) -> bool;
     /// The state of a user.
     async fn load(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
-    /// What can be known of a user although an event cannot be read: enough for a deletion, and for nothing else.
+    /// What is known of a user if an event cannot be read: enough for a deletion, and for nothing else.
     async fn salvage(&self, user: UserId) -> Result<Loaded<UserState>, LogError>;
     /// The claim on an address.
     async fn claim(&self, email: &EmailAddress) -> Result<Loaded<Option<EmailClaim>>, LogError>;
@@ -165,9 +154,9 @@ pub trait UserLog: Send + Sync {
     async fn credential(&self, user: UserId) -> Result<Loaded<Option<PasswordHash>>, LogError>;
     /// Who is an administrator.
     async fn admins(&self) -> Result<Loaded<Admins>, LogError>;
-    /// What ended the user's access last.
+    /// The user's last revocation.
     async fn cutoff(&self, user: UserId) -> Result<Loaded<Cutoff>, LogError>;
-    /// Which link of a purpose is good.
+    /// The record of the links of a purpose.
     async fn link(
         &self,
         purpose: LinkPurpose,
@@ -175,49 +164,43 @@ pub trait UserLog: Send + Sync {
     ) -> Result<Loaded<Option<LinkRecord>>, LogError>;
     /// Which changes of address were undone.
     async fn undone(&self, user: UserId) -> Result<Loaded<UndoneChanges>, LogError>;
-    /// What a key led to.
-    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure>;
-    /// Remembers that a key led to something of which no event of a user tells.
+    /// Records a key whose effect is in no event of a user.
     async fn record(&self, key: &IdempotencyKey) -> Appended;
-    /// What an import under a key led to, if it did.
+    /// The recorded answer of an import.
     async fn recorded_import(&self, key: &IdempotencyKey) -> Result<Option<KeptImport>, Failure>;
-    /// Remembers what an import under a key led to.
+    /// Records the answer of an import.
     async fn record_import(&self, key: &IdempotencyKey, kept: &KeptImport) -> Appended;
-    /// The event at a position; `None` when it was erased.
-    async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError>;
-    /// Stores a change.
-    async fn append(&self, change: &Change) -> Appended;
     /// Stores changes of several users, each of one event: all of them or none.
-    async fn append_all(&self, changes: &[Change]) -> Appended;
-    /// Replaces a credential by another hash of the same password, as after a login with older parameters. No event
-    /// tells of it, and links that are bound to the password stay good.
+    async fn append_all(&self, changes: &[UserChange]) -> Appended;
+    /// Replaces a credential by another hash of the same password, as after a login with older parameters. There is no
+    /// event, and links that are bound to the password stay valid.
     async fn rehash(
         &self,
         user: UserId,
         hash: &PasswordHash,
         replaced: &Loaded<Option<PasswordHash>>,
     ) -> Appended;
-    /// Seals a credential with the newer key, when a rotation of the application key is under way. Failing is no harm:
-    /// there is another login, and a sweep before the older key goes.
+    /// Seals a credential with the new key while the application key is rotated. A failure is harmless: the next login
+    /// tries again, and a sweep does before the old key is removed.
     async fn reseal(&self, user: UserId);
-    /// What a sealed credential of a user holds, as it was read from a copy of the log.
+    /// Opens a sealed credential that was read from a copy of the log.
     fn open_credential(&self, user: UserId, sealed: &[u8]) -> Result<Option<PasswordHash>, String>;
-    /// The keyed hash of an address, as the subject of its claim has it.
+    /// The keyed hash of an address, as in the subject of its claim.
     fn claim_key(&self, email: &EmailAddress) -> String;
 }
 
 /// Which history the log of users is in.
 pub trait LogLineage: Send + Sync {
-    /// The one of now; `None` while nobody has named it.
+    /// The current one; `None` while it has no name.
     fn current(&self) -> Option<LineageRecord>;
-    /// Something of this history knows that the log has had a position: whether it has it still will be looked at.
+    /// Reports a position that this history is known to have reached, so that the log is checked for it.
     fn knows_of(&self, lineage: Lineage, position: Position);
 }
 
 /// The log of sessions.
 #[async_trait]
 pub trait SessionLog: Send + Sync {
-    /// Whether there is room for what can wait: whatever does not end a session.
+    /// Whether there is room for events that can wait: all except those that end a session.
     fn has_headroom(&self) -> bool;
     /// The state of a session of a user.
     async fn load(
@@ -225,21 +208,21 @@ pub trait SessionLog: Send + Sync {
         user: UserId,
         session: SessionId,
     ) -> Result<Loaded<Option<Session>>, LogError>;
-    /// The sessions that a user has started and that are not erased yet, the newest first.
+    /// The sessions of a user that are not erased yet, newest first.
     async fn of_user(&self, user: UserId) -> Result<Vec<SessionId>, LogError>;
-    /// Stores an event; with an end, everyone is told in the same batch.
+    /// Stores an event; for an end, its revocation in the same batch.
     async fn append(&self, event: &SessionEvent, guard: Guard) -> Appended;
-    /// Stores the ends of several sessions that never ended before: all of them or none.
+    /// Stores the ends of several sessions that have not ended before: all of them or none.
     async fn append_ends(&self, ends: &[(SessionEvent, Guard)]) -> Appended;
 }
 
-/// Where mails are asked for.
+/// The queue of mail jobs.
 #[async_trait]
 pub trait MailQueue: Send + Sync {
     /// Whether there is room for mails that can wait.
     fn has_headroom(&self) -> bool;
-    /// Asks for a mail, which is sent later and more than once if need be.
-    async fn order(&self, mail: Mail) -> Appended;
+    /// Enqueues a mail, which is sent later, and more than once if necessary.
+    async fn enqueue(&self, mail: Mail) -> Appended;
 }
 
 /// Hashing was not done.
@@ -253,12 +236,12 @@ pub enum HashError {
     Failed(String),
 }
 
-/// For whom passwords are hashed. Clients take turns, and none can hold the whole queue.
+/// The client whose passwords are hashed. Clients take turns, and none can occupy the whole queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HashClient {
-    /// Whoever comes from this network: an IPv4 address, or the /48 of an IPv6 address, which is one site's.
+    /// A client in this network: an IPv4 address, or the /48 of an IPv6 address, which belongs to one site.
     Network(IpAddr),
-    /// Somebody who is logged in.
+    /// A user who is logged in.
     User(UserId),
     /// The operator.
     Operator,
@@ -276,17 +259,17 @@ impl HashClient {
     }
 }
 
-/// What a comparison of a password with a hash told.
+/// The result of comparing a password with a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
     /// Whether it is the password.
     pub matches: bool,
-    /// Whether the hash is of another kind or has other parameters than new ones: to be replaced while
-    /// the password is at hand.
+    /// Whether the hash has another algorithm or other parameters than new ones, and should be replaced while the
+    /// password is known.
     pub outdated: bool,
 }
 
-/// Slow work on passwords, bounded, away from the async threads.
+/// Slow work on passwords, bounded, on threads of its own.
 #[async_trait]
 pub trait PasswordHasher: Send + Sync {
     /// Estimates whether a new password is easy to guess.
@@ -294,17 +277,17 @@ pub trait PasswordHasher: Send + Sync {
         &self,
         client: HashClient,
         candidate: Candidate,
-    ) -> Result<Result<Password, Broken>, HashError>;
+    ) -> Result<Result<Password, Violation>, HashError>;
     /// Hashes a new password.
     async fn hash(&self, client: HashClient, password: Password)
     -> Result<PasswordHash, HashError>;
-    /// Compares; with `None` it takes the same time and never matches.
+    /// Compares; without a hash it takes the same time and never matches.
     async fn verify(
         &self,
         client: HashClient,
         password: Password,
         hash: Option<PasswordHash>,
     ) -> Result<Verified, HashError>;
-    /// Whether a hash that another system made can be stored and will verify.
-    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken>;
+    /// Checks that a hash made by another system can be stored and verified.
+    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Violation>;
 }

@@ -120,6 +120,15 @@ impl Snapshot {
         }
     }
 
+    /// The user; `None` after a deletion.
+    #[must_use]
+    pub const fn user(&self) -> Option<&User> {
+        match self {
+            Self::Deleted(_) => None,
+            Self::Present(user) => Some(user),
+        }
+    }
+
     /// Number of events of the user so far.
     #[must_use]
     pub const fn revision(&self) -> Revision {

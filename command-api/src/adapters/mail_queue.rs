@@ -1,4 +1,4 @@
-//! Asking for mails: orders in the stream that the mailer works off.
+//! The queue of mail jobs: the stream that the mailer processes.
 
 use async_trait::async_trait;
 use service_kit::ambient;
@@ -8,16 +8,16 @@ use service_kit::mail_jobs::{Mail, MailJob, MailJobs};
 
 use crate::ports::MailQueue;
 
-/// The real desk.
+/// The queue in NATS.
 pub struct NatsMailQueue {
     mails: EventLog,
-    orders: MailJobs,
+    jobs: MailJobs,
 }
 
 impl NatsMailQueue {
     /// Uses a verified stream.
-    pub const fn new(mails: EventLog, orders: MailJobs) -> Self {
-        Self { mails, orders }
+    pub const fn new(mails: EventLog, jobs: MailJobs) -> Self {
+        Self { mails, jobs }
     }
 }
 
@@ -27,8 +27,8 @@ impl MailQueue for NatsMailQueue {
         self.mails.has_headroom()
     }
 
-    async fn order(&self, mail: Mail) -> Appended {
-        let order = MailJob { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
-        self.orders.place(&self.mails, &order).await.into()
+    async fn enqueue(&self, mail: Mail) -> Appended {
+        let job = MailJob { id: ambient::new_uuid(), ordered_at: ambient::now(), mail };
+        self.jobs.place(&self.mails, &job).await.into()
     }
 }

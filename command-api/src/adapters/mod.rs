@@ -1,11 +1,11 @@
-//! The real parts behind the ports.
+//! The adapters behind the ports.
 
 mod hashing;
 mod lineage;
 mod mail_queue;
-mod recorded;
 mod resealing;
 mod sealing;
+mod security_events;
 mod session_log;
 #[cfg(test)]
 mod testing;

@@ -1,32 +1,34 @@
-//! The throttle on a bucket of JetStream: one small record a key, changed by compare-and-set on the
-//! stream's leader, so that a limit holds over all processes.
+//! The throttle in a bucket of JetStream: one small record per key, changed by compare-and-set on the stream's leader,
+//! so that a limit holds for all processes together.
+//!
+//! It is built by hand because no rate limiter of the ecosystem has reservations before a comparison, one count for
+//! several processes on JetStream, and records that survive a full bucket.
 //!
 //! # Keys
-//! A key is a keyed hash of an address. Neither e-mail nor network addresses stand in the bucket.
+//! A key is a keyed hash of an address. The bucket contains neither e-mail nor network addresses.
 //!
-//! # When the store does not answer
-//! Nothing is let through. An attempt at a password is refused as `unavailable`: it needs the event log
-//! on the same servers anyway, so a second way to fail is not a second outage. A mail is refused as well:
-//! sending without counting would let anyone who can disturb the bus flood a mailbox. A record that
-//! cannot be read counts as no answer.
+//! # If the store does not answer
+//! Nothing is accepted. An attempt at a password is refused as `unavailable`: it needs the event log on the same servers
+//! anyway, so this adds no second outage. A mail is refused as well: sending without counting would let anyone who can
+//! disturb NATS flood a mailbox. A record that cannot be read counts as no answer.
 //!
 //! # Contention
-//! Attempts of one process on one key take turns at a lock, so that they do not spoil each other's
-//! guard; between processes the guard decides, and whoever lost reads again after a short random pause.
+//! Attempts of one process on one key take turns at a lock, so that they do not invalidate each other's guard. Between
+//! processes the guard decides, and the loser reads again after a short random pause.
 //!
-//! Not all of them: [`pending`] bounds how many, and how many of one network, so that a flood is refused at once and
-//! the owner of the account does not stand behind it.
+//! [`pending`] limits how many attempts wait, also per network, so that a flood is refused at once and the owner of the
+//! account does not wait behind it.
 //!
-//! # What users do rightly
-//! Writes, refreshes and logins of one user are limited too, and would cost a write to the bucket each. So every
-//! process lets a tenth of the limit through from memory ([`local`]), and only whoever is busier is counted in the
-//! bucket: with n processes a user gets at most 1 + n/10 times the limit.
+//! # Permitted actions
+//! Writes, refreshes and logins of one user are limited too, and would each cost a write to the bucket. So every process
+//! accepts a tenth of the limit from memory ([`local`]), and only a busier user is counted in the bucket: with n
+//! processes a user gets at most 1 + n/10 times the limit.
 //!
 //! # Full buckets
-//! The bucket of attempts drops its oldest records. That forgets a few wrong passwords, never an account that they
-//! have delayed or closed: a copy of such a record is in a bucket that refuses when it is full ([`Buckets::closed`]),
-//! and is read when there is none in the first. What anybody can count without a password (mails, requests) is in a
-//! third one, so that it pushes out nothing else.
+//! The bucket of attempts drops its oldest records. That forgets a few wrong passwords, but never an account that was
+//! delayed or locked by them: a copy of such a record is in a bucket that refuses when it is full ([`Buckets::closed`]),
+//! and is read if the first bucket has none. What anybody can have counted without a password (mails, requests) is in a
+//! third bucket, so that it displaces nothing else.
 
 mod attempts;
 mod bucket;
@@ -49,17 +51,17 @@ use tokio::time::Instant;
 
 use crate::domain::{Attempts, Begin, Quota, Verdict};
 use crate::ports::throttle::{
-    Admission, Counted, Deed, PlaceKind, Refusal, Throttle, ThrottleError, Ticket, Watched,
+    Admission, AttemptKey, RateKey, Refusal, SlotKind, Throttle, ThrottleError, Ticket, UserAction,
 };
 use bucket::Bucket;
 use local::LocalQuotas;
 use pending::Pending;
 
-/// Locks that keys share: enough that two busy keys seldom meet, and a bound whatever is tried.
+/// Locks shared by all keys: enough that two busy keys seldom share one, and a fixed bound.
 const LOCKS: usize = 1_024;
-/// Attempts of this process that may wait for others; further ones are refused at once.
+/// Attempts of this process that may wait for others; more are refused at once.
 const WAITING_MAX: usize = 512;
-/// The names of the limits, as a refusal tells them.
+/// The names of the limits in a refusal.
 const POLICIES: [&str; 10] = [
     "account",
     "address",
@@ -72,9 +74,9 @@ const POLICIES: [&str; 10] = [
     "logins",
     "password-checks",
 ];
-/// How long a record stays that says nothing any more.
+/// How long a record without content stays.
 const LEAVING: Duration = Duration::from_secs(1);
-/// When an attempt that waited in vain may come again.
+/// `Retry-After` of an attempt that waited in vain.
 const AFTER_WAITING: Duration = Duration::from_secs(1);
 
 /// Where the records are.
@@ -88,7 +90,7 @@ pub struct Buckets {
     pub counts: EventLog,
 }
 
-/// The real throttle.
+/// The throttle in JetStream.
 pub struct NatsThrottle {
     buckets: Buckets,
     key: SecretKey,
@@ -101,7 +103,7 @@ pub struct NatsThrottle {
 }
 
 impl NatsThrottle {
-    /// Uses verified buckets, with a key for this purpose alone.
+    /// On verified buckets, with a key for this purpose only.
     pub fn new(buckets: Buckets, key: SecretKey, settings: &config::Throttle) -> Self {
         Self {
             buckets,
@@ -115,7 +117,7 @@ impl NatsThrottle {
         }
     }
 
-    /// The same, with its refusals counted.
+    /// Counts its refusals in the metrics.
     pub fn watched(self, metrics: &Metrics) -> Self {
         Self { metrics: Some(metrics.throttle(&POLICIES)), ..self }
     }
@@ -126,8 +128,8 @@ impl NatsThrottle {
         format!("{kind}.{mac}")
     }
 
-    /// What an address is counted for: an IPv4 address, or the /64 of an IPv6 address; and what that is in, with how
-    /// many times as much it may do. Whoever has a larger network is no other client with each part of it.
+    /// The networks that an address is counted for: the IPv4 address, or the /64 of an IPv6 address and the wider networks
+    /// that contain it, each with its multiple of the allowance. A client with a large network is still one client.
     fn networks(&self, address: IpAddr) -> Vec<(Vec<u8>, Option<u32>)> {
         let address = match address.to_canonical() {
             IpAddr::V4(address) => return vec![(address.octets().to_vec(), None)],
@@ -143,7 +145,7 @@ impl NatsThrottle {
             (48, self.settings.ipv6_48_factor),
             (32, self.settings.ipv6_32_factor),
         ] {
-            // Its length tells it from a smaller network that begins with the same zeros.
+            // The length distinguishes it from a smaller network that begins with the same zeros.
             let mut key = prefix(bits.into());
             key.push(bits);
             networks.push((key, Some(factor)));
@@ -158,7 +160,7 @@ impl NatsThrottle {
         refusal
     }
 
-    /// The turn at a record. Without it the guard would still hold.
+    /// Waits for the turn at a record. The guard would hold without it, too.
     async fn turn(&self, subject: &str) -> Option<MutexGuard<'_, ()>> {
         // A subject ends with a keyed hash in hex: its bytes are as good as random.
         let tail = subject.bytes().rev().take(8);
@@ -174,37 +176,37 @@ impl NatsThrottle {
 impl Throttle for NatsThrottle {
     async fn begin(
         &self,
-        watched: &[Watched<'_>],
+        keys: &[AttemptKey<'_>],
         now: Timestamp,
     ) -> Result<Admission, ThrottleError> {
         let id = u64::from_be_bytes(random().map_err(failed)?);
-        let mut ticket = Ticket { id, places: Vec::new() };
+        let mut ticket = Ticket { id, slots: Vec::new() };
         if !self.settings.enabled {
             return Ok(Admission::Go(ticket));
         }
         let start = Start::new(now);
-        let places: Vec<_> = watched.iter().flat_map(|watched| self.places(watched)).collect();
-        let network = places.iter().find(|place| place.kind == PlaceKind::Network);
-        let network = network.map(|place| place.subject.clone());
-        for place in places {
-            let begun = if place.kind == PlaceKind::Account {
-                match self.pending.enter(&place.subject, network.as_deref()) {
-                    Some(_entered) => self.begin_at(id, &place, start).await?,
+        let slots: Vec<_> = keys.iter().flat_map(|key| self.slots(key)).collect();
+        let network = slots.iter().find(|slot| slot.kind == SlotKind::Network);
+        let network = network.map(|slot| slot.subject.clone());
+        for slot in slots {
+            let begun = if slot.kind == SlotKind::Account {
+                match self.pending.enter(&slot.subject, network.as_deref()) {
+                    Some(_entered) => self.begin_at(id, &slot, start).await?,
                     None => Begin::Wait,
                 }
             } else {
-                self.begin_at(id, &place, start).await?
+                self.begin_at(id, &slot, start).await?
             };
             let retry_after = match begun {
                 Begin::Go => {
-                    ticket.places.push(place);
+                    ticket.slots.push(slot);
                     continue;
                 }
                 Begin::Wait => AFTER_WAITING,
                 Begin::Refused { retry_after_ms } => Duration::from_millis(retry_after_ms),
             };
             self.finish(ticket, Verdict::Undecided, now).await?;
-            return Ok(Admission::Refused(self.refusal(&place, retry_after)));
+            return Ok(Admission::Refused(self.refusal(&slot, retry_after)));
         }
         Ok(Admission::Go(ticket))
     }
@@ -217,8 +219,8 @@ impl Throttle for NatsThrottle {
     ) -> Result<(), ThrottleError> {
         let start = Start::new(now);
         let finished =
-            ticket.places.iter().map(|place| self.finish_at(ticket.id, place, verdict, start));
-        // All of them run to their end, also when one fails.
+            ticket.slots.iter().map(|slot| self.finish_at(ticket.id, slot, verdict, start));
+        // All of them run to their end, even if one fails.
         join_all(finished).await.into_iter().collect()
     }
 
@@ -230,17 +232,17 @@ impl Throttle for NatsThrottle {
         if !self.settings.enabled {
             return Ok(());
         }
-        for place in self.places(&Watched::Account(account)) {
-            let policy = self.policy(&place);
-            let _turn = self.turn(&place.subject).await;
+        for slot in self.slots(&AttemptKey::Account(account)) {
+            let policy = self.policy(&slot);
+            let _turn = self.turn(&slot.subject).await;
             let forget = |record: &mut Attempts| {
                 *record = Attempts::default();
                 ((), Some(millis(LEAVING)))
             };
-            self.change_attempts(&place, &policy, forget).await?;
+            self.change_attempts(&slot, &policy, forget).await?;
         }
-        self.quotas.forget(user, Deed::PasswordCheck);
-        let (policy, _) = self.quota(Deed::PasswordCheck);
+        self.quotas.forget(user, UserAction::PasswordCheck);
+        let (policy, _) = self.quota(UserAction::PasswordCheck);
         let record = self.record(policy, user.as_uuid().as_bytes());
         let _turn = self.turn(&record).await;
         let forget = |record: &mut Quota| {
@@ -252,7 +254,7 @@ impl Throttle for NatsThrottle {
 
     async fn allow(
         &self,
-        counted: Counted,
+        key: RateKey,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ThrottleError> {
         if !self.settings.enabled {
@@ -260,23 +262,23 @@ impl Throttle for NatsThrottle {
         }
         let settings = &self.settings;
         let start = Start::new(now);
-        let (policy, from) = match counted {
-            Counted::By(user, deed) => return self.allow_deed(user, deed, start).await,
-            Counted::MailAskedBy(user) => {
+        let (policy, from) = match key {
+            RateKey::By(user, action) => return self.allow_action(user, action, start).await,
+            RateKey::MailAskedBy(user) => {
                 let subject = self.record("mails", user.as_uuid().as_bytes());
                 let limit = (settings.mails_max, settings.mails_window_s);
                 return self.count_window("mails", &subject, limit, start, true).await;
             }
-            Counted::RegistrationFrom(address) => ("registrations", address),
-            Counted::ResetRequestFrom(address) => ("resets", address),
-            Counted::PasswordSetFrom(address) => ("password-sets", address),
+            RateKey::RegistrationFrom(address) => ("registrations", address),
+            RateKey::ResetRequestFrom(address) => ("resets", address),
+            RateKey::PasswordSetFrom(address) => ("password-sets", address),
         };
         let windows = self.networks(from).into_iter().map(|(key, factor)| {
             let max = settings.requests_max.saturating_mul(factor.unwrap_or(1));
             (self.record(policy, &key), (max, settings.requests_window_s))
         });
         let windows: Vec<_> = windows.collect();
-        // Looked at before any is counted, or one client that is refused would use up what its neighbours have.
+        // All are checked before any is counted, or a refused client would use up the allowance of its neighbours.
         let looks = [false, true];
         for counts in looks.iter().skip(usize::from(windows.len() == 1)) {
             for (subject, limit) in &windows {
@@ -290,7 +292,7 @@ impl Throttle for NatsThrottle {
     }
 }
 
-/// A time that was given, and when: waiting moves it on.
+/// A given time and the instant it was given at: waiting advances it.
 #[derive(Clone, Copy)]
 struct Start {
     now_ms: u64,
@@ -312,7 +314,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A random number, both ends included; the lower one when there is no randomness to be had.
+/// A random number, both ends included; the lower one if there is no randomness.
 fn between(low: u64, high: u64) -> u64 {
     let drawn = random().map(u64::from_be_bytes).unwrap_or(0);
     low + drawn % (high - low + 1)

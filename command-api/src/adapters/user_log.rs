@@ -1,15 +1,16 @@
-//! The log of users in NATS: which message stands on which subject.
+//! The log of users in NATS: which record is on which subject.
 
 use async_trait::async_trait;
 use events::{
-    CommandId, Cutoff, EmailAddress, EmailClaim, Event, Fact, LinkPurpose, LinkRecord, Position,
+    CommandId, Cutoff, EmailAddress, EmailClaim, Event, LinkPurpose, LinkRecord, Position,
     ROLE_ADMIN, Revision, RevocationCause, RevocationReason, Salvage, StoredRevocation,
     UndoneChanges, UserFact, UserId, UserState, credential_position, subjects,
 };
 use serde::{Deserialize, Serialize};
 use service_kit::ambient;
 use service_kit::commands::{
-    Appended, Failure, IdempotencyKey, KeyRecord, Loaded, LogError, Recorded,
+    Appended, CommandLog, Failure, IdempotencyKey, KeyRecord, Loaded, LogError, Recorded,
+    first_event,
 };
 use service_kit::event_log::{Append, EventLog, Guard, Stored, Write};
 use service_kit::key_ring::RotatingKey;
@@ -17,11 +18,15 @@ use service_kit::keys::SecretKey;
 use service_kit::security::SecurityRecorder;
 use std::collections::BTreeSet;
 
-use super::{CredentialSealer, Reached, Resealer, recorded};
+use super::security_events::security_events;
+use super::{CredentialSealer, Reached, Resealer};
 use crate::domain::Admins;
-use crate::ports::{Change, ClaimChange, CredentialChange, KeptImport, PasswordHash, UserLog};
+use crate::ports::{
+    ClaimChange, CredentialChange, KeptImport, PasswordHash, UserChange, UserLog, UserWrites,
+    can_wait,
+};
 
-/// Most events of a user of whom one cannot be read that are read one by one.
+/// Events that are read one by one of a user with an event that cannot be read.
 const SALVAGED_EVENTS_MAX: usize = 10_000;
 
 #[derive(Serialize, Deserialize)]
@@ -29,7 +34,7 @@ struct Holders {
     holders: BTreeSet<UserId>,
 }
 
-/// The record of a key, as versions before wrote it: with the user it was about.
+/// The record of a key. Earlier versions wrote it with the user, so this one does.
 #[derive(Serialize)]
 struct Record {
     user_id: UserId,
@@ -37,7 +42,7 @@ struct Record {
     record: KeyRecord,
 }
 
-/// The record of the key of an import, with its answer.
+/// The record of an import's key, with the answer.
 #[derive(Serialize)]
 struct ImportRecord<'a> {
     #[serde(flatten)]
@@ -46,10 +51,10 @@ struct ImportRecord<'a> {
     kept: &'a KeptImport,
 }
 
-/// The real log.
+/// The log of users.
 pub struct NatsUserLog {
     log: EventLog,
-    /// Where events of users are published next, if its room is known.
+    /// The feed that the events go to, if this process may see how full it is.
     feed: Option<EventLog>,
     resealer: Resealer,
     claim_key: SecretKey,
@@ -75,12 +80,12 @@ impl NatsUserLog {
         })
     }
 
-    /// The same, with what it stores in the security record.
+    /// Records the changes that it stores in the security record.
     pub fn recorded(self, recorder: SecurityRecorder) -> Self {
         Self { recorder, ..self }
     }
 
-    /// The same, which says how far the log is.
+    /// Reports the positions that it stores.
     pub fn noting(self, reached: Reached) -> Self {
         Self { reached, ..self }
     }
@@ -93,100 +98,76 @@ impl NatsUserLog {
         subjects::email_claim(&self.claim_key(email))
     }
 
-    fn append_of(&self, change: &Change) -> Result<Append, String> {
-        let mut writes = self.writes_beside(change)?;
-        // The record goes first: everything else follows it without a gap.
-        if let Some(key) = &change.key {
-            let behind = (writes.len() + change.events.len()) as u64;
-            let record = match (change.events.last(), change.unchanged) {
-                (Some(last), _) => KeyRecord::of(key, last.revision(), behind),
-                (None, Some((revision, at))) => KeyRecord {
-                    // The revocation is what was done, and the last of the writes.
-                    events_behind: if change.revocation.is_some() { behind } else { 0 },
-                    ..KeyRecord::unchanged(key, revision, at)
-                },
-                (None, None) => return Err("a key that leads to nothing".to_owned()),
-            };
+    fn append_of(&self, change: &UserChange) -> Result<Append, String> {
+        let record = |key: &IdempotencyKey, record: KeyRecord| {
             let subject = subjects::idempotency_record(&key.key);
-            let write = KeyRecord::write(subject, &Record { user_id: change.user, record })?;
-            writes.insert(0, write);
-        }
-        let mut events = change.events.iter();
-        let (command, last) = match events.next() {
-            Some(first) => (first.command_id, first_event(change, first)?),
-            None => {
-                let last = writes.pop().ok_or("a change of nothing")?;
-                (CommandId::from_uuid(ambient::new_uuid()), last)
-            }
+            KeyRecord::write(subject, &Record { user_id: change.id, record })
         };
-        let mut append = writes.into_iter().fold(Append::new(command, last), Append::with);
-        for event in events {
-            append = append.then(json(event)?, event.id, event.fact.wire_type());
-        }
-        Ok(append)
+        change.to_append(subjects::user_events(change.id), self.further(change)?, record)
     }
 
-    /// One append of the changes of several users.
-    fn append_of_all(&self, changes: &[Change]) -> Result<Append, String> {
+    /// The batch that stores the changes of several users.
+    fn append_of_all(&self, changes: &[UserChange]) -> Result<Append, String> {
         let command = CommandId::from_uuid(ambient::new_uuid());
         let mut writes = Vec::new();
         for change in changes {
             let [event] = change.events.as_slice() else {
                 return Err("one event for each user can be stored together".to_owned());
             };
-            writes.extend(self.writes_beside(change)?);
-            writes.push(first_event(change, event)?);
+            writes.extend(self.further(change)?);
+            let subject = subjects::user_events(change.id);
+            writes.push(first_event(subject, change.before.guard, event)?);
         }
         let last = writes.pop().ok_or("a change of nothing")?;
         Ok(writes.into_iter().fold(Append::new(command, last), Append::with))
     }
 
-    /// What a change writes beside its events.
-    fn writes_beside(&self, change: &Change) -> Result<Vec<Write>, String> {
+    /// The further writes of a change; the revocation is the last one.
+    fn further(&self, change: &UserChange) -> Result<Vec<Write>, String> {
+        let (user, further) = (change.id, &change.further);
         let mut writes = Vec::new();
-        for claim in &change.claims {
+        for claim in &further.claims {
             let (email, guard, claim) = match claim {
-                ClaimChange::Hold(email, guard) => (email, *guard, EmailClaim::held(change.user)),
+                ClaimChange::Hold(email, guard) => (email, *guard, EmailClaim::held(user)),
                 ClaimChange::TakeBack(email, reserved, guard) => {
-                    (email, *guard, EmailClaim::taken_back(change.user, *reserved))
+                    (email, *guard, EmailClaim::taken_back(user, *reserved))
                 }
                 ClaimChange::Release(email, reserved, guard) => {
-                    (email, *guard, EmailClaim::released(change.user, *reserved))
+                    (email, *guard, EmailClaim::released(user, *reserved))
                 }
             };
             writes.push(Write::new(self.claim_subject(email), guard, encode(&claim)?));
         }
-        if let Some(credential) = &change.credential {
+        if let Some(credential) = &further.credential {
             let (hash, guard) = match credential {
                 CredentialChange::Set(hash, guard) => (Some(hash), *guard),
                 CredentialChange::Remove(guard) => (None, *guard),
             };
-            writes.push(self.credential_write(change.user, hash, guard, None)?);
+            writes.push(self.credential_write(user, hash, guard, None)?);
         }
-        if let Some((admins, guard)) = &change.admins {
+        if let Some((admins, guard)) = &further.admins {
             let holders = Holders { holders: admins.0.clone() };
             let subject = subjects::role_holders(ROLE_ADMIN);
             writes.push(Write::new(subject, *guard, encode(&holders)?));
         }
-        if let Some(link) = &change.link {
-            let subject = subjects::link(link.purpose, change.user);
+        if let Some(link) = &further.link {
+            let subject = subjects::link(link.purpose, user);
             writes.push(Write::new(subject, link.guard, encode(&link.record.used())?));
         }
-        if let Some((undone, guard)) = &change.undone {
-            let subject = subjects::undone_email_changes(change.user);
+        if let Some((undone, guard)) = &further.undone {
+            let subject = subjects::undone_email_changes(user);
             writes.push(Write::new(subject, *guard, encode(undone)?));
         }
-        if let Some((revocation, guard)) = &change.revocation {
-            let subject = subjects::user_revocation(change.user);
-            let cause = change.revoked_by.clone().or_else(|| cause(&change.events));
+        if let Some((revocation, guard)) = &further.revocation {
+            let subject = subjects::user_revocation(user);
+            let cause = further.revoked_by.clone().or_else(|| cause(&change.events));
             let stored = StoredRevocation { revocation: *revocation, cause };
             writes.push(Write::new(subject, *guard, encode(&stored)?));
         }
         Ok(writes)
     }
 
-    /// Stores the record of a key alone.
-    /// In the room that is reserved for what ends access nothing is remembered.
+    /// Stores the record of a key alone, but not in the room that is reserved for ending access.
     async fn store_record(&self, key: &IdempotencyKey, record: &impl Serialize) -> Appended {
         if !self.has_headroom() {
             return Appended::Full;
@@ -209,6 +190,33 @@ impl NatsUserLog {
     ) -> Result<Write, String> {
         let sealed = self.sealer().seal(user, hash, since)?;
         Ok(Write::new(subjects::user_credential(user), guard, sealed))
+    }
+}
+
+#[async_trait]
+impl CommandLog<UserFact, UserWrites> for NatsUserLog {
+    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {
+        self.log.recorded(&subjects::idempotency_record(&key.key), key).await
+    }
+
+    async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError> {
+        let read = |stored: &Stored| Event::from_json(&stored.payload).map_err(|e| e.to_string());
+        self.log.loaded_at(position, read).await
+    }
+
+    async fn append(&self, change: &UserChange) -> Appended {
+        if can_wait(change) && !self.has_headroom() {
+            return Appended::Full;
+        }
+        let appended = match self.append_of(change) {
+            Ok(append) => self.log.append(&append).await.into(),
+            Err(why) => Appended::Refused(why),
+        };
+        if let Appended::Stored(position) = appended {
+            self.reached.note(position);
+            security_events(change).for_each(|event| self.recorder.record(event));
+        }
+        appended
     }
 }
 
@@ -315,17 +323,13 @@ impl UserLog for NatsUserLog {
         Ok(loaded.unwrap_or_else(|| Loaded::empty(UndoneChanges::default())))
     }
 
-    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {
-        self.log.recorded(&subjects::idempotency_record(&key.key), key).await
-    }
-
     async fn record(&self, key: &IdempotencyKey) -> Appended {
         let record = KeyRecord::of(key, Revision::default(), 0);
         self.store_record(key, &record).await
     }
 
     async fn recorded_import(&self, key: &IdempotencyKey) -> Result<Option<KeptImport>, Failure> {
-        // Whether it was this request is looked at as for every other.
+        // Checks the fingerprint, as for every other key.
         if self.recorded(key).await?.is_none() {
             return Ok(None);
         }
@@ -341,28 +345,8 @@ impl UserLog for NatsUserLog {
         self.store_record(key, &ImportRecord { record, kept }).await
     }
 
-    async fn event_at(&self, position: Position) -> Result<Option<Event>, LogError> {
-        let read = |stored: &Stored| Event::from_json(&stored.payload).map_err(|e| e.to_string());
-        self.log.loaded_at(position, read).await
-    }
-
-    async fn append(&self, change: &Change) -> Appended {
-        if change.can_wait() && !self.has_headroom() {
-            return Appended::Full;
-        }
-        let appended = match self.append_of(change) {
-            Ok(append) => self.log.append(&append).await.into(),
-            Err(why) => Appended::Refused(why),
-        };
-        if let Appended::Stored(position) = appended {
-            self.reached.note(position);
-            recorded::records(change).for_each(|event| self.recorder.record(event));
-        }
-        appended
-    }
-
-    async fn append_all(&self, changes: &[Change]) -> Appended {
-        if changes.iter().any(Change::can_wait) && !self.has_headroom() {
+    async fn append_all(&self, changes: &[UserChange]) -> Appended {
+        if changes.iter().any(can_wait) && !self.has_headroom() {
             return Appended::Full;
         }
         match self.append_of_all(changes) {
@@ -394,10 +378,7 @@ impl UserLog for NatsUserLog {
             && self.has_headroom()
             && let Err(why) = self.resealer.reseal(user).await
         {
-            tracing::warn!(
-                error = why,
-                "cannot seal a credential anew; the next login tries again"
-            );
+            tracing::warn!(error = why, "cannot reseal a credential; the next login tries again");
         }
     }
 
@@ -410,7 +391,7 @@ impl UserLog for NatsUserLog {
     }
 }
 
-/// What led to a revocation that stands beside events: the one that ends the most.
+/// The cause of a revocation that is stored with events: the event that ends the most.
 fn cause(events: &[Event]) -> Option<RevocationCause> {
     let reason = |event: &Event| match event.fact {
         UserFact::Deleted => Some(RevocationReason::Deleted),
@@ -434,16 +415,6 @@ fn cause(events: &[Event]) -> Option<RevocationCause> {
         correlation_id: event.correlation_id.clone(),
         traceparent: event.traceparent.clone(),
     })
-}
-
-fn first_event(change: &Change, event: &Event) -> Result<Write, String> {
-    let subject = subjects::user_events(change.user);
-    let write = Write::new(subject, change.guard, json(event)?);
-    Ok(write.event(event.id, event.fact.wire_type()))
-}
-
-fn json(event: &Event) -> Result<Vec<u8>, String> {
-    event.to_json().map_err(|e| e.to_string())
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {

@@ -6,7 +6,9 @@ use service_kit::http::Precondition;
 
 use super::App;
 use crate::application::{CommandError, Users};
-use crate::domain::{Admins, Broken, Change, FullName, Password, PasswordContext, Register, Roles};
+use crate::domain::{
+    Admins, Change, FullName, Password, PasswordContext, Register, Roles, Violation,
+};
 use crate::ports::HashClient;
 
 /// An administrator who is to be made.
@@ -143,7 +145,7 @@ async fn create_prepared(
     let email = register.email.clone();
     match users.create(register, password, as_operator()).await {
         Ok(done) => {
-            let user = done.user.ok_or("the user was deleted at once")?;
+            let user = done.after.user().ok_or("the user was deleted at once")?;
             Ok(Made::Created(user.id))
         }
         Err(CommandError::EmailTaken) => match holder(users, &email).await? {
@@ -162,7 +164,7 @@ async fn validated(
     text: &str,
     context: &PasswordContext<'_>,
 ) -> Result<Password, PrepareError> {
-    let refused = |(_, why): Broken| PrepareError::Refused(format!("the password {why}"));
+    let refused = |(_, why): Violation| PrepareError::Refused(format!("the password {why}"));
     let candidate = users.check_password_rules(text, context).map_err(refused)?;
     users
         .rate_password(HashClient::Operator, candidate)

@@ -1,4 +1,4 @@
-//! Addresses: shown to be one's own, and changed.
+//! E-mail addresses: verified and changed.
 
 use std::net::IpAddr;
 
@@ -7,38 +7,38 @@ use events::{
     UserId, UserRevocation, UserState,
 };
 use service_kit::ambient;
-use service_kit::commands::Loaded;
+use service_kit::commands::{Executed, Loaded, settled, until_settled};
 use service_kit::event_log::Guard;
 use service_kit::links::{Binding, LinkKind, Links, undone_revision};
 use service_kit::mail_jobs::Mail;
 use service_kit::tokens::Caller;
 
 use super::idempotency::Effect;
-use super::passwords::Followed;
-use super::users::{decided, done, stored_address};
-use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
+use super::passwords::CheckedLink;
+use super::users::{decided, stored_address};
+use super::{CommandError, Done, Request, Users};
 use crate::domain::{Command, Password, Rejection};
-use crate::ports::throttle::{Counted, Watched};
-use crate::ports::{self, ClaimChange, CredentialChange, HashClient};
+use crate::ports::throttle::{AttemptKey, RateKey};
+use crate::ports::{ClaimChange, CredentialChange, HashClient, UserChange, UserWrites};
 
-/// How whoever follows a verification link shows that the account is theirs, and not that of somebody who registered
-/// with their address.
+/// How the reader of a verification link proves that they registered the account, and not somebody else with their
+/// address.
 #[derive(Debug, Clone)]
 pub enum AccountProof {
-    /// By an access token that came with the request; of another user it shows nothing.
+    /// By the access token of the request; one of another user proves nothing.
     Session(Caller),
-    /// By the password; `None` for one that is longer than any.
+    /// By the password; `None` for one that is too long to be anyone's.
     Password(Option<Password>),
-    /// Not at all: with a new password, the account is theirs from now on.
+    /// By taking the account over with a new password.
     NewPassword(String),
-    /// Not at all.
+    /// No proof.
     Nothing,
 }
 
-/// A good link that undoes a change of address, and what has to be there still when it is used.
-pub(super) struct WayBack {
+/// A valid link that undoes a change of address, with everything that must be unchanged when it is used.
+pub(super) struct UndoLink {
     pub user: User,
-    /// The address from before.
+    /// The previous address.
     pub address: EmailAddress,
     /// Revision of the change.
     change: Revision,
@@ -47,7 +47,7 @@ pub(super) struct WayBack {
 }
 
 impl Users {
-    /// Asks for a link to verify the caller's address; nothing when it is verified.
+    /// Enqueues a mail with a link to verify the caller's address, unless it is verified.
     pub async fn request_verification(
         &self,
         user: UserId,
@@ -56,11 +56,11 @@ impl Users {
         self.run_detached(|users| async move {
             let effect = async {
                 let state = users.log().load(user).await?.value;
-                Self::hold(&request, &state)?;
+                Self::check_precondition(&request, &state)?;
                 match state {
                     UserState::Present(state) if state.email_verified => Ok(Effect::Nothing(())),
                     UserState::Present(_) => {
-                        users.count(Counted::MailAskedBy(user)).await?;
+                        users.count(RateKey::MailAskedBy(user)).await?;
                         users.mail(Mail::VerifyEmail { user }).await.map(Effect::Happened)
                     }
                     UserState::Absent | UserState::Deleted(_) => Err(Rejection::NoSuchUser.into()),
@@ -71,9 +71,9 @@ impl Users {
         .await
     }
 
-    /// Takes the address as verified. Whoever registered with an address that is not theirs must not stay inside when
-    /// its owner confirms it: sessions from before end, and the password stays only if who follows the link shows
-    /// that it is theirs.
+    /// Marks the address as verified. Somebody who registered with another person's address must not stay logged in once
+    /// its owner confirms it: earlier sessions end, and the password stays only if the reader of the link proves that it
+    /// is theirs.
     pub async fn verify_email(
         &self,
         token: String,
@@ -91,63 +91,50 @@ impl Users {
         };
         let client = HashClient::network(from);
         self.run_detached(|users| async move {
-            for _ in 0..ATTEMPTS_MAX {
-                if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return match proof {
-                        AccountProof::Password(password) => {
-                            users.prove_answer(client, done, password).await
-                        }
-                        AccountProof::Session(_)
-                        | AccountProof::NewPassword(_)
-                        | AccountProof::Nothing => Ok(done),
-                    };
+            let (users, token, request) = (&users, &token, &request);
+            let (proof_given, caller) = (&proof, caller.as_ref());
+            let executed = users.execute(request, || async move {
+                let link = users.check_link(token, kinds).await?;
+                if link.asks_password() {
+                    users.prove_account(client, &link, proof_given).await?;
                 }
-                let followed = users.follow_link(&token, kinds).await?;
-                if followed.asks_password() {
-                    users.prove_account(client, &followed, &proof).await?;
+                Self::check_precondition(request, &link.state.value)?;
+                let user = link.user.id;
+                let origin = request.by(Actor::User(user)).origin();
+                let mut change = decided(user, link.state, &Command::VerifyEmail, &origin)?;
+                change.further.link = Some(link.used);
+                // If the address was verified by another way meanwhile, only the link is used up.
+                if !change.events.is_empty() {
+                    let ended = ended_by_link(&link.cutoff.value, user, caller);
+                    change.further.revocation = Some((ended, link.cutoff.guard));
                 }
-                Self::hold(&request, &followed.state.value)?;
-                let user = followed.user.id;
-                let request = Request { actor: Actor::User(user), ..request.clone() };
-                let state = &followed.state;
-                let (events, after) =
-                    decided(user, &state.value, &Command::VerifyEmail, &request.origin())?;
-                let mut change = ports::Change::of(user, state.guard);
-                change.link = Some(followed.used);
-                change.key.clone_from(&request.key);
-                // Verified by another way meanwhile: the link is used up, and that is all.
-                let unchanged = events.is_empty();
-                if unchanged {
-                    change.unchanged = Some((after.revision(), state.position));
-                } else {
-                    let ended = ended_by_link(&followed.cutoff.value, user, caller.as_ref());
-                    change.revocation = Some((ended, followed.cutoff.guard));
+                Ok(change)
+            });
+            match (executed.await?, proof) {
+                (Executed::Earlier(done), AccountProof::Password(password)) => {
+                    users.prove_answer(client, done, password).await
                 }
-                change.events = events;
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    return done(&after, if unchanged { state.position } else { position });
-                }
+                (executed, _) => executed.done_or(|| Rejection::NoSuchUser.into()),
             }
-            Err(CommandError::overloaded())
         })
         .await
     }
 
-    /// That the account is theirs who follow the link to its address.
+    /// Checks the proof that the account belongs to the reader of the link.
     async fn prove_account(
         &self,
         client: HashClient,
-        followed: &Followed,
+        link: &CheckedLink,
         proof: &AccountProof,
     ) -> Result<(), CommandError> {
         match proof {
-            AccountProof::Session(caller) if caller.user == followed.user.id => Ok(()),
+            AccountProof::Session(caller) if caller.user == link.user.id => Ok(()),
             AccountProof::Password(password) => {
                 let password = password.clone().ok_or(CommandError::WrongPassword)?;
-                let email = stored_address(&followed.user)?;
-                self.attempt(&[Watched::Account(&email)], async {
-                    let hash = followed.credential.value.clone();
-                    let verified = self.parts.hasher.verify(client, password, hash).await?;
+                let email = stored_address(&link.user)?;
+                self.attempt(&[AttemptKey::Account(&email)], async {
+                    let hash = link.credential.value.clone();
+                    let verified = self.deps.hasher.verify(client, password, hash).await?;
                     verified.matches.then_some(()).ok_or(CommandError::WrongPassword)
                 })
                 .await
@@ -158,8 +145,8 @@ impl Users {
         }
     }
 
-    /// Asks for the links of a change of address. Nothing changes yet, and whether the address is free
-    /// is decided when it is confirmed.
+    /// Enqueues the mails with the links of a change of address. Nothing changes yet; whether the address is free is
+    /// decided when the change is confirmed.
     pub async fn request_email_change(
         &self,
         caller: Caller,
@@ -176,12 +163,12 @@ impl Users {
             if !state.email_verified {
                 return Err(CommandError::Unverified);
             }
-            // Before the password: whatever ends access from here on calls the change off.
+            // Read before the password is checked: any later revocation cancels the change.
             let epoch = Some(users.log().cutoff(user).await?.value.position);
             users.check_password(&caller, password).await?;
             let effect = async {
-                Self::hold(&request, &loaded)?;
-                users.count(Counted::MailAskedBy(user)).await?;
+                Self::check_precondition(&request, &loaded)?;
+                users.count(RateKey::MailAskedBy(user)).await?;
                 let new_email = new_email.as_given().to_owned();
                 let session = Some(caller.session);
                 let mail = Mail::EmailChange { user, new_email, epoch, session };
@@ -192,8 +179,8 @@ impl Users {
         .await
     }
 
-    /// Takes the new address, if nobody else has it by now. Every session ends, but the one of `caller` when the
-    /// user confirms from within it.
+    /// Sets the new address, if nobody else holds it by now. Every session ends, except that of `caller` if the user
+    /// confirms from within it.
     pub async fn confirm_email_change(
         &self,
         token: String,
@@ -201,84 +188,91 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            for _ in 0..ATTEMPTS_MAX {
-                if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return Ok(done);
-                }
-                let followed = users.follow_link(&token, &[LinkKind::ConfirmEmail]).await?;
-                Self::hold(&request, &followed.state.value)?;
-                let user = &followed.user;
-                let new_email = followed.link.new_email.as_deref().unwrap_or_default();
-                let new_email =
-                    EmailAddress::parse(new_email).map_err(|_| CommandError::InvalidLink)?;
-                let request = Request { actor: Actor::User(user.id), ..request.clone() };
-                let (origin, command) = (request.origin(), Command::ChangeEmail(new_email.clone()));
-                let (events, after) = decided(user.id, &followed.state.value, &command, &origin)?;
-                let mut change = ports::Change::of(user.id, followed.state.guard);
-                // Another spelling of the same address has the same claim.
-                if new_email.canonical() != stored_address(user)?.canonical() {
-                    let claim = users.free_for(user, &new_email).await?;
-                    let until = origin.time.plus_seconds(users.parts.undo_link_s);
-                    let reserved = Reservation { until, change: after.revision() };
-                    change.claims.extend(users.release(user, Some(reserved)).await?);
-                    change.claims.push(match users.reserved(user, &new_email).await? {
-                        Some(kept) => ClaimChange::TakeBack(new_email, kept, claim),
-                        None => ClaimChange::Hold(new_email, claim),
-                    });
-                }
-                change.link = Some(followed.used);
-                change.revocation = Some((
-                    ended_by_link(&followed.cutoff.value, user.id, caller.as_ref()),
-                    followed.cutoff.guard,
-                ));
-                change.events = events;
-                change.key.clone_from(&request.key);
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    return done(&after, position);
-                }
-            }
-            Err(CommandError::overloaded())
+            let (users, token, caller) = (&users, &token, caller.as_ref());
+            let request = &request;
+            users
+                .execute_or_earlier(request, || async move {
+                    let link = users.check_link(token, &[LinkKind::ConfirmEmail]).await?;
+                    Self::check_precondition(request, &link.state.value)?;
+                    users.changed_email(link, caller, request).await
+                })
+                .await
         })
         .await
     }
 
-    /// Gives a user the address back that was changed: for an owner whose account somebody else has taken over. It ends
-    /// every session and takes the password away, so that the way in is a mail to the address that is back.
+    /// The change of a confirmed address, with the claims on both addresses.
+    async fn changed_email(
+        &self,
+        link: CheckedLink,
+        caller: Option<&Caller>,
+        request: &Request,
+    ) -> Result<UserChange, CommandError> {
+        let CheckedLink { link, user, state, cutoff, used, .. } = link;
+        let new_email = EmailAddress::parse(link.new_email.as_deref().unwrap_or_default())
+            .map_err(|_| CommandError::InvalidLink)?;
+        let origin = request.by(Actor::User(user.id)).origin();
+        let command = Command::ChangeEmail(new_email.clone());
+        let mut change = decided(user.id, state, &command, &origin)?;
+        // Another spelling of the same address has the same claim.
+        if new_email.canonical() != stored_address(&user)?.canonical() {
+            let claim = self.free_for(&user, &new_email).await?;
+            let until = origin.time.plus_seconds(self.deps.undo_link_s);
+            let reserved = Reservation { until, change: change.revision() };
+            let claims = &mut change.further.claims;
+            claims.extend(self.release(&user, Some(reserved)).await?);
+            claims.push(match self.reserved(&user, &new_email).await? {
+                Some(kept) => ClaimChange::TakeBack(new_email, kept, claim),
+                None => ClaimChange::Hold(new_email, claim),
+            });
+        }
+        change.further.link = Some(used);
+        let ended = ended_by_link(&cutoff.value, user.id, caller);
+        change.further.revocation = Some((ended, cutoff.guard));
+        Ok(change)
+    }
+
+    /// Restores the previous address of a user, for an owner whose account was taken over. It ends every session and
+    /// removes the password, so that the only way in is a mail to the restored address.
     pub async fn undo_email_change(
         &self,
         token: String,
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            for _ in 0..ATTEMPTS_MAX {
-                if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return Ok(done);
-                }
-                let WayBack { user, address, change: undone_change, state, undone } =
-                    users.follow_way_back(&token).await?;
-                let claim = users.free_for(&user, &address).await?;
-                let credential = users.log().credential(user.id).await?;
-                let cutoff = users.log().cutoff(user.id).await?;
-                let request = Request { actor: Actor::User(user.id), ..request.clone() };
-                let command = Command::ChangeEmail(address.clone());
-                let (events, after) = decided(user.id, &state.value, &command, &request.origin())?;
-                let mut change = ports::Change::of(user.id, state.guard);
-                // The thief's address is not reserved for whoever is back. One that an earlier change left is, still.
-                change.claims.extend(users.release(&user, None).await?);
-                change.claims.push(ClaimChange::Hold(address, claim));
-                change.credential = Some(CredentialChange::Remove(credential.guard));
-                change.revocation = Some((cutoff.value.all(), cutoff.guard));
-                let record = undone.value.after(undone_change, after.revision());
-                change.undone = Some((record, undone.guard));
-                change.events = events;
-                change.key.clone_from(&request.key);
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    return done(&after, position);
-                }
-            }
-            Err(CommandError::overloaded())
+            let (users, token, request) = (&users, &token, &request);
+            users
+                .execute_or_earlier(request, || async move {
+                    let link = users.check_undo_link(token).await?;
+                    users.restored_email(link, request).await
+                })
+                .await
         })
         .await
+    }
+
+    /// The change that restores an address.
+    async fn restored_email(
+        &self,
+        link: UndoLink,
+        request: &Request,
+    ) -> Result<UserChange, CommandError> {
+        let UndoLink { user, address, change: undone_change, state, undone } = link;
+        let claim = self.free_for(&user, &address).await?;
+        let credential = self.log().credential(user.id).await?;
+        let cutoff = self.log().cutoff(user.id).await?;
+        let origin = request.by(Actor::User(user.id)).origin();
+        let command = Command::ChangeEmail(address.clone());
+        let mut change = decided(user.id, state, &command, &origin)?;
+        let record = undone.value.after(undone_change, change.revision());
+        let further = &mut change.further;
+        // The address of the attacker is not reserved for the owner. One that an earlier change left still is.
+        further.claims.extend(self.release(&user, None).await?);
+        further.claims.push(ClaimChange::Hold(address, claim));
+        further.credential = Some(CredentialChange::Remove(credential.guard));
+        further.revocation = Some((cutoff.value.all(), cutoff.guard));
+        further.undone = Some((record, undone.guard));
+        Ok(change)
     }
 
     /// The reservation of an address for this user.
@@ -291,7 +285,7 @@ impl Users {
         Ok(claim.and_then(|claim| claim.reservation(ambient::now())))
     }
 
-    /// The guard on the claim of an address that this user may take.
+    /// The guard of the claim on an address that this user may take.
     pub(super) async fn free_for(
         &self,
         user: &User,
@@ -304,8 +298,9 @@ impl Users {
         }
     }
 
-    /// Checks a link that undoes a change of address. It is bound to nothing that somebody inside could change.
-    pub(super) async fn follow_way_back(&self, token: &str) -> Result<WayBack, CommandError> {
+    /// Checks a link that undoes a change of address. It is bound to nothing that an attacker in the account could
+    /// change.
+    pub(super) async fn check_undo_link(&self, token: &str) -> Result<UndoLink, CommandError> {
         let refused = || CommandError::InvalidLink;
         let unverified = Links::read(token).ok_or_else(refused)?;
         if unverified.kind() != LinkKind::UndoEmail {
@@ -314,7 +309,7 @@ impl Users {
         let id = unverified.user();
         let binding =
             Binding { email: "", credential: Position::default(), cutoff: Cutoff::default() };
-        let link = self.parts.links.verify(unverified, &binding, ambient::now());
+        let link = self.deps.links.verify(unverified, &binding, ambient::now());
         let link = link.ok_or_else(refused)?;
         let change = undone_revision(&link).ok_or_else(refused)?;
         let address = EmailAddress::parse(link.new_email.as_deref().unwrap_or_default());
@@ -323,40 +318,37 @@ impl Users {
         let state = self.log().load(id).await?;
         let UserState::Present(user) = &state.value else { return Err(refused()) };
         let is_back = stored_address(user)?.canonical() == address.canonical();
-        // A log that was put back may not know the change yet.
+        // A restored log may not contain the change.
         let is_known = change <= user.revision;
         if user.status != Status::Active || is_back || !is_known || undone.value.covers(change) {
             return Err(refused());
         }
-        Ok(WayBack { user: user.clone(), address, change, state, undone })
+        Ok(UndoLink { user: user.clone(), address, change, state, undone })
     }
 
-    /// Calls a change of address off.
+    /// Cancels a change of address.
     pub async fn abort_email_change(
         &self,
         token: String,
         request: Request,
     ) -> Result<(), CommandError> {
         self.run_detached(|users| async move {
-            let effect = async {
-                for _ in 0..ATTEMPTS_MAX {
-                    let followed = users.follow_link(&token, &[LinkKind::AbortEmail]).await?;
-                    Self::hold(&request, &followed.state.value)?;
-                    let mut change = ports::Change::of(followed.user.id, followed.state.guard);
-                    change.link = Some(followed.used);
-                    if settled(users.log().append(&change).await)?.is_some() {
-                        return Ok(Effect::Happened(()));
-                    }
-                }
-                Err(CommandError::overloaded())
-            };
+            let (users, token, given) = (&users, &token, &request);
+            let effect = until_settled(|| async move {
+                let link = users.check_link(token, &[LinkKind::AbortEmail]).await?;
+                Self::check_precondition(given, &link.state.value)?;
+                let further = UserWrites { link: Some(link.used), ..UserWrites::default() };
+                let change = UserChange::of_further(link.user.id, further);
+                let stored = settled(users.log().append(&change).await)?;
+                Ok(stored.map(|_| Effect::Happened(())))
+            });
             users.once(request.key.as_ref(), (), effect).await
         })
         .await
     }
 }
 
-/// What a link that was followed by a user ends: every session but the one it was followed from.
+/// The revocation by a link: every session, except the one it was opened in.
 fn ended_by_link(cutoff: &Cutoff, user: UserId, caller: Option<&Caller>) -> UserRevocation {
     match caller {
         Some(caller) if caller.user == user => cutoff.all_but(caller.session),

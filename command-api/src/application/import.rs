@@ -1,4 +1,4 @@
-//! Import: many users from another system, each decided alone and many of them stored together.
+//! Import: users from another system, each decided on its own and many stored together.
 
 use std::collections::HashSet;
 
@@ -7,23 +7,23 @@ use events::{
 };
 use futures::stream::{self, StreamExt};
 use service_kit::ambient;
-use service_kit::event_log::Guard;
+use service_kit::commands::{ATTEMPTS_MAX, Loaded, settled};
 
-use super::rights::Rights;
+use super::authority::Authority;
 use super::users::decided;
-use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
+use super::{CommandError, Request, Users};
 use crate::domain::{Command, FullName, Register, Roles};
 pub use crate::ports::HashGiven;
-use crate::ports::{self, ClaimChange, CredentialChange, ImportOutcome, KeptImport, PasswordHash};
+use crate::ports::{ImportOutcome, KeptImport, PasswordHash, UserChange};
 
-/// Users stored with one append: each takes up to three messages, and an append up to a thousand.
-const TOGETHER_MAX: usize = 300;
-/// Look-ups under way at once.
+/// Users stored with one append: each needs up to three messages, and an append holds up to a thousand.
+const BATCH_USERS_MAX: usize = 300;
+/// Concurrent look-ups.
 const LOOK_UPS_MAX: usize = 32;
 
-/// A user to bring along. What is `None` was not said.
+/// A user to import. A member that was not given is `None`.
 #[derive(Debug, Clone)]
-pub struct Newcomer {
+pub struct UserToImport {
     /// The address.
     pub email: EmailAddress,
     /// Name to show.
@@ -34,107 +34,80 @@ pub struct Newcomer {
     pub metadata: Option<Metadata>,
     /// Whether the address counts as verified.
     pub email_verified: Option<bool>,
-    /// A hash that another system made, checked to be one that verifies here.
+    /// A hash made by another system, checked to be verifiable here.
     pub password_hash: Option<PasswordHash>,
-    /// When the user came into being in the system before.
+    /// When the user was created in the other system.
     pub created_at: Option<Timestamp>,
 }
 
-/// What became of one newcomer.
-#[derive(Debug)]
-pub enum Fate {
-    /// A user was made.
-    Created(UserId),
-    /// The user is there already, just so; with what became of the password hash of the line.
-    Unchanged(UserId, HashGiven),
-    /// Nothing was made, or nobody can say.
-    Refused(CommandError),
-}
-
-/// What became of all, in their order, and the position that the views must have to show it.
+/// The results of an import, in the order of its users.
 #[derive(Debug)]
 pub struct Imported {
-    /// One for each newcomer.
-    pub fates: Vec<Fate>,
-    /// The newest of what was made or found.
+    /// One for each user. After an error nothing was created, or the outcome is unknown.
+    pub outcomes: Vec<Result<ImportOutcome, CommandError>>,
+    /// The position at which views show all of it.
     pub position: Position,
 }
 
 impl Imported {
     /// The answer for a repetition; `None` while there are lines that have to be sent again.
     fn kept(&self) -> Option<KeptImport> {
-        let outcome = |fate: &Fate| match fate {
-            Fate::Created(user) => Some(ImportOutcome::Created(*user)),
-            Fate::Unchanged(user, hash) => Some(ImportOutcome::Unchanged(*user, *hash)),
-            Fate::Refused(CommandError::EmailTaken) => Some(ImportOutcome::Taken),
-            Fate::Refused(_) => None,
-        };
-        let outcomes = self.fates.iter().map(outcome).collect::<Option<_>>()?;
+        let outcome = |outcome: &Result<_, _>| outcome.as_ref().ok().copied();
+        let outcomes = self.outcomes.iter().map(outcome).collect::<Option<_>>()?;
         Some(KeptImport { outcomes, shown_at: self.position })
     }
 }
 
 impl From<KeptImport> for Imported {
     fn from(kept: KeptImport) -> Self {
-        let fate = |outcome| match outcome {
-            ImportOutcome::Created(user) => Fate::Created(user),
-            ImportOutcome::Unchanged(user, hash) => Fate::Unchanged(user, hash),
-            ImportOutcome::Taken => Fate::Refused(CommandError::EmailTaken),
-        };
-        Self { fates: kept.outcomes.into_iter().map(fate).collect(), position: kept.shown_at }
+        Self { outcomes: kept.outcomes.into_iter().map(Ok).collect(), position: kept.shown_at }
     }
 }
 
 impl Users {
-    /// Makes users of newcomers, as an administrator. The same ones again change nothing.
+    /// Creates users, as an administrator. Importing the same users again changes nothing.
     pub async fn import(
         &self,
-        newcomers: Vec<Newcomer>,
+        users_to_import: Vec<UserToImport>,
         request: Request,
     ) -> Result<Imported, CommandError> {
         self.run_detached(|users| async move {
-            if users.rights(request.actor).await? != Rights::Administrator {
+            if users.authority(request.actor).await? != Authority::Administrator {
                 return Err(CommandError::Forbidden);
             }
-            let _running = users.in_flight.start(request.key.as_ref())?;
+            let _running = users.deps.runner.start(request.key.as_ref())?;
             if let Some(key) = &request.key
                 && let Some(kept) = users.log().recorded_import(key).await?
             {
                 return Ok(kept.into());
             }
             let origin = request.origin();
-            let mut imported =
-                Imported { fates: Vec::with_capacity(newcomers.len()), position: Position(0) };
-            for together in newcomers.chunks(TOGETHER_MAX) {
-                users.import_together(together, &origin, &mut imported).await;
+            let outcomes = Vec::with_capacity(users_to_import.len());
+            let mut imported = Imported { outcomes, position: Position(0) };
+            for batch in users_to_import.chunks(BATCH_USERS_MAX) {
+                users.import_batch(batch, &origin, &mut imported).await;
             }
             if let (Some(key), Some(kept)) = (&request.key, imported.kept())
                 && let Err(error) = settled(users.log().record_import(key, &kept).await)
             {
-                tracing::warn!(%error, "the answer of an import is not recorded; its repetition decides anew");
+                tracing::warn!(%error, "cannot record the answer of an import; a repetition decides again");
             }
             Ok(imported)
         })
         .await
     }
 
-    /// Decides all of a few newcomers. Whoever wants what another one before has to be decided on first
-    /// waits for the next round.
-    async fn import_together(
-        &self,
-        newcomers: &[Newcomer],
-        origin: &Origin,
-        imported: &mut Imported,
-    ) {
-        let mut fates: Vec<Option<Fate>> = newcomers.iter().map(|_| None).collect();
+    /// Imports a batch in rounds: a user who conflicts with another one of the batch waits for the next round.
+    async fn import_batch(&self, batch: &[UserToImport], origin: &Origin, imported: &mut Imported) {
+        let mut outcomes: Vec<Option<_>> = batch.iter().map(|_| None).collect();
         let mut conflicts = 0;
         while conflicts < ATTEMPTS_MAX {
             let mut taken = HashSet::new();
-            let (round, open): (Vec<_>, Vec<_>) = newcomers
+            let (round, open): (Vec<_>, Vec<_>) = batch
                 .iter()
-                .zip(&mut fates)
-                .filter(|(_, fate)| fate.is_none())
-                .filter(|(newcomer, _)| newcomer.wants().into_iter().all(|it| taken.insert(it)))
+                .zip(&mut outcomes)
+                .filter(|(_, outcome)| outcome.is_none())
+                .filter(|(user, _)| user.exclusive().into_iter().all(|it| taken.insert(it)))
                 .unzip();
             if round.is_empty() {
                 break;
@@ -143,33 +116,33 @@ impl Users {
                 conflicts += 1;
             }
         }
-        let given_up = || Fate::Refused(CommandError::overloaded());
-        imported.fates.extend(fates.into_iter().map(|fate| fate.unwrap_or_else(given_up)));
+        let given_up = || Err(CommandError::overloaded());
+        imported.outcomes.extend(outcomes.into_iter().map(|it| it.unwrap_or_else(given_up)));
     }
 
-    /// Decides newcomers that are not in each other's way; `false` when somebody else was, and those who
-    /// have no fate yet have to be looked at again.
+    /// Imports users that do not conflict with each other. `false` after a conflict with another command: the users
+    /// without an outcome have to be decided again.
     async fn import_round(
         &self,
-        round: &[&Newcomer],
-        open: Vec<&mut Option<Fate>>,
+        round: &[&UserToImport],
+        open: Vec<&mut Option<Result<ImportOutcome, CommandError>>>,
         origin: &Origin,
         position: &mut Position,
     ) -> bool {
         let look_ups: Vec<_> = round.iter().map(|one| self.look_up(one, origin)).collect();
         let decisions: Vec<_> = stream::iter(look_ups).buffered(LOOK_UPS_MAX).collect().await;
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
-        for (decision, fate) in decisions.into_iter().zip(open) {
+        for (decision, outcome) in decisions.into_iter().zip(open) {
             match decision {
                 Ok(Decision::Create(change)) => {
-                    waiting.push((change.user, fate));
+                    waiting.push((change.id, outcome));
                     changes.push(*change);
                 }
-                Ok(Decision::Unchanged(user, at, hash)) => {
+                Ok(Decision::Existing(existing, at)) => {
                     *position = at.max(*position);
-                    *fate = Some(Fate::Unchanged(user, hash));
+                    *outcome = Some(Ok(existing));
                 }
-                Err(error) => *fate = Some(Fate::Refused(error)),
+                Err(error) => *outcome = Some(Err(error)),
             }
         }
         if changes.is_empty() {
@@ -178,13 +151,16 @@ impl Users {
         match settled(self.log().append_all(&changes).await) {
             Ok(Some(at)) => {
                 *position = at.max(*position);
-                waiting.into_iter().for_each(|(user, fate)| *fate = Some(Fate::Created(user)));
+                for (user, outcome) in waiting {
+                    *outcome = Some(Ok(ImportOutcome::Created(user)));
+                }
                 true
             }
             Ok(None) => false,
             Err(error) => {
-                let refused = || Some(Fate::Refused(error.clone().into()));
-                waiting.into_iter().for_each(|(_, fate)| *fate = refused());
+                for (_, outcome) in waiting {
+                    *outcome = Some(Err(error.clone().into()));
+                }
                 true
             }
         }
@@ -192,56 +168,54 @@ impl Users {
 
     async fn look_up(
         &self,
-        newcomer: &Newcomer,
+        given: &UserToImport,
         origin: &Origin,
     ) -> Result<Decision, CommandError> {
-        let claim = self.claim_on(&newcomer.email).await?;
+        let claim = self.claim_on(&given.email).await?;
         if let Some(holder) = claim.value {
             let loaded = self.log().load(holder).await?;
             return match &loaded.value {
-                UserState::Present(user) if newcomer.is(user) => {
-                    let hash = match &newcomer.password_hash {
+                UserState::Present(user) if given.equals(user) => {
+                    let hash = match &given.password_hash {
                         None => HashGiven::Same,
-                        Some(given) => match self.log().credential(holder).await?.value {
-                            Some(stored) if stored == *given => HashGiven::Same,
+                        Some(hash) => match self.log().credential(holder).await?.value {
+                            Some(stored) if stored == *hash => HashGiven::Same,
                             Some(_) => HashGiven::Kept,
                             None => HashGiven::Missing,
                         },
                     };
-                    Ok(Decision::Unchanged(holder, loaded.position, hash))
+                    let existing = ImportOutcome::Unchanged(holder, hash);
+                    Ok(Decision::Existing(existing, loaded.position))
                 }
                 UserState::Present(_) | UserState::Absent | UserState::Deleted(_) => {
-                    Err(CommandError::EmailTaken)
+                    Ok(Decision::Existing(ImportOutcome::Taken, Position(0)))
                 }
             };
         }
         let user = UserId::from_uuid(ambient::new_uuid());
-        let command = Command::Register(newcomer.registration(origin.time));
-        let (events, state) = decided(user, &UserState::Absent, &command, origin)?;
-        let mut change = ports::Change::of(user, Guard::absent());
-        change.claims = vec![ClaimChange::Hold(newcomer.email.clone(), claim.guard)];
-        change.credential =
-            newcomer.password_hash.clone().map(|hash| CredentialChange::Set(hash, Guard::absent()));
-        change.admins = self.admins_after(user, &UserState::Absent, &state).await?;
-        change.events = events;
+        let command = Command::Register(given.registration(origin.time));
+        let change = decided(user, Loaded::empty(UserState::Absent), &command, origin)?;
+        let hash = given.password_hash.clone();
+        let change = self.with_registration(change, &given.email, claim.guard, hash).await?;
         Ok(Decision::Create(Box::new(change)))
     }
 }
 
 enum Decision {
-    Create(Box<ports::Change>),
-    Unchanged(UserId, Position, HashGiven),
+    Create(Box<UserChange>),
+    /// Nothing is created; the position is that of the existing user's last event.
+    Existing(ImportOutcome, Position),
 }
 
-impl Newcomer {
-    /// What only one of a round can have.
-    fn wants(&self) -> Vec<&str> {
-        let mut things = vec![self.email.canonical()];
+impl UserToImport {
+    /// What only one user of a round can have.
+    fn exclusive(&self) -> Vec<&str> {
+        let mut exclusive = vec![self.email.canonical()];
         if self.roles.as_ref().is_some_and(|roles| roles.contain(ROLE_ADMIN)) {
             // No address looks like this.
-            things.push("the record of administrators");
+            exclusive.push("the record of administrators");
         }
-        things
+        exclusive
     }
 
     fn registration(&self, now: Timestamp) -> Register {
@@ -255,11 +229,11 @@ impl Newcomer {
         }
     }
 
-    /// Whether a user is as the newcomer would be, in everything that was said but the password: its hash is replaced
-    /// at the first login.
-    fn is(&self, user: &User) -> bool {
+    /// Whether an existing user has the given values. The password hash is not compared: it is replaced at the first
+    /// login.
+    fn equals(&self, user: &User) -> bool {
         let name = self.full_name.as_ref().map(|name| name.as_ref().map(FullName::as_str));
-        // Versions before stored an address as it was typed, composed or not.
+        // Earlier versions stored an address as it was typed, composed or not.
         EmailAddress::parse(&user.email)
             .is_ok_and(|stored| stored.as_given() == self.email.as_given())
             && self.roles.as_ref().is_none_or(|given| given.as_slice() == user.roles)

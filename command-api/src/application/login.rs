@@ -1,4 +1,4 @@
-//! Login: one answer and one duration for unknown, wrong and disabled.
+//! Login: the same answer after the same time for an unknown address, a wrong password and a disabled user.
 
 use std::net::IpAddr;
 
@@ -12,11 +12,11 @@ use super::sessions::Proved;
 use super::{CommandError, Granted, Users};
 use crate::domain::{Device, Password};
 use crate::ports::HashClient;
-use crate::ports::throttle::Watched;
+use crate::ports::throttle::AttemptKey;
 
 impl Users {
-    /// Checks e-mail and password against the log and starts a session. `None` for a string that is
-    /// nobody's address or a password that is longer than any.
+    /// Checks e-mail and password against the log and starts a session. `None` is a string that is no address, or a
+    /// password that is too long to be anyone's.
     pub async fn login(
         &self,
         email: Option<EmailAddress>,
@@ -32,39 +32,38 @@ impl Users {
                 };
                 let proved = users.attempt_login(&email, password, device.ip).await?;
                 let granted = users.start_session(proved, &device).await?;
-                users.tell_of_login(&granted).await;
+                users.notify_of_login(&granted).await;
                 Ok(granted)
             })
             .await;
-        // A message that is there takes longer to read than none, and a hash of another system is not as
-        // fast as ours.
+        // Reading a message takes longer than finding none, and a hash made by another system takes another time.
         if let Err(CommandError::InvalidCredentials) = granted {
-            self.parts.discretion.pad_to_step(began).await;
+            self.deps.enumeration.pad_to_step(began).await;
         }
         granted
     }
 
-    /// Has the mailer look whether the device is a new one. A login does not fail for a notice.
-    async fn tell_of_login(&self, granted: &Granted) {
+    /// Has the mailer check whether the device is new. A login does not fail for lack of a notice.
+    async fn notify_of_login(&self, granted: &Granted) {
         if !granted.user.email_verified {
             return;
         }
         let (user, session) = (granted.user.id, granted.session.id);
         if let Err(error) = self.mail(Mail::LoggedIn { user, session }).await {
-            tracing::warn!(%error, %user, "nobody looks whether a login came from a new device");
+            tracing::warn!(%error, %user, "cannot enqueue the check for a new device; the login goes on without");
         }
     }
 
-    /// Who has that address and password and may log in; counted where attempts are.
+    /// The user who has this address and password and may log in; counted as an attempt.
     pub(super) async fn attempt_login(
         &self,
         email: &EmailAddress,
         password: Password,
         from: IpAddr,
     ) -> Result<Proved, CommandError> {
-        let watched = [Watched::Address(from), Watched::Account(email)];
+        let keys = [AttemptKey::Address(from), AttemptKey::Account(email)];
         let client = HashClient::network(from);
-        self.attempt(&watched, self.authenticate(client, email, password)).await
+        self.attempt(&keys, self.authenticate(client, email, password)).await
     }
 
     async fn authenticate(
@@ -74,24 +73,24 @@ impl Users {
         password: Password,
     ) -> Result<Proved, CommandError> {
         let holder = self.log().claim(email).await?.value.and_then(|claim| claim.holder());
-        // Nobody costs the same reads and the same hash as somebody.
+        // An unknown address costs the same reads and the same hash as a known one.
         let id = holder.unwrap_or_else(|| UserId::from_uuid(ambient::new_uuid()));
-        // Before everything that it may end.
+        // Read first: any later revocation ends the session.
         let lineage = self.lineage();
         let cutoff = self.log().cutoff(id).await?.value;
         let state = self.log().load(id).await?;
         let credential = self.log().credential(id).await?;
         let stored = credential.value.clone();
-        let verified = self.parts.hasher.verify(client, password.clone(), stored).await?;
+        let verified = self.deps.hasher.verify(client, password.clone(), stored).await?;
         let proved = Proved::by_secret(lineage, cutoff, state.value);
         let Some(user) = proved.user() else {
             self.record(refused("unknown-address").with_address(email.clone()));
             return Err(CommandError::InvalidCredentials);
         };
-        // Whether a session starts is decided where it does; here a refusal counts as a wrong password does.
+        // `start_session` decides whether a session starts; here a refusal counts like a wrong password.
         let welcome = user.status == Status::Active && holder == Some(user.id);
         if !verified.matches || !welcome {
-            // The answer is the same for all of them; the record is not.
+            // The answer is the same for all of these; the security record is not.
             let why = match (user.status, holder == Some(user.id)) {
                 (Status::Disabled, _) => "user-disabled",
                 (Status::Active, false) => "unknown-address",
@@ -100,11 +99,11 @@ impl Users {
             self.record(refused(why).about(user.id));
             return Err(CommandError::InvalidCredentials);
         }
-        if !self.parts.session_rules.admits(user) {
+        if !self.deps.session_rules.admits(user) {
             self.record(refused("email-not-verified").about(user.id));
-            // Where a registration tells nothing, a login with the password that was just registered must not
-            // tell that the address was free.
-            let concealed = self.parts.discretion.conceal_existing;
+            // If registrations are concealed, a login with the password that was just registered must not reveal that
+            // the address was free.
+            let concealed = self.deps.enumeration.conceal_existing;
             return Err(if concealed {
                 CommandError::InvalidCredentials
             } else {
@@ -112,8 +111,8 @@ impl Users {
             });
         }
         if verified.outdated {
-            let hash = self.parts.hasher.hash(client, password).await?;
-            // Whoever lost this race will be upgraded at the next login.
+            let hash = self.deps.hasher.hash(client, password).await?;
+            // After a lost race the next login upgrades the hash.
             let _ = self.log().rehash(id, &hash, &credential).await;
         } else {
             self.log().reseal(id).await;

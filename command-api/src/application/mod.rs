@@ -1,13 +1,13 @@
-//! Commands: load, decide, append, and know what came of it.
+//! Commands on users and their sessions: load, decide, append, and know the outcome.
 
 mod addresses;
+mod authority;
 mod idempotency;
 mod import;
 mod login;
 mod passwords;
 mod refresh_token;
 mod restoring;
-mod rights;
 mod session_cap;
 mod sessions;
 mod unverified;
@@ -17,52 +17,52 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Lineage, Position, Revision, User, UserState};
+use events::{Lineage, Snapshot, User, UserState};
 use service_kit::access::Access;
 use service_kit::ambient;
 use service_kit::commands::{
-    ATTEMPTS_MAX, Failure, IdempotencyKeys, InFlight, LogError, Request, run_detached, settled,
+    self, CommandRunner, Executed, Failure, IdempotencyKeys, LogError, Request, settled,
 };
 use service_kit::links::Links;
 use service_kit::mail_jobs::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent, SecurityRecorder};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::domain::{
-    Broken, Candidate, Password, PasswordContext, PasswordRules, Rejection, SessionRules,
+    Candidate, Password, PasswordContext, PasswordRules, Rejection, SessionRules, Violation,
 };
 use crate::ports::throttle::{
-    Admission, Counted, Refusal, Throttle, ThrottleError, Verdict, Watched, Whose,
+    AccountRef, Admission, AttemptKey, RateKey, Refusal, Throttle, ThrottleError, Verdict,
 };
 use crate::ports::{
-    HashClient, HashError, LogLineage, MailQueue, PasswordHash, PasswordHasher, SessionLog, UserLog,
+    HashClient, HashError, LogLineage, MailQueue, PasswordHash, PasswordHasher, SessionLog,
+    UserChange, UserLog,
 };
 pub use addresses::AccountProof;
-pub use import::{Fate, HashGiven, Newcomer};
+pub use import::{HashGiven, UserToImport};
 pub use passwords::LinkOwner;
 pub use refresh_token::RefreshTokens;
 pub use sessions::{Granted, Seeds};
 pub use unverified::{Removal, UnusedSince};
 
-/// What commands work with.
+/// What commands depend on.
 #[derive(Clone)]
-pub struct Parts {
+pub struct Dependencies {
     /// Users.
     pub log: Arc<dyn UserLog>,
     /// Sessions.
     pub sessions: Arc<dyn SessionLog>,
-    /// Which history the log is in.
+    /// The current history of the log.
     pub lineage: Arc<dyn LogLineage>,
     /// Mails.
-    pub desk: Arc<dyn MailQueue>,
+    pub mails: Arc<dyn MailQueue>,
     /// Limits on attempts.
     pub throttle: Arc<dyn Throttle>,
     /// Passwords.
     pub hasher: Arc<dyn PasswordHasher>,
-    /// Who tried to get in.
+    /// The security record.
     pub recorder: SecurityRecorder,
-    /// What a new password must fulfil.
+    /// The rules for new passwords.
     pub rules: PasswordRules,
     /// How long sessions live.
     pub session_rules: SessionRules,
@@ -70,32 +70,32 @@ pub struct Parts {
     pub refresh_tokens: RefreshTokens,
     /// Links in mails.
     pub links: Links,
-    /// How long a change of address can be undone and the address from before is reserved, in seconds.
+    /// How long a change of address can be undone and the previous address is reserved, in seconds.
     pub undo_link_s: u64,
-    /// Random seeds.
+    /// Random seeds of sessions.
     pub seeds: Seeds,
-    /// What roles allow.
+    /// The permissions of roles.
     pub access: Access,
-    /// What answers do not tell.
-    pub discretion: EnumerationPolicy,
-    /// Keys of requests.
+    /// What answers must not reveal.
+    pub enumeration: EnumerationPolicy,
+    /// Idempotency keys of requests.
     pub keys: IdempotencyKeys,
-    /// Commands under way.
-    pub tasks: TaskTracker,
+    /// Runs the commands.
+    pub runner: CommandRunner,
 }
 
-/// What answers do not tell about who has an account.
+/// What answers must not reveal about who has an account.
 #[derive(Debug, Clone, Copy)]
 pub struct EnumerationPolicy {
-    /// A registration is alike for a free address and a taken one, and nobody logs in unverified.
+    /// A registration gets the same answer for a free and a taken address, and nobody logs in unverified.
     pub conceal_existing: bool,
-    /// Answers that must not tell by their time come at a whole multiple of this.
+    /// Answers whose time must reveal nothing are sent after a whole multiple of this.
     pub refusal_step: Duration,
 }
 
 impl EnumerationPolicy {
-    /// Waits for the end of the step. Work of a few milliseconds more or less, and the time a busy machine
-    /// adds, end within one step; only the number of steps can be told from outside.
+    /// Waits for the end of the step. A few milliseconds of work more or less, and the delays of a busy machine, end
+    /// within one step; only the number of steps is visible from outside.
     async fn pad_to_step(&self, began: Instant) {
         let taken = began.elapsed().as_millis();
         let steps = taken.checked_div(self.refusal_step.as_millis()).unwrap_or_default() + 1;
@@ -107,26 +107,17 @@ impl EnumerationPolicy {
 /// The commands on users and their sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Users {
-    parts: Arc<Parts>,
-    in_flight: InFlight,
+    deps: Arc<Dependencies>,
     dead_sessions: session_cap::DeadSessions,
 }
 
-/// A command that was carried out, or found to be already.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Done {
-    /// The user after it; `None` after a deletion.
-    pub user: Option<User>,
-    /// Revision after it.
-    pub revision: Revision,
-    /// Position of its last event.
-    pub position: Position,
-}
+/// The result of a command; the state is a deletion after a user was deleted.
+pub type Done = commands::Done<Snapshot>;
 
-/// Why a command was not carried out, or why nobody can say.
+/// Why a command was not carried out, or that its outcome is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommandError {
-    /// A rule refuses it.
+    /// A rule rejects it.
     #[error("refused: {0:?}")]
     Rejected(Rejection),
     /// Another user has the address.
@@ -138,34 +129,34 @@ pub enum CommandError {
     /// E-mail or password is wrong, or the user may not log in.
     #[error("credentials refused")]
     InvalidCredentials,
-    /// The refresh token is not good.
+    /// The refresh token is not valid.
     #[error("refresh token refused")]
     InvalidRefreshToken,
-    /// The link of a mail is not good, any more or at all.
+    /// The link from a mail is not valid, or no longer.
     #[error("link refused")]
     InvalidLink,
     /// The password that a caller had to repeat is wrong.
     #[error("wrong password")]
     WrongPassword,
-    /// Verifying this address takes the password of the account, or a new one.
+    /// Verifying this address needs the password of the account, or a new one.
     #[error("password required")]
     PasswordRequired,
-    /// The caller may not.
+    /// The caller lacks the permission.
     #[error("not allowed")]
     Forbidden,
-    /// The caller must first show that the address is theirs.
+    /// The caller's address must be verified first.
     #[error("address not verified")]
     Unverified,
     /// Tried too often.
     #[error("too many attempts: {}", .0.policy)]
     TooMany(Refusal),
-    /// None of these: what any command of any service can meet.
+    /// A failure that any command of any service can have.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl CommandError {
-    /// A fault of Roster.
+    /// A bug in Roster.
     fn internal(why: impl ToString) -> Self {
         Self::Failed(Failure::Internal(why.to_string()))
     }
@@ -204,41 +195,62 @@ impl From<HashError> for CommandError {
 }
 
 impl Users {
-    /// Puts the commands together.
-    pub fn new(parts: Parts) -> Self {
-        Self {
-            parts: Arc::new(parts),
-            in_flight: InFlight::default(),
-            dead_sessions: session_cap::DeadSessions::default(),
-        }
+    /// The commands on these dependencies.
+    pub fn new(deps: Dependencies) -> Self {
+        Self { deps: Arc::new(deps), dead_sessions: session_cap::DeadSessions::default() }
     }
 
     /// What makes idempotency keys out of headers.
     pub fn keys(&self) -> &IdempotencyKeys {
-        &self.parts.keys
+        &self.deps.keys
     }
 
-    /// The history that the log is in: to be asked before the log is.
+    /// The current history of the log. Read it before the log.
     fn lineage(&self) -> Option<Lineage> {
-        self.parts.lineage.current().map(|record| record.lineage)
+        self.deps.lineage.current().map(|record| record.lineage)
     }
 
     fn log(&self) -> &dyn UserLog {
-        self.parts.log.as_ref()
+        self.deps.log.as_ref()
     }
 
-    /// Compares a secret, as often as that is allowed. Nothing is told before it is counted: an answer
-    /// that was not counted would be a free guess.
+    /// Carries a command on a user out.
+    async fn execute<D>(
+        &self,
+        request: &Request,
+        decide: impl FnMut() -> D,
+    ) -> Result<Executed<Snapshot>, CommandError>
+    where
+        D: Future<Output = Result<UserChange, CommandError>>,
+    {
+        self.deps.runner.run(self.log(), request, decide).await
+    }
+
+    /// Carries it out, or answers a repetition with the earlier result.
+    async fn execute_or_earlier<D>(
+        &self,
+        request: &Request,
+        decide: impl FnMut() -> D,
+    ) -> Result<Done, CommandError>
+    where
+        D: Future<Output = Result<UserChange, CommandError>>,
+    {
+        // Erased since: the answer from then must not be given again.
+        self.execute(request, decide).await?.done_or(|| Rejection::NoSuchUser.into())
+    }
+
+    /// Compares a secret within the limits on attempts. The answer waits until the attempt is counted: otherwise it
+    /// would be a free guess.
     async fn attempt<T>(
         &self,
-        watched: &[Watched<'_>],
+        keys: &[AttemptKey<'_>],
         compare: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
-        let throttle = &self.parts.throttle;
-        let ticket = match throttle.begin(watched, ambient::now()).await? {
+        let throttle = &self.deps.throttle;
+        let ticket = match throttle.begin(keys, ambient::now()).await? {
             Admission::Go(ticket) => ticket,
             Admission::Refused(refusal) => {
-                self.record_limited(refusal, watched.iter().find_map(Watched::whom));
+                self.record_limited(refusal, keys.iter().find_map(AttemptKey::account));
                 return Err(CommandError::TooMany(refusal));
             }
         };
@@ -252,9 +264,8 @@ impl Users {
         compared
     }
 
-    /// Holds what a request demands of the user against what the log says of it. A deleted one has no revision to
-    /// compare.
-    fn hold(request: &Request, state: &UserState) -> Result<(), CommandError> {
+    /// Checks the precondition of a request. A deleted user has no revision to compare.
+    fn check_precondition(request: &Request, state: &UserState) -> Result<(), CommandError> {
         match state {
             UserState::Present(user) => {
                 Ok(request.precondition.check(user.revision).map_err(Failure::from)?)
@@ -263,39 +274,39 @@ impl Users {
         }
     }
 
-    /// Counts what is limited by number alone.
-    async fn count(&self, counted: Counted) -> Result<(), CommandError> {
-        let allowed = self.parts.throttle.allow(counted, ambient::now()).await?;
+    /// Counts one request against a rate limit.
+    async fn count(&self, key: RateKey) -> Result<(), CommandError> {
+        let allowed = self.deps.throttle.allow(key, ambient::now()).await?;
         allowed.map_err(|refusal| {
-            self.record_limited(refusal, counted.user().map(Whose::User));
+            self.record_limited(refusal, key.user().map(AccountRef::User));
             CommandError::TooMany(refusal)
         })
     }
 
-    /// Puts something into the security record, within the present request.
+    /// Adds an event to the security record, with the context of the current request.
     fn record(&self, event: SecurityEvent) {
-        self.parts.recorder.record(event);
+        self.deps.recorder.record(event);
     }
 
-    fn record_limited(&self, refusal: Refusal, whose: Option<Whose<'_>>) {
+    fn record_limited(&self, refusal: Refusal, account: Option<AccountRef<'_>>) {
         let limited =
             SecurityEvent::new(Kind::AttemptLimited, Outcome::Refused).because(refusal.policy);
-        self.record(match whose {
-            Some(Whose::User(user)) => limited.about(user),
-            Some(Whose::Email(email)) => limited.with_address(email.clone()),
+        self.record(match account {
+            Some(AccountRef::User(user)) => limited.about(user),
+            Some(AccountRef::Email(email)) => limited.with_address(email.clone()),
             None => limited,
         });
     }
 
-    /// Counts a request to register, before anything else is done about it.
+    /// Counts a registration, before anything else is done with it.
     pub async fn count_registration(&self, from: IpAddr) -> Result<(), CommandError> {
-        self.run_detached(|users| async move { users.count(Counted::RegistrationFrom(from)).await })
+        self.run_detached(|users| async move { users.count(RateKey::RegistrationFrom(from)).await })
             .await
     }
 
-    /// Counts a request to set a password by a link, before anything else is done about it.
+    /// Counts a request to set a password by a link, before anything else is done with it.
     pub async fn count_password_set(&self, from: IpAddr) -> Result<(), CommandError> {
-        self.run_detached(|users| async move { users.count(Counted::PasswordSetFrom(from)).await })
+        self.run_detached(|users| async move { users.count(RateKey::PasswordSetFrom(from)).await })
             .await
     }
 
@@ -313,50 +324,50 @@ impl Users {
         self.rate_password(client, candidate).await?.map_err(refused)
     }
 
-    /// The rules for a new password that are cheap to check, of somebody who may not be a user yet.
+    /// Checks the cheap rules for a new password, of a user who may not exist yet.
     pub fn check_password_rules(
         &self,
         text: &str,
         context: &PasswordContext<'_>,
-    ) -> Result<Candidate, Broken> {
-        Candidate::check(text, &self.parts.rules, context)
+    ) -> Result<Candidate, Violation> {
+        Candidate::check(text, &self.deps.rules, context)
     }
 
-    /// The last rule: whether it is easy to guess. Waits in the queue of the hashing threads.
+    /// Checks the last rule, that it is hard to guess. Waits in the queue of the hashing threads.
     pub async fn rate_password(
         &self,
         client: HashClient,
         candidate: Candidate,
-    ) -> Result<Result<Password, Broken>, CommandError> {
-        Ok(self.parts.hasher.rate(client, candidate).await?)
+    ) -> Result<Result<Password, Violation>, CommandError> {
+        Ok(self.deps.hasher.rate(client, candidate).await?)
     }
 
-    /// Whether a hash that another system made can be stored and will verify.
-    pub fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken> {
-        self.parts.hasher.check_foreign(hash)
+    /// Checks that a hash made by another system can be stored and verified.
+    pub fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Violation> {
+        self.deps.hasher.check_foreign(hash)
     }
 
-    /// Refuses what can wait while the log has no room for it.
+    /// Refuses a change that can wait while the log has no headroom.
     fn require_room(&self) -> Result<(), CommandError> {
         if self.log().has_headroom() { Ok(()) } else { Err(Failure::LogFull.into()) }
     }
 
-    /// Asks for a mail. A link to a new password goes in as long as anything does: it is the owner's way in.
+    /// Enqueues a mail. Links to a new password may use the reserved room: they are the owner's way in.
     async fn mail(&self, mail: Mail) -> Result<(), CommandError> {
         let opens = matches!(mail, Mail::ResetPassword { .. } | Mail::SetPassword { .. });
-        if !opens && !self.parts.desk.has_headroom() {
+        if !opens && !self.deps.mails.has_headroom() {
             return Err(Failure::LogFull.into());
         }
-        // An order has an id of its own: nothing can be in its way.
-        Ok(settled(self.parts.desk.order(mail).await).map(drop)?)
+        // Each job has its own id, so there is no conflict.
+        Ok(settled(self.deps.mails.enqueue(mail).await).map(drop)?)
     }
 
-    /// Runs a command to its end whatever becomes of the connection it came over.
+    /// Runs a command to its end even if its connection is closed.
     async fn run_detached<T, F>(&self, command: impl FnOnce(Self) -> F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CommandError>> + Send + 'static,
     {
-        run_detached(&self.parts.tasks, command(self.clone())).await
+        self.deps.runner.detached(command(self.clone())).await
     }
 }

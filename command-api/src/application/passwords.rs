@@ -1,24 +1,25 @@
-//! Passwords: changed by who knows the old one, or chosen anew by who has the link from a mail.
+//! Passwords: changed by a user who knows the old one, or set by a link from a mail.
 
 use std::net::IpAddr;
 
 use events::{Actor, Cutoff, EmailAddress, Status, User, UserId, UserState};
 use service_kit::ambient;
-use service_kit::commands::Loaded;
+use service_kit::commands::{Executed, Loaded};
 use service_kit::links::{Binding, Link, LinkKind, Links};
 use service_kit::mail_jobs::Mail;
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::tokens::Caller;
+use tokio::sync::OnceCell;
 
 use super::idempotency::Effect;
-use super::users::{decided, done, stored_address};
-use super::{ATTEMPTS_MAX, CommandError, Done, Request, Users, settled};
+use super::users::{decided, stored_address};
+use super::{CommandError, Done, Request, Users};
 use crate::domain::{Command, Password, Rejection};
-use crate::ports::throttle::{Counted, Deed, Watched};
-use crate::ports::{self, CredentialChange, HashClient, PasswordHash, UsedLink};
+use crate::ports::throttle::{AttemptKey, RateKey, UserAction};
+use crate::ports::{CredentialChange, HashClient, PasswordHash, UsedLink};
 
-/// A link that is good, and what has to be there still when it is used.
-pub(super) struct Followed {
+/// A valid link, with everything that must be unchanged when it is used.
+pub(super) struct CheckedLink {
     pub link: Link,
     pub user: User,
     pub state: Loaded<UserState>,
@@ -27,24 +28,24 @@ pub(super) struct Followed {
     pub used: UsedLink,
 }
 
-impl Followed {
-    /// Whether somebody could be inside with a password that nobody has shown to be the owner's.
+impl CheckedLink {
+    /// Whether the account has a password that may not be the owner's: the address was never verified.
     pub(super) const fn asks_password(&self) -> bool {
         !self.user.email_verified && self.credential.value.is_some()
     }
 }
 
-/// Whose link a token is.
+/// The user of a link.
 #[derive(Debug, Clone)]
 pub struct LinkOwner {
     /// The user.
     pub user: User,
-    /// Whether verifying the address takes the password too, or a new one.
+    /// Whether verifying the address also needs the password, or a new one.
     pub asks_password: bool,
 }
 
 impl Users {
-    /// Replaces the caller's password. The caller's session goes on, every other one ends.
+    /// Replaces the caller's password. The caller's session continues, every other one ends.
     pub async fn change_password(
         &self,
         caller: Caller,
@@ -53,51 +54,57 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            let user = caller.user;
+            let (users, user) = (&users, caller.user);
             let client = HashClient::User(user);
-            let mut hash: Option<PasswordHash> = None;
-            for _ in 0..ATTEMPTS_MAX {
-                if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    // The password before is gone; the one that the request has set proves it.
-                    let watched = [Watched::Caller(user, caller.session)];
-                    let new = Password::given(&new).ok_or(CommandError::InvalidCredentials)?;
-                    return users
-                        .attempt(&watched, users.same_password(client, done, Some(new)))
-                        .await;
-                }
-                let credential = users.check_password(&caller, current.clone()).await?;
+            let (caller, current, origin) = (&caller, &current, &request.origin());
+            let (new, hash, request) = (&new, &OnceCell::new(), &request);
+            let executed = users.execute(request, || async move {
+                let credential = users.check_password(caller, current.clone()).await?;
                 let loaded = users.log().load(user).await?;
-                Self::hold(&request, &loaded.value)?;
+                Self::check_precondition(request, &loaded.value)?;
                 let UserState::Present(state) = &loaded.value else {
                     return Err(Rejection::NoSuchUser.into());
                 };
-                let new = users.validate_password(client, &new, state).await?;
-                // The present one was right just now, so equal passwords have equal texts.
+                let new = users.validate_password(client, new, state).await?;
+                // The present password was just compared, so equal passwords have equal texts.
                 if current.as_ref().is_some_and(|current| current.as_bytes() == new.as_bytes()) {
                     return Err(same_password());
                 }
-                let hash = match &hash {
-                    Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(client, new).await?).clone(),
-                };
+                let hash = users.hashed_once(hash, client, new).await?;
                 let cutoff = users.log().cutoff(user).await?;
                 let command = Command::ChangePassword { by_link: false };
-                let (events, state) = decided(user, &loaded.value, &command, &request.origin())?;
-                let mut change = ports::Change::of(user, loaded.guard);
-                change.credential = Some(CredentialChange::Set(hash, credential.guard));
-                change.revocation = Some((cutoff.value.all_but(caller.session), cutoff.guard));
-                change.events = events;
-                change.key.clone_from(&request.key);
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    return done(&state, position);
+                let mut change = decided(user, loaded, &command, origin)?;
+                let further = &mut change.further;
+                further.credential = Some(CredentialChange::Set(hash, credential.guard));
+                further.revocation = Some((cutoff.value.all_but(caller.session), cutoff.guard));
+                Ok(change)
+            });
+            match executed.await? {
+                Executed::Earlier(done) => {
+                    // The old password is gone; the new one proves that it is the same caller.
+                    let keys = [AttemptKey::Caller(user, caller.session)];
+                    let new = Password::given(new).ok_or(CommandError::InvalidCredentials)?;
+                    users.attempt(&keys, users.same_password(client, done, Some(new))).await
+                }
+                executed @ (Executed::Now(_) | Executed::Erased) => {
+                    executed.done_or(|| Rejection::NoSuchUser.into())
                 }
             }
-            Err(CommandError::overloaded())
         })
         .await
     }
 
-    /// That whoever repeats a change of password knows the password that it set.
+    /// Hashes a password once, however often the command is decided.
+    async fn hashed_once(
+        &self,
+        hash: &OnceCell<PasswordHash>,
+        client: HashClient,
+        new: Password,
+    ) -> Result<PasswordHash, CommandError> {
+        Ok(hash.get_or_try_init(|| self.deps.hasher.hash(client, new)).await?.clone())
+    }
+
+    /// Checks that a client that repeats a password change knows the password that it set.
     pub async fn prove(
         &self,
         caller: Caller,
@@ -112,7 +119,7 @@ impl Users {
         .await
     }
 
-    /// That the caller knows the password; the credential it was compared with.
+    /// Checks that the caller knows the password. Returns the credential that it was compared with.
     pub(super) async fn check_password(
         &self,
         caller: &Caller,
@@ -120,11 +127,11 @@ impl Users {
     ) -> Result<Loaded<Option<PasswordHash>>, CommandError> {
         let Some(password) = password else { return Err(CommandError::WrongPassword) };
         let user = caller.user;
-        let watched = [Watched::Caller(user, caller.session)];
-        let proving = self.attempt(&watched, async {
+        let keys = [AttemptKey::Caller(user, caller.session)];
+        let proving = self.attempt(&keys, async {
             let credential = self.log().credential(user).await?;
             if self
-                .parts
+                .deps
                 .hasher
                 .verify(HashClient::User(user), password, credential.value.clone())
                 .await?
@@ -138,12 +145,12 @@ impl Users {
             }
         });
         let credential = proving.await?;
-        self.count(Counted::By(user, Deed::PasswordCheck)).await?;
+        self.count(RateKey::By(user, UserAction::PasswordCheck)).await?;
         Ok(credential)
     }
 
-    /// Asks for a link to a new password. Whether anybody has the address, and how many mails it got, is for the
-    /// mailer to find out: here every address costs the same.
+    /// Enqueues a mail with a link to a new password. The mailer checks whether a user has the address and how many mails
+    /// it got: here every address costs the same.
     pub async fn request_password_reset(
         &self,
         email: EmailAddress,
@@ -151,7 +158,7 @@ impl Users {
         request: Request,
     ) -> Result<(), CommandError> {
         self.run_detached(|users| async move {
-            users.count(Counted::ResetRequestFrom(from)).await?;
+            users.count(RateKey::ResetRequestFrom(from)).await?;
             let asked = SecurityEvent::new(Kind::PasswordResetRequested, Outcome::Succeeded);
             users.record(asked.with_address(email.clone()));
             let effect = async {
@@ -163,16 +170,16 @@ impl Users {
         .await
     }
 
-    /// Asks for a link to a first or new password of another user.
+    /// Enqueues a mail to another user with a link to a first or new password.
     pub async fn send_password_link(
         &self,
         user: UserId,
         request: Request,
     ) -> Result<(), CommandError> {
         self.run_detached(|users| async move {
-            let state = users.reachable(request.actor, user).await?.value;
+            let state = users.modifiable(request.actor, user).await?.value;
             let effect = async {
-                Self::hold(&request, &state)?;
+                Self::check_precondition(&request, &state)?;
                 match state {
                     UserState::Present(_) => {
                         users.mail(Mail::SetPassword { user }).await.map(Effect::Happened)
@@ -185,7 +192,7 @@ impl Users {
         .await
     }
 
-    /// Sets the password by a link from a mail. Every session ends; none begins.
+    /// Sets the password by a link from a mail. Every session ends; none starts.
     pub async fn reset_password(
         &self,
         token: String,
@@ -197,7 +204,7 @@ impl Users {
         self.set_password_by_link(token, kinds, new, from, request).await
     }
 
-    /// The same by a link of any of these kinds. Whoever follows it has the mailbox: the address is verified.
+    /// The same by a link of any of these kinds. It proves access to the mailbox, so the address is verified.
     pub(super) async fn set_password_by_link(
         &self,
         token: String,
@@ -207,66 +214,65 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            let client = HashClient::network(from);
-            let mut hash: Option<PasswordHash> = None;
-            for _ in 0..ATTEMPTS_MAX {
-                if let Some(done) = users.earlier(request.key.as_ref()).await? {
-                    return users.prove_answer(client, done, Password::given(&new)).await;
-                }
-                let followed = users.follow_link(&token, kinds).await?;
-                Self::hold(&request, &followed.state.value)?;
-                let new = users.validate_password(client, &new, &followed.user).await?;
-                if let Some(present) = followed.credential.value.clone()
-                    && users.parts.hasher.verify(client, new.clone(), Some(present)).await?.matches
+            let (users, client) = (&users, HashClient::network(from));
+            let (token, new, request) = (&token, &new, &request);
+            let (hash, owner) = (&OnceCell::new(), &OnceCell::new());
+            let executed = users.execute(request, || async move {
+                let link = users.check_link(token, kinds).await?;
+                Self::check_precondition(request, &link.state.value)?;
+                let new = users.validate_password(client, new, &link.user).await?;
+                if let Some(present) = link.credential.value.clone()
+                    && users.deps.hasher.verify(client, new.clone(), Some(present)).await?.matches
                 {
                     return Err(same_password());
                 }
-                let hash = match &hash {
-                    Some(hash) => hash.clone(),
-                    None => hash.insert(users.parts.hasher.hash(client, new).await?).clone(),
-                };
-                let user = followed.user.id;
-                let cutoff = followed.cutoff;
+                let hash = users.hashed_once(hash, client, new).await?;
+                let user = link.user.id;
                 let command = Command::ChangePassword { by_link: true };
-                let request = Request { actor: Actor::User(user), ..request.clone() };
-                let (events, state) =
-                    decided(user, &followed.state.value, &command, &request.origin())?;
-                let mut change = ports::Change::of(user, followed.state.guard);
-                change.credential = Some(CredentialChange::Set(hash, followed.credential.guard));
-                change.link = Some(followed.used);
-                change.revocation = Some((cutoff.value.all(), cutoff.guard));
-                change.events = events;
-                change.key.clone_from(&request.key);
-                if let Some(position) = settled(users.log().append(&change).await)? {
-                    // Whoever has the mailbox is the owner, whatever others have tried meanwhile.
-                    let email = stored_address(&followed.user)?;
-                    if let Err(error) = users.parts.throttle.clear(&email, user).await {
+                let origin = request.by(Actor::User(user)).origin();
+                let mut change = decided(user, link.state, &command, &origin)?;
+                let further = &mut change.further;
+                further.credential = Some(CredentialChange::Set(hash, link.credential.guard));
+                further.link = Some(link.used);
+                further.revocation = Some((link.cutoff.value.all(), link.cutoff.guard));
+                let _ = owner.set((stored_address(&link.user)?, user));
+                Ok(change)
+            });
+            match executed.await? {
+                Executed::Now(done) => {
+                    // The mailbox proves ownership, whatever others have tried meanwhile.
+                    if let Some((email, user)) = owner.get()
+                        && let Err(error) = users.deps.throttle.clear(email, *user).await
+                    {
                         tracing::warn!(%error, "failed logins are still counted after a reset");
                     }
-                    return done(&state, position);
+                    Ok(done)
                 }
+                Executed::Earlier(done) => {
+                    users.prove_answer(client, done, Password::given(new)).await
+                }
+                Executed::Erased => Err(Rejection::NoSuchUser.into()),
             }
-            Err(CommandError::overloaded())
         })
         .await
     }
 
-    /// A repeated request with a password proves itself by it before anything is answered: a reset by the one that
-    /// it has set. The answer tells whether it is right, so it counts as a login does.
+    /// A repeated request with a password proves itself by that password before it gets an answer; a reset by the one
+    /// that it set. The answer reveals whether the password is right, so it counts as an attempt to log in.
     pub(super) async fn prove_answer(
         &self,
         client: HashClient,
         done: Done,
         password: Option<Password>,
     ) -> Result<Done, CommandError> {
-        let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
+        let user = done.after.user().cloned().ok_or(Rejection::NoSuchUser)?;
         let password = password.ok_or(CommandError::InvalidCredentials)?;
         let email = stored_address(&user)?;
-        let watched = [Watched::Account(&email)];
-        self.attempt(&watched, self.same_password(client, done, Some(password))).await
+        let keys = [AttemptKey::Account(&email)];
+        self.attempt(&keys, self.same_password(client, done, Some(password))).await
     }
 
-    /// Whose link a token is, if it is good: what the page behind it shows.
+    /// The user of a valid link, for the page that it opens.
     pub async fn link_owner(
         &self,
         token: String,
@@ -274,26 +280,26 @@ impl Users {
     ) -> Result<LinkOwner, CommandError> {
         self.run_detached(|users| async move {
             if kind == LinkKind::UndoEmail {
-                let back = users.follow_way_back(&token).await?;
-                // Not to be offered when it cannot be done.
-                users.free_for(&back.user, &back.address).await?;
-                // The address that the mail went to: its reader need not learn the present one.
-                let user = User { email: back.address.as_given().to_owned(), ..back.user };
+                let link = users.check_undo_link(&token).await?;
+                // Not offered if it cannot be done.
+                users.free_for(&link.user, &link.address).await?;
+                // The address that the mail went to: its reader must not learn the present one.
+                let user = User { email: link.address.as_given().to_owned(), ..link.user };
                 return Ok(LinkOwner { user, asks_password: false });
             }
-            let followed = users.follow_link(&token, &[kind]).await?;
-            let asks_password = kind == LinkKind::VerifyEmail && followed.asks_password();
-            Ok(LinkOwner { user: followed.user, asks_password })
+            let link = users.check_link(&token, &[kind]).await?;
+            let asks_password = kind == LinkKind::VerifyEmail && link.asks_password();
+            Ok(LinkOwner { user: link.user, asks_password })
         })
         .await
     }
 
     /// Checks a link against everything that may have changed since it was sent.
-    pub(super) async fn follow_link(
+    pub(super) async fn check_link(
         &self,
         token: &str,
         kinds: &[LinkKind],
-    ) -> Result<Followed, CommandError> {
+    ) -> Result<CheckedLink, CommandError> {
         let refused = || CommandError::InvalidLink;
         let unverified = Links::read(token).ok_or_else(refused)?;
         if !kinds.contains(&unverified.kind()) {
@@ -315,12 +321,12 @@ impl Users {
             credential: credential.position,
             cutoff: cutoff.value,
         };
-        let link = self.parts.links.verify(unverified, &binding, ambient::now());
+        let link = self.deps.links.verify(unverified, &binding, ambient::now());
         let (Some(link), Some(known)) = (link, record.value) else { return Err(refused()) };
         if known.serial != Some(link.serial) {
             return Err(refused());
         }
-        // Whoever ends a session calls off what was asked for in it. The link that calls it off stays good.
+        // The end of a session cancels what was requested in it. The link that cancels it stays valid.
         if link.kind == LinkKind::ConfirmEmail
             && let Some(session) = known.session
             && self.has_ended(id, session).await?
@@ -329,11 +335,11 @@ impl Users {
         }
         let used = UsedLink { purpose, record: known, guard: record.guard };
         let user = user.clone();
-        Ok(Followed { link, user, state, credential, cutoff, used })
+        Ok(CheckedLink { link, user, state, credential, cutoff, used })
     }
 }
 
-/// The present password is no new one: changing nothing would end sessions and send a notice, as often as anybody likes.
+/// Rejects the present password as a new one: a change of nothing would end sessions and send a notice at no cost.
 fn same_password() -> CommandError {
     let why = "is the password that the account has already".to_owned();
     Rejection::Invalid("new_password", "same-password", why).into()

@@ -1,27 +1,28 @@
-//! What is done to a log that was restored from a backup, as the operator: access that ended behind the backup
-//! ends again. It only takes away.
+//! Replays revocations on a log that was restored from a backup, as the operator: access that ended after the backup
+//! ends again. It can only revoke, with one exception: a later password change is replayed.
 
 use events::{EndReason, LinkPurpose, ROLE_USER, Session, Status, UserId, UserState, record};
 use service_kit::ambient;
+use service_kit::commands::{settled, until_settled};
 use service_kit::event_log::Guard;
 
-use super::rights::Rights;
+use super::authority::Authority;
 use super::users::decided;
-use super::{ATTEMPTS_MAX, CommandError, Request, Users, settled};
+use super::{CommandError, Request, Users};
 use crate::domain::{self, Change, Command, Rejection, Roles};
-use crate::ports::{self, CredentialChange, UsedLink};
+use crate::ports::{CredentialChange, UsedLink, UserChange, UserWrites};
 
 fn as_operator() -> Request {
     Request::of_the_system()
 }
 
 impl Users {
-    /// Whether there is a user, deleted or not.
+    /// Whether a user exists or existed.
     pub async fn is_known(&self, user: UserId) -> Result<bool, CommandError> {
         Ok(self.log().load(user).await?.value != UserState::Absent)
     }
 
-    /// Disables a user, and takes the roles that are not among those given.
+    /// Disables a user if told to, and removes the roles that are not among those given.
     pub async fn take_rights(
         &self,
         user: UserId,
@@ -32,7 +33,7 @@ impl Users {
         let kept = roles.map(|kept| {
             let mut left = now.roles.clone();
             left.retain(|role| kept.contains(role));
-            // Nobody is without any role.
+            // Every user has at least one role.
             if left.is_empty() { vec![ROLE_USER.to_owned()] } else { left }
         });
         let roles = kept.map(Roles::parse).transpose();
@@ -42,49 +43,46 @@ impl Users {
         Ok(())
     }
 
-    /// Lets a user have the password that came after the one of the backup, and ends what the old one opened.
+    /// Sets the password that a user had after the backup, and ends the access that the older one gave.
     pub async fn replace_password(&self, user: UserId, sealed: &[u8]) -> Result<(), CommandError> {
         let opened = self.log().open_credential(user, sealed).map_err(CommandError::internal)?;
         let Some(hash) = opened else { return Ok(()) };
         let request = as_operator();
         let origin = request.origin();
         let command = Command::ChangePassword { by_link: false };
-        for _ in 0..ATTEMPTS_MAX {
+        let (hash, command, origin) = (&hash, &command, &origin);
+        until_settled(|| async move {
             let loaded = self.log().load(user).await?;
-            let (events, _) = match decided(user, &loaded.value, &command, &origin) {
-                Err(CommandError::Rejected(Rejection::NoSuchUser)) => return Ok(()),
+            let mut change = match decided(user, loaded, command, origin) {
+                Err(CommandError::Rejected(Rejection::NoSuchUser)) => return Ok(Some(())),
                 decided => decided?,
             };
             let stored = self.log().credential(user).await?;
-            if stored.value.as_ref() == Some(&hash) {
-                return Ok(());
+            if stored.value.as_ref() == Some(hash) {
+                return Ok(Some(()));
             }
             let cutoff = self.log().cutoff(user).await?;
-            let mut change = ports::Change::of(user, loaded.guard);
-            change.credential = Some(CredentialChange::Set(hash.clone(), stored.guard));
-            change.revocation = Some((cutoff.value.all(), cutoff.guard));
-            change.events = events;
-            if settled(self.log().append(&change).await)?.is_some() {
-                return Ok(());
-            }
-        }
-        Err(CommandError::overloaded())
+            change.further.credential = Some(CredentialChange::Set(hash.clone(), stored.guard));
+            change.further.revocation = Some((cutoff.value.all(), cutoff.guard));
+            Ok(settled(self.log().append(&change).await)?.map(drop))
+        })
+        .await
     }
 
-    /// Deletes a user who was deleted behind the backup.
+    /// Deletes a user who was deleted after the backup.
     pub async fn delete_again(&self, user: UserId) -> Result<(), CommandError> {
         self.delete(user, as_operator()).await.map(drop)
     }
 
-    /// Ends every session of a user and all access that came of them.
+    /// Ends every session of a user and all their access tokens.
     pub async fn end_access(&self, user: UserId) -> Result<(), CommandError> {
-        match self.end_sessions(&as_operator(), user, Rights::Administrator).await {
+        match self.end_sessions(&as_operator(), user, Authority::Administrator).await {
             Ok(_) | Err(CommandError::Rejected(Rejection::NoSuchUser)) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Ends sessions that are alive, all at once, each with the guard of its last message.
+    /// Ends sessions that are alive in one batch, each with the guard of its last message.
     pub async fn end_together(&self, sessions: Vec<(Session, Guard)>) -> Result<(), CommandError> {
         let origin = as_operator().origin();
         let mut ends = Vec::with_capacity(sessions.len());
@@ -98,30 +96,28 @@ impl Users {
         if ends.is_empty() {
             return Ok(());
         }
-        match settled(self.parts.sessions.append_ends(&ends).await)? {
+        match settled(self.deps.sessions.append_ends(&ends).await)? {
             Some(_) => Ok(()),
-            None => Err(CommandError::internal("somebody else writes to the log".to_owned())),
+            None => Err(CommandError::internal("another process writes to the log")),
         }
     }
 
-    /// Voids the link of a purpose that is good, if there is one.
+    /// Voids the valid link of a purpose, if there is one.
     pub async fn void_link(
         &self,
         purpose: LinkPurpose,
         user: UserId,
     ) -> Result<bool, CommandError> {
-        for _ in 0..ATTEMPTS_MAX {
+        until_settled(|| async move {
             let link = self.log().link(purpose, user).await?;
             let Some(record) = link.value.filter(|record| record.serial.is_some()) else {
-                return Ok(false);
+                return Ok(Some(false));
             };
-            // The record stands alone: nothing of the user changes.
-            let mut change = ports::Change::of(user, Guard::absent());
-            change.link = Some(UsedLink { purpose, record, guard: link.guard });
-            if settled(self.log().append(&change).await)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Err(CommandError::overloaded())
+            let used = UsedLink { purpose, record, guard: link.guard };
+            let further = UserWrites { link: Some(used), ..UserWrites::default() };
+            let change = UserChange::of_further(user, further);
+            Ok(settled(self.log().append(&change).await)?.map(|_| true))
+        })
+        .await
     }
 }

@@ -57,23 +57,23 @@ impl Users {
     }
 
     async fn end_oldest(&self, user: &User) -> Result<(), CommandError> {
-        let max = self.parts.session_rules.per_user_max;
-        let started = self.parts.sessions.of_user(user.id).await?;
+        let max = self.deps.session_rules.per_user_max;
+        let started = self.deps.sessions.of_user(user.id).await?;
         if started.len() <= max {
             return Ok(());
         }
-        let lineage = self.parts.lineage.current();
+        let lineage = self.deps.lineage.current();
         let cutoff = self.log().cutoff(user.id).await?.value;
         let state = UserState::Present(user.clone());
         let ids = self.dead_sessions.others(user.id, started).into_iter().take(LOOKED_AT_MAX);
         let look_ups = ids.map(|id| async move {
-            self.parts.sessions.load(user.id, id).await.map(|loaded| (id, loaded.value))
+            self.deps.sessions.load(user.id, id).await.map(|loaded| (id, loaded.value))
         });
         let mut sessions = stream::iter(look_ups).buffered(LOOK_UPS_MAX);
         let mut alive = 0;
         while let Some(found) = sessions.next().await {
             let (id, session) = found?;
-            let rules = &self.parts.session_rules;
+            let rules = &self.deps.session_rules;
             let is_alive = session.is_some_and(|session| {
                 let lineage = lineage.as_ref();
                 rules.alive(&session, &state, &cutoff, lineage, ambient::now()).is_some()

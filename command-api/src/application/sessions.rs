@@ -6,36 +6,36 @@ use events::{
     Actor, Cutoff, EndReason, Lineage, LineageRecord, Position, RevocationCause, RevocationReason,
     Session, SessionFact, SessionId, SessionSeed, User, UserId, UserState, record,
 };
-use service_kit::commands::{Failure, Loaded};
+use service_kit::commands::{Failure, Loaded, settled, until_settled};
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 use service_kit::{ambient, trace};
 
+use super::authority::Authority;
 use super::idempotency::Effect;
-use super::rights::Rights;
-use super::{ATTEMPTS_MAX, CommandError, Done, RefreshTokens, Request, Users, settled};
+use super::{CommandError, Done, RefreshTokens, Request, Users};
 use crate::domain::{self, Device, Refresh, Rejection};
-use crate::ports;
-use crate::ports::throttle::{Counted, Deed};
+use crate::ports::UserChange;
+use crate::ports::throttle::{RateKey, UserAction};
 
-/// Where seeds of sessions come from. They are data, as ids are.
+/// Draws the seeds of sessions. Seeds are data, like ids.
 pub type Seeds = Arc<dyn Fn() -> Result<SessionSeed, String> + Send + Sync>;
 
-/// What a login or a refresh gives.
+/// The result of a login or a refresh.
 #[derive(Debug, Clone)]
 pub struct Granted {
-    /// The user of now.
+    /// The present state of the user.
     pub user: User,
     /// The session.
     pub session: Session,
-    /// For the access token: the user's last revocation that was known before anything was decided.
+    /// For the access token: the user's last revocation that was known before the decision.
     pub epoch: Position,
-    /// The refresh token that is good now.
+    /// The refresh token that is valid now.
     pub refresh_token: String,
     /// Position of the session's last event.
     pub position: Position,
 }
 
-/// A user who has proved who they are. Only what proves it makes one, so no session starts in another way.
+/// A user who has proved who they are. Only a proof constructs it, so no session starts without one.
 pub(super) struct Proved {
     state: UserState,
     cutoff: Cutoff,
@@ -43,8 +43,8 @@ pub(super) struct Proved {
 }
 
 impl Proved {
-    /// By a secret of the user: `lineage`, `cutoff` and `state` were read before it was compared, in this order. A
-    /// revocation that comes later is newer than the epoch of the session, and another history than the session's.
+    /// By a secret of the user: `lineage`, `cutoff` and `state` were read before it was compared, in this order. A later
+    /// revocation is newer than the epoch of the session, and a later history differs from the session's.
     pub(super) const fn by_secret(
         lineage: Option<Lineage>,
         cutoff: Cutoff,
@@ -53,7 +53,7 @@ impl Proved {
         Self { state, cutoff, lineage }
     }
 
-    /// By having become a user with this command: nothing can have been revoked before it.
+    /// By having been created by this command: nothing can have been revoked before.
     pub(super) fn by_registration(lineage: Option<Lineage>, user: User) -> Self {
         Self { state: UserState::Present(user), cutoff: Cutoff::default(), lineage }
     }
@@ -75,14 +75,14 @@ impl Users {
         device: &Device,
     ) -> Result<Granted, CommandError> {
         let Proved { state, cutoff, lineage } = proved;
-        let seed = (self.parts.seeds)().map_err(CommandError::internal)?;
+        let seed = (self.deps.seeds)().map_err(CommandError::internal)?;
         let id = SessionId::from_uuid(ambient::new_uuid());
-        let rules = self.parts.session_rules;
+        let rules = self.deps.session_rules;
         let started = rules.start(&state, (lineage, cutoff.position), seed, device, ambient::now());
         let (fact, user) = started.ok_or(CommandError::InvalidCredentials)?;
         self.require_room_for_session(&user)?;
-        // Only whoever knows the password learns of this limit, or it would tell who has an account.
-        self.count(Counted::By(user.id, Deed::Login)).await?;
+        // Only a client that knows the password sees this limit, or it would reveal who has an account.
+        self.count(RateKey::By(user.id, UserAction::Login)).await?;
         let nothing = Loaded::empty(None);
         match self.append_session(user.id, id, &nothing, fact).await? {
             Some((session, position)) => {
@@ -101,73 +101,78 @@ impl Users {
     }
 
     async fn refresh_now(&self, token: &str) -> Result<Granted, CommandError> {
-        let refused = CommandError::InvalidRefreshToken;
-        let Some(presented) = RefreshTokens::read(token) else { return Err(refused) };
+        const REFUSED: CommandError = CommandError::InvalidRefreshToken;
+        let presented = RefreshTokens::read(token).ok_or(REFUSED)?;
         let (user, id) = (presented.user, presented.session);
-        for _ in 0..ATTEMPTS_MAX {
-            let loaded = self.parts.sessions.load(user, id).await?;
-            let Some(session) = &loaded.value else { return Err(refused) };
-            if !self.parts.refresh_tokens.made(&presented, session) {
-                return Err(refused);
+        let presented = &presented;
+        until_settled(|| async move {
+            let loaded = self.deps.sessions.load(user, id).await?;
+            let session = loaded.value.as_ref().ok_or(REFUSED)?;
+            if !self.deps.refresh_tokens.made(presented, session) {
+                return Err(REFUSED);
             }
-            let lineage = self.parts.lineage.current();
+            let lineage = self.deps.lineage.current();
             let cutoff = self.log().cutoff(user).await?.value;
             let state = self.log().load(user).await?.value;
-            self.doubt(session, lineage.as_ref(), &cutoff);
-            let rules = self.parts.session_rules;
+            self.report_newer_epoch(session, lineage.as_ref(), &cutoff);
+            let rules = self.deps.session_rules;
             let generation = presented.generation;
             let lineage = lineage.as_ref();
             match rules.refresh(session, generation, &state, &cutoff, lineage, ambient::now()) {
                 Refresh::Rotated(fact, user) => {
                     self.require_room_for_session(&user)?;
-                    self.count(Counted::By(user.id, Deed::Refresh)).await?;
+                    self.count(RateKey::By(user.id, UserAction::Refresh)).await?;
                     let appended = self.append_session(user.id, id, &loaded, fact).await?;
-                    if let Some((session, position)) = appended {
-                        return Ok(self.granted(user, session, &cutoff, position));
-                    }
+                    Ok(appended
+                        .map(|(session, at)| self.granted(user, session, &cutoff, at)))
                 }
                 Refresh::Repeated(user) => {
-                    let session = session.clone();
-                    return Ok(self.granted(user, session, &cutoff, loaded.position));
+                    Ok(Some(self.granted(user, session.clone(), &cutoff, loaded.position)))
                 }
                 Refresh::Stolen(fact) => {
-                    tracing::info!(%user, session = %id, "a replaced refresh token came back");
-                    if self.append_session(user, id, &loaded, fact).await?.is_some() {
-                        let theft = SecurityEvent::new(Kind::RefreshTokenTheft, Outcome::Refused);
-                        self.record(theft.about(user).in_session(id));
-                        return Err(refused);
+                    tracing::info!(%user, session = %id, "a replaced refresh token was used again; ending the session");
+                    if self.append_session(user, id, &loaded, fact).await?.is_none() {
+                        return Ok(None);
                     }
+                    let theft = SecurityEvent::new(Kind::RefreshTokenTheft, Outcome::Refused);
+                    self.record(theft.about(user).in_session(id));
+                    Err(REFUSED)
                 }
-                Refresh::Refused => return Err(refused),
+                Refresh::Refused => Err(REFUSED),
             }
-        }
-        Err(CommandError::overloaded())
+        })
+        .await
     }
 
-    /// Has the log looked at when a session of this history knows of an end of access that the log has not.
-    fn doubt(&self, session: &Session, lineage: Option<&LineageRecord>, cutoff: &Cutoff) {
+    /// Has the log checked if a session of this history has seen a revocation that the log does not contain.
+    fn report_newer_epoch(
+        &self,
+        session: &Session,
+        lineage: Option<&LineageRecord>,
+        cutoff: &Cutoff,
+    ) {
         let Some(current) = lineage.map(|record| record.lineage) else { return };
         if session.lineage == Some(current) && session.epoch > cutoff.position {
-            self.parts.lineage.knows_of(current, session.epoch);
+            self.deps.lineage.knows_of(current, session.epoch);
         }
     }
 
-    /// Refuses to begin or prolong a session while there is no room for it, which the ends of sessions need.
-    /// Whoever may act on others gets in all the same: somebody has to stop who filled it.
+    /// Refuses to start or prolong a session while the remaining room is reserved for ending sessions. Privileged users
+    /// still get in: somebody has to stop whoever filled the log.
     fn require_room_for_session(&self, user: &User) -> Result<(), CommandError> {
-        let may_wait = !self.parts.access.is_privileged(&user.roles);
-        if may_wait && !self.parts.sessions.has_headroom() {
+        let may_wait = !self.deps.access.is_privileged(&user.roles);
+        if may_wait && !self.deps.sessions.has_headroom() {
             return Err(Failure::LogFull.into());
         }
         Ok(())
     }
 
-    /// The session that a refresh token names. Whether it is one of that session is not looked at.
+    /// The session that a refresh token names. The token itself is not verified.
     pub fn session_of(&self, token: &str) -> Option<(UserId, SessionId)> {
         RefreshTokens::read(token).map(|presented| (presented.user, presented.session))
     }
 
-    /// Ends the session of a refresh token, whichever of its tokens it is.
+    /// Ends the session of a refresh token, be it the current one or an earlier one.
     pub async fn logout_with(
         &self,
         token: String,
@@ -176,10 +181,9 @@ impl Users {
         self.run_detached(|users| async move {
             let refused = CommandError::InvalidRefreshToken;
             let Some(presented) = RefreshTokens::read(&token) else { return Err(refused) };
-            let loaded = users.parts.sessions.load(presented.user, presented.session).await?;
+            let loaded = users.deps.sessions.load(presented.user, presented.session).await?;
             let session = loaded.value.as_ref();
-            if !session.is_some_and(|session| users.parts.refresh_tokens.made(&presented, session))
-            {
+            if !session.is_some_and(|session| users.deps.refresh_tokens.made(&presented, session)) {
                 return Err(refused);
             }
             let (user, session) = (presented.user, presented.session);
@@ -189,7 +193,7 @@ impl Users {
         .await
     }
 
-    /// Ends a session of a user. `None` when there is no such session.
+    /// Ends a session of a user; `None` if there is no such session.
     pub async fn end_session(
         &self,
         user: UserId,
@@ -203,7 +207,7 @@ impl Users {
         .await
     }
 
-    /// Ends it under the key of a request. To end again changes nothing and tells the same, so a repetition may.
+    /// Ends it under the key of a request. Ending is idempotent, so a repetition may end it again.
     async fn end_once(
         &self,
         user: UserId,
@@ -218,14 +222,14 @@ impl Users {
         }
     }
 
-    /// Whether a session was ended, by whomever. One whose time is over was not; one that the log no longer has may
-    /// have been, and counts as ended.
+    /// Whether a session was ended. An expired one was not; one that is no longer in the log may have been, and counts as
+    /// ended.
     pub(super) async fn has_ended(
         &self,
         user: UserId,
         session: SessionId,
     ) -> Result<bool, CommandError> {
-        let session = self.parts.sessions.load(user, session).await?.value;
+        let session = self.deps.sessions.load(user, session).await?.value;
         Ok(session.is_none_or(|session| session.ended.is_some()))
     }
 
@@ -235,29 +239,28 @@ impl Users {
         id: SessionId,
         reason: EndReason,
     ) -> Result<Effect<Option<Position>>, CommandError> {
-        for _ in 0..ATTEMPTS_MAX {
-            let loaded = self.parts.sessions.load(user, id).await?;
-            let Some(session) = &loaded.value else { return Ok(Effect::Nothing(None)) };
+        until_settled(|| async move {
+            let loaded = self.deps.sessions.load(user, id).await?;
+            let Some(session) = &loaded.value else { return Ok(Some(Effect::Nothing(None))) };
             let Some(fact) = domain::end(session, reason) else {
-                return Ok(Effect::Nothing(Some(loaded.position)));
+                return Ok(Some(Effect::Nothing(Some(loaded.position))));
             };
-            if let Some((_, position)) = self.append_session(user, id, &loaded, fact).await? {
-                return Ok(Effect::Happened(Some(position)));
-            }
-        }
-        Err(CommandError::overloaded())
+            let appended = self.append_session(user, id, &loaded, fact).await?;
+            Ok(appended.map(|(_, position)| Effect::Happened(Some(position))))
+        })
+        .await
     }
 
-    /// Ends every session of a user and all access that came of them. No event of the user tells of it;
-    /// the position is that of the revocation.
+    /// Ends every session of a user and all their access tokens. There is no event of the user; the position is that of
+    /// the revocation.
     pub async fn end_all_sessions(
         &self,
         user: UserId,
         request: Request,
     ) -> Result<Done, CommandError> {
-        self.run_detached(
-            |users| async move { users.end_sessions(&request, user, Rights::Own).await },
-        )
+        self.run_detached(|users| async move {
+            users.end_sessions(&request, user, Authority::Own).await
+        })
         .await
     }
 
@@ -268,8 +271,8 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            let rights = users.rights(request.actor).await?;
-            users.end_sessions(&request, user, rights).await
+            let authority = users.authority(request.actor).await?;
+            users.end_sessions(&request, user, authority).await
         })
         .await
     }
@@ -278,26 +281,23 @@ impl Users {
         &self,
         request: &Request,
         user: UserId,
-        rights: Rights,
+        authority: Authority,
     ) -> Result<Done, CommandError> {
-        let _running = self.in_flight.start(request.key.as_ref())?;
-        let origin = request.origin();
-        for _ in 0..ATTEMPTS_MAX {
-            if let Some(done) = self.earlier(request.key.as_ref()).await? {
-                return Ok(done);
-            }
+        let origin = &request.origin();
+        self.execute_or_earlier(request, || async move {
             let loaded = self.log().load(user).await?;
-            if !rights.reach(&loaded.value, &self.parts.access) {
+            if !authority.may_modify(&loaded.value, &self.deps.access) {
                 return Err(CommandError::Forbidden);
             }
-            Self::hold(request, &loaded.value)?;
-            let UserState::Present(state) = loaded.value else {
+            Self::check_precondition(request, &loaded.value)?;
+            if !matches!(loaded.value, UserState::Present(_)) {
                 return Err(Rejection::NoSuchUser.into());
-            };
+            }
             let cutoff = self.log().cutoff(user).await?;
-            let mut change = ports::Change::of(user, loaded.guard);
-            change.revocation = Some((cutoff.value.all(), cutoff.guard));
-            change.revoked_by = Some(RevocationCause {
+            let before = loaded.map(|state| state.snapshot());
+            let mut change = UserChange::decided(user, before, Vec::new(), origin)?;
+            change.further.revocation = Some((cutoff.value.all(), cutoff.guard));
+            change.further.revoked_by = Some(RevocationCause {
                 id: ambient::new_uuid(),
                 time: origin.time,
                 reason: RevocationReason::LoggedOut,
@@ -306,13 +306,9 @@ impl Users {
                 correlation_id: origin.correlation_id.clone(),
                 traceparent: origin.traceparent.clone(),
             });
-            change.key.clone_from(&request.key);
-            change.unchanged = Some((state.revision, loaded.position));
-            if let Some(position) = settled(self.log().append(&change).await)? {
-                return Ok(Done { revision: state.revision, user: Some(state), position });
-            }
-        }
-        Err(CommandError::overloaded())
+            Ok(change)
+        })
+        .await
     }
 
     fn granted(
@@ -322,11 +318,11 @@ impl Users {
         cutoff: &Cutoff,
         position: Position,
     ) -> Granted {
-        let refresh_token = self.parts.refresh_tokens.current(&session);
+        let refresh_token = self.deps.refresh_tokens.current(&session);
         Granted { user, session, epoch: cutoff.position, refresh_token, position }
     }
 
-    /// Stores what happened to a session. `None` when something else happened first.
+    /// Appends an event of a session; `None` on a conflict.
     async fn append_session(
         &self,
         user: UserId,
@@ -334,12 +330,12 @@ impl Users {
         before: &Loaded<Option<Session>>,
         fact: SessionFact,
     ) -> Result<Option<(Session, Position)>, CommandError> {
-        let origin = Request { actor: Actor::User(user), ..Request::of(trace::current()) }.origin();
+        let origin = Request::of(trace::current()).by(Actor::User(user)).origin();
         let state = before.value.clone();
         let (mut events, _) = record((user, id), state, vec![fact], &origin, ambient::new_uuid)
             .map_err(CommandError::internal)?;
         let event = events.pop().ok_or_else(|| CommandError::internal("one fact, no event"))?;
-        let appended = self.parts.sessions.append(&event, before.guard).await;
+        let appended = self.deps.sessions.append(&event, before.guard).await;
         Ok(settled(appended)?.map(|position| (event.after, position)))
     }
 }

@@ -1,4 +1,4 @@
-//! Removing an account whose address nobody has proven and that nobody uses.
+//! Removes unverified accounts that nobody uses.
 
 use events::{LinkPurpose, Timestamp, User, UserId, UserState};
 use service_kit::commands::{Failure, LogError};
@@ -7,31 +7,30 @@ use service_kit::http::Precondition;
 use super::{CommandError, Request, Users};
 use crate::domain::is_abandoned;
 
-/// From when on a sign of life keeps an unverified account.
+/// The times after which activity keeps an unverified account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnusedSince {
-    /// Changes of the account, logins and refreshes from here on are a use of it.
+    /// Changes of the account, logins and refreshes from here on count as use.
     pub used: Timestamp,
-    /// A link that was ordered from here on may still be good.
+    /// A link that was ordered from here on may still be valid.
     pub link_ordered: Timestamp,
 }
 
-/// What became of an account that was to be removed if nobody uses it.
+/// The result for one account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// It is deleted now.
     Removed,
     /// It would have been deleted.
     Removable,
-    /// It was left as it is: it is verified, used, waits for a link to be followed, or cannot be read; or something
-    /// happened to it meanwhile.
+    /// It was kept: it is verified, is used, has a valid link, cannot be read, or changed meanwhile.
     Kept,
 }
 
 impl Users {
-    /// Deletes an account that registered itself, if its address is not verified and nobody has used it. The deletion
-    /// holds for the revision that was looked at: a verification that comes first keeps the account, and one that comes
-    /// later finds nobody.
+    /// Deletes an account that registered itself, if its address is not verified and nobody has used it. The deletion is
+    /// guarded by the revision that was checked: a verification that comes first keeps the account, and one that comes
+    /// later finds no user.
     pub async fn remove_unverified(
         &self,
         user: UserId,
@@ -59,7 +58,7 @@ impl Users {
         }
     }
 
-    /// Whether somebody has used a session of the account, or may still follow a link to its address.
+    /// Whether a session of the account was used, or a link to its address may still be valid.
     async fn is_in_use(&self, user: &User, since: UnusedSince) -> Result<bool, CommandError> {
         for purpose in LinkPurpose::ALL {
             let link = self.log().link(purpose, user.id).await?.value;
@@ -67,11 +66,11 @@ impl Users {
                 return Ok(true);
             }
         }
-        for session in self.parts.sessions.of_user(user.id).await? {
-            match self.parts.sessions.load(user.id, session).await {
+        for session in self.deps.sessions.of_user(user.id).await? {
+            match self.deps.sessions.load(user.id, session).await {
                 Ok(loaded)
                     if loaded.value.as_ref().is_none_or(|it| it.refreshed_at < since.used) => {}
-                // Nobody knows what one says that cannot be read.
+                // An unreadable session may have been used.
                 Ok(_) | Err(LogError::Damaged { .. }) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }

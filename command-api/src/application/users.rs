@@ -3,37 +3,37 @@
 use std::net::IpAddr;
 
 use events::{
-    Actor, EmailAddress, EmailClaim, Event, Origin, Position, ROLE_ADMIN, Reservation, Snapshot,
-    Status, User, UserId, UserState, record,
+    Actor, EmailAddress, EmailClaim, Origin, ROLE_ADMIN, Reservation, Snapshot, Status, User,
+    UserId, UserState,
 };
 use service_kit::ambient;
-use service_kit::commands::{Failure, Loaded, LogError};
+use service_kit::commands::{Executed, Failure, Loaded, LogError};
 use service_kit::event_log::Guard;
 use service_kit::mail_jobs::Mail;
 use service_kit::tokens::Caller;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::rights::Rights;
+use super::authority::Authority;
 use super::sessions::Proved;
-use super::{ATTEMPTS_MAX, CommandError, Done, Granted, Request, Users, settled};
+use super::{CommandError, Done, Granted, Request, Users};
 use crate::domain::{
-    Admins, Change as ChangeUser, Command, Device, Password, Register, Rejection, decide,
-    revocation,
+    Admins, Change, Command, Device, Password, Register, Rejection, decide, revocation,
 };
-use crate::ports::throttle::{Counted, Deed, Watched};
-use crate::ports::{self, ClaimChange, CredentialChange, HashClient, PasswordHash};
+use crate::ports::throttle::{AttemptKey, RateKey, UserAction};
+use crate::ports::{ClaimChange, CredentialChange, HashClient, PasswordHash, UserChange};
 
-/// What came of a registration.
+/// The result of a registration.
 enum Registered {
-    /// The user was made by this request.
+    /// This request created the user.
     Now(Done),
-    /// The key of the request had made it before. Whoever repeats it has to prove the password before anything is
-    /// answered.
-    Before(Done),
+    /// An earlier request with the same key created the user. A repetition has to prove the password before it gets an
+    /// answer.
+    Earlier(Done),
 }
 
 impl Users {
-    /// Makes a user with a claim on its address and a credential, all in one batch.
+    /// Creates a user with a claim on the address and a credential, all in one batch.
     pub async fn register(
         &self,
         register: Register,
@@ -45,7 +45,7 @@ impl Users {
             let client = HashClient::network(from);
             match users.register_now(client, &register, Some(password.clone()), &request).await? {
                 Registered::Now(done) => Ok(done),
-                Registered::Before(done) => {
+                Registered::Earlier(done) => {
                     let email = &register.email;
                     users.prove_registration(done, email, password, from).await
                 }
@@ -54,7 +54,7 @@ impl Users {
         .await
     }
 
-    /// Makes a user and starts a session. A repetition goes the way of a login: the user of now decides.
+    /// Creates a user and starts a session. A repetition is treated as a login: the present state of the user decides.
     pub async fn register_with_session(
         &self,
         register: Register,
@@ -69,13 +69,13 @@ impl Users {
                 users.register_now(client, &register, Some(password.clone()), &request).await?;
             let (done, proved) = match registered {
                 Registered::Now(done) => {
-                    let user = done.user.clone().ok_or(Rejection::NoSuchUser)?;
+                    let user = done.after.user().cloned().ok_or(Rejection::NoSuchUser)?;
                     (done, Proved::by_registration(lineage, user))
                 }
-                Registered::Before(done) => {
+                Registered::Earlier(done) => {
                     let proved = users.attempt_login(&register.email, password, device.ip).await?;
-                    // The address may be somebody else's by now.
-                    if proved.user().map(|user| user.id) != done.user.as_ref().map(|user| user.id) {
+                    // The address may belong to somebody else by now.
+                    if proved.user().map(|user| user.id) != done.after.user().map(|user| user.id) {
                         return Err(CommandError::InvalidCredentials);
                     }
                     (done, proved)
@@ -87,18 +87,18 @@ impl Users {
         .await
     }
 
-    /// Whether a registration tells nobody that an address has an account.
+    /// Whether a registration hides that an address has an account.
     pub fn conceals_existing(&self) -> bool {
-        self.parts.discretion.conceal_existing
+        self.deps.enumeration.conceal_existing
     }
 
-    /// Whether users may log in before they have shown the address to be theirs.
+    /// Whether users may log in before their address is verified.
     pub fn login_unverified(&self) -> bool {
-        self.parts.session_rules.login_unverified
+        self.deps.session_rules.login_unverified
     }
 
-    /// Makes a user, or tells the owner of the address by mail that somebody has tried to: alike in answer
-    /// and time.
+    /// Creates a user, or notifies the owner of the address by mail of the attempt, with the same answer after the same
+    /// time.
     pub async fn register_concealed(
         &self,
         register: Register,
@@ -107,37 +107,37 @@ impl Users {
         request: Request,
     ) -> Result<(), CommandError> {
         let began = Instant::now();
-        let told = self
+        let answer = self
             .run_detached(|users| async move {
                 let client = HashClient::network(from);
                 match users.register_now(client, &register, Some(password), &request).await {
-                    // A repetition is answered alike whether its password is right or not, so none is compared: a
-                    // count of wrong ones, or the time of comparing, would tell that the address was free.
-                    Ok(Registered::Now(_) | Registered::Before(_)) => Ok(()),
-                    // That a key was used before also tells that its registration went through.
+                    // A repetition gets the same answer whether its password is right or wrong, so none is compared: the
+                    // count of wrong ones, or the time of the comparison, would reveal that the address was free.
+                    Ok(Registered::Now(_) | Registered::Earlier(_)) => Ok(()),
+                    // A key that was used before would also reveal that its registration succeeded.
                     Err(
                         CommandError::EmailTaken
                         | CommandError::KeyOfDeleted
                         | CommandError::Failed(Failure::KeyReused),
-                    ) => users.tell_owner(&register.email).await,
+                    ) => users.notify_owner(&register.email).await,
                     Err(error) => Err(error),
                 }
             })
             .await;
-        self.parts.discretion.pad_to_step(began).await;
-        told
+        self.deps.enumeration.pad_to_step(began).await;
+        answer
     }
 
-    async fn tell_owner(&self, email: &EmailAddress) -> Result<(), CommandError> {
-        // However often that happens, the owner is told so often and not more: the reactor counts.
+    async fn notify_owner(&self, email: &EmailAddress) -> Result<(), CommandError> {
+        // The reactor limits how often the owner is notified.
         match self.mail(Mail::AddressTaken { claim: self.log().claim_key(email) }).await {
-            // A free address needs no room for a mail, and the answer stays the same.
+            // A free address needs no room for a mail, so this one gets the same answer without.
             Err(CommandError::Failed(Failure::LogFull)) => Ok(()),
-            told => told,
+            enqueued => enqueued,
         }
     }
 
-    /// Makes a user for somebody else. Without a password the user is mailed a link to choose one.
+    /// Creates a user for somebody else. Without a password the user is mailed a link to choose one.
     pub async fn create(
         &self,
         register: Register,
@@ -145,15 +145,15 @@ impl Users {
         request: Request,
     ) -> Result<Done, CommandError> {
         self.run_detached(|users| async move {
-            let rights = users.rights(request.actor).await?;
+            let authority = users.authority(request.actor).await?;
             let command = Command::Register(register.clone());
-            if !rights.allow(&command, &UserState::Absent, &users.parts.access) {
+            if !authority.allows(&command, &UserState::Absent, &users.deps.access) {
                 return Err(CommandError::Forbidden);
             }
             let client = hash_client(request.actor);
             match users.register_now(client, &register, password.clone(), &request).await? {
                 Registered::Now(done) => Ok(done),
-                Registered::Before(done) => users.same_password(client, done, password).await,
+                Registered::Earlier(done) => users.same_password(client, done, password).await,
             }
         })
         .await
@@ -163,13 +163,13 @@ impl Users {
     pub async fn change(
         &self,
         user: UserId,
-        change: ChangeUser,
+        change: Change,
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
         self.run_detached(|users| async move {
-            let rights = users.rights(request.actor).await?;
-            users.carry_out(user, &command, rights, &request).await
+            let authority = users.authority(request.actor).await?;
+            users.carry_out(user, &command, authority, &request).await
         })
         .await
     }
@@ -178,28 +178,28 @@ impl Users {
     pub async fn change_self(
         &self,
         user: UserId,
-        change: ChangeUser,
+        change: Change,
         request: Request,
     ) -> Result<Done, CommandError> {
         let command = Command::Change(change);
         self.run_detached(|users| async move {
-            users.count(Counted::By(user, Deed::Write)).await?;
-            users.carry_out(user, &command, Rights::Own, &request).await
+            users.count(RateKey::By(user, UserAction::Write)).await?;
+            users.carry_out(user, &command, Authority::Own, &request).await
         })
         .await
     }
 
-    /// Deletes another user for ever. Again is as good as once.
+    /// Deletes another user for ever. Idempotent.
     pub async fn delete(&self, user: UserId, request: Request) -> Result<Done, CommandError> {
         let command = Command::Delete;
         self.run_detached(|users| async move {
-            let rights = users.rights(request.actor).await?;
-            users.carry_out(user, &command, rights, &request).await
+            let authority = users.authority(request.actor).await?;
+            users.carry_out(user, &command, authority, &request).await
         })
         .await
     }
 
-    /// Deletes the caller for ever, who has to know the password.
+    /// Deletes the caller for ever, who has to prove the password.
     pub async fn delete_self(
         &self,
         caller: Caller,
@@ -209,19 +209,19 @@ impl Users {
         let command = Command::Delete;
         self.run_detached(|users| async move {
             let user = caller.user;
-            // Whoever is gone has no password to prove any more.
+            // A deleted user has no password to prove.
             if let Some(done) = users.earlier(request.key.as_ref()).await?
-                && done.user.is_none()
+                && done.after.user().is_none()
             {
                 return Ok(done);
             }
             users.check_password(&caller, password).await?;
-            users.carry_out(user, &command, Rights::Own, &request).await
+            users.carry_out(user, &command, Authority::Own, &request).await
         })
         .await
     }
 
-    /// Who has an address, and what the log says of them.
+    /// The user who holds an address, with their state in the log.
     pub async fn holder(
         &self,
         email: &EmailAddress,
@@ -232,7 +232,7 @@ impl Users {
         }
     }
 
-    /// Whether any active administrator exists.
+    /// Whether there is any active administrator.
     pub async fn has_administrator(&self) -> Result<bool, CommandError> {
         Ok(!self.log().admins().await?.value.0.is_empty())
     }
@@ -244,42 +244,59 @@ impl Users {
         password: Option<Password>,
         request: &Request,
     ) -> Result<Registered, CommandError> {
+        let password = password.as_ref();
         self.require_room()?;
-        let _running = self.in_flight.start(request.key.as_ref())?;
         let user = UserId::from_uuid(ambient::new_uuid());
-        let origin = request.origin();
-        let mut hash: Option<PasswordHash> = None;
-        // Concealed, every address costs a hash before anything is looked up: a full queue of hashes refuses
-        // all of them alike.
+        let origin = &request.origin();
+        let hash = &OnceCell::new();
+        let hashed = || self.hashed(client, password);
+        // Concealed, every address costs a hash before anything is looked up: a full queue of hashes rejects all of
+        // them alike.
         if self.conceals_existing() && request.actor == Actor::Anonymous {
-            hash = self.hashed(client, password.as_ref()).await?;
+            hash.get_or_try_init(hashed).await?;
         }
-        for _ in 0..ATTEMPTS_MAX {
-            if let Some(done) = self.earlier_registration(request.key.as_ref()).await? {
-                return Ok(Registered::Before(done));
-            }
+        let executed = self.execute(request, || async move {
             let claim = self.claim_on(&register.email).await?;
             if claim.value.is_some() {
                 return Err(CommandError::EmailTaken);
             }
             // Hashed once, and not at all for an address that is taken.
-            if hash.is_none() {
-                hash = self.hashed(client, password.as_ref()).await?;
-            }
+            let hash = hash.get_or_try_init(hashed).await?.clone();
             let command = Command::Register(register.clone());
-            let (events, state) = decided(user, &UserState::Absent, &command, &origin)?;
-            let mut change = ports::Change::of(user, Guard::absent());
-            change.claims = vec![ClaimChange::Hold(register.email.clone(), claim.guard)];
-            change.credential =
-                hash.clone().map(|hash| CredentialChange::Set(hash, Guard::absent()));
-            change.admins = self.admins_after(user, &UserState::Absent, &state).await?;
-            change.key.clone_from(&request.key);
-            change.events = events;
-            if let Some(position) = settled(self.log().append(&change).await)? {
-                return Ok(Registered::Now(done(&state, position)?));
-            }
+            let absent = Loaded::empty(UserState::Absent);
+            let change = decided(user, absent, &command, origin)?;
+            self.with_registration(change, &register.email, claim.guard, hash).await
+        });
+        match executed.await? {
+            Executed::Now(done) => Ok(Registered::Now(done)),
+            Executed::Earlier(done) => self.still_present(done).await.map(Registered::Earlier),
+            Executed::Erased => Err(CommandError::KeyOfDeleted),
         }
-        Err(CommandError::overloaded())
+    }
+
+    /// Adds everything that has to change together with a registration.
+    pub(super) async fn with_registration(
+        &self,
+        mut change: UserChange,
+        email: &EmailAddress,
+        claim: Guard,
+        hash: Option<PasswordHash>,
+    ) -> Result<UserChange, CommandError> {
+        let after = state(change.after.as_ref());
+        let further = &mut change.further;
+        further.claims = vec![ClaimChange::Hold(email.clone(), claim)];
+        further.credential = hash.map(|hash| CredentialChange::Set(hash, Guard::absent()));
+        further.admins = self.admins_after(change.id, &UserState::Absent, &after).await?;
+        Ok(change)
+    }
+
+    /// Refuses the key of a registration whose user was deleted: a deletion is final, and a delayed request must not
+    /// create the user again.
+    async fn still_present(&self, done: Done) -> Result<Done, CommandError> {
+        match self.log().load(done.after.user_id()).await?.value {
+            UserState::Present(_) => Ok(done),
+            UserState::Absent | UserState::Deleted(_) => Err(CommandError::KeyOfDeleted),
+        }
     }
 
     async fn hashed(
@@ -288,11 +305,11 @@ impl Users {
         password: Option<&Password>,
     ) -> Result<Option<PasswordHash>, CommandError> {
         let Some(password) = password else { return Ok(None) };
-        Ok(Some(self.parts.hasher.hash(client, password.clone()).await?))
+        Ok(Some(self.deps.hasher.hash(client, password.clone()).await?))
     }
 
-    /// A repeated registration proves itself by its password, which no fingerprint keeps. It tells whether the
-    /// password is right, so it counts as a login does.
+    /// A repeated registration proves itself by its password, which is in no fingerprint. The answer reveals whether the
+    /// password is right, so it counts as an attempt to log in.
     async fn prove_registration(
         &self,
         done: Done,
@@ -300,12 +317,12 @@ impl Users {
         password: Password,
         from: IpAddr,
     ) -> Result<Done, CommandError> {
-        let watched = [Watched::Address(from), Watched::Account(email)];
+        let keys = [AttemptKey::Address(from), AttemptKey::Account(email)];
         let client = HashClient::network(from);
-        self.attempt(&watched, self.same_password(client, done, Some(password))).await
+        self.attempt(&keys, self.same_password(client, done, Some(password))).await
     }
 
-    /// That it is the user's password; nothing for a request that brings none.
+    /// Checks that it is the user's password; a request without one passes.
     pub(super) async fn same_password(
         &self,
         client: HashClient,
@@ -313,9 +330,9 @@ impl Users {
         password: Option<Password>,
     ) -> Result<Done, CommandError> {
         let Some(password) = password else { return Ok(done) };
-        let Some(user) = &done.user else { return Err(Rejection::NoSuchUser.into()) };
+        let Some(user) = done.after.user() else { return Err(Rejection::NoSuchUser.into()) };
         let credential = self.log().credential(user.id).await?;
-        if self.parts.hasher.verify(client, password, credential.value).await?.matches {
+        if self.deps.hasher.verify(client, password, credential.value).await?.matches {
             Ok(done)
         } else {
             Err(CommandError::InvalidCredentials)
@@ -326,53 +343,23 @@ impl Users {
         &self,
         user: UserId,
         command: &Command,
-        rights: Rights,
+        authority: Authority,
         request: &Request,
     ) -> Result<Done, CommandError> {
-        let _running = self.in_flight.start(request.key.as_ref())?;
-        let origin = request.origin();
-        for _ in 0..ATTEMPTS_MAX {
-            if let Some(done) = self.earlier(request.key.as_ref()).await? {
-                return Ok(done);
-            }
+        let origin = &request.origin();
+        self.execute_or_earlier(request, || async move {
             let loaded = self.state_for(user, command).await?;
-            // The guard holds this together with what is stored.
-            if !rights.allow(command, &loaded.value, &self.parts.access) {
+            // The guard makes this check atomic with what is stored.
+            if !authority.allows(command, &loaded.value, &self.deps.access) {
                 return Err(CommandError::Forbidden);
             }
-            Self::hold(request, &loaded.value)?;
-            let (events, state) = decided(user, &loaded.value, command, &origin)?;
-            if events.is_empty() {
-                if let Some(done) = self.unchanged(user, &loaded, request).await? {
-                    return Ok(done);
-                }
-                continue;
-            }
-            let change = self.change_of(user, loaded, &state, events, request).await?;
-            if let Some(position) = settled(self.log().append(&change).await)? {
-                return done(&state, position);
-            }
-        }
-        Err(CommandError::overloaded())
+            Self::check_precondition(request, &loaded.value)?;
+            self.with_consequences(decided(user, loaded, command, origin)?).await
+        })
+        .await
     }
 
-    /// The answer of a command that found everything as wished, kept under its key. `None` when somebody used the
-    /// key meanwhile.
-    async fn unchanged(
-        &self,
-        user: UserId,
-        loaded: &Loaded<UserState>,
-        request: &Request,
-    ) -> Result<Option<Done>, CommandError> {
-        let answer = done(&loaded.value, loaded.position)?;
-        let Some(key) = &request.key else { return Ok(Some(answer)) };
-        let mut change = ports::Change::of(user, loaded.guard);
-        change.key = Some(key.clone());
-        change.unchanged = Some((answer.revision, answer.position));
-        Ok(settled(self.log().append(&change).await)?.map(|_| answer))
-    }
-
-    /// The state that a command is decided on. A deletion is decided on what can be known when an event cannot be read.
+    /// The state that a command is decided on. If an event cannot be read, a deletion is decided on what is known.
     async fn state_for(
         &self,
         user: UserId,
@@ -380,12 +367,12 @@ impl Users {
     ) -> Result<Loaded<UserState>, CommandError> {
         let mut loaded = match (self.log().load(user).await, command) {
             (Err(LogError::Damaged { reason, .. }), Command::Delete) => {
-                tracing::warn!(%user, reason, "deletes a user of whom an event cannot be read");
+                tracing::warn!(%user, reason, "deletes a user with an event that cannot be read");
                 self.log().salvage(user).await?
             }
             (loaded, _) => return Ok(loaded?),
         };
-        // The record of administrators is right where the event may not be.
+        // The record of administrators is reliable, the salvaged event may not be.
         if let UserState::Present(salvaged) = &mut loaded.value
             && self.log().admins().await?.value.0.contains(&user)
         {
@@ -395,9 +382,9 @@ impl Users {
         Ok(loaded)
     }
 
-    /// Who alone may take an address: the user who has it, or for whom it is reserved. Claim and event are stored in
-    /// one batch, so a claim whose holder does not have the address is left of an event that was dropped or could not
-    /// be read, and holds nothing.
+    /// The only user who may take an address: its holder, or the user for whom it is reserved. Claim and event are stored
+    /// in one batch, so a claim whose holder does not have the address is a remnant of an event that was dropped or
+    /// cannot be read, and is void.
     pub(super) async fn claim_on(
         &self,
         email: &EmailAddress,
@@ -409,7 +396,7 @@ impl Users {
                 let is_theirs = if claim.holder().is_some() {
                     let may_have = self.may_have(user_id, email).await?;
                     if !may_have {
-                        tracing::warn!(holder = %user_id, "takes a claim for free whose holder does not have the address");
+                        tracing::warn!(holder = %user_id, "ignores the claim on an address that its holder does not have");
                     }
                     may_have
                 } else if let Some(reserved) = claim.reservation(ambient::now()) {
@@ -423,14 +410,14 @@ impl Users {
         Ok(Loaded { value, guard, position })
     }
 
-    /// Whether a user can still undo the change that reserves an address: not once they are deleted, or it was undone.
+    /// Whether a user can still undo the change that reserves an address: not after a deletion, or once it was undone.
     async fn is_reserved(&self, user: UserId, reserved: Reservation) -> Result<bool, CommandError> {
         match self.log().load(user).await {
             Ok(Loaded { value: UserState::Present(_), .. }) => {
                 Ok(!self.log().undone(user).await?.value.covers(reserved.change))
             }
             Ok(_) => Ok(false),
-            // Nobody knows what it says.
+            // Unreadable: the claim may be theirs.
             Err(LogError::Damaged { .. }) => Ok(true),
             Err(error) => Err(error.into()),
         }
@@ -443,50 +430,45 @@ impl Users {
                 Ok(stored.is_ok_and(|stored| stored.canonical() == email.canonical()))
             }
             Ok(_) => Ok(false),
-            // Nobody knows what it says.
+            // Unreadable: the claim may be theirs.
             Err(LogError::Damaged { .. }) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Everything that has to change together with the events of a command.
-    async fn change_of(
-        &self,
-        user: UserId,
-        before: Loaded<UserState>,
-        after: &UserState,
-        events: Vec<Event>,
-        request: &Request,
-    ) -> Result<ports::Change, CommandError> {
-        let mut change = ports::Change::of(user, before.guard);
-        if let (UserState::Present(old), UserState::Deleted(_)) = (&before.value, after) {
-            change.claims.extend(self.release(old, None).await?);
+    /// Adds everything that has to change together with the events of a command.
+    async fn with_consequences(&self, mut change: UserChange) -> Result<UserChange, CommandError> {
+        if change.events.is_empty() {
+            return Ok(change);
+        }
+        let user = change.id;
+        let (before, after) = (state(change.before.value.as_ref()), state(change.after.as_ref()));
+        if let (UserState::Present(old), UserState::Deleted(_)) = (&before, &after) {
+            change.further.claims.extend(self.release(old, None).await?);
             let stored = self.log().credential(user).await?;
-            change.credential = Some(CredentialChange::Remove(stored.guard));
+            change.further.credential = Some(CredentialChange::Remove(stored.guard));
         }
         let cutoff = self.log().cutoff(user).await?;
-        change.revocation = revocation(&before.value, after, &cutoff.value)
-            .map(|revocation| (revocation, cutoff.guard));
-        change.admins = self.admins_after(user, &before.value, after).await?;
-        change.key.clone_from(&request.key);
-        change.events = events;
+        change.further.revocation =
+            revocation(&before, &after, &cutoff.value).map(|revocation| (revocation, cutoff.guard));
+        change.further.admins = self.admins_after(user, &before, &after).await?;
         Ok(change)
     }
 
-    /// Gives a user's address up.
+    /// Releases a user's address.
     pub(super) async fn release(
         &self,
         user: &User,
         reserved: Option<Reservation>,
     ) -> Result<Option<ClaimChange>, CommandError> {
-        // An address that is none (of an event that cannot be read) is not claimed.
+        // An invalid address (of an event that cannot be read) has no claim.
         let Ok(email) = EmailAddress::parse(&user.email) else { return Ok(None) };
         let held = self.log().claim(&email).await?;
         let theirs = held.value.filter(|claim| claim.holder() == Some(user.id));
         Ok(theirs.map(|claim| ClaimChange::Release(email, reserved.or(claim.reserved), held.guard)))
     }
 
-    /// The record of administrators, when this change touches it.
+    /// The record of administrators after a change, if the change affects it.
     pub(super) async fn admins_after(
         &self,
         user: UserId,
@@ -507,7 +489,7 @@ impl Users {
         Ok(Some((holders, admins.guard)))
     }
 
-    /// Whether a user has a password to log in with. Who has none yet is no help to anybody.
+    /// Whether a user can log in. An administrator without a password cannot replace the last one who has one.
     async fn has_way_in(&self, user: UserId) -> Result<bool, CommandError> {
         Ok(self.log().credential(user).await?.value.is_some())
     }
@@ -521,28 +503,28 @@ impl Users {
         Ok(false)
     }
 
-    /// What the caller may do to others. A token may be older than the last change of its owner: what may
-    /// change users is asked of the log.
-    pub(super) async fn rights(&self, actor: Actor) -> Result<Rights, CommandError> {
+    /// What the caller may do to others. An access token may be older than its owner's last change, so permissions to
+    /// change users are read from the log.
+    pub(super) async fn authority(&self, actor: Actor) -> Result<Authority, CommandError> {
         match actor {
-            Actor::System => Ok(Rights::Administrator),
+            Actor::System => Ok(Authority::Administrator),
             Actor::Anonymous => Err(CommandError::Forbidden),
             Actor::User(id) => {
                 let actor = self.log().load(id).await?;
-                Rights::over_others(&actor.value, &self.parts.access).ok_or(CommandError::Forbidden)
+                Authority::of(&actor.value, &self.deps.access).ok_or(CommandError::Forbidden)
             }
         }
     }
 
-    /// Another user, whom the caller may touch.
-    pub(super) async fn reachable(
+    /// Another user whom the caller may modify.
+    pub(super) async fn modifiable(
         &self,
         actor: Actor,
         user: UserId,
     ) -> Result<Loaded<UserState>, CommandError> {
-        let rights = self.rights(actor).await?;
+        let authority = self.authority(actor).await?;
         let loaded = self.log().load(user).await?;
-        if rights.reach(&loaded.value, &self.parts.access) {
+        if authority.may_modify(&loaded.value, &self.deps.access) {
             Ok(loaded)
         } else {
             Err(CommandError::Forbidden)
@@ -550,7 +532,7 @@ impl Users {
     }
 }
 
-/// For whom passwords are hashed that somebody gives others.
+/// The client on whose behalf a password is hashed that an administrator sets for another user.
 pub(super) const fn hash_client(actor: Actor) -> HashClient {
     match actor {
         Actor::User(user) => HashClient::User(user),
@@ -564,23 +546,18 @@ pub(super) fn stored_address(user: &User) -> Result<EmailAddress, CommandError> 
         .map_err(|error| CommandError::internal(format!("stored address: {error}")))
 }
 
+/// The change that a command makes of a user's state.
 pub(super) fn decided(
     user: UserId,
-    state: &UserState,
+    before: Loaded<UserState>,
     command: &Command,
     origin: &Origin,
-) -> Result<(Vec<Event>, UserState), CommandError> {
-    let facts = decide(state, command)?;
-    let (events, after) = record(user, state.snapshot(), facts, origin, ambient::new_uuid)
-        .map_err(CommandError::internal)?;
-    Ok((events, after.map_or(UserState::Absent, UserState::from)))
+) -> Result<UserChange, CommandError> {
+    let facts = decide(&before.value, command)?;
+    let before = before.map(|state| state.snapshot());
+    Ok(UserChange::decided(user, before, facts, origin)?)
 }
 
-pub(super) fn done(state: &UserState, position: Position) -> Result<Done, CommandError> {
-    let user = match state.snapshot() {
-        Some(Snapshot::Present(user)) => Some(user),
-        Some(Snapshot::Deleted(_)) => None,
-        None => return Err(Rejection::NoSuchUser.into()),
-    };
-    Ok(Done { user, revision: state.revision(), position })
+fn state(snapshot: Option<&Snapshot>) -> UserState {
+    snapshot.cloned().map_or(UserState::Absent, UserState::from)
 }

@@ -4,7 +4,7 @@ use events::{Metadata, is_role, is_seen};
 use serde_json::{Number, Value};
 
 /// A broken rule: a stable code and the rule in words.
-pub type Broken = (&'static str, String);
+pub type Violation = (&'static str, String);
 
 /// Longest name in code points.
 const FULL_NAME_CHARS_MAX: usize = 200;
@@ -22,7 +22,7 @@ pub struct FullName(String);
 
 impl FullName {
     /// Checks a name.
-    pub fn parse(text: String) -> Result<Self, Broken> {
+    pub fn parse(text: String) -> Result<Self, Violation> {
         if !text.chars().any(is_seen) {
             return Err(("blank", "must not be blank; null removes it".to_owned()));
         }
@@ -52,7 +52,7 @@ pub struct Roles(Vec<String>);
 
 impl Roles {
     /// Checks a list of roles.
-    pub fn parse(mut roles: Vec<String>) -> Result<Self, Broken> {
+    pub fn parse(mut roles: Vec<String>) -> Result<Self, Violation> {
         roles.sort_unstable();
         roles.dedup();
         if roles.is_empty() || roles.len() > ROLES_MAX {
@@ -79,7 +79,7 @@ impl Roles {
 }
 
 /// Checks free data: an object of at most 4 KiB, numbers within 64 bits signed, no NUL in names.
-pub fn parse_metadata(value: Value) -> Result<Metadata, Broken> {
+pub fn parse_metadata(value: Value) -> Result<Metadata, Violation> {
     let members = match value {
         Value::Null => Metadata::new(),
         Value::Object(members) => members,
@@ -90,7 +90,7 @@ pub fn parse_metadata(value: Value) -> Result<Metadata, Broken> {
     check_metadata(members)
 }
 
-fn check_metadata(members: Metadata) -> Result<Metadata, Broken> {
+fn check_metadata(members: Metadata) -> Result<Metadata, Violation> {
     let value = Value::Object(members.clone());
     check_value(&value, METADATA_DEPTH_MAX)?;
     if value.to_string().len() > METADATA_BYTES_MAX {
@@ -99,7 +99,7 @@ fn check_metadata(members: Metadata) -> Result<Metadata, Broken> {
     Ok(members)
 }
 
-fn check_value(value: &Value, depth: usize) -> Result<(), Broken> {
+fn check_value(value: &Value, depth: usize) -> Result<(), Violation> {
     let Some(below) = depth.checked_sub(1) else {
         return Err(("too-deep", format!("has more than {METADATA_DEPTH_MAX} levels")));
     };
@@ -126,7 +126,7 @@ fn in_range(number: &Number) -> bool {
 }
 
 /// Applies a merge patch (RFC 7396) to free data and checks the whole result.
-pub fn merge_metadata(current: &Metadata, patch: &Value) -> Result<Metadata, Broken> {
+pub fn merge_metadata(current: &Metadata, patch: &Value) -> Result<Metadata, Violation> {
     let mut merged = Value::Object(current.clone());
     merge(&mut merged, patch);
     parse_metadata(merged)

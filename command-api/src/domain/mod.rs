@@ -9,7 +9,7 @@ mod unverified;
 mod user;
 
 pub use admins::Admins;
-pub use fields::{Broken, FullName, Roles, parse_metadata};
+pub use fields::{FullName, Roles, Violation, parse_metadata};
 pub use password::{Candidate, Password, PasswordContext, PasswordRules};
 pub use session::{Device, Refresh, SessionRules, end};
 pub use throttle::{

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::Broken;
+use super::Violation;
 
 /// Longest password in code points. Long enough for every passphrase, short enough to hash whole.
 const PASSWORD_CHARS_MAX: usize = 256;
@@ -91,7 +91,7 @@ impl Candidate {
         text: &str,
         rules: &PasswordRules,
         context: &PasswordContext<'_>,
-    ) -> Result<Self, Broken> {
+    ) -> Result<Self, Violation> {
         let password = Password::given(text).ok_or_else(|| {
             ("too-long", format!("has more than {PASSWORD_CHARS_MAX} characters"))
         })?;
@@ -115,7 +115,7 @@ impl Candidate {
     ///
     /// # Errors
     /// `too-weak`, with a text that helps to choose a better one.
-    pub fn rate(self) -> Result<Password, Broken> {
+    pub fn rate(self) -> Result<Password, Violation> {
         if self.strength_min > 0 && strength(&self.password.0, &self.words) < self.strength_min {
             let text = "is easy to guess; a few words that have nothing to do with each other are \
                         not, nor is what a password manager makes";
@@ -255,7 +255,7 @@ mod tests {
         text: &str,
         rules: &PasswordRules,
         context: &PasswordContext<'_>,
-    ) -> Result<Password, Broken> {
+    ) -> Result<Password, Violation> {
         Candidate::check(text, rules, context)?.rate()
     }
 

@@ -1,4 +1,4 @@
-//! How often something may be tried.
+//! Limits on attempts and requests.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,71 +9,71 @@ use service_kit::http::RateLimit;
 
 pub use crate::domain::Verdict;
 
-/// What wrong passwords and tokens are counted for.
+/// What wrong passwords and tokens are counted against.
 #[derive(Debug, Clone, Copy)]
-pub enum Watched<'a> {
-    /// The account with this address, whether there is one or not: the two are told apart nowhere.
+pub enum AttemptKey<'a> {
+    /// The account with this address, whether or not it exists: nothing distinguishes the two.
     Account(&'a EmailAddress),
-    /// What somebody who is logged in has to repeat. Counted apart from logins, so that nobody can close
-    /// this way to an owner from outside, and by session, so that nobody with one of them can close it to the
-    /// owner in another one. What is counted ends with the session.
+    /// A logged-in user who has to repeat the password. Counted apart from logins, so that nobody can lock an owner out
+    /// from outside, and by session, so that nobody in one session can lock the owner out of another. The count ends
+    /// with the session.
     Caller(UserId, SessionId),
-    /// Whoever comes from this address; of IPv6 from its /64, which is one customer's, and with larger
-    /// allowances from what that is a part of.
+    /// The client at this address; for IPv6 its /64, which belongs to one customer, and with larger allowances the
+    /// networks that contain it.
     Address(IpAddr),
 }
 
-/// What is counted without a verdict.
+/// What is counted without a verdict on a secret.
 #[derive(Debug, Clone, Copy)]
-pub enum Counted {
-    /// A mail that this user asks for. How many an address gets is counted by the reactor: a count here, where
-    /// anybody may ask, would let strangers use up what its owner needs.
+pub enum RateKey {
+    /// A mail that this user requests. The reactor counts the mails of an address: a count here, where anybody may
+    /// request one, would let strangers use up the owner's allowance.
     MailAskedBy(UserId),
-    /// A registration from this address, refused or not.
+    /// A registration from this address, accepted or not.
     RegistrationFrom(IpAddr),
     /// A request for a reset or for another mail from this address.
     ResetRequestFrom(IpAddr),
-    /// A new password by a link from this address, refused or not.
+    /// A new password by a link from this address, accepted or not.
     PasswordSetFrom(IpAddr),
-    /// Something that a user does rightly, and not too often.
-    By(UserId, Deed),
+    /// A permitted action of a user.
+    By(UserId, UserAction),
 }
 
-/// What a user may do so often.
+/// A permitted action with a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum UserAction {
     /// A change of the own account.
     Write,
     /// A refresh of tokens.
     Refresh,
     /// A login with the right password.
     Login,
-    /// The right password once more, by who is logged in.
+    /// A repeated right password of a logged-in user.
     PasswordCheck,
 }
 
-/// Of whom something is counted.
+/// The account that something is counted against.
 #[derive(Debug, Clone, Copy)]
-pub enum Whose<'a> {
-    /// Of a user.
+pub enum AccountRef<'a> {
+    /// A user.
     User(UserId),
-    /// Of an address, whether anybody has it or not.
+    /// An address, whether or not it has an account.
     Email(&'a EmailAddress),
 }
 
-impl<'a> Watched<'a> {
-    /// Of whom it counts; `None` for a client.
-    pub const fn whom(&self) -> Option<Whose<'a>> {
+impl<'a> AttemptKey<'a> {
+    /// The account that it counts against; `None` for a client address.
+    pub const fn account(&self) -> Option<AccountRef<'a>> {
         match self {
-            Self::Account(email) => Some(Whose::Email(email)),
-            Self::Caller(user, _) => Some(Whose::User(*user)),
+            Self::Account(email) => Some(AccountRef::Email(email)),
+            Self::Caller(user, _) => Some(AccountRef::User(*user)),
             Self::Address(_) => None,
         }
     }
 }
 
-impl Counted {
-    /// Of which user it counts; `None` for a client.
+impl RateKey {
+    /// The user that it counts against; `None` for a client address.
     pub const fn user(self) -> Option<UserId> {
         match self {
             Self::MailAskedBy(user) | Self::By(user, _) => Some(user),
@@ -84,42 +84,42 @@ impl Counted {
     }
 }
 
-/// The places of an attempt under way. To be given back with [`Throttle::finish`]; one that is lost is
-/// given up after some seconds, without counting.
+/// The slots of a running attempt, returned with [`Throttle::finish`]. A lost one expires after some seconds without
+/// counting.
 #[derive(Debug)]
-#[must_use = "an attempt that never finishes keeps its place for some seconds"]
+#[must_use = "an attempt that never finishes keeps its slot for some seconds"]
 pub struct Ticket {
     /// Names the attempt in each record.
     pub(crate) id: u64,
     /// The subjects of the records, with what they are for.
-    pub(crate) places: Vec<Place>,
+    pub(crate) slots: Vec<Slot>,
 }
 
-/// One place of a ticket.
+/// One slot of a ticket: a reservation in one record.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Slot {
     pub(crate) subject: String,
-    pub(crate) kind: PlaceKind,
+    pub(crate) kind: SlotKind,
 }
 
-/// What a place is for.
+/// What a slot counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlaceKind {
+pub(crate) enum SlotKind {
     /// An account, or a caller.
     Account,
     /// The smallest network of a client.
     Network,
-    /// A larger one that it is in, with as many times the allowance. Places under way are not kept here: those of
-    /// the smaller network bound them.
-    Around(u32),
+    /// A wider network that contains it, with so many times the allowance. Running attempts are not reserved here: the
+    /// slots of the smaller network bound them.
+    WiderNetwork(u32),
 }
 
-impl PlaceKind {
-    /// How many times the allowance it has.
+impl SlotKind {
+    /// The multiple of the allowance.
     pub(crate) const fn factor(self) -> u32 {
         match self {
             Self::Account | Self::Network => 1,
-            Self::Around(factor) => factor,
+            Self::WiderNetwork(factor) => factor,
         }
     }
 }
@@ -133,16 +133,16 @@ pub enum Admission {
     Refused(Refusal),
 }
 
-/// A limit that was run into. It says the same for accounts that exist and that do not.
+/// A limit that was reached. It is the same for accounts that exist and that do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Name of the limit.
     pub policy: &'static str,
-    /// How many it allows.
+    /// How many it allows within the window.
     pub quota: u32,
-    /// Within which time.
+    /// The window.
     pub window: Duration,
-    /// When the next one is let in.
+    /// Time until the next one is accepted.
     pub retry_after: Duration,
 }
 
@@ -153,39 +153,39 @@ impl From<Refusal> for RateLimit {
     }
 }
 
-/// Nothing could be found out or counted, so nothing may be tried: answer `unavailable`.
+/// Nothing can be checked or counted, so no attempt may start: answer `unavailable`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the throttle does not answer: {0}")]
 pub struct ThrottleError(pub String);
 
 /// Limits on attempts, the same over all processes.
 ///
-/// Every call writes; like an append it must run to its end, so call it from a task that does not end
-/// with the connection of the client.
+/// Every call writes. Like an append it must run to its end, so call it from a task that outlives the connection of the
+/// client.
 #[async_trait]
 pub trait Throttle: Send + Sync {
-    /// Asks for a place before a secret is compared, at each of what is watched or at none. Waits a
-    /// moment when only attempts under way are in the way.
+    /// Reserves a slot for each key before a secret is compared, or none at all. Waits a moment if only running attempts
+    /// are in the way.
     async fn begin(
         &self,
-        watched: &[Watched<'_>],
+        keys: &[AttemptKey<'_>],
         now: Timestamp,
     ) -> Result<Admission, ThrottleError>;
-    /// Tells what the attempt led to. Only then the client may be told: an answer that was not counted
-    /// would be a free guess, so on an error both a right and a wrong password answer `unavailable`.
+    /// Reports the verdict. The client gets its answer only afterwards: an answer that was not counted would be a free
+    /// guess, so on an error both a right and a wrong password answer `unavailable`.
     async fn finish(
         &self,
         ticket: Ticket,
         verdict: Verdict,
         now: Timestamp,
     ) -> Result<(), ThrottleError>;
-    /// Forgets what stands against the passwords of a user, as after a completed reset: the failures of the
-    /// account, and how often the password was repeated.
+    /// Forgets the failed attempts of a user, as after a completed reset: those of the account, and the repeated
+    /// passwords.
     async fn clear(&self, account: &EmailAddress, user: UserId) -> Result<(), ThrottleError>;
-    /// Counts one of a kind; the limit when there were enough.
+    /// Counts one request; returns the limit if it is reached.
     async fn allow(
         &self,
-        counted: Counted,
+        key: RateKey,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ThrottleError>;
 }

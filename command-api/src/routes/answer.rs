@@ -22,7 +22,7 @@ impl AppState {
         headers: &CommandHeaders,
     ) -> Response {
         let tag = etag(done.revision);
-        let mut response = match done.user {
+        let mut response = match done.after.user().cloned() {
             Some(user) => (status, Json(UserRead::after_write(user))).into_response(),
             None => StatusCode::NO_CONTENT.into_response(),
         };

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::contract::{A_NEW_USER, IN_FLIGHT, IN_SESSIONS, REUSED, WRITE};
 use super::members::{parse_email, parse_full_name};
-use super::request::From;
+use super::request::ClientDevice;
 use crate::application::Granted;
 use crate::domain::{FullName, Password, PasswordContext, Register, parse_metadata};
 use crate::ports::HashClient;
@@ -106,7 +106,7 @@ pub const REGISTER: Call = Call {
 pub async fn register(
     State(state): State<AppState>,
     context: CommandHeaders,
-    From(device): From,
+    ClientDevice(device): ClientDevice,
     RawQuery(query): RawQuery,
     JsonBody(mut body): JsonBody<UserCreate>,
 ) -> Result<Response, Problem> {
@@ -138,7 +138,7 @@ pub async fn register(
         (state.users.register(register, password, device.ip, request).await?, None)
     };
 
-    let Some(user) = done.user.clone() else { return Err(Problem::new(Code::NotFound)) };
+    let Some(user) = done.after.user().cloned() else { return Err(Problem::new(Code::NotFound)) };
     let location = format!("/api/v1/users/{}", user.id);
     let tag = etag(done.revision);
     let mut response = if let Some(granted) = granted {
@@ -194,7 +194,7 @@ pub const LOGIN: Call = Call {
 pub async fn login(
     State(state): State<AppState>,
     context: CommandHeaders,
-    From(device): From,
+    ClientDevice(device): ClientDevice,
     JsonBody(body): JsonBody<Credentials>,
 ) -> Result<Response, Problem> {
     let Credentials { email, password } = body.finish()?;

@@ -23,9 +23,9 @@ use super::contract::{IN_FLIGHT, REFLECTED, REUSED, WRITE};
 use super::members::{
     Role, parse_email, parse_given_metadata, parse_new_full_name, parse_nullable_roles,
 };
-use crate::application::{CommandError, Fate, HashGiven, Newcomer, Users};
+use crate::application::{CommandError, HashGiven, UserToImport, Users};
 use crate::domain::{FullName, Roles};
-use crate::ports::PasswordHash;
+use crate::ports::{ImportOutcome, PasswordHash};
 
 /// Most lines of one call.
 const LINES_MAX: usize = 10_000;
@@ -145,21 +145,19 @@ pub async fn import_lines(
     first: usize,
     request: Request,
 ) -> Result<Report, CommandError> {
-    let mut newcomers = Vec::new();
-    let checked: Vec<Result<(), Problem>> = lines
-        .iter()
-        .map(|line| newcomer(line, users).map(|newcomer| newcomers.push(newcomer)))
-        .collect();
-    let imported = users.import(newcomers, request).await?;
+    let mut valid = Vec::new();
+    let checked: Vec<Result<(), Problem>> =
+        lines.iter().map(|line| parse_line(line, users).map(|user| valid.push(user))).collect();
+    let imported = users.import(valid, request).await?;
 
-    let mut fates = imported.fates.into_iter();
+    let mut outcomes = imported.outcomes.into_iter();
     let mut report = Report { lines: String::new(), undecided: 0, position: imported.position };
     for (line, checked) in (first..).zip(checked) {
-        let fate = match checked {
-            Ok(()) => fates.next().map_or_else(|| Err(Problem::new(Code::Internal)), told),
+        let outcome = match checked {
+            Ok(()) => outcomes.next().map_or_else(|| Err(Problem::new(Code::Internal)), described),
             Err(problem) => Err(problem),
         };
-        let answer = match fate {
+        let answer = match outcome {
             Ok((status, id, password)) => {
                 Line { line, status, id: Some(id), password, error: None }
             }
@@ -175,10 +173,13 @@ pub async fn import_lines(
     Ok(report)
 }
 
-fn told(fate: Fate) -> Result<(&'static str, UserId, Option<&'static str>), Problem> {
-    match fate {
-        Fate::Created(user) => Ok(("created", user, None)),
-        Fate::Unchanged(user, hash) => Ok((
+type Described = Result<(&'static str, UserId, Option<&'static str>), Problem>;
+
+/// Status, user and what became of the password hash, as the answer describes them.
+fn described(outcome: Result<ImportOutcome, CommandError>) -> Described {
+    match outcome {
+        Ok(ImportOutcome::Created(user)) => Ok(("created", user, None)),
+        Ok(ImportOutcome::Unchanged(user, hash)) => Ok((
             "unchanged",
             user,
             match hash {
@@ -187,24 +188,24 @@ fn told(fate: Fate) -> Result<(&'static str, UserId, Option<&'static str>), Prob
                 HashGiven::Missing => Some("missing"),
             },
         )),
-        Fate::Refused(CommandError::EmailTaken) => Err(Problem::new(Code::EmailTaken)
+        Ok(ImportOutcome::Taken) => Err(Problem::new(Code::EmailTaken)
             .detail("a user has the address and is not as this line says")),
-        Fate::Refused(CommandError::Failed(Failure::OutcomeUnknown)) => {
+        Err(CommandError::Failed(Failure::OutcomeUnknown)) => {
             Err(Problem::new(Code::OutcomeUnknown)
                 .detail("the user may have been made; send the line again to learn"))
         }
-        Fate::Refused(error) => Err(error.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn newcomer(line: &[u8], users: &Users) -> Result<Newcomer, Problem> {
+fn parse_line(line: &[u8], users: &Users) -> Result<UserToImport, Problem> {
     let mut body = Parsed::<ImportLine>::from_slice(line)?;
     let hash = body.member("/password_hash").and_then(Value::as_str).map(str::to_owned);
     if let Some(Err(fault)) = hash.map(|hash| users.check_foreign(&PasswordHash(hash))) {
         body.reject("/password_hash", fault);
     }
     let line = body.finish()?;
-    Ok(Newcomer {
+    Ok(UserToImport {
         email: line.email,
         full_name: line.full_name,
         roles: line.roles,

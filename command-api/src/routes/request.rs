@@ -1,4 +1,4 @@
-//! Where a request comes from.
+//! The client and the caller of a request.
 
 use axum::extract::{FromRef, FromRequestParts};
 use axum::http::header::USER_AGENT;
@@ -12,14 +12,14 @@ use super::AppState;
 use crate::application::Done;
 use crate::domain::Device;
 
-/// Where the client is and what it calls itself.
+/// The client of a request: its address and its user agent.
 #[derive(Debug, Clone)]
-pub struct From(pub Device);
+pub struct ClientDevice(pub Device);
 
 /// Longest name of a client that is kept, in characters.
 const USER_AGENT_MAX: usize = 256;
 
-impl<S> FromRequestParts<S> for From
+impl<S> FromRequestParts<S> for ClientDevice
 where
     S: Send + Sync,
     TrustedProxies: FromRef<S>,

@@ -95,7 +95,7 @@ pub async fn create(
     let register = Register { email, full_name, metadata, roles, email_verified, imported: None };
     let request = context.by(&caller, state.users.keys(), &fingerprint);
     let done = state.users.create(register, password, request).await?;
-    let location = done.user.as_ref().map(|user| format!("/api/v1/users/{}", user.id));
+    let location = done.after.user().map(|user| format!("/api/v1/users/{}", user.id));
     let mut response = state.answer(StatusCode::CREATED, done, &context).await;
     if let Some(location) = location.and_then(|text| HeaderValue::from_str(&text).ok()) {
         response.headers_mut().insert(LOCATION, location);

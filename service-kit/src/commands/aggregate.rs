@@ -4,32 +4,30 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use events::{
-    CommandId, Envelope, Evolve, Fact, Origin, Position, Recorded, Revision, ServiceNames, record,
-};
+use async_trait::async_trait;
+use events::{Envelope, Evolve, Fact, Position, ServiceNames};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    ATTEMPTS_MAX, Appended, Failure, IdempotencyKeys, InFlight, KeyRecord, Loaded, LogError,
-    Request, run_detached, settled,
+    Appended, Change, CommandLog, CommandRunner, Done, Failure, IdempotencyKey, IdempotencyKeys,
+    KeyRecord, Loaded, LogError, Recorded, Request,
 };
-use crate::ambient;
-use crate::event_log::{Append, EventLog, Guard, Write};
+use crate::event_log::{EventLog, Stored};
 
-/// A kind of aggregate: what may happen to one, decided without a clock, random numbers or waiting. What a fact
+/// A type of aggregate: what may happen to one, decided without a clock, random numbers or waiting. What a fact
 /// does to the state is [`Evolve`].
 pub trait Aggregate: Send + Sync + 'static {
     /// What can happen.
     type Fact: Evolve<Id: Display, After: Send + Sync> + Send + Sync;
-    /// A wish that may be refused.
+    /// A request that may be rejected.
     type Command: Send + Sync + 'static;
-    /// Why it is refused.
+    /// Why it is rejected.
     type Rejection: Send + 'static;
 
-    /// Decides. No fact means that everything is already as wished.
+    /// Decides. No fact means that nothing has to change.
     ///
     /// # Errors
-    /// The rule that refuses it.
+    /// The rule that rejects it.
     fn decide(
         state: Option<&After<Self>>,
         command: &Self::Command,
@@ -38,26 +36,15 @@ pub trait Aggregate: Send + Sync + 'static {
 
 /// The state of an aggregate.
 pub type After<A> = <<A as Aggregate>::Fact as Fact>::After;
-/// What names one.
+/// The id of one.
 pub type Id<A> = <<A as Aggregate>::Fact as Evolve>::Id;
 
-/// A command that was carried out, or found to be already.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Done<S> {
-    /// The state after it.
-    pub after: S,
-    /// Revision after it.
-    pub revision: Revision,
-    /// Position of its last event.
-    pub position: Position,
-}
-
-/// Why a command was not carried out, or why nobody can say.
+/// Why a command was not carried out, or that its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused<R> {
-    /// A rule refuses it.
+    /// A rule rejects it.
     Rejected(R),
-    /// Something else.
+    /// Anything else.
     Failed(Failure),
 }
 
@@ -73,31 +60,23 @@ impl<R> From<LogError> for Refused<R> {
     }
 }
 
-/// The commands on one kind of aggregate. Cheap to clone.
+/// The commands on one type of aggregate. Cheap to clone.
 pub struct Commands<A> {
-    log: EventLog,
-    names: Arc<ServiceNames>,
+    log: AggregateLog,
     keys: IdempotencyKeys,
-    in_flight: InFlight,
-    tasks: TaskTracker,
+    runner: CommandRunner,
     of: PhantomData<fn() -> A>,
 }
 
 impl<A> Clone for Commands<A> {
     fn clone(&self) -> Self {
-        Self {
-            log: self.log.clone(),
-            names: Arc::clone(&self.names),
-            keys: self.keys.clone(),
-            in_flight: self.in_flight.clone(),
-            tasks: self.tasks.clone(),
-            of: PhantomData,
-        }
+        let (log, keys, runner) = (self.log.clone(), self.keys.clone(), self.runner.clone());
+        Self { log, keys, runner, of: PhantomData }
     }
 }
 
 impl<A: Aggregate> Commands<A> {
-    /// On a verified log. `tasks` are the commands under way: whoever stops waits for them.
+    /// On a verified log. `tasks` are the running commands: shutdown waits for them.
     #[must_use]
     pub fn new(
         log: EventLog,
@@ -105,8 +84,8 @@ impl<A: Aggregate> Commands<A> {
         keys: IdempotencyKeys,
         tasks: TaskTracker,
     ) -> Self {
-        let (names, in_flight) = (Arc::new(names), InFlight::default());
-        Self { log, names, keys, in_flight, tasks, of: PhantomData }
+        let log = AggregateLog { log, names: Arc::new(names) };
+        Self { log, keys, runner: CommandRunner::new(tasks), of: PhantomData }
     }
 
     /// What makes idempotency keys out of headers.
@@ -120,17 +99,15 @@ impl<A: Aggregate> Commands<A> {
     /// # Errors
     /// [`LogError`]: decide nothing.
     pub async fn load(&self, id: Id<A>) -> Result<Loaded<Option<After<A>>>, LogError> {
-        let read = |stored: &crate::event_log::Stored| read::<A>(&stored.payload).map(Some);
-        let loaded = self.log.loaded_or(&self.names.events(id), None, read).await?;
-        let Loaded { value, guard, position } = loaded;
-        Ok(Loaded { value: value.map(|event| event.after), guard, position })
+        let read = |stored: &Stored| Ok(Some(envelope::<A::Fact>(stored)?.after));
+        self.log.log.loaded_or(&self.log.names.events(id), None, read).await
     }
 
-    /// Carries a command out: decides on what the log says, stores what was decided, and decides again when the
-    /// aggregate has changed meanwhile. It comes to its end whatever becomes of who waits for it.
+    /// Carries a command out: decides on the state in the log, stores what was decided, and decides again when the
+    /// aggregate has changed meanwhile. It runs to its end even if nobody waits for it any more.
     ///
     /// # Errors
-    /// [`Refused`]: nothing was done, unless it is [`Failure::OutcomeUnknown`].
+    /// [`Refused`]: nothing was done, except for [`Failure::OutcomeUnknown`].
     pub async fn execute(
         &self,
         id: Id<A>,
@@ -138,8 +115,7 @@ impl<A: Aggregate> Commands<A> {
         request: Request,
     ) -> Result<Done<After<A>>, Refused<A::Rejection>> {
         let commands = self.clone();
-        let work = async move { commands.carry_out(id, &command, &request).await };
-        run_detached(&self.tasks, work).await
+        self.runner.detached(async move { commands.carry_out(id, &command, &request).await }).await
     }
 
     async fn carry_out(
@@ -148,105 +124,48 @@ impl<A: Aggregate> Commands<A> {
         command: &A::Command,
         request: &Request,
     ) -> Result<Done<After<A>>, Refused<A::Rejection>> {
-        let _running = self.in_flight.start(request.key.as_ref())?;
-        let origin = request.origin();
-        for _ in 0..ATTEMPTS_MAX {
-            if let Some(done) = self.earlier(request).await? {
-                return Ok(done);
-            }
+        let origin = &request.origin();
+        let executed = self.runner.run(&self.log, request, || async move {
             let loaded = self.load(id).await?;
             let facts = A::decide(loaded.value.as_ref(), command).map_err(Refused::Rejected)?;
             if let Some(before) = &loaded.value {
                 request.precondition.check(A::Fact::revision(before)).map_err(Failure::from)?;
             }
-            let (events, after) = recorded::<A>(id, loaded.value, facts, &origin)?;
-            let Some(after) = after else {
-                return Err(internal("a command on nothing led to nothing").into());
-            };
-            let revision = A::Fact::revision(&after);
-            if events.is_empty() {
-                let position = loaded.position;
-                if self.record_unchanged(revision, position, request).await? {
-                    return Ok(Done { after, revision, position });
-                }
-                continue;
-            }
-            let appended = self.append(id, loaded.guard, &events, revision, request).await?;
-            if let Some(position) = settled(appended)? {
-                return Ok(Done { after, revision, position });
-            }
-        }
-        Err(Failure::Overloaded.into())
+            Ok::<_, Refused<_>>(Change::<A::Fact>::decided(id, loaded, facts, origin)?)
+        });
+        let erased = || Failure::Internal("the event behind a key is gone".to_owned());
+        executed.await?.done_or(|| erased().into())
+    }
+}
+
+/// The log of a service: each aggregate has one subject.
+#[derive(Clone)]
+struct AggregateLog {
+    log: EventLog,
+    names: Arc<ServiceNames>,
+}
+
+#[async_trait]
+impl<F: Evolve<Id: Display, After: Send + Sync> + Send + Sync> CommandLog<F> for AggregateLog {
+    async fn recorded(&self, key: &IdempotencyKey) -> Result<Option<Recorded>, Failure> {
+        self.log.recorded(&self.names.idempotency_record(&key.key), key).await
     }
 
-    /// What the key of a request led to before, if it did. The answer is read from the event itself, so it is the
-    /// same also when the aggregate has changed since.
-    async fn earlier(&self, request: &Request) -> Result<Option<Done<After<A>>>, Failure> {
-        let Some(key) = &request.key else { return Ok(None) };
-        let subject = self.names.idempotency_record(&key.key);
-        let Some(recorded) = self.log.recorded(&subject, key).await? else { return Ok(None) };
-        let read = |stored: &crate::event_log::Stored| read::<A>(&stored.payload);
-        let event = self.log.loaded_at(recorded.position, read).await?;
-        let event = event.ok_or_else(|| internal("the event behind a key is gone"))?;
-        let (revision, position) = (recorded.revision, recorded.position);
-        Ok(Some(Done { after: event.after, revision, position }))
+    async fn event_at(&self, position: Position) -> Result<Option<Envelope<F>>, LogError> {
+        self.log.loaded_at(position, envelope).await
     }
 
-    /// Keeps the answer of a command that had nothing to do under its key; whether nobody was faster.
-    async fn record_unchanged(
-        &self,
-        revision: Revision,
-        position: Position,
-        request: &Request,
-    ) -> Result<bool, Failure> {
-        let Some(key) = &request.key else { return Ok(true) };
-        let record = KeyRecord::unchanged(key, revision, position);
-        let subject = self.names.idempotency_record(&key.key);
-        let write = KeyRecord::write(subject, &record).map_err(internal)?;
-        let append = Append::new(CommandId::from_uuid(ambient::new_uuid()), write);
-        Ok(settled(self.log.append(&append).await.into())?.is_some())
-    }
-
-    async fn append(
-        &self,
-        id: Id<A>,
-        guard: Guard,
-        events: &[Envelope<A::Fact>],
-        revision: Revision,
-        request: &Request,
-    ) -> Result<Appended, Failure> {
-        let json = |event: &Envelope<A::Fact>| event.to_json().map_err(|e| internal(e.to_string()));
-        let Some((first, more)) = events.split_first() else {
-            return Err(internal("an append of nothing"));
+    async fn append(&self, change: &Change<F>) -> Appended {
+        let record = |key: &IdempotencyKey, record: KeyRecord| {
+            KeyRecord::write(self.names.idempotency_record(&key.key), &record)
         };
-        let write = Write::new(self.names.events(id), guard, json(first)?);
-        let write = write.event(first.id, first.fact.wire_type());
-        let mut append = Append::new(first.command_id, write);
-        if let Some(key) = &request.key {
-            let record = KeyRecord::of(key, revision, events.len() as u64);
-            let subject = self.names.idempotency_record(&key.key);
-            append = append.with(KeyRecord::write(subject, &record).map_err(internal)?);
+        match change.to_append(self.names.events(change.id), Vec::new(), record) {
+            Ok(append) => self.log.append(&append).await.into(),
+            Err(why) => Appended::Refused(why),
         }
-        for event in more {
-            append = append.then(json(event)?, event.id, event.fact.wire_type());
-        }
-        Ok(self.log.append(&append).await.into())
     }
 }
 
-fn read<A: Aggregate>(payload: &[u8]) -> Result<Envelope<A::Fact>, String> {
-    Envelope::from_json(payload).map_err(|error| error.to_string())
-}
-
-fn recorded<A: Aggregate>(
-    id: Id<A>,
-    before: Option<After<A>>,
-    facts: Vec<A::Fact>,
-    origin: &Origin,
-) -> Result<Recorded<A::Fact>, Failure> {
-    record(id, before, facts, origin, ambient::new_uuid).map_err(|e| internal(e.to_string()))
-}
-
-fn internal(why: impl Into<String>) -> Failure {
-    Failure::Internal(why.into())
+fn envelope<F: Fact>(stored: &Stored) -> Result<Envelope<F>, String> {
+    Envelope::from_json(&stored.payload).map_err(|error| error.to_string())
 }

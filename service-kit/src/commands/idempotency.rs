@@ -1,8 +1,8 @@
 //! Requests that are repeated under one key (`Idempotency-Key`).
 //!
-//! The record of what a key led to is stored in the same batch as what it led to, guarded by absence: whoever
-//! repeats the request meets it, also after other changes of the same aggregate. A command that finds everything as
-//! wished stores the record alone: repeated after somebody else's change, it must not undo that.
+//! The record of a key is stored in the same batch as the result it refers to, guarded by absence. A repeated request
+//! finds it even after other changes of the same aggregate. A command that has nothing to change stores the record
+//! alone: repeated after somebody else's change, it must not undo that change.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::{Failure, IDEMPOTENCY_RECORD_LIFE, LogError};
 use crate::event_log::{EventLog, Guard, Write};
 use crate::keys::SecretKey;
 
-/// What a request with an idempotency key is known by.
+/// Identifies a request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     /// Keyed hash of caller and key, in hex.
@@ -23,7 +23,7 @@ pub struct IdempotencyKey {
     pub fingerprint: String,
 }
 
-/// Makes them: what a caller chose stands nowhere as it is. Cheap to clone.
+/// Makes idempotency keys. The caller's own text is stored nowhere. Cheap to clone.
 #[derive(Clone)]
 pub struct IdempotencyKeys(Arc<SecretKey>);
 
@@ -34,7 +34,7 @@ impl IdempotencyKeys {
         Self(Arc::new(key))
     }
 
-    /// The key of a caller, for a request of which `request` says everything but its secrets.
+    /// The key of a caller for a request; `request` is all of the request except secrets.
     #[must_use]
     pub fn key(&self, caller: &str, key: &str, request: &[&[u8]]) -> IdempotencyKey {
         IdempotencyKey {
@@ -44,36 +44,35 @@ impl IdempotencyKeys {
     }
 }
 
-/// What stands under a key in the log.
+/// The record of a key in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRecord {
     /// Fingerprint of the request.
     pub fingerprint: String,
     /// Revision after the last event of the command.
     pub revision: Revision,
-    /// How many messages after this record that event stands. A batch is stored without a gap, so the record can
-    /// tell a position that nobody knew when it was written.
+    /// How many messages after this record that event is. A batch is stored without a gap, so this gives its
+    /// position, which was unknown when the record was written.
     pub events_behind: u64,
-    /// Position of the event that was the last one already, where the command had nothing to do.
+    /// Position of the last event before the command, if the command had nothing to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unchanged_at: Option<Position>,
 }
 
 impl KeyRecord {
-    /// Of a command that stores so many messages after the record.
+    /// For a command that stores this many messages after the record.
     #[must_use]
     pub fn of(key: &IdempotencyKey, revision: Revision, events_behind: u64) -> Self {
         Self { fingerprint: key.fingerprint.clone(), revision, events_behind, unchanged_at: None }
     }
 
-    /// Of a command that found everything as wished, the last event being at that position.
+    /// For a command that had nothing to change; the last event is at this position.
     #[must_use]
     pub fn unchanged(key: &IdempotencyKey, revision: Revision, at: Position) -> Self {
         Self { unchanged_at: Some(at), ..Self::of(key, revision, 0) }
     }
 
-    /// The write of a record: the first of its batch, with `events_behind` messages behind it. `record` is this,
-    /// or has it in it.
+    /// The write of a record, the first of its batch. `record` is this, or contains it.
     ///
     /// # Errors
     /// In words: it cannot be JSON.
@@ -83,7 +82,7 @@ impl KeyRecord {
     }
 }
 
-/// What a key led to.
+/// The recorded result of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recorded {
     /// Position of the command's last message.
@@ -95,7 +94,7 @@ pub struct Recorded {
 }
 
 impl EventLog {
-    /// What a key led to, if it did; `subject` is where its record stands.
+    /// The recorded result of a key, if there is one, on the subject of its record.
     ///
     /// # Errors
     /// [`Failure::KeyReused`] when it was another request, and those of reading.
@@ -115,17 +114,17 @@ impl EventLog {
         }
         let written = Position(loaded.position.0 + record.events_behind);
         let state_at = record.unchanged_at.unwrap_or(written);
-        // Something may be stored beside a state that stays.
+        // Something may have been stored although the state did not change.
         let position = if record.events_behind == 0 { state_at } else { written };
         Ok(Some(Recorded { position, revision: record.revision, state_at }))
     }
 }
 
-/// The keys at work in this process. Between processes the record in the log decides.
+/// The keys of running commands in this process. Between processes the record in the log decides.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<Mutex<HashSet<String>>>);
 
-/// Takes its key out when it goes.
+/// Removes its key when it is dropped.
 #[derive(Debug)]
 pub struct Running {
     keys: InFlight,
@@ -136,7 +135,7 @@ impl InFlight {
     /// Marks a key as running.
     ///
     /// # Errors
-    /// [`Failure::KeyInFlight`]: it is.
+    /// [`Failure::KeyInFlight`]: it is already.
     pub fn start(&self, key: Option<&IdempotencyKey>) -> Result<Running, Failure> {
         let key = key.map(|key| key.key.clone());
         if let Some(key) = &key

@@ -1,13 +1,13 @@
-//! The log as commands see it: what is read with the guard of the next write, and what came of a write.
+//! The log as commands use it: reads that carry the guard of the next write, and outcomes of writes.
 
 use events::Position;
 
 use crate::event_log::{EventLog, Guard, Outcome, ReadError, Stored, Top};
 
-/// Something with the guard that a later write on it needs.
+/// A value read from the log, with the guard for the next write on its subject.
 #[derive(Debug, Clone)]
 pub struct Loaded<T> {
-    /// What is there.
+    /// The value.
     pub value: T,
     /// Guard of the next write.
     pub guard: Guard,
@@ -16,9 +16,15 @@ pub struct Loaded<T> {
 }
 
 impl<T> Loaded<T> {
-    /// Where nothing was written yet.
+    /// For a subject without a message.
     pub const fn empty(value: T) -> Self {
         Self { value, guard: Guard::absent(), position: Position(0) }
+    }
+
+    /// The same with another value.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Loaded<U> {
+        let Self { value, guard, position } = self;
+        Loaded { value: map(value), guard, position }
     }
 }
 
@@ -28,30 +34,30 @@ pub enum LogError {
     /// Try again.
     #[error("the event log does not answer")]
     Unavailable(#[source] ReadError),
-    /// A message that is there cannot be understood.
+    /// A message cannot be read.
     #[error("a message on {subject} cannot be read: {reason}")]
     Damaged {
-        /// Where.
+        /// Its subject.
         subject: String,
         /// Why.
         reason: String,
     },
 }
 
-/// What came of an append, for a command.
+/// The outcome of an append, for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     /// Stored; position of the last event.
     Stored(Position),
     /// Something changed since it was read: decide again.
     Conflict,
-    /// Nobody can say.
+    /// It may have been stored.
     Unknown,
     /// Nothing was stored; try again later.
     Unavailable,
     /// Nothing was stored: the log is at its limit.
     Full,
-    /// Nothing was stored: a fault of configuration or of the service.
+    /// Nothing was stored: a bug or a broken configuration.
     Refused(String),
 }
 
@@ -71,7 +77,7 @@ impl From<Outcome> for Appended {
 }
 
 impl EventLog {
-    /// What the last message on a literal subject says; `empty` when there is none.
+    /// The last message on a literal subject, read; `empty` if there is none.
     ///
     /// # Errors
     /// [`LogError`]: decide nothing.
@@ -88,7 +94,7 @@ impl EventLog {
         Ok(Loaded { value, guard, position: stored.position })
     }
 
-    /// What the last message on a literal subject says; `None` when there is none.
+    /// The last message on a literal subject, read; `None` if there is none.
     ///
     /// # Errors
     /// [`LogError`]: decide nothing.
@@ -102,7 +108,7 @@ impl EventLog {
         Ok(value.map(|value| Loaded { value, guard, position }))
     }
 
-    /// What the message at a position says; `None` when it was erased.
+    /// The message at a position, read; `None` if it was erased.
     ///
     /// # Errors
     /// [`LogError`]: decide nothing.

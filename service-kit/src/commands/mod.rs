@@ -1,40 +1,42 @@
-//! Commands: what every service does around a decision.
+//! Commands: everything around a decision.
 //!
-//! Load from the log, decide, record, append; again when somebody else was faster; and know what came of it. A
-//! service whose commands change one aggregate each says what it is ([`Aggregate`]) and has the rest done by
-//! [`Commands`]. One with more to guard (the users of Roster: claims, credentials, revocations) puts the parts
-//! together itself.
+//! A [`CommandRunner`] loads from the log, decides, appends, and starts again when somebody else was faster; it answers
+//! a repeated request from the record of its idempotency key. A service whose commands change one aggregate each
+//! implements [`Aggregate`] and uses [`Commands`]. A service that guards more than the aggregate (Roster's users: claims,
+//! credentials, revocations) passes [`FurtherWrites`] with its [`Change`].
 
 mod aggregate;
+mod change;
 mod idempotency;
 mod log;
+mod runner;
 
 use std::time::Duration;
 
 use events::{Actor, CommandId, Origin, Position};
 use tokio_util::task::TaskTracker;
 
-pub use aggregate::{Aggregate, Commands, Done, Refused};
+pub use aggregate::{Aggregate, Commands, Refused};
+pub use change::{Change, FurtherWrites, first_event};
 pub use idempotency::{IdempotencyKey, IdempotencyKeys, InFlight, KeyRecord, Recorded, Running};
 pub use log::{Appended, Loaded, LogError};
+pub use runner::{ATTEMPTS_MAX, CommandLog, CommandRunner, Done, Executed, earlier, until_settled};
 
 use crate::ambient;
 use crate::http::{Failed, Precondition};
 use crate::problem::{Code, Problem};
 use crate::trace::{Scope, carried};
 
-/// Attempts of one command before it gives way: each is lost to another command that succeeded.
-pub const ATTEMPTS_MAX: usize = 100;
 /// How long the outcome of a key is kept.
 pub const IDEMPOTENCY_RECORD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// When a client may ask again that was refused because the log is full, in seconds: room does not come by itself.
+/// `Retry-After` of a command that was refused because the log is full, in seconds: an operator has to make room.
 const LOG_FULL_RETRY_AFTER_S: u64 = 60;
 
-/// Who asks, and how the request is known.
+/// Who sends a command, and how its request is identified.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who wants it.
+    /// Who sends it.
     pub actor: Actor,
     /// The request id.
     pub correlation_id: Option<String>,
@@ -42,14 +44,14 @@ pub struct Request {
     pub causation_id: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    /// What a repetition is known by.
+    /// Identifies a repetition.
     pub key: Option<IdempotencyKey>,
-    /// What must hold of the thing it is about.
+    /// What the client requires of the revision.
     pub precondition: Precondition,
 }
 
 impl Request {
-    /// Nobody's, within a request over HTTP or none.
+    /// An anonymous one, within an HTTP request or none.
     #[must_use]
     pub fn of(scope: Option<Scope>) -> Self {
         let (correlation_id, context) = scope.map(|s| (s.request_id, s.context)).unzip();
@@ -59,13 +61,19 @@ impl Request {
         Self { actor, correlation_id, causation_id: None, traceparent, key: None, precondition }
     }
 
-    /// The system's own, within no request.
+    /// The same, sent by another actor.
+    #[must_use]
+    pub fn by(&self, actor: Actor) -> Self {
+        Self { actor, ..self.clone() }
+    }
+
+    /// One of the system itself, outside any HTTP request.
     #[must_use]
     pub fn of_the_system() -> Self {
         Self { actor: Actor::System, ..Self::of(None) }
     }
 
-    /// Where the events of a command that is decided now come from.
+    /// The origin of the events of a command that is decided now.
     #[must_use]
     pub fn origin(&self) -> Origin {
         Origin {
@@ -79,7 +87,7 @@ impl Request {
     }
 }
 
-/// Why a command that no rule refuses was not carried out, or why nobody can say.
+/// Why a command that no rule rejects was not carried out, or that its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// The key belongs to another request.
@@ -100,13 +108,13 @@ pub enum Failure {
     /// The log does not answer; nothing was done.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// A record in the log that decides cannot be read; nothing was done.
+    /// A record in the log that the decision needs cannot be read; nothing was done.
     #[error("unreadable: {0}")]
     Unreadable(String),
-    /// Nobody can say.
+    /// It may have been carried out.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
-    /// A fault of the service.
+    /// A bug or a broken configuration of the service.
     #[error("internal: {0}")]
     Internal(String),
 }
@@ -156,10 +164,10 @@ impl From<Failure> for Problem {
     }
 }
 
-/// The part of an append's outcome that ends a command; a conflict (`None`) is the caller's to handle.
+/// The position of what was stored; `None` for a conflict, which the caller handles.
 ///
 /// # Errors
-/// [`Failure`] for whatever is no conflict.
+/// [`Failure`] for every other outcome.
 pub fn settled(appended: Appended) -> Result<Option<Position>, Failure> {
     match appended {
         Appended::Stored(position) => Ok(Some(position)),
@@ -171,8 +179,8 @@ pub fn settled(appended: Appended) -> Result<Option<Position>, Failure> {
     }
 }
 
-/// Runs a command to its end whatever becomes of the connection it came over: a client that hangs up must not
-/// leave an append half-way. Whoever stops waits for `tasks`.
+/// Runs a command to its end even if its connection is closed: a client that disconnects must not leave an append
+/// half-way. Shutdown waits for `tasks`.
 ///
 /// # Errors
 /// Those of the command, and [`Failure::Internal`] when it panicked.

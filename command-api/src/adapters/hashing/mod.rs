@@ -22,7 +22,7 @@ use service_kit::keys::random;
 use service_kit::metrics::{HashMetrics, Metrics};
 use tokio::sync::oneshot;
 
-use crate::domain::{Broken, Candidate, Password};
+use crate::domain::{Candidate, Password, Violation};
 use crate::ports::{HashClient, HashError, PasswordHash, PasswordHasher, Verified};
 use queue::{FairQueue, Pushed};
 pub use stored::check_foreign_hash;
@@ -34,7 +34,7 @@ const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
 
 enum Work {
-    Rate(Candidate, oneshot::Sender<Result<Result<Password, Broken>, HashError>>),
+    Rate(Candidate, oneshot::Sender<Result<Result<Password, Violation>, HashError>>),
     Hash(Password, oneshot::Sender<Result<PasswordHash, HashError>>),
     Verify(Password, PasswordHash, oneshot::Sender<Result<Verified, HashError>>),
 }
@@ -133,7 +133,7 @@ impl PasswordHasher for HashPool {
         &self,
         client: HashClient,
         candidate: Candidate,
-    ) -> Result<Result<Password, Broken>, HashError> {
+    ) -> Result<Result<Password, Violation>, HashError> {
         let (tell, answer) = oneshot::channel();
         self.ask(&self.queue, client, Work::Rate(candidate, tell), answer).await
     }
@@ -162,7 +162,7 @@ impl PasswordHasher for HashPool {
         Ok(Verified { matches: verified.matches && known, outdated: verified.outdated && known })
     }
 
-    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Broken> {
+    fn check_foreign(&self, hash: &PasswordHash) -> Result<(), Violation> {
         check_foreign_hash(&hash.0)
     }
 }
@@ -275,7 +275,7 @@ impl Hasher {
     }
 }
 
-fn refused((_, why): Broken) -> HashError {
+fn refused((_, why): Violation) -> HashError {
     HashError::Failed(format!("a stored hash {why}"))
 }
 

@@ -29,7 +29,7 @@ use base64::Engine;
 use base64::alphabet::BCRYPT;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::domain::Broken;
+use crate::domain::Violation;
 
 /// Most memory in KiB that Argon2 or scrypt may take.
 const MEMORY_KIB_MAX: u64 = 256 * 1024;
@@ -103,7 +103,7 @@ pub struct ScryptCost {
 ///
 /// # Errors
 /// `hash-unknown`, `hash-malformed`, `hash-too-costly` or `hash-too-weak`, with the reason in words.
-pub fn check_foreign_hash(text: &str) -> Result<(), Broken> {
+pub fn check_foreign_hash(text: &str) -> Result<(), Violation> {
     let stored = Stored::parse(text)?;
     stored.check_cost()?;
     stored.check_strength()
@@ -111,7 +111,7 @@ pub fn check_foreign_hash(text: &str) -> Result<(), Broken> {
 
 impl Stored {
     /// Takes a hash apart.
-    pub fn parse(text: &str) -> Result<Self, Broken> {
+    pub fn parse(text: &str) -> Result<Self, Violation> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(malformed("is longer than any password hash"));
         }
@@ -122,7 +122,7 @@ impl Stored {
     }
 
     /// Refuses what would take too much memory or time.
-    pub fn check_cost(&self) -> Result<(), Broken> {
+    pub fn check_cost(&self) -> Result<(), Violation> {
         let fine = match &self.kind {
             Kind::Argon2(_, _, params) => {
                 let memory = u64::from(params.m_cost());
@@ -147,7 +147,7 @@ impl Stored {
     }
 
     /// Refuses what takes next to no work.
-    fn check_strength(&self) -> Result<(), Broken> {
+    fn check_strength(&self) -> Result<(), Violation> {
         let fine = match &self.kind {
             Kind::Argon2(..) => self.memory_kib() >= ARGON2_FOREIGN_KIB_MIN,
             Kind::Scrypt(_) => self.memory_kib() >= SCRYPT_FOREIGN_KIB_MIN,
@@ -236,7 +236,7 @@ fn block_bytes(algorithm: pbkdf2::Algorithm) -> usize {
 }
 
 /// What stands behind `$2`.
-fn bcrypt(rest: &str) -> Result<Stored, Broken> {
+fn bcrypt(rest: &str) -> Result<Stored, Violation> {
     let mut parts = rest.split('$');
     let (Some(variant), Some(cost), Some(text), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -263,7 +263,7 @@ fn bcrypt(rest: &str) -> Result<Stored, Broken> {
     Ok(Stored { kind: Kind::Bcrypt(cost), salt, expected })
 }
 
-fn phc(text: &str) -> Result<Stored, Broken> {
+fn phc(text: &str) -> Result<Stored, Violation> {
     let phc = Phc::new(text).map_err(|e| malformed(format!("is not a PHC string: {e}")))?;
     let (Some(salt), Some(expected)) = (&phc.salt, &phc.hash) else {
         return Err(malformed("lacks its salt or its hash"));
@@ -287,7 +287,7 @@ fn phc(text: &str) -> Result<Stored, Broken> {
     Ok(Stored { kind, salt: salt.to_vec(), expected: expected.as_bytes().to_vec() })
 }
 
-fn argon2(phc: &Phc, algorithm: Algorithm) -> Result<Kind, Broken> {
+fn argon2(phc: &Phc, algorithm: Algorithm) -> Result<Kind, Violation> {
     // A string from before versions were written is of the first one.
     let version = phc.version.map_or(Ok(Version::V0x10), Version::try_from);
     let version = version.map_err(|_| malformed("has an unknown version"))?;
@@ -298,7 +298,7 @@ fn argon2(phc: &Phc, algorithm: Algorithm) -> Result<Kind, Broken> {
     Ok(Kind::Argon2(algorithm, version, params))
 }
 
-fn pbkdf2_of(phc: &Phc, algorithm: pbkdf2::Algorithm) -> Result<Kind, Broken> {
+fn pbkdf2_of(phc: &Phc, algorithm: pbkdf2::Algorithm) -> Result<Kind, Violation> {
     let iterations = NonZeroU32::new(number(phc, "i")?);
     let iterations = iterations.ok_or_else(|| malformed("has no iterations"))?;
     let length = phc.hash.as_ref().map_or(0, |hash| hash.len());
@@ -308,16 +308,16 @@ fn pbkdf2_of(phc: &Phc, algorithm: pbkdf2::Algorithm) -> Result<Kind, Broken> {
     Ok(Kind::Pbkdf2(algorithm, iterations))
 }
 
-fn number(phc: &Phc, name: &str) -> Result<u32, Broken> {
+fn number(phc: &Phc, name: &str) -> Result<u32, Violation> {
     phc.params
         .get_decimal(name)
         .ok_or_else(|| malformed(format!("has no number for the parameter {name}")))
 }
 
-fn malformed(why: impl Into<String>) -> Broken {
+fn malformed(why: impl Into<String>) -> Violation {
     ("hash-malformed", why.into())
 }
 
-fn unknown(name: &str) -> Broken {
+fn unknown(name: &str) -> Violation {
     ("hash-unknown", format!("is of a kind that cannot be taken over: {name}"))
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use events::UserId;
 
 use crate::domain::{Quota, QuotaPolicy};
-use crate::ports::throttle::Deed;
+use crate::ports::throttle::UserAction;
 
 /// One part in so many is let through from memory, by each process.
 const SHARE: u32 = 10;
@@ -30,7 +30,7 @@ impl LocalQuotas {
     pub(super) fn let_in(
         &self,
         user: UserId,
-        deed: Deed,
+        action: UserAction,
         policy: QuotaPolicy,
         now_ms: u64,
     ) -> bool {
@@ -42,16 +42,16 @@ impl LocalQuotas {
             return false;
         }
         let mut remembered = self.remembered();
-        let key = key(user, deed);
-        if !remembered.quotas.contains_key(&key) && !remembered.has_place(now_ms) {
+        let key = key(user, action);
+        if !remembered.quotas.contains_key(&key) && !remembered.has_room(now_ms) {
             return false;
         }
         remembered.quotas.entry(key).or_default().count(now_ms, part).is_ok()
     }
 
     /// Forgets what a user did.
-    pub(super) fn forget(&self, user: UserId, deed: Deed) {
-        self.remembered().quotas.remove(&key(user, deed));
+    pub(super) fn forget(&self, user: UserId, action: UserAction) {
+        self.remembered().quotas.remove(&key(user, action));
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
@@ -60,7 +60,7 @@ impl LocalQuotas {
 }
 
 impl Remembered {
-    fn has_place(&mut self, now_ms: u64) -> bool {
+    fn has_room(&mut self, now_ms: u64) -> bool {
         if self.quotas.len() >= REMEMBERED_MAX
             && now_ms >= self.swept_at_ms.saturating_add(SWEEP_PERIOD_MS)
         {
@@ -71,14 +71,14 @@ impl Remembered {
     }
 }
 
-const fn key(user: UserId, deed: Deed) -> (UserId, u8) {
-    let deed = match deed {
-        Deed::Write => 0,
-        Deed::Refresh => 1,
-        Deed::Login => 2,
-        Deed::PasswordCheck => 3,
+const fn key(user: UserId, action: UserAction) -> (UserId, u8) {
+    let action = match action {
+        UserAction::Write => 0,
+        UserAction::Refresh => 1,
+        UserAction::Login => 2,
+        UserAction::PasswordCheck => 3,
     };
-    (user, deed)
+    (user, action)
 }
 
 #[cfg(test)]
@@ -96,13 +96,13 @@ mod tests {
         for minute in 0..60 {
             for _ in 0..5 {
                 let now_ms = day + minute * 60_000;
-                let_in += u32::from(quotas.let_in(user, Deed::Write, policy, now_ms));
+                let_in += u32::from(quotas.let_in(user, UserAction::Write, policy, now_ms));
             }
         }
         assert_eq!(let_in, 100, "3 a minute, and 100 a day");
-        assert!(quotas.let_in(user, Deed::Refresh, policy, day), "each deed has its own");
+        assert!(quotas.let_in(user, UserAction::Refresh, policy, day), "each action has its own");
         // Of a limit below ten nothing is let through without the others.
         let tight = QuotaPolicy { per_minute_max: 9, per_day_max: 1_000 };
-        assert!(!quotas.let_in(user, Deed::Login, tight, day));
+        assert!(!quotas.let_in(user, UserAction::Login, tight, day));
     }
 }

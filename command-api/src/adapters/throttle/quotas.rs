@@ -7,19 +7,23 @@ use events::UserId;
 use super::bucket::Bucket;
 use super::{NatsThrottle, Start};
 use crate::domain::{DAY_MS, Exhausted, Quota, QuotaPolicy, Window};
-use crate::ports::throttle::{Deed, Refusal, ThrottleError};
+use crate::ports::throttle::{Refusal, ThrottleError, UserAction};
 
 impl NatsThrottle {
     /// The name and the numbers of the limit on what a user does rightly.
-    pub(super) fn quota(&self, deed: Deed) -> (&'static str, QuotaPolicy) {
+    pub(super) fn quota(&self, action: UserAction) -> (&'static str, QuotaPolicy) {
         let settings = &self.settings;
-        let (policy, per_minute_max, per_day_max) = match deed {
-            Deed::Write => ("writes", settings.writes_per_minute_max, settings.writes_per_day_max),
-            Deed::Refresh => {
+        let (policy, per_minute_max, per_day_max) = match action {
+            UserAction::Write => {
+                ("writes", settings.writes_per_minute_max, settings.writes_per_day_max)
+            }
+            UserAction::Refresh => {
                 ("refreshes", settings.refreshes_per_minute_max, settings.refreshes_per_day_max)
             }
-            Deed::Login => ("logins", settings.logins_per_minute_max, settings.logins_per_day_max),
-            Deed::PasswordCheck => (
+            UserAction::Login => {
+                ("logins", settings.logins_per_minute_max, settings.logins_per_day_max)
+            }
+            UserAction::PasswordCheck => (
                 "password-checks",
                 settings.password_checks_per_minute_max,
                 settings.password_checks_per_day_max,
@@ -29,14 +33,14 @@ impl NatsThrottle {
     }
 
     /// Counts what a user does rightly: here, as long as it is seldom, and in the bucket from then on.
-    pub(super) async fn allow_deed(
+    pub(super) async fn allow_action(
         &self,
         user: UserId,
-        deed: Deed,
+        action: UserAction,
         start: Start,
     ) -> Result<Result<(), Refusal>, ThrottleError> {
-        let (policy, quota) = self.quota(deed);
-        if self.quotas.let_in(user, deed, quota, start.now_ms()) {
+        let (policy, quota) = self.quota(action);
+        if self.quotas.let_in(user, action, quota, start.now_ms()) {
             return Ok(Ok(()));
         }
         let subject = self.record(policy, user.as_uuid().as_bytes());

@@ -69,7 +69,7 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 async fn begin(throttle: &NatsThrottle, name: &str, now: Timestamp) -> Admission {
-    throttle.begin(&[Watched::Account(&email(name))], now).await.unwrap()
+    throttle.begin(&[AttemptKey::Account(&email(name))], now).await.unwrap()
 }
 
 async fn fail(throttle: &NatsThrottle, name: &str, now: Timestamp) -> Result<(), Refusal> {
@@ -279,7 +279,7 @@ async fn counts_of_the_version_before_are_read() {
     let attempts = Bucket::attempts(&throttle.buckets);
     let life = Duration::from_hours(1);
     assert!(attempts.write(&key, &window, Guard::absent(), life).await.unwrap());
-    let counted = Counted::ResetRequestFrom(from);
+    let counted = RateKey::ResetRequestFrom(from);
     assert!(throttle.allow(counted, at(60)).await.unwrap().is_err());
     assert_eq!(throttle.allow(counted, at(4_000)).await, Ok(Ok(())));
 }
@@ -293,7 +293,7 @@ async fn places_of_a_killed_process_are_given_up() {
     drop(killed);
     let throttle = shared.process().await;
     let Admission::Refused(refusal) = begin(&throttle, "ada", at(0)).await else {
-        panic!("there is no place");
+        panic!("there is no slot");
     };
     assert_eq!(refusal.retry_after, AFTER_WAITING);
     assert!(matches!(begin(&throttle, "ada", at(20)).await, Admission::Go(_)));
@@ -310,8 +310,8 @@ async fn an_address_is_limited_over_all_accounts() {
         async move {
             let email = email(name);
             let address = address.parse().unwrap();
-            let watched = [Watched::Account(&email), Watched::Address(address)];
-            throttle.begin(&watched, at(now)).await.unwrap()
+            let keys = [AttemptKey::Account(&email), AttemptKey::Address(address)];
+            throttle.begin(&keys, at(now)).await.unwrap()
         }
     };
     for (name, address) in
@@ -324,7 +324,7 @@ async fn an_address_is_limited_over_all_accounts() {
         panic!("the /64 has failed enough");
     };
     assert_eq!((refusal.policy, refusal.quota), ("address", 3));
-    // The account of the refused attempt has all its places, and its owner's neighbours are let in.
+    // The account of the refused attempt has all its slots, and its owner's neighbours are let in.
     let own = join_all((0..5).map(|_| self::begin(&throttle, "d", at(1)))).await;
     assert_eq!(tickets(own).len(), 5);
     let Admission::Go(ticket) = begin("f", "2001:db8:0:2::4", 1).await else {
@@ -356,11 +356,11 @@ async fn a_larger_network_is_limited_over_all_its_parts() {
     let mut let_in = (0, 0);
     for n in 0..16 {
         let (throttle, address) = (throttles[n % 2], from(n).parse().unwrap());
-        let registered = throttle.allow(Counted::RegistrationFrom(address), at(0)).await;
+        let registered = throttle.allow(RateKey::RegistrationFrom(address), at(0)).await;
         let_in.0 += usize::from(registered == Ok(Ok(())));
-        let watched = [Watched::Address(address)];
+        let keys = [AttemptKey::Address(address)];
         // Looked at from before the failures, so that no delay can pass while a test waits for its turn.
-        if let Admission::Go(ticket) = throttle.begin(&watched, at(0)).await.unwrap() {
+        if let Admission::Go(ticket) = throttle.begin(&keys, at(0)).await.unwrap() {
             throttle.finish(ticket, Verdict::Wrong, at(600)).await.unwrap();
             let_in.1 += 1;
         }
@@ -368,10 +368,10 @@ async fn a_larger_network_is_limited_over_all_its_parts() {
     // Three of each /48, of which at most two of a /56; one from each /64 would be sixteen.
     assert_eq!(let_in, (6, 6));
     let same = from(0).parse().unwrap();
-    let refusal = one.allow(Counted::RegistrationFrom(same), at(0)).await.unwrap().unwrap_err();
+    let refusal = one.allow(RateKey::RegistrationFrom(same), at(0)).await.unwrap().unwrap_err();
     assert_eq!((refusal.policy, refusal.quota), ("registrations", 1));
     let elsewhere = "2001:db9::1".parse().unwrap();
-    assert_eq!(one.allow(Counted::RegistrationFrom(elsewhere), at(0)).await, Ok(Ok(())));
+    assert_eq!(one.allow(RateKey::RegistrationFrom(elsewhere), at(0)).await, Ok(Ok(())));
 }
 
 #[tokio::test]
@@ -382,24 +382,24 @@ async fn mails_and_requests_are_counted() {
     let (one, other) = (shared.process().await, shared.process().await);
     let (ada, grace) = (user(), user());
     let mails =
-        join_all((0..10).map(|n| [&one, &other][n % 2].allow(Counted::MailAskedBy(ada), at(0))))
+        join_all((0..10).map(|n| [&one, &other][n % 2].allow(RateKey::MailAskedBy(ada), at(0))))
             .await;
     assert_eq!(mails.iter().filter(|mail| **mail == Ok(Ok(()))).count(), 3);
-    let refusal = one.allow(Counted::MailAskedBy(ada), at(900)).await.unwrap().unwrap_err();
+    let refusal = one.allow(RateKey::MailAskedBy(ada), at(900)).await.unwrap().unwrap_err();
     assert_eq!((refusal.policy, refusal.quota), ("mails", 3));
     // Half of the window is left, give or take what the calls took.
     let wait = refusal.retry_after.as_secs();
     assert!((840..=960).contains(&wait), "{wait}");
-    assert_eq!(one.allow(Counted::MailAskedBy(grace), at(60)).await, Ok(Ok(())));
-    assert_eq!(one.allow(Counted::MailAskedBy(ada), at(4_000)).await, Ok(Ok(())));
+    assert_eq!(one.allow(RateKey::MailAskedBy(grace), at(60)).await, Ok(Ok(())));
+    assert_eq!(one.allow(RateKey::MailAskedBy(ada), at(4_000)).await, Ok(Ok(())));
 
     let address = "192.0.2.1".parse().unwrap();
     for _ in 0..2 {
-        assert_eq!(one.allow(Counted::RegistrationFrom(address), at(0)).await, Ok(Ok(())));
-        assert_eq!(one.allow(Counted::ResetRequestFrom(address), at(0)).await, Ok(Ok(())));
+        assert_eq!(one.allow(RateKey::RegistrationFrom(address), at(0)).await, Ok(Ok(())));
+        assert_eq!(one.allow(RateKey::ResetRequestFrom(address), at(0)).await, Ok(Ok(())));
     }
-    assert!(one.allow(Counted::RegistrationFrom(address), at(0)).await.unwrap().is_err());
-    assert!(one.allow(Counted::ResetRequestFrom(address), at(0)).await.unwrap().is_err());
+    assert!(one.allow(RateKey::RegistrationFrom(address), at(0)).await.unwrap().is_err());
+    assert!(one.allow(RateKey::ResetRequestFrom(address), at(0)).await.unwrap().is_err());
 }
 
 #[tokio::test]
@@ -416,17 +416,18 @@ async fn what_a_user_does_rightly_is_limited_over_all_processes() {
     let throttles = [&one, &other];
     let (ada, eve) = (user(), user());
     let count = async |user, deed, tries: usize| {
-        let tries = (0..tries).map(|n| throttles[n % 2].allow(Counted::By(user, deed), at(0)));
+        let tries = (0..tries).map(|n| throttles[n % 2].allow(RateKey::By(user, deed), at(0)));
         join_all(tries).await.into_iter().filter(|counted| *counted == Ok(Ok(()))).count()
     };
-    assert_eq!(count(ada, Deed::Write, 20).await, 5);
-    let refusal = one.allow(Counted::By(ada, Deed::Write), at(60)).await.unwrap().unwrap_err();
+    assert_eq!(count(ada, UserAction::Write, 20).await, 5);
+    let refusal =
+        one.allow(RateKey::By(ada, UserAction::Write), at(60)).await.unwrap().unwrap_err();
     assert_eq!((refusal.policy, refusal.quota), ("writes", 5));
     assert_eq!(refusal.window, Duration::from_hours(24));
-    assert_eq!(count(eve, Deed::Write, 1).await, 1, "another user is another matter");
+    assert_eq!(count(eve, UserAction::Write, 1).await, 1, "another user is another matter");
     // Each of two processes lets a tenth through beside the 40.
-    assert_eq!(count(ada, Deed::Refresh, 60).await, 40 + 2 * 4);
-    assert_eq!(other.allow(Counted::By(ada, Deed::Write), at(86_500)).await, Ok(Ok(())));
+    assert_eq!(count(ada, UserAction::Refresh, 60).await, 40 + 2 * 4);
+    assert_eq!(other.allow(RateKey::By(ada, UserAction::Write), at(86_500)).await, Ok(Ok(())));
 }
 
 #[tokio::test]
@@ -435,7 +436,7 @@ async fn a_reset_forgets_repeated_passwords() {
     let settings = config::Throttle { password_checks_per_day_max: 2, ..shared.settings };
     let shared = Shared { settings, ..shared };
     let (throttle, ada) = (shared.process().await, user());
-    let check = Counted::By(ada, Deed::PasswordCheck);
+    let check = RateKey::By(ada, UserAction::PasswordCheck);
     for _ in 0..2 {
         assert_eq!(throttle.allow(check, at(0)).await, Ok(Ok(())));
     }
@@ -447,8 +448,8 @@ async fn a_reset_forgets_repeated_passwords() {
 /// One attempt at Ada's account from an address; whether it was let in.
 async fn attempt(throttle: &NatsThrottle, from: &str, verdict: Verdict) -> bool {
     let (ada, from) = (email("ada"), from.parse().unwrap());
-    let watched = [Watched::Address(from), Watched::Account(&ada)];
-    match throttle.begin(&watched, at(0)).await.unwrap() {
+    let keys = [AttemptKey::Address(from), AttemptKey::Account(&ada)];
+    match throttle.begin(&keys, at(0)).await.unwrap() {
         Admission::Go(ticket) => {
             throttle.finish(ticket, verdict, at(0)).await.map(|()| true).unwrap()
         }
@@ -457,7 +458,7 @@ async fn attempt(throttle: &NatsThrottle, from: &str, verdict: Verdict) -> bool 
 }
 
 /// Attempts from one network, as many at once as it can, and as fast: the owner of the account, who comes from
-/// elsewhere, gets a place all the same.
+/// elsewhere, gets a slot all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_on_an_account_does_not_keep_its_owner_out() {
     let shared = Shared::new().await;
@@ -487,7 +488,7 @@ async fn a_flood_on_an_account_does_not_keep_its_owner_out() {
 async fn a_record_that_says_nothing_goes() {
     let shared = Shared::new().await;
     let throttle = shared.process().await;
-    let place = throttle.places(&Watched::Account(&email("ada"))).remove(0);
+    let slot = throttle.slots(&AttemptKey::Account(&email("ada"))).remove(0);
     for _ in 0..2 {
         let Admission::Go(ticket) = begin(&throttle, "ada", at(0)).await else {
             panic!("nothing has failed")
@@ -495,7 +496,7 @@ async fn a_record_that_says_nothing_goes() {
         throttle.finish(ticket, Verdict::Right, at(0)).await.unwrap();
         let mut left = 400;
         while Bucket::attempts(&throttle.buckets)
-            .read::<Attempts>(&place.subject)
+            .read::<Attempts>(&slot.subject)
             .await
             .unwrap()
             .0
@@ -513,12 +514,12 @@ async fn nobody_is_named_in_the_bucket() {
     let shared = Shared::new().await;
     let throttle = shared.process().await;
     let (ada, address) = (email("ada"), "192.0.2.1".parse().unwrap());
-    let watched = [Watched::Account(&ada), Watched::Address(address)];
-    let Admission::Go(ticket) = throttle.begin(&watched, at(0)).await.unwrap() else {
+    let keys = [AttemptKey::Account(&ada), AttemptKey::Address(address)];
+    let Admission::Go(ticket) = throttle.begin(&keys, at(0)).await.unwrap() else {
         panic!("the first attempt")
     };
     throttle.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
-    throttle.allow(Counted::MailAskedBy(user()), at(0)).await.unwrap().unwrap();
+    throttle.allow(RateKey::MailAskedBy(user()), at(0)).await.unwrap().unwrap();
     let mut seen = 0;
     for log in [&throttle.buckets.attempts, &throttle.buckets.counts] {
         let mut position = events::Position(0);
@@ -536,26 +537,26 @@ async fn nobody_is_named_in_the_bucket() {
         SecretKey::generate().unwrap(),
         &shared.settings,
     );
-    for place in watched.iter().flat_map(|watched| stranger.places(watched)) {
+    for slot in keys.iter().flat_map(|keys| stranger.slots(keys)) {
         assert!(
             Bucket::attempts(&throttle.buckets)
-                .read::<Attempts>(&place.subject)
+                .read::<Attempts>(&slot.subject)
                 .await
                 .unwrap()
                 .0
                 .is_none()
         );
     }
-    for place in watched.iter().flat_map(|watched| throttle.places(watched)) {
+    for slot in keys.iter().flat_map(|keys| throttle.slots(keys)) {
         assert!(
             Bucket::attempts(&throttle.buckets)
-                .read::<Attempts>(&place.subject)
+                .read::<Attempts>(&slot.subject)
                 .await
                 .unwrap()
                 .0
                 .is_some()
         );
-        assert!(!place.subject.contains("example") && !place.subject.contains("192.0"));
+        assert!(!slot.subject.contains("example") && !slot.subject.contains("192.0"));
     }
 }
 
@@ -564,17 +565,17 @@ async fn without_an_answer_nothing_is_let_through_unless_limits_are_off() {
     let shared = Shared::without_bucket();
     let throttle = shared.process().await;
     let ada = email("ada");
-    let watched = [Watched::Account(&ada)];
-    assert!(throttle.begin(&watched, at(0)).await.is_err());
-    assert!(throttle.allow(Counted::MailAskedBy(user()), at(0)).await.is_err());
+    let keys = [AttemptKey::Account(&ada)];
+    assert!(throttle.begin(&keys, at(0)).await.is_err());
+    assert!(throttle.allow(RateKey::MailAskedBy(user()), at(0)).await.is_err());
     assert!(throttle.clear(&ada, user()).await.is_err());
     let settings = config::Throttle { enabled: false, ..shared.settings };
     let open = Shared { settings, ..shared }.process().await;
     for _ in 0..200 {
-        let Admission::Go(ticket) = open.begin(&watched, at(0)).await.unwrap() else {
+        let Admission::Go(ticket) = open.begin(&keys, at(0)).await.unwrap() else {
             panic!("there are no limits")
         };
         open.finish(ticket, Verdict::Wrong, at(0)).await.unwrap();
-        assert_eq!(open.allow(Counted::MailAskedBy(user()), at(0)).await, Ok(Ok(())));
+        assert_eq!(open.allow(RateKey::MailAskedBy(user()), at(0)).await, Ok(Ok(())));
     }
 }

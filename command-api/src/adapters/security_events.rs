@@ -1,17 +1,17 @@
-//! Which stored changes of a user are worth a security record. Told where changes are stored, so that no command can
-//! forget it.
+//! Which stored changes of a user go into the security record. The adapter that stores changes records them, so that
+//! no command can forget to.
 
 use events::{Event, UserFact};
 use service_kit::security::{Kind, Outcome, SecurityEvent};
 
-use crate::ports::Change;
+use crate::ports::UserChange;
 
-/// What a stored change is recorded as.
-pub fn records(change: &Change) -> impl Iterator<Item = SecurityEvent> {
+/// The security events of a stored change.
+pub fn security_events(change: &UserChange) -> impl Iterator<Item = SecurityEvent> {
     change.events.iter().filter_map(|event| {
-        let kind = kind(event, change.link.is_some())?;
+        let kind = kind(event, change.further.link.is_some())?;
         let record = SecurityEvent::new(kind, Outcome::Succeeded);
-        Some(record.about(change.user).by(event.actor))
+        Some(record.about(change.id).by(event.actor))
     })
 }
 
@@ -24,7 +24,7 @@ const fn kind(event: &Event, is_by_link: bool) -> Option<Kind> {
         UserFact::Disabled => Some(Kind::UserDisabled),
         UserFact::Enabled => Some(Kind::UserEnabled),
         UserFact::Deleted => Some(Kind::UserDeleted),
-        // The address of a new user belongs to nobody yet, and a call that makes one for somebody else is recorded.
+        // A new user's address is not proven to be theirs, and the call of an administrator who creates one is recorded.
         UserFact::Registered { .. } | UserFact::ProfileChanged { .. } | UserFact::EmailVerified => {
             None
         }

@@ -1,25 +1,25 @@
-//! Whom a caller may change.
+//! Which users a caller may modify.
 
 use events::{ROLE_USER, Status, UserState};
 use service_kit::access::{Access, Permission};
 
 use crate::domain::{Change, Command, Register};
 
-/// What a caller's roles allow, by the log and not by the token.
+/// What a caller's roles allow, according to the log and not to the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
+pub enum Authority {
     /// Everything.
     Administrator,
-    /// Users without a privileged role, and no roles at all: whoever could give roles, or take over an
-    /// account that has one, would have every right.
+    /// Users without a privileged role, and no assignment of roles: a caller who could assign roles, or take over a
+    /// privileged account, would have every permission.
     PlainUsers,
     /// The caller's own account.
     Own,
 }
 
-impl Rights {
-    /// The rights over others that a user has; `None` for a user who may change nobody else.
-    pub fn over_others(state: &UserState, access: &Access) -> Option<Self> {
+impl Authority {
+    /// The authority of a user over others; `None` for a user who may modify nobody else.
+    pub fn of(state: &UserState, access: &Access) -> Option<Self> {
         let UserState::Present(user) = state else { return None };
         if user.status != Status::Active {
             None
@@ -32,8 +32,8 @@ impl Rights {
         }
     }
 
-    /// Whether a user may be touched at all.
-    pub fn reach(self, target: &UserState, access: &Access) -> bool {
+    /// Whether a user may be modified at all.
+    pub fn may_modify(self, target: &UserState, access: &Access) -> bool {
         match (self, target) {
             (Self::PlainUsers, UserState::Present(user)) => !access.is_privileged(&user.roles),
             (Self::PlainUsers | Self::Administrator | Self::Own, _) => true,
@@ -41,7 +41,7 @@ impl Rights {
     }
 
     /// Whether a command may be decided on a user.
-    pub fn allow(self, command: &Command, target: &UserState, access: &Access) -> bool {
+    pub fn allows(self, command: &Command, target: &UserState, access: &Access) -> bool {
         let wanted = match command {
             Command::Register(Register { roles, .. }) | Command::Change(Change { roles, .. }) => {
                 roles.as_ref()
@@ -55,7 +55,7 @@ impl Rights {
             UserState::Present(user) => roles.as_slice() != user.roles,
             UserState::Absent | UserState::Deleted(_) => roles.as_slice() != [ROLE_USER],
         });
-        (self == Self::Administrator || !touches_roles) && self.reach(target, access)
+        (self == Self::Administrator || !touches_roles) && self.may_modify(target, access)
     }
 }
 
@@ -85,37 +85,37 @@ mod tests {
     }
 
     #[test]
-    fn rights_come_from_roles_while_their_user_is_active() {
-        let rights = |state: &UserState| Rights::over_others(state, &access());
-        assert_eq!(rights(&with(ROLE_ADMIN)), Some(Rights::Administrator));
-        assert_eq!(rights(&with("helpdesk")), Some(Rights::PlainUsers));
+    fn authority_comes_from_the_roles_of_an_active_user() {
+        let authority = |state: &UserState| Authority::of(state, &access());
+        assert_eq!(authority(&with(ROLE_ADMIN)), Some(Authority::Administrator));
+        assert_eq!(authority(&with("helpdesk")), Some(Authority::PlainUsers));
         for role in [ROLE_USER, ROLE_OPERATOR, "auditor", "unknown"] {
-            assert_eq!(rights(&with(role)), None, "{role}");
+            assert_eq!(authority(&with(role)), None, "{role}");
         }
         let UserState::Present(mut admin) = with(ROLE_ADMIN) else { panic!("a living user") };
         admin.status = Status::Disabled;
-        assert_eq!(rights(&UserState::Present(admin)), None);
-        assert_eq!(rights(&UserState::Absent), None);
+        assert_eq!(authority(&UserState::Present(admin)), None);
+        assert_eq!(authority(&UserState::Absent), None);
     }
 
     #[test]
-    fn whoever_is_no_administrator_reaches_no_privilege() {
+    fn only_an_administrator_modifies_privileged_users_and_roles() {
         let roles = Some(Roles::parse(vec!["editor".to_owned()]).unwrap());
         let rename = Command::Change(Change::default());
         let promote = Command::Change(Change { roles, ..Change::default() });
-        let allowed = |rights: Rights, command: &Command, role: &str| {
-            rights.allow(command, &with(role), &access())
+        let allowed = |authority: Authority, command: &Command, role: &str| {
+            authority.allows(command, &with(role), &access())
         };
         for role in [ROLE_ADMIN, ROLE_OPERATOR, "helpdesk", "auditor", ROLE_USER, "unknown"] {
             let plain = role == ROLE_USER || role == "unknown";
-            assert!(allowed(Rights::Administrator, &promote, role));
-            assert_eq!(allowed(Rights::PlainUsers, &rename, role), plain, "{role}");
-            assert_eq!(allowed(Rights::PlainUsers, &Command::Delete, role), plain, "{role}");
-            assert!(!allowed(Rights::PlainUsers, &promote, role));
-            assert!(allowed(Rights::Own, &rename, role));
-            assert!(!allowed(Rights::Own, &promote, role));
+            assert!(allowed(Authority::Administrator, &promote, role));
+            assert_eq!(allowed(Authority::PlainUsers, &rename, role), plain, "{role}");
+            assert_eq!(allowed(Authority::PlainUsers, &Command::Delete, role), plain, "{role}");
+            assert!(!allowed(Authority::PlainUsers, &promote, role));
+            assert!(allowed(Authority::Own, &rename, role));
+            assert!(!allowed(Authority::Own, &promote, role));
         }
-        // To say what is there already gives nothing.
-        assert!(allowed(Rights::PlainUsers, &promote, "editor"));
+        // Roles that the user already has are no assignment.
+        assert!(allowed(Authority::PlainUsers, &promote, "editor"));
     }
 }
