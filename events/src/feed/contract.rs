@@ -3,21 +3,20 @@
 //! Both are made from the types that read and write the feed, so they cannot say anything else than what is
 //! written. They lie in the repository, and a test compares them with what is made here.
 
+mod document;
 mod service;
 
-use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+pub use self::document::schema_of;
+use self::document::{DRAFT_7, EventType, FeedDescription, entitle, text};
 pub use self::service::{Described, ServiceFeed};
 use super::data_schema::{DataSchemas, file_name};
 use super::{
     AllEnded, DeletedUserData, EmailChange, EmailVerification, Happened, ProfileChange,
     Registration, RolesChange, SessionData, StatusChange, UserChanged, UserData,
 };
-use crate::ids::UUID_PATTERN;
 
-const DRAFT_7: &str = "http://json-schema.org/draft-07/schema#";
 /// The installation of the examples.
 const EXAMPLE_URL: &str = "https://id.example.com";
 
@@ -68,91 +67,17 @@ types! {
         "All sessions of a user were ended at once, or all but one: each whose `epoch` is less than the one given here.";
 }
 
-/// The JSON Schema (draft 7) of a type.
+/// The JSON Schema (draft 7) of each event type with its name. They are open: members that they do not name are valid.
 #[must_use]
-pub fn schema_of<T: JsonSchema>() -> Value {
-    let mut settings = SchemaSettings::draft07();
-    settings.inline_subschemas = true;
-    settings.meta_schema = None;
-    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-    strip_rust_formats(&mut schema);
-    schema
-}
-
-/// Takes out the formats that name a type of Rust: a validator need not know them, and may refuse what it does not know.
-fn strip_rust_formats(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            let is_of_rust = |format: &Value| {
-                format.as_str().is_some_and(|format| {
-                    format.starts_with("uint") || matches!(format, "int8" | "int16")
-                })
-            };
-            if members.get("format").is_some_and(is_of_rust) {
-                members.remove("format");
-            }
-            members.values_mut().for_each(strip_rust_formats);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip_rust_formats),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// Names the content, and those of its parts whose type has no name of its own, for generators that make a type of
-/// each. What several events share (`User`, `Session`) has one name in all of them, so that one type is made of it.
-fn entitle(data: &mut Value, title: &str) {
-    let Value::Object(members) = data else { return };
-    members.insert("title".to_owned(), format!("{title} data").into());
-    let Some(Value::Object(parts)) = members.get_mut("properties") else { return };
-    for (name, part) in parts {
-        if let Value::Object(part) = part
-            && part.get("type").is_some_and(|kind| kind == "object")
-        {
-            part.entry("title").or_insert_with(|| format!("{title} {name}").into());
-        }
-    }
-}
-
-/// What a schema is called: the name of its file. It is relative, so that it is the address of the schema wherever it
-/// is served, and has no colon, which generators make part of the name of a type.
-fn schema_id(kind: &str) -> String {
-    format!("{kind}.json")
-}
-
-/// The JSON Schema (draft 7) of each event type with its name. They are open: what they do not name may be
-/// there.
-#[must_use]
-pub fn schemas() -> Vec<(&'static str, Value)> {
-    TYPES.iter().map(|of| (of.kind, schema(of))).collect()
+pub fn schemas() -> Vec<(String, Value)> {
+    let feed = description();
+    feed.types.iter().map(|of| (of.kind.clone(), feed.schema(of))).collect()
 }
 
 /// The frozen example of each event type.
 #[must_use]
 pub fn examples() -> Vec<(&'static str, &'static str)> {
     TYPES.iter().map(|of| (of.kind, of.example)).collect()
-}
-
-fn schema(of: &Type) -> Value {
-    let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
-    let subject = if of_session { "The session's id." } else { "The user's id." };
-    let mut schema = envelope(&Enveloped {
-        id: schema_id(of.kind),
-        kind: of.kind,
-        title: of.title,
-        description: of.description,
-        source: "/roster",
-        subject,
-        revision: "Goes up with every event of one user (of one session), and may leave numbers out: what has the same or a lower one is known already.",
-        position: "Place in the event log in decimal, as commands answer it in `Roster-Position`. Users and sessions are counted apart.",
-        data: (of.data)(),
-    });
-    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        properties.insert(
-            "dataschema".to_owned(),
-            json!({ "type": "string", "format": "uri", "description": "Where the installation that published the event serves the schema of `data`. Events of earlier versions do not have it." }),
-        );
-    }
-    schema
 }
 
 /// The JSON Schema (draft 7) of the content of each event type, with the name of its file: what `dataschema` leads to.
@@ -181,157 +106,69 @@ fn example(of: &Type) -> Value {
     example
 }
 
-/// An event type with its content.
-struct Enveloped<'a> {
-    id: String,
-    kind: &'a str,
-    title: &'a str,
-    description: &'a str,
-    source: &'a str,
-    subject: &'a str,
-    revision: &'a str,
-    position: &'a str,
-    data: Value,
-}
-
-fn envelope(of: &Enveloped<'_>) -> Value {
-    let mut data = of.data.clone();
-    // In place of the names of Rust types, which mean nothing here.
-    entitle(&mut data, of.title);
-    json!({
-        "$schema": DRAFT_7,
-        "$id": of.id,
-        "title": of.title,
-        "description": of.description,
-        "type": "object",
-        "required": [
-            "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "revision",
-            "position", "actor", "data"
-        ],
-        "properties": {
-            "specversion": { "const": "1.0", "description": "Version of CloudEvents." },
-            "id": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "Unique per event." },
-            "source": { "type": "string", "format": "uri-reference", "description": format!("Always `{}`.", of.source) },
-            "type": { "const": of.kind },
-            "subject": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": of.subject },
-            "time": { "type": "string", "format": "date-time", "description": "When it was decided, UTC, in milliseconds." },
-            "datacontenttype": { "const": "application/json" },
-            "revision": { "type": "integer", "minimum": 1, "description": of.revision },
-            "position": { "type": "string", "pattern": "^[0-9]+$", "description": of.position },
-            "actor": { "type": "string", "description": "Who caused it: a user's id, `system` or `anonymous`." },
-            "commandid": { "type": "string", "format": "uuid", "pattern": UUID_PATTERN, "description": "The same for all events of one command." },
-            "correlationid": { "type": "string", "description": "`X-Request-Id` of the request behind it." },
-            "causationid": { "type": "string", "description": "The event that it is a reaction to." },
-            "traceparent": { "type": "string", "description": "W3C trace context of the request behind it." },
-            "data": data,
-        },
-    })
-}
-
-/// The AsyncAPI 3 document. It refers to the schemas beside it.
-#[must_use]
-pub fn asyncapi() -> Value {
-    let mut channels = Map::new();
-    let mut operations = Map::new();
-    let mut messages = Map::new();
-    for of in TYPES {
-        let (key, is_snapshot) = (of.kind.replace('.', "_"), of.kind == "users.v1.snapshot");
-        messages.insert(
-            key.clone(),
-            json!({
-                "name": of.kind,
-                "title": of.title,
-                "summary": of.description,
-                "contentType": "application/cloudevents+json",
-                "payload": {
-                    "schemaFormat": "application/schema+json;version=draft-07",
-                    "schema": { "$ref": format!("./schemas/{}.json", of.kind) },
-                },
-                "correlationId": {
-                    "description": "The request behind the event.",
-                    "location": "$message.payload#/correlationid",
-                },
-                "examples": [{ "name": "example", "payload": example(of) }],
-            }),
-        );
-        let user = json!({ "description": "The user's id, a UUID in lower case." });
-        let mut parameters = json!({ "user_id": user });
-        let address = if is_snapshot {
-            parameters = json!({
-                "subscriber": { "description": "The name of the subscriber it is for." },
-                "user_id": user,
-            });
-            "snapshot.v1.{subscriber}.{user_id}".to_owned()
-        } else {
-            format!("{}.{{user_id}}", of.kind)
-        };
-        let (stream, more) = if is_snapshot {
-            (super::SNAPSHOTS_STREAM, " A replay puts events of any type on it, as they were told.")
-        } else {
-            (super::FEED_STREAM, "")
-        };
-        channels.insert(
-            key.clone(),
-            json!({
-                "address": address,
-                "title": of.title,
-                "description": format!("Stream `{stream}` of JetStream.{more}"),
-                "messages": { of.kind: { "$ref": format!("#/components/messages/{key}") } },
-                "parameters": parameters,
-            }),
-        );
-        operations.insert(
-            format!("send_{key}"),
-            json!({
-                "action": "send",
-                "channel": { "$ref": format!("#/channels/{key}") },
-                "summary": of.description,
-                "messages": [{ "$ref": format!("#/channels/{key}/messages/{}", of.kind) }],
-            }),
-        );
-    }
-    json!({
-        "asyncapi": "3.0.0",
-        "id": "urn:roster:feed:v1",
-        "info": {
+fn description() -> FeedDescription {
+    FeedDescription {
+        file: "roster.json",
+        id: "urn:roster:feed:v1".to_owned(),
+        info: json!({
             "title": "Roster: the feed of user events",
             "version": "1",
             "description": "What other services are told: each event once and in order per user, on durable JetStream consumers that the operator makes (`roster subscribers add`). Within version 1 there come only further event types and further optional members; a reader passes over what it does not know. How to subscribe: docs/feed.md.",
             "license": { "name": "MIT OR Apache-2.0" },
-        },
-        "defaultContentType": "application/cloudevents+json",
-        "servers": {
+        }),
+        servers: json!({
             "nats": {
                 "host": "nats.example.com:4222",
                 "protocol": "nats",
                 "description": "A subscriber connects with its `.creds` file and the inbox prefix `_INBOX_<name>`, and reaches the API of JetStream under the prefix `feed`.",
                 "security": [{ "$ref": "#/components/securitySchemes/creds" }],
             },
-        },
-        "channels": channels,
-        "operations": operations,
-        "components": {
-            "messages": messages,
-            "securitySchemes": {
-                "creds": {
-                    "type": "asymmetricEncryption",
-                    "description": "A JWT and an Ed25519 key of NATS, in the `.creds` file that `roster subscribers add` writes.",
-                },
+        }),
+        security_schemes: json!({
+            "creds": {
+                "type": "asymmetricEncryption",
+                "description": "A JWT and an Ed25519 key of NATS, in the `.creds` file that `roster subscribers add` writes.",
             },
-        },
-    })
+        }),
+        source: "/roster".to_owned(),
+        aggregate: "user (of one session)".to_owned(),
+        position_note: " Users and sessions are counted apart.",
+        data_schema: json!({ "type": "string", "format": "uri", "description": "Where the installation that published the event serves the schema of `data`. Events of earlier versions do not have it." }),
+        types: TYPES.iter().map(event_type).collect(),
+    }
 }
 
-/// Every file of the contract: its name, and what it holds.
+fn event_type(of: &Type) -> EventType {
+    let of_session = of.kind.starts_with("sessions.") && of.kind != "sessions.v1.all_ended";
+    let user = json!({ "description": "The user's id, a UUID in lower case." });
+    let (address, parameters, stream, note) = if of.kind == super::SNAPSHOT {
+        let subscriber = json!({ "description": "The name of the subscriber it is for." });
+        let parameters = json!({ "subscriber": subscriber, "user_id": user });
+        let note = " A replay puts events of any type on it, as they were told.";
+        ("snapshot.v1.{subscriber}.{user_id}".to_owned(), parameters, super::SNAPSHOTS_STREAM, note)
+    } else {
+        (format!("{}.{{user_id}}", of.kind), json!({ "user_id": user }), super::FEED_STREAM, "")
+    };
+    EventType {
+        kind: of.kind.to_owned(),
+        title: of.title,
+        description: of.description,
+        subject: if of_session { "The session's id." } else { "The user's id." }.to_owned(),
+        data: (of.data)(),
+        address,
+        parameters,
+        stream: stream.to_owned(),
+        stream_note: note,
+        examples: json!([{ "name": "example", "payload": example(of) }]),
+    }
+}
+
+/// Every file of the contract: its name and content.
 ///
 /// # Errors
 /// Only when a value cannot be JSON, which none of these is.
 pub fn files() -> Result<Vec<(String, String)>, serde_json::Error> {
-    let text = |value: &Value| Ok(serde_json::to_string_pretty(value)? + "\n");
-    let mut files = vec![("roster.json".to_owned(), text(&asyncapi())?)];
-    for (kind, schema) in schemas() {
-        files.push((format!("schemas/{kind}.json"), text(&schema)?));
-    }
+    let mut files = description().files()?;
     for (name, schema) in data_schemas() {
         files.push((format!("schemas/{name}"), text(&schema)?));
     }
