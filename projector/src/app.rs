@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use view_kit::feed_publisher::FeedPublisher;
 use view_kit::{
     FollowLimits, OpenError, Projection, Retries, RetryRequests, RunError, age_of_missing,
     describe, keeps_up, none_parked, supervised,
@@ -24,7 +25,7 @@ use view_kit::{
 use views::Views;
 
 use crate::checker::Checker;
-use crate::feed::Feed;
+use crate::feed::{self, UserFeedSource};
 use crate::fold::{IntoView, Logins, Sessions, Users};
 use crate::generations::{FollowerRegistry, LOOK_EVERY, View, ViewId};
 use crate::store::adopt_logins;
@@ -62,7 +63,7 @@ pub struct App {
     registry: FollowerRegistry,
     limits: FollowLimits,
     tracer: Tracer,
-    feed: Feed,
+    feed: FeedPublisher<UserFeedSource>,
     checker: Option<Checker>,
     retry_requests: RetryRequests,
     retries: Retries,
@@ -95,21 +96,23 @@ impl App {
         };
         let retry_requests = RetryRequests::listen(&client, PARKED_RETRY).await?;
         let registry = FollowerRegistry::new(&client, views.clone(), &watch.metrics);
+        let limits = FollowLimits {
+            batch_events_max: settings.projector.batch_events_max,
+            parked_max: settings.projector.parked_max,
+            operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
+            lag_max: Duration::from_millis(settings.projector.lag_max_ms),
+        };
+        let retries = retry_requests.heard();
         let app = Self {
             users: open(View::Users, &users).await?,
             sessions: open(View::Sessions, &sessions).await?,
             checker: Checker::new(&client, settings, &views, &registry, &watch.metrics),
             registry,
             views,
-            limits: FollowLimits {
-                batch_events_max: settings.projector.batch_events_max,
-                parked_max: settings.projector.parked_max,
-                operation_timeout: Duration::from_millis(settings.mongodb.operation_timeout_ms),
-                lag_max: Duration::from_millis(settings.projector.lag_max_ms),
-            },
+            limits,
             tracer: watch.tracer.clone(),
-            feed: Feed::open(&client, settings, watch, retry_requests.heard()).await?,
-            retries: retry_requests.heard(),
+            feed: feed::publisher(&client, settings, limits, retries.clone(), watch).await?,
+            retries,
             retry_requests,
         };
         for view in [View::Users, View::Sessions] {
@@ -147,7 +150,7 @@ impl App {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let readiness = self.check(Readiness::default(), "projector-users", View::Users);
-        self.feed.check(self.check(readiness, "projector-sessions", View::Sessions))
+        self.check(readiness, "projector-sessions", View::Sessions).and(self.feed.readiness())
     }
 
     fn check(&self, readiness: Readiness, name: &'static str, view: View) -> Readiness {
@@ -167,7 +170,7 @@ impl App {
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(
             self.follow(&stop),
-            supervised(&self.feed, &stop),
+            self.feed.run(&stop),
             self.retry_requests.run(&stop),
             self.check_slowly(&stop),
         );

@@ -1,7 +1,7 @@
 //! Batches of messages on their way into the views.
 
 use events::{DecodeError, Position, Timestamp};
-use service_kit::event_log::Followed;
+use service_kit::event_log::{FollowError, Followed};
 
 use crate::causes::Causes;
 use crate::fold::Fold;
@@ -11,6 +11,20 @@ use crate::run::RunError;
 pub(crate) struct Chunk {
     pub(crate) messages: Vec<Followed>,
     pub(crate) failure: Option<RunError>,
+}
+
+/// The messages of a chunk before a failure, which are processed before it is reported.
+pub(crate) fn until_failure(
+    chunk: Vec<Result<Followed, FollowError>>,
+) -> (Vec<Followed>, Option<FollowError>) {
+    let mut messages = Vec::with_capacity(chunk.len());
+    for next in chunk {
+        match next {
+            Ok(message) => messages.push(message),
+            Err(failure) => return (messages, Some(failure)),
+        }
+    }
+    (messages, None)
 }
 
 /// Messages that arrived together, folded.

@@ -1,22 +1,36 @@
-//! Publishes the feed of a service with one log: each event once and in order.
+//! Publishes a feed: the events of one or more logs, each once and in order.
 //!
-//! Any instance may write the feed. Every write is guarded by the last sequence of the whole stream, and each message
-//! states in a header up to which position of the log the feed is complete. So the end of the feed is its checkpoint,
-//! and two publishers at once, or one that was killed, publish nothing twice (ADR 14).
+//! Any instance may write the feed. Every write is guarded by the last sequence of the whole stream
+//! ([`EventLog::append_behind`]). The headers of each message state up to which position of each log the feed is
+//! complete. So the end of the feed is its checkpoint, and two publishers at once, or one that was killed, publish
+//! nothing twice (ADR 14). After any outcome except an acknowledged write, the end is read again, and what it covers by
+//! then is skipped.
 //!
-//! An event that cannot be read stops the feed, and readiness reports it: nothing is skipped, and nothing is published
-//! out of order.
+//! # Order
+//! The events of one log are published in their order. Between logs, the time of storing decides while there is a
+//! backlog. At the end of the logs, an event of another log waits until every earlier event of the first one is
+//! published.
+//!
+//! # Unreadable events
+//! The aggregate is parked: nothing more of it is published, and the last message says so in a header, so that
+//! publishing it later and releasing it are one write (ADR 20). An event that ends its aggregate is published in any
+//! case, and ends the parking. Once `parked_max` aggregates are parked, the next unreadable event stops the feed.
+//!
+//! Roster's feed merges two logs. A peer service has one, and runs a [`ServiceFeedPublisher`].
 
-use std::marker::PhantomData;
+mod advance;
+mod error;
+mod feed_end;
+mod reader;
+mod service;
 
-use events::{DecodeError, Envelope, Fact, Position, ServiceNames};
-use futures::StreamExt;
-use serde::Serialize;
-use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{DecodeError, Position};
 use service_kit::ambient;
 use service_kit::event_log::{
-    EVENT_TYPE_HEADER, EventLog, FollowError, Followed, Outcome, ReadError, SEQUEL_MESSAGES_MAX,
-    Sequel, Start, Tail,
+    EventLog, Followed, Outcome, ReadError, SEQUEL_MESSAGES_MAX, Sequel, Stored, Tail,
 };
 use service_kit::health::Readiness;
 use service_kit::metrics::ProjectorMetrics;
@@ -24,162 +38,173 @@ use service_kit::telemetry::Telemetry;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::lag::{age_of_missing, keeps_up};
+use self::advance::Advance;
+pub use self::error::PublishError;
+pub use self::feed_end::FeedEnd;
+use self::reader::{Reader, SourceMessage};
+pub use self::service::{PublicEvent, Published, ServiceFeedPublisher, ServiceFeedSource};
+use crate::lag::age;
+use crate::retry::Retries;
 use crate::run::FollowLimits;
-use crate::supervise::{Follower, Progress, supervised};
-
-/// Header of every message of a service's feed: the position in its log up to which the feed is complete.
-pub const POSITION_HEADER: &str = "Roster-Position";
+use crate::supervise::{Follower, Progress, none_parked, supervised};
 
 /// Messages of one write: their size stays far below what a server accepts at once.
 const WRITE_MESSAGES_MAX: usize = 500;
-/// How often the follower reports that it is alive when nothing happens.
-const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often the publisher reports that it is alive when nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Writes in a row that another writer may win.
 const CONFLICTS_MAX: u32 = 100;
 
-/// The published part of an event: the name of its type, and its `data`.
-pub type News = (&'static str, Value);
+/// What the messages of the logs become.
+pub trait FeedSource: Send + Sync + 'static {
+    /// An event of the feed.
+    type Event: Send;
 
-/// The published form of a service's events. The log may change with the service; the feed may not. So every member is
-/// named here, and none is passed on implicitly.
-pub trait Published: Fact + Sync {
-    /// The service whose feed it is.
-    const NAMES: ServiceNames;
-
-    /// The published part of an event; `None` if it is not published.
+    /// The event of a message, if it has one.
     ///
     /// # Errors
-    /// Only when a value cannot be JSON.
-    fn news(event: &Envelope<Self>) -> Result<Option<News>, serde_json::Error>;
+    /// [`DecodeError`]: the message cannot be read.
+    fn event(&self, message: &Followed) -> Result<Option<Self::Event>, DecodeError>;
+
+    /// Whether nothing follows an event of its aggregate, and nothing before it counts.
+    fn is_last(_event: &Self::Event) -> bool {
+        false
+    }
+
+    /// The message of each event; `None` for an event that is not published after all.
+    ///
+    /// # Errors
+    /// Nothing can be published now.
+    fn messages(
+        &self,
+        events: Vec<Self::Event>,
+    ) -> impl Future<Output = Result<Vec<Option<Sequel>>, PublishError>> + Send;
 }
 
-/// Why a run ended; the next one starts from the end of the feed.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The log or the feed does not answer.
-    #[error(transparent)]
-    Log(#[from] ReadError),
-    /// The log cannot be followed.
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    /// An event cannot be read, and nothing after it is published.
-    #[error("the event at position {0} cannot be read: {1}. Nothing after it is published")]
-    Unreadable(Position, DecodeError),
-    /// A value cannot be JSON.
-    #[error("an event cannot be written: {0}")]
-    Encode(#[from] serde_json::Error),
-    /// The feed is at its limit.
-    #[error("the feed is full: raise log.feed_bytes_max and run `provision`")]
-    Full,
-    /// The server rejects the write.
-    #[error("the feed rejects the write: {0:?}")]
-    Refused(Outcome),
-    /// Another program wrote the last message.
-    #[error("the last message of the feed has no valid position header")]
-    NoPosition,
-    /// The log or the feed was restored, or belongs to another system.
-    #[error(
-        "the feed is published through {feed}, but the log ends at {log}: they do not belong together"
-    )]
-    LogBehindFeed {
-        /// How far the feed is published.
-        feed: Position,
-        /// The end of the log.
-        log: Position,
-    },
-    /// Another publisher is running, and won every write.
-    #[error("another writer won every time")]
-    Overtaken,
+/// A log that is published.
+pub struct SourceLog {
+    /// The log.
+    pub log: EventLog,
+    /// The subjects that are read, each a prefix before the name of an aggregate. The first one has the events, by which
+    /// the lag is measured.
+    pub filters: Vec<String>,
+    /// The header of the feed's messages that states how far this log is published.
+    pub header: &'static str,
 }
 
-/// Publishes a service's feed.
-pub struct FeedPublisher<F> {
-    log: EventLog,
-    feed: EventLog,
-    limits: FollowLimits,
-    events: String,
-    subjects: Vec<String>,
-    stream: &'static str,
-    progress: Progress<Position>,
-    metrics: ProjectorMetrics,
-    of: PhantomData<fn() -> F>,
-}
-
-/// The end of the feed, and how far it is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    end: Position,
-    told: Position,
-}
-
-impl Place {
-    fn of(tail: &Tail) -> Result<Self, PublishError> {
-        let told = match &tail.last {
-            None => Position(0),
-            Some(last) => {
-                let header = last.header(POSITION_HEADER).and_then(|text| text.parse().ok());
-                header.map(Position).ok_or(PublishError::NoPosition)?
-            }
-        };
-        Ok(Self { end: tail.end, told })
+impl SourceLog {
+    /// The first event after a position.
+    async fn next_event(&self, position: Position) -> Result<Option<Stored>, ReadError> {
+        self.log.next(self.filters.first().map_or("", String::as_str), position).await
     }
 }
 
-impl<F: Published> FeedPublisher<F> {
-    /// Publishes from one verified stream into another. `stream` is the name of the feed.
+/// A feed and its logs.
+pub struct Feed<S> {
+    /// What the messages of the logs become.
+    pub source: S,
+    /// The logs.
+    pub logs: Vec<SourceLog>,
+    /// The verified stream of the feed.
+    pub stream: EventLog,
+    /// The name of that stream.
+    pub name: &'static str,
+    /// The subjects of that stream.
+    pub subjects: Vec<String>,
+    /// The name of the readiness check.
+    pub check: &'static str,
+    /// The command that lists parked aggregates.
+    pub parked_list: &'static str,
+}
+
+impl<S> Feed<S> {
+    async fn tail(&self) -> Result<Tail, ReadError> {
+        let subjects: Vec<&str> = self.subjects.iter().map(String::as_str).collect();
+        self.stream.tail(&subjects).await
+    }
+
+    /// The streams of the logs with their headers.
+    fn headers(&self) -> Vec<(&str, &'static str)> {
+        self.logs.iter().map(|of| (of.log.stream(), of.header)).collect()
+    }
+
+    /// Age of the oldest event that is not published.
+    async fn lag(&self, published: &FeedEnd) -> Result<Duration, ReadError> {
+        let mut lag = Duration::ZERO;
+        for (n, source) in self.logs.iter().enumerate() {
+            let missing = source.next_event(published.published_through(n)).await?;
+            lag = lag.max(age(missing.map(|missing| missing.stored_at), ambient::now()));
+        }
+        Ok(lag)
+    }
+}
+
+/// Publishes a feed.
+pub struct FeedPublisher<S> {
+    feed: Arc<Feed<S>>,
+    batch_max: usize,
+    parked_max: usize,
+    lag_max: Duration,
+    progress: Progress<FeedEnd>,
+    metrics: ProjectorMetrics,
+    retries: Option<Retries>,
+}
+
+impl<S: FeedSource> FeedPublisher<S> {
+    /// `retries` says when parked aggregates are read again.
     #[must_use]
-    pub fn new(
-        log: EventLog,
-        feed: EventLog,
-        stream: &'static str,
+    pub fn of(
+        feed: Feed<S>,
         limits: FollowLimits,
+        retries: Option<Retries>,
         watch: &Telemetry,
     ) -> Self {
-        let teller = Self {
-            log,
-            feed,
-            limits,
-            events: F::NAMES.events_filter(),
-            subjects: F::NAMES.feed_subjects().to_vec(),
-            stream,
+        let publisher = Self {
+            batch_max: limits.batch_events_max.min(WRITE_MESSAGES_MAX).min(SEQUEL_MESSAGES_MAX),
+            parked_max: limits.parked_max,
+            lag_max: limits.lag_max,
             progress: Progress::default(),
-            metrics: watch.metrics.projector(stream),
-            of: PhantomData,
+            metrics: watch.metrics.projector(feed.name),
+            feed: Arc::new(feed),
+            retries,
         };
-        teller.watch(watch);
-        teller
+        publisher.watch(watch);
+        publisher
     }
 
     /// Reports the age of the oldest event that is not published, at every scrape of the metrics.
     fn watch(&self, watch: &Telemetry) {
-        let (log, progress) = (self.log.clone(), self.progress.clone());
-        let (watched, events) = (self.metrics.clone(), self.events.clone());
+        let (feed, progress) = (Arc::clone(&self.feed), self.progress.clone());
+        let watched = self.metrics.clone();
         watch.metrics.sample(move || {
-            let (log, progress) = (log.clone(), progress.clone());
-            let (watched, events) = (watched.clone(), events.clone());
+            let (feed, published) = (Arc::clone(&feed), progress.position());
+            let watched = watched.clone();
             async move {
-                if progress.trouble().is_none()
-                    && let Ok(age) = age_of_missing(&log, &[&events], progress.position()).await
-                {
-                    watched.lags(age);
+                // A log that does not answer is reported where it is read, not here.
+                if let Ok(lag) = feed.lag(&published).await {
+                    watched.lags(lag);
                 }
             }
         });
     }
 
-    /// Adds the readiness check: the feed is published in time.
+    /// The readiness check: the feed is published in time, and nothing is parked.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let (log, progress) = (self.log.clone(), self.progress.clone());
-        let (events, lag_max) = (self.events.clone(), self.limits.lag_max);
-        Readiness::default().with("feed", move || {
-            let (log, progress, events) = (log.clone(), progress.clone(), events.clone());
+        let (feed, progress) = (Arc::clone(&self.feed), self.progress.clone());
+        let lag_max = self.lag_max;
+        Readiness::default().with(self.feed.check, move || {
+            let (feed, progress) = (Arc::clone(&feed), progress.clone());
             async move {
                 if let Some(trouble) = progress.trouble() {
                     return Err(trouble);
                 }
-                keeps_up(&log, &[&events], progress.position(), lag_max).await
+                let lag = feed.lag(&progress.position()).await;
+                let lag = lag.map_err(|error| error.to_string())?;
+                if lag <= lag_max {
+                    return none_parked(progress.parked(), feed.parked_list);
+                }
+                Err(format!("the feed is {} s behind the log", lag.as_secs()))
             }
         })
     }
@@ -189,75 +214,81 @@ impl<F: Published> FeedPublisher<F> {
         supervised(self, stop).await;
     }
 
-    async fn place(&self) -> Result<Place, PublishError> {
-        let subjects: Vec<&str> = self.subjects.iter().map(String::as_str).collect();
-        Place::of(&self.feed.tail(&subjects).await?)
+    /// Reads the end of the feed.
+    async fn feed_end(&self) -> Result<FeedEnd, PublishError> {
+        FeedEnd::of(&self.feed.tail().await?, &self.feed.headers())
     }
 
-    /// Publishes what is not published yet of some messages.
+    /// Publishes what is not published yet of a batch of the logs.
     async fn publish(
         &self,
-        mut batch: Vec<Followed>,
-        place: &mut Place,
+        mut batch: Vec<SourceMessage>,
+        feed_end: &mut FeedEnd,
     ) -> Result<(), PublishError> {
         for _ in 0..CONFLICTS_MAX {
-            batch.retain(|message| message.position > place.told);
-            let Some(last) = batch.last() else { return Ok(()) };
-            let told = last.position;
-            let mut messages = Vec::with_capacity(batch.len());
-            for message in batch.iter().filter(|message| !message.is_foreign) {
-                messages.extend(self.sequel(message)?);
-            }
-            if messages.is_empty() {
-                place.told = told;
-                return Ok(());
-            }
-            match self.feed.append_behind(place.end, &messages).await {
-                Outcome::Stored(end) => {
-                    *place = Place { end, told };
-                    return Ok(());
-                }
-                Outcome::Full => return Err(PublishError::Full),
-                refused @ Outcome::Refused(..) => return Err(PublishError::Refused(refused)),
-                // Another writer was first, or the outcome is unknown: read the end of the feed.
-                Outcome::Conflict
-                | Outcome::Duplicate
-                | Outcome::Unknown
-                | Outcome::Unavailable => *place = self.place().await?,
+            batch.retain(|message| !feed_end.covers(message));
+            // Computed anew in each attempt: another publisher may have published the end of an aggregate meanwhile.
+            let mut advance = self.advance(&batch, feed_end).await?;
+            let failure = advance.failure.take();
+            if self.write(feed_end, advance).await? {
+                return failure.map_or(Ok(()), Err);
             }
         }
         Err(PublishError::Overtaken)
     }
 
-    fn sequel(&self, message: &Followed) -> Result<Option<Sequel>, PublishError> {
-        let position = message.position;
-        let event = Envelope::<F>::from_json(&message.payload)
-            .map_err(|error| PublishError::Unreadable(position, error))?;
-        let Some((name, data)) = F::news(&event)? else { return Ok(None) };
-        let wire = Wire::of(&event, name, data, position);
-        let headers = vec![
-            (POSITION_HEADER, position.to_string()),
-            (EVENT_TYPE_HEADER, wire.kind.clone()),
-            ("Nats-Msg-Id", event.id.to_string()),
-        ];
-        Ok(Some(Sequel {
-            subject: F::NAMES.feed_event(name, &wire.subject),
-            payload: serde_json::to_vec(&wire)?.into(),
-            headers,
-            kept: None,
-        }))
+    /// Reads parked events again, and publishes those that can be read now.
+    async fn retry(&self, feed_end: &mut FeedEnd) -> Result<(), PublishError> {
+        for (log, aggregate, _) in feed_end.parked() {
+            while let Some(advance) = self.advance_parked(log, &aggregate, feed_end).await? {
+                // If another publisher released it in the meantime, it is no longer parked.
+                self.write(feed_end, advance).await?;
+            }
+        }
+        self.has_parked(feed_end);
+        Ok(())
+    }
+
+    /// Appends after the known end of the feed. If the feed has grown since, nothing is written and its end is read
+    /// again.
+    async fn write(&self, feed_end: &mut FeedEnd, advance: Advance) -> Result<bool, PublishError> {
+        let Advance { messages, after, .. } = advance;
+        let outcome = if messages.is_empty() {
+            Outcome::Stored(feed_end.end)
+        } else {
+            self.feed.stream.append_behind(feed_end.end, &messages).await
+        };
+        match outcome {
+            Outcome::Stored(end) => {
+                *feed_end = FeedEnd { end, ..after };
+                self.has_parked(feed_end);
+                Ok(true)
+            }
+            Outcome::Full => Err(PublishError::Full),
+            refused @ Outcome::Refused(..) => Err(PublishError::Refused(refused)),
+            // Another writer was first, or the outcome is unknown: read the end of the feed.
+            Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown | Outcome::Unavailable => {
+                feed_end.catch_up(self.feed_end().await?)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn has_parked(&self, feed_end: &FeedEnd) {
+        self.progress.has_parked(feed_end.parked_count());
+        self.metrics.has_parked(feed_end.parked_count());
     }
 }
 
-impl<F: Published> Follower for FeedPublisher<F> {
-    type Position = Position;
+impl<S: FeedSource> Follower for FeedPublisher<S> {
+    type Position = FeedEnd;
     type Error = PublishError;
 
     fn stream(&self) -> &'static str {
-        self.stream
+        self.feed.name
     }
 
-    fn progress(&self) -> &Progress<Position> {
+    fn progress(&self) -> &Progress<FeedEnd> {
         &self.progress
     }
 
@@ -266,98 +297,42 @@ impl<F: Published> Follower for FeedPublisher<F> {
     }
 
     async fn run_once(&self) -> Result<(), PublishError> {
-        let mut place = self.place().await?;
-        let log = self.log.end().await?;
-        if log < place.told {
-            return Err(PublishError::LogBehindFeed { feed: place.told, log });
+        let mut feed_end = self.feed_end().await?;
+        for (n, SourceLog { log, .. }) in self.feed.logs.iter().enumerate() {
+            let (feed, end) = (feed_end.published_through(n), log.end().await?);
+            if end < feed {
+                let stream = log.stream().to_owned();
+                return Err(PublishError::LogBehindFeed { stream, feed, log: end });
+            }
         }
-        let following = self.log.follow(&[&self.events], Start::Behind(place.told)).await?;
-        let batch_max =
-            self.limits.batch_events_max.min(WRITE_MESSAGES_MAX).min(SEQUEL_MESSAGES_MAX);
-        let mut chunks = following.messages.ready_chunks(batch_max);
-        tracing::info!(stream = self.stream, end = %place.end, "the feed follows the log");
+        self.progress.starts_at(feed_end.clone());
+        self.retry(&mut feed_end).await?;
+        let mut reader = Reader::open(&self.feed.logs, &feed_end, self.batch_max).await?;
+        tracing::info!(stream = self.stream(), end = %feed_end.end, "the feed follows the log");
         // With a backlog it is healthy only once that is published: the feed may be full.
-        if following.pending == 0 {
-            self.progress.reached(place.told);
+        if reader.pending() == 0 {
+            self.progress.reached(feed_end.clone());
         }
-        self.metrics.follows(place.end, following.pending);
+        self.metrics.follows(feed_end.end, reader.pending());
+        let mut retries = self.retries.clone();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.metrics.alive(ambient::now());
-            let chunk = tokio::select! {
-                _ = heartbeat.tick() => continue,
-                chunk = chunks.next() => chunk,
-            };
-            let Some(chunk) = chunk else { return Ok(()) };
-            let (mut batch, mut failure) = (Vec::with_capacity(chunk.len()), None);
-            for next in chunk {
-                match next {
-                    Ok(message) => batch.push(message),
-                    Err(error) => failure = Some(error),
+            let batch = tokio::select! {
+                _ = heartbeat.tick() => {
+                    if retries.as_mut().is_some_and(Retries::are_due) {
+                        self.retry(&mut feed_end).await?;
+                    }
+                    continue;
                 }
-            }
+                batch = reader.next(self.batch_max) => batch?,
+            };
             let (began, events) = (Instant::now(), batch.len() as u64);
-            let pending = batch.last().map_or(0, |last| last.pending);
-            self.publish(batch, &mut place).await?;
+            self.publish(batch, &mut feed_end).await?;
             self.metrics.wrote(events, began.elapsed());
-            self.metrics.follows(place.end, pending);
-            self.progress.reached(place.told);
-            if let Some(failure) = failure {
-                return Err(failure.into());
-            }
-        }
-    }
-}
-
-/// An event of the feed on the wire: CloudEvents 1.0 in JSON, in the form of Roster's own feed.
-#[derive(Serialize)]
-struct Wire<'a> {
-    specversion: &'static str,
-    id: String,
-    source: &'static str,
-    #[serde(rename = "type")]
-    kind: String,
-    subject: String,
-    time: events::Timestamp,
-    datacontenttype: &'static str,
-    revision: events::Revision,
-    /// A decimal string, because an integer of CloudEvents has 32 bits.
-    position: String,
-    actor: events::Actor,
-    commandid: events::CommandId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    correlationid: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    causationid: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-    data: Value,
-}
-
-impl<'a> Wire<'a> {
-    fn of<F: Published>(
-        event: &'a Envelope<F>,
-        name: &str,
-        data: Value,
-        position: Position,
-    ) -> Self {
-        Self {
-            specversion: "1.0",
-            id: event.id.to_string(),
-            source: F::SOURCE,
-            kind: format!("{}.v1.{name}", F::NAMES.plural()),
-            subject: F::subject(&event.after),
-            time: event.time,
-            datacontenttype: "application/json",
-            revision: event.revision(),
-            position: position.to_string(),
-            actor: event.actor,
-            commandid: event.command_id,
-            correlationid: event.correlation_id.as_deref(),
-            causationid: event.causation_id.as_deref(),
-            traceparent: event.traceparent.as_deref(),
-            data,
+            self.metrics.follows(feed_end.end, reader.pending());
+            self.progress.reached(feed_end.clone());
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! A service implements [`Fold`]: what its messages lead to. With one view it implements [`View`] and runs a
 //! [`ViewFollower`], and its query side reads with [`ViewReads`]. Roster's projector has its own [`Target`] with
-//! generations (ADR 16). ADR 21 explains what is shared, and why peer services have layouts instead of generations.
+//! generations (ADR 16). A feed is a projection into a stream: [`feed_publisher`]. ADR 21 explains what is shared, and
+//! why peer services have layouts instead of generations.
 //!
 //! Not for the content of views: nothing here knows a user, or decides anything.
 

@@ -13,7 +13,7 @@ use service_kit::trace::Tracer;
 use service_kit::views_position::HEARTBEAT;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::batch::Chunk;
+use crate::batch::{Chunk, until_failure};
 use crate::fold::Fold;
 use crate::lineage::{Lineage, LineageMismatch};
 use crate::parked::Parked;
@@ -90,7 +90,7 @@ pub struct Projection<T> {
 }
 
 /// The progress of a run.
-struct Place {
+struct RunProgress {
     position: Position,
     pending: u64,
     /// The end of the log when the run began.
@@ -105,16 +105,16 @@ impl<T: Target> Projection<T> {
     }
 
     /// Reports that the views reached a position.
-    async fn reached(&self, place: &mut Place) -> Result<(), RunError> {
-        if !place.has_caught_up && (place.pending == 0 || place.position >= place.end) {
+    async fn reached(&self, run: &mut RunProgress) -> Result<(), RunError> {
+        if !run.has_caught_up && (run.pending == 0 || run.position >= run.end) {
             self.bounded(self.target.caught_up()).await?;
-            place.has_caught_up = true;
+            run.has_caught_up = true;
         }
-        self.progress.reached(place.position);
+        self.progress.reached(run.position);
         if let Some(metrics) = self.counted() {
-            metrics.follows(place.position, place.pending);
+            metrics.follows(run.position, run.pending);
         }
-        self.target.reached(place.position).await;
+        self.target.reached(run.position).await;
         Ok(())
     }
 
@@ -133,19 +133,9 @@ impl<T: Target> Projection<T> {
     ) -> Result<(u64, impl futures::Stream<Item = Chunk> + use<T>), RunError> {
         let following = self.log.follow(T::Fold::FILTERS, Start::Behind(position)).await?;
         let ready = self.chunks(following.messages);
-        // Messages before a failure are written before the failure is reported: the chunk ends there.
         let chunks = ready.map(|chunk| {
-            let (mut messages, mut failure) = (Vec::with_capacity(chunk.len()), None);
-            for next in chunk {
-                match next {
-                    Ok(message) => messages.push(message),
-                    Err(error) => {
-                        failure = Some(error.into());
-                        break;
-                    }
-                }
-            }
-            Chunk { messages, failure }
+            let (messages, failure) = until_failure(chunk);
+            Chunk { messages, failure: failure.map(RunError::from) }
         });
         Ok((following.pending, chunks))
     }
@@ -214,8 +204,8 @@ impl<T: Target> Follower for Projection<T> {
         // The existence of a checkpoint signals that a follower is running and its indexes exist.
         self.bounded(checkpoint(database, views, position, None)).await?;
         self.asked(self.target.look()).await?;
-        let mut place = Place { position, pending, end, has_caught_up: false };
-        self.reached(&mut place).await?;
+        let mut run = RunProgress { position, pending, end, has_caught_up: false };
+        self.reached(&mut run).await?;
         let mut retries = self.retries.clone();
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -225,9 +215,9 @@ impl<T: Target> Follower for Projection<T> {
             }
             let chunk = tokio::select! {
                 _ = heartbeat.tick() => {
-                    self.reached(&mut place).await?;
+                    self.reached(&mut run).await?;
                     if retries.are_due() {
-                        self.retry(&mut parked, place.position).await?;
+                        self.retry(&mut parked, run.position).await?;
                     }
                     continue;
                 }
@@ -239,11 +229,11 @@ impl<T: Target> Follower for Projection<T> {
             if let Some(end) = batch.end {
                 let began = Instant::now();
                 self.apply(&mut batch, &mut parked).await?;
-                place.position = place.position.max(end);
-                place.pending = batch.pending;
+                run.position = run.position.max(end);
+                run.pending = batch.pending;
                 // Readers have what is announced already; the checkpoint is for the next start.
-                self.reached(&mut place).await?;
-                let moved = checkpoint(database, views, place.position, batch.stored_at);
+                self.reached(&mut run).await?;
+                let moved = checkpoint(database, views, run.position, batch.stored_at);
                 self.bounded(moved).await?;
                 self.rest(began.elapsed()).await;
             }

@@ -28,7 +28,7 @@ struct State<P> {
     pause: Duration,
 }
 
-impl<P: Copy + Default> Default for Progress<P> {
+impl<P: Default> Default for Progress<P> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State {
             position: P::default(),
@@ -39,11 +39,11 @@ impl<P: Copy + Default> Default for Progress<P> {
     }
 }
 
-impl<P: Copy> Progress<P> {
+impl<P: Clone> Progress<P> {
     /// The position that it reached.
     #[must_use]
     pub fn position(&self) -> P {
-        self.lock().position
+        self.lock().position.clone()
     }
 
     /// Why it stopped, if it did.
@@ -61,6 +61,11 @@ impl<P: Copy> Progress<P> {
     /// Sets the number of parked aggregates.
     pub fn has_parked(&self, aggregates: usize) {
         self.lock().parked = aggregates;
+    }
+
+    /// It starts at a position, and is not healthy yet.
+    pub fn starts_at(&self, position: P) {
+        self.lock().position = position;
     }
 
     /// It is running and reached a position.
@@ -90,7 +95,7 @@ impl<P: Copy> Progress<P> {
 /// A loop that runs until something fails, and is started again from where its data says it is.
 pub trait Follower: Sync {
     /// The type of its position.
-    type Position: Copy + Send;
+    type Position: Clone + Send;
     /// The type of its failures.
     type Error: Display + Send;
 

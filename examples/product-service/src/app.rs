@@ -16,7 +16,7 @@ use service_kit::telemetry::Telemetry;
 use service_kit::verification::{Accepted, Verification, VerificationError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use view_kit::feed_publisher::FeedPublisher;
+use view_kit::feed_publisher::ServiceFeedPublisher;
 use view_kit::{
     BuildError, FollowLimits, OpenError, ReadLimits, ViewDatabase, ViewFollower, ViewReads,
 };
@@ -64,7 +64,7 @@ pub struct App {
     router: axum::Router,
     readiness: Readiness,
     follower: ViewFollower<ProductViews>,
-    teller: FeedPublisher<ProductFact>,
+    publisher: ServiceFeedPublisher<ProductFact>,
     reactions: Reactions<OwnerGone>,
     reads: ViewReads<ProductViews>,
     tasks: TaskTracker,
@@ -93,7 +93,7 @@ pub async fn provision(settings: &Settings) -> Result<(), StartError> {
 ///
 /// # Errors
 /// In words: NATS or the feed does not answer.
-pub async fn told(settings: &Settings, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
+pub async fn read_feed(settings: &Settings, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
     let service = &settings.service;
     let client = nats::connect(&service.nats, SERVICE).await?;
     let feed = EventLog::new(client, FEED_STREAM, Limits::of_service(service));
@@ -164,7 +164,8 @@ impl App {
         };
         let follower =
             ViewFollower::build(&client, log.clone(), database, follow_limits, watch).await?;
-        let teller = FeedPublisher::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
+        let publisher =
+            ServiceFeedPublisher::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
 
         let tasks = TaskTracker::new();
         let keys = IdempotencyKeys::new(key.derive("idempotency v1"));
@@ -181,7 +182,7 @@ impl App {
         let readiness = verification
             .check(reads.readiness())
             .and(follower.readiness())
-            .and(teller.readiness())
+            .and(publisher.readiness())
             .and(reactions.readiness());
         let router = routes(AppState {
             commands,
@@ -192,7 +193,7 @@ impl App {
             command_wait: Duration::from_millis(service.views.command_wait_ms),
             query_wait: Duration::from_millis(service.views.query_wait_ms),
         });
-        Ok(Self { router, readiness, follower, teller, reactions, reads, tasks })
+        Ok(Self { router, readiness, follower, publisher, reactions, reads, tasks })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -208,8 +209,8 @@ impl App {
 
     /// Runs views, feed and reactions until `stop`, then waits for commands and queries under way.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { follower, teller, reactions, reads, tasks, .. } = self;
-        tokio::join!(follower.run(stop.clone()), teller.run(&stop), reactions.run(&stop));
+        let Self { follower, publisher, reactions, reads, tasks, .. } = self;
+        tokio::join!(follower.run(stop.clone()), publisher.run(&stop), reactions.run(&stop));
         tasks.close();
         tasks.wait().await;
         reads.finished().await;

@@ -54,8 +54,9 @@ mod tests {
         let files = files().unwrap();
         for (name, text) in &files {
             let committed = fs::read_to_string(dir.join(name)).unwrap_or_default();
-            let told = "cargo run -p product-service -- asyncapi examples/product-service/asyncapi";
-            assert!(*text == committed, "{name}: write it again with `{told}`");
+            let command =
+                "cargo run -p product-service -- asyncapi examples/product-service/asyncapi";
+            assert!(*text == committed, "{name}: write it again with `{command}`");
         }
         let schemas = fs::read_dir(dir.join("schemas")).unwrap().count();
         assert_eq!(schemas + 1, files.len(), "a schema whose event type is gone");

@@ -1,10 +1,10 @@
-//! What other services are told: the types of the feed `products.v1.>`, a contract of its own.
+//! What is published to other services: the types of the feed `products.v1.>`, a contract of its own.
 
 use events::{Envelope, ServiceNames, Timestamp, UserId};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::to_value;
-use view_kit::feed_publisher::{News, Published};
+use view_kit::feed_publisher::{PublicEvent, Published};
 
 use crate::domain::{Price, Product, ProductFact, ProductId, Snapshot, Status, UnpublishReason};
 use crate::settings::NAMES;
@@ -78,7 +78,7 @@ pub struct DeletedProduct {
 impl Published for ProductFact {
     const NAMES: ServiceNames = NAMES;
 
-    fn news(event: &Envelope<Self>) -> Result<Option<News>, serde_json::Error> {
+    fn public_event(event: &Envelope<Self>) -> Result<Option<PublicEvent>, serde_json::Error> {
         let product = match &event.after {
             Snapshot::Deleted(gone) => {
                 let product = DeletedProduct { id: gone.id, deleted_at: gone.deleted_at };
@@ -98,7 +98,7 @@ impl Published for ProductFact {
                 };
                 ("unpublished", to_value(Unpublished { reason, product })?)
             }
-            // Its state is that of a deletion, which is told above.
+            // Its state is that of a deletion, which is published above.
             Self::Deleted => return Ok(None),
         };
         Ok(Some((name, data)))

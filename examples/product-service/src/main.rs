@@ -45,7 +45,7 @@ enum Command {
     Provision(Config),
     /// Take requests, and keep views and feed up to date.
     Serve(Config),
-    /// Write everything that the feed has told to standard output, an event a line.
+    /// Write the events of the feed to standard output, one per line.
     Feed(Config),
     /// Write the OpenAPI document to standard output.
     Openapi,
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Command::Serve(config) => with_settings(config, ServiceProcess::Serve, serve),
         Command::Feed(config) => {
             with_settings(config, ServiceProcess::Read, |settings| async move {
-                app::told(&settings, |event| say(&String::from_utf8_lossy(event)))
+                app::read_feed(&settings, |event| say(&String::from_utf8_lossy(event)))
                     .await
                     .context("cannot read the feed")
             })
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn the_committed_document_is_the_codes() {
-        let told =
+        let command =
             "cargo run -p product-service -- openapi > new.json, and move it over openapi.json";
-        assert!(document().unwrap() == DOCUMENT, "write it again: {told}");
+        assert!(document().unwrap() == DOCUMENT, "write it again: {command}");
     }
 }

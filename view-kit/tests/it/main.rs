@@ -10,6 +10,7 @@
 )]
 
 mod database_errors;
+mod feed_publisher;
 mod following;
 mod layouts;
 mod lineage;

@@ -41,8 +41,8 @@ async fn a_product_lives_and_is_read_back_at_once() {
     ada.client.post(&format!("{path}/unpublish"), &Value::Null).await.expect(200);
     ada.client.delete(&path).await.expect(204);
     ada.client.get(&path).await.expect(404);
-    let told = shop.told(6).await;
-    let kinds: Vec<&str> = told.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let events = shop.published(6).await;
+    let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(
         kinds,
         [
@@ -136,7 +136,7 @@ async fn a_repeated_request_is_answered_as_the_first_also_after_a_crash() {
     assert_eq!(again.body, first.body);
     let other = keyed.post("/api/v1/products", &product("Another", 7)).await.expect(422);
     assert_eq!(other.code(), "idempotency-key-reused");
-    assert_eq!(shop.told(2).await.len(), 2);
+    assert_eq!(shop.published(2).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

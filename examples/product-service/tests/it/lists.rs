@@ -64,5 +64,5 @@ async fn the_views_are_built_again_from_the_log() {
     assert_eq!(client.get("/api/v1/products").await.expect(200).body, before.body);
     client.get(&path).await.expect(200);
     client.get(&gone).await.expect(404);
-    assert_eq!(shop.told(5).await.len(), 5, "and nothing is told again");
+    assert_eq!(shop.published(5).await.len(), 5, "and nothing is published again");
 }

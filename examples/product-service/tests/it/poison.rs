@@ -26,11 +26,11 @@ async fn what_cannot_be_read_is_parked_stops_the_feed_and_heals() {
     publish(&ada.client, "Behind", 5).await;
     let seen = ada.client.get("/api/v1/products").await.expect(200);
     assert_eq!(names(&seen), ["Behind", "Before"]);
-    assert_eq!(shop.feed_length().await, 2, "nothing behind it is told");
+    assert_eq!(shop.feed_length().await, 2, "nothing after it is published");
 
     let log = context.get_stream("PRODUCTS").await.unwrap();
     log.delete_message(stored.sequence).await.unwrap();
     wait_for("it to be well again", || async { shop.private().get("/readyz").await.status == 200 })
         .await;
-    assert_eq!(shop.told(4).await.len(), 4);
+    assert_eq!(shop.published(4).await.len(), 4);
 }

@@ -14,7 +14,7 @@ async fn the_products_of_a_deleted_user_are_unpublished_once_and_in_order() {
     create(&ada.client, "Draft", 5).await;
     let others = publish(&bob.client, "Of bob", 5).await;
 
-    // It is told while nobody is there to hear it.
+    // It is published while nobody is there to receive it.
     shop.kill();
     let (administrator, _) = shop.system.as_administrator().await;
     administrator.delete(&format!("/api/v1/users/{}", ada.id)).await.expect(204);
@@ -32,9 +32,9 @@ async fn the_products_of_a_deleted_user_are_unpublished_once_and_in_order() {
     shop.start().await;
     let bob = shop.client().with_token(&bob_token);
     create(&bob, "Later", 1).await;
-    let told = shop.told(10).await;
+    let events = shop.published(10).await;
     let unpublished: Vec<&Value> =
-        told.iter().filter(|event| event["type"] == "products.v1.unpublished").collect();
+        events.iter().filter(|event| event["type"] == "products.v1.unpublished").collect();
     let ids: Vec<&str> = unpublished.iter().map(|it| it["subject"].as_str().unwrap()).collect();
     let id = |path: &str| path.rsplit('/').next().unwrap().to_owned();
     assert_eq!(ids, [id(&first), id(&second)]);

@@ -109,21 +109,21 @@ impl Shop {
         stream.info().await.unwrap().state.messages
     }
 
-    /// Everything that the feed has told so far, `count` events.
-    pub async fn told(&self, count: usize) -> Vec<Value> {
+    /// The first `count` events of the feed.
+    pub async fn published(&self, count: usize) -> Vec<Value> {
         let context = jetstream::new(self.system.operator().await);
         let stream = context.get_stream("PRODUCT_EVENTS").await.unwrap();
         let consumer = stream.create_consumer(pull::Config::default()).await.unwrap();
         let mut messages = consumer.messages().await.unwrap();
-        let mut told = Vec::new();
-        while told.len() < count {
+        let mut events = Vec::new();
+        while events.len() < count {
             let next = timeout(EVENT_MAX, messages.next()).await.unwrap().unwrap().unwrap();
             let event: Value = serde_json::from_slice(&next.payload).unwrap();
             let (kind, id) = (event["type"].as_str().unwrap(), event["subject"].as_str().unwrap());
             assert_eq!(next.subject.as_str(), format!("{kind}.{id}"));
-            told.push(event);
+            events.push(event);
         }
-        told
+        events
     }
 }
 
