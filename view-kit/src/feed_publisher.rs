@@ -30,7 +30,7 @@ use std::time::Duration;
 use events::{DecodeError, Position};
 use service_kit::ambient;
 use service_kit::event_log::{
-    EventLog, Followed, Outcome, ReadError, SEQUEL_MESSAGES_MAX, Sequel, Stored, Tail,
+    EventLog, Followed, Outcome, ReadError, SEQUEL_MESSAGES_MAX, Sequel, Stored,
 };
 use service_kit::health::Readiness;
 use service_kit::metrics::ProjectorMetrics;
@@ -118,9 +118,9 @@ pub struct Feed<S> {
 }
 
 impl<S> Feed<S> {
-    async fn tail(&self) -> Result<Tail, ReadError> {
+    async fn end(&self) -> Result<FeedEnd, PublishError> {
         let subjects: Vec<&str> = self.subjects.iter().map(String::as_str).collect();
-        self.stream.tail(&subjects).await
+        FeedEnd::of(&self.stream.tail(&subjects).await?, &self.headers())
     }
 
     /// The streams of the logs with their headers.
@@ -142,9 +142,7 @@ impl<S> Feed<S> {
 /// Publishes a feed.
 pub struct FeedPublisher<S> {
     feed: Arc<Feed<S>>,
-    batch_max: usize,
-    parked_max: usize,
-    lag_max: Duration,
+    limits: FollowLimits,
     progress: Progress<FeedEnd>,
     metrics: ProjectorMetrics,
     retries: Option<Retries>,
@@ -155,14 +153,14 @@ impl<S: FeedSource> FeedPublisher<S> {
     #[must_use]
     pub fn of(
         feed: Feed<S>,
-        limits: FollowLimits,
+        mut limits: FollowLimits,
         retries: Option<Retries>,
         watch: &Telemetry,
     ) -> Self {
+        let messages_max = WRITE_MESSAGES_MAX.min(SEQUEL_MESSAGES_MAX);
+        limits.batch_events_max = limits.batch_events_max.min(messages_max);
         let publisher = Self {
-            batch_max: limits.batch_events_max.min(WRITE_MESSAGES_MAX).min(SEQUEL_MESSAGES_MAX),
-            parked_max: limits.parked_max,
-            lag_max: limits.lag_max,
+            limits,
             progress: Progress::default(),
             metrics: watch.metrics.projector(feed.name),
             feed: Arc::new(feed),
@@ -192,7 +190,7 @@ impl<S: FeedSource> FeedPublisher<S> {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let (feed, progress) = (Arc::clone(&self.feed), self.progress.clone());
-        let lag_max = self.lag_max;
+        let lag_max = self.limits.lag_max;
         Readiness::default().with(self.feed.check, move || {
             let (feed, progress) = (Arc::clone(&feed), progress.clone());
             async move {
@@ -212,11 +210,6 @@ impl<S: FeedSource> FeedPublisher<S> {
     /// Runs until `stop`. After any failure it retries from the end of the feed.
     pub async fn run(&self, stop: &CancellationToken) {
         supervised(self, stop).await;
-    }
-
-    /// Reads the end of the feed.
-    async fn feed_end(&self) -> Result<FeedEnd, PublishError> {
-        FeedEnd::of(&self.feed.tail().await?, &self.feed.headers())
     }
 
     /// Publishes what is not published yet of a batch of the logs.
@@ -268,7 +261,7 @@ impl<S: FeedSource> FeedPublisher<S> {
             refused @ Outcome::Refused(..) => Err(PublishError::Refused(refused)),
             // Another writer was first, or the outcome is unknown: read the end of the feed.
             Outcome::Conflict | Outcome::Duplicate | Outcome::Unknown | Outcome::Unavailable => {
-                feed_end.catch_up(self.feed_end().await?)?;
+                feed_end.catch_up(self.feed.end().await?)?;
                 Ok(false)
             }
         }
@@ -297,17 +290,18 @@ impl<S: FeedSource> Follower for FeedPublisher<S> {
     }
 
     async fn run_once(&self) -> Result<(), PublishError> {
-        let mut feed_end = self.feed_end().await?;
+        let mut feed_end = self.feed.end().await?;
         for (n, SourceLog { log, .. }) in self.feed.logs.iter().enumerate() {
-            let (feed, end) = (feed_end.published_through(n), log.end().await?);
-            if end < feed {
+            let (published, end) = (feed_end.published_through(n), log.end().await?);
+            if end < published {
                 let stream = log.stream().to_owned();
-                return Err(PublishError::LogBehindFeed { stream, feed, log: end });
+                return Err(PublishError::LogBehindFeed(published, stream, end));
             }
         }
         self.progress.starts_at(feed_end.clone());
         self.retry(&mut feed_end).await?;
-        let mut reader = Reader::open(&self.feed.logs, &feed_end, self.batch_max).await?;
+        let batch_max = self.limits.batch_events_max;
+        let mut reader = Reader::open(&self.feed.logs, &feed_end, batch_max).await?;
         tracing::info!(stream = self.stream(), end = %feed_end.end, "the feed follows the log");
         // With a backlog it is healthy only once that is published: the feed may be full.
         if reader.pending() == 0 {
@@ -326,7 +320,7 @@ impl<S: FeedSource> Follower for FeedPublisher<S> {
                     }
                     continue;
                 }
-                batch = reader.next(self.batch_max) => batch?,
+                batch = reader.next(batch_max) => batch?,
             };
             let (began, events) = (Instant::now(), batch.len() as u64);
             self.publish(batch, &mut feed_end).await?;

@@ -74,12 +74,6 @@ pub fn schemas() -> Vec<(String, Value)> {
     feed.types.iter().map(|of| (of.kind.clone(), feed.schema(of))).collect()
 }
 
-/// The frozen example of each event type.
-#[must_use]
-pub fn examples() -> Vec<(&'static str, &'static str)> {
-    TYPES.iter().map(|of| (of.kind, of.example)).collect()
-}
-
 /// The JSON Schema (draft 7) of the content of each event type, with the name of its file: what `dataschema` leads to.
 #[must_use]
 pub fn data_schemas() -> Vec<(String, Value)> {

@@ -45,31 +45,31 @@ impl<S: FeedSource> FeedPublisher<S> {
             let SourceMessage { log, followed } = message;
             let Some(source) = self.feed.logs.get(*log) else { continue };
             let (stream, aggregate) = (source.log.stream(), source.aggregate(followed));
-            let parked = after.parked_at(*log, aggregate);
+            let is_parked = after.parked_at(*log, aggregate).is_some();
             let event =
                 if followed.is_foreign { Ok(None) } else { self.feed.source.event(followed) };
             match event {
-                Err(error) if parked.is_none() && after.parked_count() >= self.parked_max => {
-                    let (position, parked) = (followed.position, after.parked_count());
-                    let stream = stream.to_owned();
-                    failure = Some(PublishError::Unreadable { position, stream, error, parked });
+                Err(error) if !is_parked && after.parked_count() >= self.limits.parked_max => {
+                    let (stream, parked) = (stream.to_owned(), after.parked_count());
+                    failure =
+                        Some(PublishError::Unreadable(followed.position, stream, error, parked));
                     break;
                 }
-                Err(error) if parked.is_none() => {
+                Err(error) if !is_parked => {
                     tracing::error!(
                         stream, aggregate, position = %followed.position, %error,
                         "an event cannot be read: parking its aggregate; nothing more of it is published"
                     );
                     after.park(*log, aggregate, followed.position);
-                    after.pass(message);
                 }
-                Ok(Some(event)) if parked.is_none() || S::is_last(&event) => {
+                Ok(Some(event)) if !is_parked || S::is_last(&event) => {
                     after.release(*log, aggregate);
-                    after.pass(message);
+                    after.reach(*log, followed.position);
                     events.push((event, after.position_headers(&headers)));
                 }
-                Ok(_) | Err(_) => after.pass(message),
+                Ok(_) | Err(_) => {}
             }
+            after.reach(*log, followed.position);
         }
         let messages = self.messages(events, &after).await?;
         Ok(Advance { messages, after, failure })

@@ -14,19 +14,10 @@ pub enum PublishError {
     Follow(#[from] FollowError),
     /// An event cannot be read, and no further aggregate may be parked.
     #[error(
-        "the event at position {position} of {stream} cannot be read: {error}. {}",
-        not_parked(*.parked)
+        "the event at position {0} of {1} cannot be read: {2}. {reason}",
+        reason = not_parked(*.3)
     )]
-    Unreadable {
-        /// Its position.
-        position: Position,
-        /// The stream of its log.
-        stream: String,
-        /// Why it cannot be read.
-        error: DecodeError,
-        /// The number of parked aggregates.
-        parked: usize,
-    },
+    Unreadable(Position, String, DecodeError, usize),
     /// A value cannot be JSON.
     #[error("an event cannot be written: {0}")]
     Encode(#[from] serde_json::Error),
@@ -46,24 +37,12 @@ pub enum PublishError {
     NoPosition,
     /// A log or the feed was restored, or belongs to another system.
     #[error(
-        "the feed is published through {feed} of {stream}, but the log ends at {log}: they do not belong together"
+        "the feed is published through {0} of {1}, but the log ends at {2}: they do not belong together"
     )]
-    LogBehindFeed {
-        /// The stream of the log.
-        stream: String,
-        /// How far the feed is published.
-        feed: Position,
-        /// The end of the log.
-        log: Position,
-    },
+    LogBehindFeed(Position, String, Position),
     /// The feed was restored or removed while a publisher ran.
-    #[error("the feed became shorter: it ended at {before} and now ends at {now}")]
-    Shortened {
-        /// Its end after the last write.
-        before: Position,
-        /// Its end now.
-        now: Position,
-    },
+    #[error("the feed became shorter: it ended at {0} and now ends at {1}")]
+    Shortened(Position, Position),
     /// Another publisher is running, and won every write.
     #[error("another writer won every time")]
     Overtaken,

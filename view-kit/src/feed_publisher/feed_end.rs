@@ -80,12 +80,8 @@ impl FeedEnd {
         message.followed.position <= self.published_through(message.log)
     }
 
-    /// The feed is complete up to a message.
-    pub(super) fn pass(&mut self, message: &SourceMessage) {
-        self.reach(message.log, message.followed.position);
-    }
-
-    fn reach(&mut self, log: usize, position: Position) {
+    /// The feed is complete up to a position of a log.
+    pub(super) fn reach(&mut self, log: usize, position: Position) {
         if self.published.len() <= log {
             self.published.resize(log + 1, Position::default());
         }
@@ -118,7 +114,7 @@ impl FeedEnd {
     /// to this process alone and stay.
     pub(super) fn catch_up(&mut self, mut now: Self) -> Result<(), PublishError> {
         if now.end < self.end {
-            return Err(PublishError::Shortened { before: self.end, now: now.end });
+            return Err(PublishError::Shortened(self.end, now.end));
         }
         for (log, aggregate, position) in self.parked() {
             if position > now.published_through(log) {
@@ -184,6 +180,6 @@ mod tests {
     fn a_feed_that_became_shorter_is_noticed() {
         let mut feed_end = FeedEnd { end: Position(5), ..FeedEnd::default() };
         let noticed = feed_end.catch_up(FeedEnd { end: Position(4), ..FeedEnd::default() });
-        assert!(matches!(noticed, Err(PublishError::Shortened { .. })), "{noticed:?}");
+        assert!(matches!(noticed, Err(PublishError::Shortened(..))), "{noticed:?}");
     }
 }
