@@ -1,11 +1,11 @@
 #!/bin/bash
-# What docker-compose.yml needs beside what `roster init` makes: an authority of its own with
-# certificates for the bus and the database, and the passwords of the database.
+# Creates what docker-compose.yml needs in addition to the files of `roster init`: a certificate authority with
+# certificates for NATS and MongoDB, and the passwords of MongoDB.
 #
 #   certificates.sh FOLDER     the FOLDER of `roster init --dir FOLDER`
 #
-# Again is as good as once: what is there stays. A certificate that is near its end is made anew; the
-# server reads it at its next start.
+# Idempotent: existing files stay. A certificate that expires soon is renewed; the server reads it at its
+# next start.
 set -euo pipefail
 umask 077
 cd "$1"
@@ -17,7 +17,7 @@ renew_before_s=$((60 * 24 * 3600))
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# The key of the authority stays with the operator; its certificate goes to everyone.
+# Only the operator gets the key of the authority; all services get its certificate.
 mkdir -p operator/authority mongod
 if [ ! -e operator/authority/ca.pem ]; then
     cat > "$scratch/ca.cnf" <<EOF
@@ -37,7 +37,7 @@ EOF
         -config "$scratch/ca.cnf" -out "$scratch/ca.pem"
     mv "$scratch/ca.pem" operator/authority/ca.pem
 fi
-# Further services: `roster init --service` made a folder for each.
+# Peer services: `roster init --service` created a folder for each.
 services=()
 for folder in *-service; do
     [ ! -d "$folder" ] || services+=("$folder")
@@ -47,8 +47,8 @@ for folder in operator command-api query-api projector reactor nats mongod "${se
     mv "$folder/ca.pem.new" "$folder/ca.pem"
 done
 
-# certificate HOST: HOST/server.pem, certificate and key. Both servers are also clients of themselves,
-# and the health checks come over the loopback.
+# certificate HOST: writes certificate and key to HOST/server.pem. Both servers are also clients of
+# themselves, and the health checks use the loopback.
 certificate() {
     local host=$1
     if openssl x509 -in "$host/server.pem" -noout -checkend "$renew_before_s" > /dev/null 2>&1; then
@@ -76,24 +76,24 @@ EOF
         -extfile "$scratch/$host.cnf" -extensions extensions -out "$scratch/$host.crt" 2> /dev/null
     cat "$scratch/$host.crt" "$scratch/$host.key" > "$host/server.pem.new"
     mv "$host/server.pem.new" "$host/server.pem"
-    echo "made a certificate for $host"
+    echo "created a certificate for $host"
 }
 certificate nats
 certificate mongod
 
-# secret FILE BYTES: random, in hex: letters and digits, so that it needs no escaping anywhere.
+# secret FILE BYTES: random bytes in hex, which need no escaping anywhere.
 secret() {
     if [ ! -e "$1" ]; then
         openssl rand -hex "$2" > "$1.new"
         mv "$1.new" "$1"
     fi
 }
-# By this key a mongod knows another member of its replica set; without one there is no log-in at all.
+# The members of a replica set authenticate with this key; without it, authentication is off.
 secret mongod/keyfile 256
 for user in root projector query-api "${services[@]}"; do
     secret "mongod/$user.password" 32
 done
-# The connection string holds the password, so it is a file and no variable.
+# The connection string contains the password, so it is in a file and not in a variable.
 for user in projector query-api "${services[@]}"; do
     cat > "$user/settings.toml.new" <<EOF
 [mongodb]

@@ -1,8 +1,8 @@
-// Makes a new mongod a replica set of one member and gives it its users; for mongosh, connected over
-// the loopback of the mongod itself. Again is as good as once.
+// Initiates a replica set with one member and creates its users. Runs in mongosh, connected over the
+// loopback of the mongod itself. Idempotent.
 //
-// The database has no password to begin with: as long as there is no user, it takes the first one
-// from its own loopback and from nowhere else.
+// A new database has no password: as long as it has no user, it accepts the first one only over its
+// own loopback.
 
 const folder = process.env.MONGOD_SECRETS;
 const host = process.env.MONGOD_HOST;
@@ -26,7 +26,7 @@ function awaitPrimary() {
     if (db.hello().isWritablePrimary) return;
     sleep(1000);
   }
-  throw new Error(`mongod is no primary after ${PRIMARY_WAIT_MAX_S} s`);
+  throw new Error(`mongod is not a primary after ${PRIMARY_WAIT_MAX_S} s`);
 }
 
 function put(user, roles) {
@@ -54,12 +54,12 @@ if (!rootLogsIn()) {
   admin.auth('root', password('root'));
 }
 awaitPrimary();
-// One writes the views, the other only reads them; neither sees another database.
+// The projector writes the views, query-api only reads them; neither can access another database.
 put('projector', [{ role: 'readWrite', db: 'roster' }]);
 put('query-api', [{ role: 'read', db: 'roster' }]);
-// A further service has a database of its own.
+// Each peer service has its own database.
 for (const file of fs.readdirSync(folder)) {
   const service = file.match(/^([a-z][a-z0-9]*)-service\.password$/);
   if (service) put(`${service[1]}-service`, [{ role: 'readWrite', db: service[1] }]);
 }
-print('the replica set and its users are there');
+print('the replica set and its users are set up');

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints each image of others that docker-compose.yml and the Dockerfile name, by the digest that its tag has now, as lines
+# Prints the third-party images of docker-compose.yml and the Dockerfile, each with the current digest of its tag, as lines
 # for .env. Run it where the registries can be reached, and again for each upgrade:
 #
 #   deploy/pin-images.sh >> .env

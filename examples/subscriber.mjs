@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Prints what happens to users, from the feed of Roster.
+// Prints what happens to users, from Roster's feed.
 //
 //     npm ci
 //     NATS_URL=nats://127.0.0.1:4222 node subscriber.mjs NAME [CREDS] [STATE]
@@ -7,10 +7,9 @@
 // NAME and its credentials (NAME.creds by default) come from `roster subscribers add NAME`. STATE (NAME.revisions
 // by default) is a file with the last revision of each user and session.
 //
-// Events come in order and at least once. An event is acknowledged when it is handled and its revision is on
-// disk, so whatever comes again after that is dropped. Between the two lies a gap: killed there, this handles
-// the event a second time. Whoever keeps the revision in the database of the effect, in one transaction, has
-// no such gap; subscriber.py shows that.
+// Events are delivered in order and at least once. An event is acknowledged once it is handled and its revision is on
+// disk; later deliveries of it are dropped. If the process is killed between the two, it handles the event a second
+// time. To close this gap, store the revision in the same database transaction as the effect, as subscriber.py does.
 
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { connect, credsAuthenticator } from "@nats-io/transport-node";
@@ -24,17 +23,17 @@ if (!name) {
 const SNAPSHOTS = "USER_SNAPSHOTS";
 const FEED = "USER_EVENTS";
 
-/** The last revision of each aggregate, in a file that only grows while it is open. */
+/** The last revision of each aggregate, in a file that is only appended to while it is open. */
 class Revisions {
   constructor(path) {
     this.last = new Map();
     const text = existsSync(path) ? readFileSync(path, "utf8") : "";
-    // What comes behind the last line end was cut off by a crash.
+    // Text after the last line end was cut off by a crash.
     for (const line of text.split("\n").slice(0, -1)) {
       const [aggregate, revision] = line.split(" ");
       this.last.set(aggregate, Number(revision));
     }
-    // One line for each, in place of one for each event.
+    // Compact the file: one line per aggregate instead of one per event.
     const draft = openSync(`${path}.new`, "w", 0o600);
     for (const [aggregate, revision] of this.last) writeSync(draft, `${aggregate} ${revision}\n`);
     fsyncSync(draft);
@@ -43,7 +42,7 @@ class Revisions {
     this.file = openSync(path, "a");
   }
 
-  isNews(event) {
+  isNew(event) {
     return !(event.revision <= this.last.get(aggregate(event)));
   }
 
@@ -54,20 +53,20 @@ class Revisions {
   }
 }
 
-/** What `revision` counts the events of: a user, a session, or the ends of all sessions of a user. */
+/** What `revision` counts events of: a user, a session, or the logouts of all sessions of a user. */
 function aggregate({ type, subject }) {
   if (type === "sessions.v1.all_ended") return `all-sessions.${subject}`;
   return `${type.startsWith("sessions.") ? "session" : "user"}.${subject}`;
 }
 
-/** The work itself. It may take its time: the server is told that the event is being worked on. */
+/** The work itself. It may take long: `follow` tells the server that the event is in progress. */
 async function handle(event) {
   switch (event.type) {
     case "users.v1.registered":
       console.log(event.type, event.subject, event.revision, event.data.changed.imported ? "imported" : "new");
       break;
     case "users.v1.deleted":
-      // Roster has erased this user. So must everyone who has a copy.
+      // Roster has erased this user, so every subscriber must erase its copy too.
       console.log(event.type, event.subject, event.revision);
       break;
     case "users.v1.snapshot":
@@ -85,7 +84,7 @@ async function handle(event) {
       console.log(event.type, event.subject, event.revision);
       break;
     default:
-      // There may come new types; they are passed over.
+      // New types may be added; they are ignored.
   }
 }
 
@@ -94,10 +93,10 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => (stopping =
 const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
 
 /**
- * Ends the program when the operator has removed the consumer: trying again would never help. No answer at all tells
- * nothing, and a request for the next message of a consumer that is gone may have none.
+ * Exits if the operator has removed the consumer, since retrying would never help. A missing answer proves nothing: a
+ * request for the next message may get none when the consumer is gone.
  */
-async function endIfGone(consumer, stream) {
+async function exitIfRemoved(consumer, stream) {
   try {
     await consumer.info();
   } catch (error) {
@@ -108,7 +107,7 @@ async function endIfGone(consumer, stream) {
   }
 }
 
-/** Takes one event after the other; from the snapshots until there are none left. */
+/** Handles one event after the other; from the snapshots, until none are left. */
 async function follow(js, stream, revisions) {
   let consumer;
   while (!consumer && !stopping) {
@@ -116,52 +115,52 @@ async function follow(js, stream, revisions) {
       consumer = await js.consumers.get(stream, name);
     } catch (error) {
       if (error.code === 10014 || error.code === 10059) {
-        if (stream === SNAPSHOTS) return; // It was not added with --from snapshot.
+        if (stream === SNAPSHOTS) return; // The subscriber was not added with --from snapshot.
         console.error(`there is no consumer ${name} on ${stream}: ask the operator (roster subscribers list)`);
         process.exit(1);
       }
-      console.error("trying again:", error.message);
+      console.error("retrying:", error.message);
       await pause();
     }
   }
-  let seemsEmpty = stream === SNAPSHOTS;
+  let maybeEmpty = stream === SNAPSHOTS;
   while (!stopping) {
     let message;
     try {
-      if (seemsEmpty) {
+      if (maybeEmpty) {
         const { num_pending, num_ack_pending } = await consumer.info();
         if (num_pending + num_ack_pending === 0) return;
-        seemsEmpty = false;
+        maybeEmpty = false;
       }
       message = await consumer.next({ expires: 5000 });
     } catch (error) {
-      // No server, or one that has just started. The connection is made again by itself.
-      console.error("trying again:", error.message);
+      // No server, or one that has just started. The client reconnects by itself.
+      console.error("retrying:", error.message);
       await pause();
-      if (stream === FEED) await endIfGone(consumer, stream);
+      if (stream === FEED) await exitIfRemoved(consumer, stream);
       continue;
     }
     if (!message) {
-      seemsEmpty = stream === SNAPSHOTS;
-      if (stream === FEED) await endIfGone(consumer, stream);
+      maybeEmpty = stream === SNAPSHOTS;
+      if (stream === FEED) await exitIfRemoved(consumer, stream);
       continue;
     }
-    // What cannot be read or handled ends the program: nothing is skipped, and it comes first next time.
+    // An event that cannot be read or handled ends the program. Nothing is skipped: it comes first next time.
     if (!message.headers?.has("Roster-Event-Type") && !message.headers?.has("Roster-Command-Id")) {
-      // An answer that somebody had the server store here is about nobody, whomever its subject names.
-      console.error("passed over, since Roster did not write it:", message.subject);
+      // A client can have the server store an answer here. It is not an event, whatever its subject says.
+      console.error("ignored a message that Roster did not write:", message.subject);
       message.ack();
       continue;
     }
     const event = message.json();
-    if (revisions.isNews(event)) {
-      const working = setInterval(() => message.working(), 10_000);
-      await handle(event).finally(() => clearInterval(working));
+    if (revisions.isNew(event)) {
+      const inProgress = setInterval(() => message.working(), 10_000);
+      await handle(event).finally(() => clearInterval(inProgress));
       revisions.record(event);
     }
-    // Not confirmed: it comes again, and is known by then.
+    // If this is not confirmed, the event is redelivered, and recognized by its revision.
     await message.ackAck().catch(() => false);
-    if (stream === SNAPSHOTS) seemsEmpty = message.info.pending === 0;
+    if (stream === SNAPSHOTS) maybeEmpty = message.info.pending === 0;
   }
 }
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Keeps a copy of all users in SQLite, from the feed of Roster.
+"""Keeps a copy of all users in SQLite, fed by Roster's feed.
 
     NATS_URL=nats://127.0.0.1:4222 python3 subscriber.py NAME [--creds NAME.creds] [--database NAME.db]
 
-NAME and its credentials come from `roster subscribers add NAME`. With `--from snapshot` the users who are
-there already come first, with `--from start` everything that was ever told.
+NAME and its credentials come from `roster subscribers add NAME`. With `--from snapshot`, the existing users
+come first; with `--from start`, everything that was ever published.
 
-What it shows: events come in order and at least once. The copy and the last revision of each user are
-written in one transaction, and the event is acknowledged after that. So an event that comes again, after a
-kill -9 at whatever moment, changes nothing: its effect happens exactly once.
+Events are delivered in order and at least once. The copy and the last revision of each user are written in
+one transaction, and the event is acknowledged after that. A redelivered event, even after a kill -9 at any
+moment, changes nothing: its effect happens exactly once.
 """
 
 import argparse
@@ -25,11 +25,10 @@ import nats.js.errors
 
 SNAPSHOTS, FEED = "USER_SNAPSHOTS", "USER_EVENTS"
 
-# Every message of Roster's has one of these headers.
+# Every message that Roster writes has one of these headers.
 WRITTEN_BY_ROSTER = {"Roster-Event-Type", "Roster-Command-Id"}
 
-# Types after which `data.user` is a user who is there. Types that are not known are passed over: there may
-# come new ones.
+# Event types whose `data.user` is an existing user. Unknown types are ignored, since new ones may be added.
 STATES = {
     "users.v1." + name
     for name in (
@@ -54,7 +53,7 @@ def open_database(path):
 
 
 def aggregate(event):
-    """What `revision` counts the events of: a user, a session, or the ends of all sessions of a user."""
+    """What `revision` counts events of: a user, a session, or the logouts of all sessions of a user."""
     if event["type"] == "sessions.v1.all_ended":
         return "all-sessions." + event["subject"]
     root = "session." if event["type"].startswith("sessions.") else "user."
@@ -62,17 +61,17 @@ def aggregate(event):
 
 
 def handle(database, event):
-    """Effect and revision in one transaction. False: the event was handled before."""
+    """Applies the event and stores its revision in one transaction. Returns False if it was handled before."""
     with database:
-        news = database.execute(
+        inserted = database.execute(
             "INSERT INTO handled VALUES (?, ?) ON CONFLICT (aggregate)"
             " DO UPDATE SET revision = excluded.revision WHERE excluded.revision > revision",
             (aggregate(event), event["revision"]),
         )
-        if news.rowcount == 0:
+        if inserted.rowcount == 0:
             return False
         if event["type"] == "users.v1.deleted":
-            # Roster has erased this user. So must everyone who has a copy.
+            # Roster has erased this user, so every subscriber must erase its copy too.
             database.execute("DELETE FROM users WHERE id = ?", (event["subject"],))
         elif event["type"] in STATES:
             user = event["data"]["user"]
@@ -85,9 +84,9 @@ def handle(database, event):
         return True
 
 
-async def end_if_gone(consumer, stream, name):
-    """Ends the program when the operator has removed the consumer: trying again would never help. No answer at all
-    tells nothing, and a request for the next message of a consumer that is gone may have none."""
+async def exit_if_removed(consumer, stream, name):
+    """Exits if the operator has removed the consumer, since retrying would never help. A missing answer proves
+    nothing: a request for the next message may get none when the consumer is gone."""
     try:
         await consumer.consumer_info()
     except nats.js.errors.NotFoundError:
@@ -97,53 +96,53 @@ async def end_if_gone(consumer, stream, name):
 
 
 async def follow(jetstream, stream, name, database, stop):
-    """Takes one event after the other; from the snapshots until there are none left."""
+    """Handles one event after the other; from the snapshots, until none are left."""
     consumer = await jetstream.pull_subscribe_bind(consumer=name, stream=stream)
-    nothing_left = stream == SNAPSHOTS
+    maybe_empty = stream == SNAPSHOTS
     while not stop.is_set():
         try:
-            if nothing_left:
+            if maybe_empty:
                 info = await consumer.consumer_info()
                 if info.num_pending + info.num_ack_pending == 0:
                     return
-                nothing_left = False
+                maybe_empty = False
             [message] = await consumer.fetch(1, timeout=5)
         except nats.js.errors.NotFoundError:
             if stream == SNAPSHOTS:
-                return  # It was not added with --from snapshot.
-            await end_if_gone(consumer, stream, name)
+                return  # The subscriber was not added with --from snapshot.
+            await exit_if_removed(consumer, stream, name)
             continue
         except nats.errors.TimeoutError:
-            nothing_left = stream == SNAPSHOTS
+            maybe_empty = stream == SNAPSHOTS
             if stream == FEED:
-                await end_if_gone(consumer, stream, name)
+                await exit_if_removed(consumer, stream, name)
             continue
         except (nats.errors.Error, nats.js.errors.Error) as error:
-            # No server, or one that has just started. The connection is made again by itself.
-            print(f"trying again: {error!r}", flush=True)
+            # No server, or one that has just started. The client reconnects by itself.
+            print(f"retrying: {error!r}", flush=True)
             await asyncio.sleep(1)
             if stream == FEED:
-                await end_if_gone(consumer, stream, name)
+                await exit_if_removed(consumer, stream, name)
             continue
-        # What cannot be read or stored ends the program: nothing is skipped, and it comes first next time.
-        # Work that takes longer than 20 s calls `await message.in_progress()` now and then.
+        # An event that cannot be read or stored ends the program. Nothing is skipped: it comes first next time.
+        # If the work can take longer than 20 s, call `await message.in_progress()` from time to time.
         if not WRITTEN_BY_ROSTER.intersection(message.headers or {}):
-            # An answer that somebody had the server store here is about nobody, whomever its subject names.
-            print(f"passed over, since Roster did not write it: {message.subject}", file=sys.stderr, flush=True)
+            # A client can have the server store an answer here. It is not an event, whatever its subject says.
+            print(f"ignored a message that Roster did not write: {message.subject}", file=sys.stderr, flush=True)
             await message.ack()
             continue
         event = json.loads(message.data)
-        news = handle(database, event)
-        again = "" if news else "again"
-        # In one piece: whoever reads these lines takes half of one for another.
+        is_new = handle(database, event)
+        again = "" if is_new else "again"
+        # One write per line, so that a reader never sees half a line.
         sys.stdout.write(f"{event['type']} {event['subject']} {event['revision']} {again}\n")
         sys.stdout.flush()
         try:
             await message.ack_sync(timeout=5)
         except nats.errors.Error:
-            pass  # It comes again, and is known by then.
+            pass  # It is redelivered, and recognized by its revision.
         if stream == SNAPSHOTS:
-            nothing_left = message.metadata.num_pending == 0
+            maybe_empty = message.metadata.num_pending == 0
 
 
 async def main():

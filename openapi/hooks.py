@@ -1,7 +1,7 @@
-"""Who the requests of Schemathesis come from.
+"""Authenticates the requests of Schemathesis.
 
-CHECK_URL, CHECK_EMAIL and CHECK_PASSWORD name a user. The token is taken again when a request may have
-ended it.
+CHECK_URL, CHECK_EMAIL and CHECK_PASSWORD name a user. The hooks log in again when a request may have
+invalidated the token.
 """
 
 import json
@@ -12,8 +12,8 @@ import schemathesis
 
 URL = os.environ["CHECK_URL"]
 USER = {"email": os.environ["CHECK_EMAIL"], "password": os.environ["CHECK_PASSWORD"]}
-# These end the caller's session, or change what its token says.
-ENDING = {"logout", "logout_all", "end_session"}
+# These end the caller's session or invalidate its token.
+INVALIDATING = {"logout", "logout_all", "end_session"}
 
 token = None
 
@@ -44,7 +44,7 @@ class Bearer:
 def after_call(context, case, response):
     global token
     definition = case.operation.definition.raw
-    if definition.get("operationId") in ENDING:
+    if definition.get("operationId") in INVALIDATING:
         token = None
 
 

@@ -1,5 +1,5 @@
-// Compiles every JSON Schema of the feeds and of the OpenAPI documents with Ajv in its strict mode, which knows the
-// formats that are used or fails, and puts the frozen events of the feed to theirs.
+// Compiles every JSON Schema of the feeds and of the OpenAPI documents with Ajv in strict mode, which fails on unknown
+// formats, and validates the frozen events of the feed.
 "use strict";
 
 const fs = require("node:fs");
@@ -19,7 +19,7 @@ function fail(what, validate) {
   throw new Error(`${what}: ${why}`);
 }
 
-/// The schemas of the feeds, by the name of their file.
+/// The schemas of the feeds, by file name.
 function schemasOfFeeds() {
   const found = new Map();
   for (const file of projects.flatMap((at) => filesIn(path.join(at, "asyncapi/schemas")))) {
@@ -38,26 +38,26 @@ function checkEvents(schemas) {
     for (const [name, value] of [[`${event.type}.json`, event], [`${event.type}.data.json`, event.data]]) {
       const validate = schemas.get(name);
       if (!validate(value)) fail(`${file} and ${name}`, validate);
-      // So that a schema that takes everything is noticed.
-      if (validate({})) throw new Error(`${name} takes an empty object`);
+      // Detects a schema that accepts everything.
+      if (validate({})) throw new Error(`${name} accepts an empty object`);
       count += 1;
     }
   }
   return count;
 }
 
-/// Values that a schema itself says are good: examples, defaults and the members of lists, also of its parts.
+/// Values that a schema itself declares as valid: examples, defaults and enum members, also of its parts.
 function valuesOf(schema) {
   const parts = (schema.allOf ?? []).flatMap(valuesOf);
   const own = ["example", "default"].filter((name) => name in schema).map((name) => schema[name]);
   return [...own, ...(schema.enum ?? []), ...parts];
 }
 
-/// The schemas of an OpenAPI document: those with a name, and those that stand at a call.
+/// Compiles the schemas of an OpenAPI document: the named ones and those inside calls.
 function compileOpenApi(file) {
   const document = read(file);
   const ajv = addFormats(new Ajv2020(STRICT));
-  // Words of OpenAPI, which say nothing about what is valid.
+  // OpenAPI keywords that do not affect validity.
   ajv.addVocabulary(["example", "components"]);
   ajv.addSchema({ $id: "document", components: document.components }, "document");
   const absolute = (value) =>
@@ -84,9 +84,9 @@ function compileOpenApi(file) {
 
 const schemas = schemasOfFeeds();
 const events = checkEvents(schemas);
-if (schemas.size < 28 || events < 28) throw new Error("the schemas or the frozen events are gone");
+if (schemas.size < 28 || events < 28) throw new Error("schemas or frozen events are missing");
 const documents = projects.flatMap((at) => ["openapi.json", "openapi/roster.json"].map((name) => path.join(at, name)));
 const inDocuments = documents.filter((file) => fs.existsSync(file)).map(compileOpenApi);
-if (inDocuments.length < 2) throw new Error("the OpenAPI documents are gone");
+if (inDocuments.length < 2) throw new Error("OpenAPI documents are missing");
 const sum = inDocuments.reduce((one, other) => one + other);
-console.log(`${schemas.size} schemas of feeds and ${sum} of OpenAPI documents compile, and ${events} events fit`);
+console.log(`${schemas.size} schemas of feeds and ${sum} of OpenAPI documents compile, and ${events} events are valid`);

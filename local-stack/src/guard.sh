@@ -2,11 +2,11 @@
 #
 # usage: sh -c SCRIPT guard LOG GRACE_TENTHS PROGRAM [ARGUMENT...]
 #
-# stdin   a pipe whose other end only the parent holds. A line is an order ("term", "kill");
-#         the end of the file means that the parent died or let go of the server.
+# stdin   a pipe whose other end only the parent holds. A line is a command ("term", "kill");
+#         the end of the file means that the parent has died or released the server.
 # stdout  a pipe: one line with the process id of the server.
 # stderr  a descriptor that nothing is written to. It is kept open until the server has ended,
-#         and so keeps whatever lock or pipe lies behind it.
+#         and so keeps the lock or pipe behind it.
 log=$1
 grace_tenths=$2
 shift 2
@@ -20,14 +20,14 @@ exec >/dev/null
 
 # The watcher blocks on the pipe; the guard itself has to wait for the server.
 (
-    while read -r order <&3; do
-        case $order in
+    while read -r command <&3; do
+        case $command in
         term) kill -TERM "$server" ;;
         kill) kill -KILL "$server" ;;
         esac
     done
-    # From here on the watcher ends by itself. It must not be ended between two naps, or the
-    # `sleep` would be left behind.
+    # From here on the watcher ends by itself. A signal must not end it during a nap, or
+    # `sleep` would be orphaned.
     trap '' TERM
     kill -TERM "$server"
     while [ "$grace_tenths" -gt 0 ] && kill -0 "$server"; do

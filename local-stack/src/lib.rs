@@ -7,7 +7,7 @@
 //!   checked against its SHA-256 and kept in a cache folder.
 //! * [`NatsServer`] and [`Mongod`] run them on a port of `127.0.0.1`, each with its own folder
 //!   beneath a locked [`DataDir`], and hand out URLs once the server really answers.
-//! * [`SupervisedProcess`] runs a further program beside them, beneath the same guard.
+//! * [`SupervisedProcess`] runs another program next to them, under the same guard.
 //! * [`testing`] has one shared server of each kind per test process.
 //!
 //! # Why
@@ -23,7 +23,7 @@
 //! reason, and the guard then stops the server. The Linux-only parent-death signal was rejected:
 //! it needs `unsafe`, is bound to the thread that forked, and does not exist on macOS.
 //!
-//! # What not for
+//! # What it is not for
 //!
 //! Not for production: no TLS, no authentication for `mongod`, one replica, small caches, a log
 //! file that is not rotated. Not asynchronous: everything blocks, with bounds, so a caller inside

@@ -19,28 +19,27 @@ use crate::wire::command;
 pub const REPLICA_SET: &str = "rs0";
 
 /// How long a `mongod` may take from its launch until it is a writable primary.
-///
-/// Usually it takes three seconds. On data that were last used on another port, the server asks
-/// the old port whether it is itself, and gives up after 30 s if something that never answers
-/// listens there by now; only then can its configuration be changed.
+/// Usually it takes three seconds. If the data were last used on another port, the server first asks that port
+/// whether it is itself. If something listens there that never answers, it gives up after 30 s; only then can its
+/// configuration be changed.
 pub const MONGOD_START_MAX_SECONDS: u64 = 60;
 
-/// How long one look at a starting server may take.
+/// How long one probe of a starting server may take.
 const PROBE_MAX_MS: u64 = 5_000;
-/// The memory for cached data; the default is half of what the machine has.
+/// The memory for cached data; the default is half of the machine's memory.
 const CACHE_GIB: &str = "0.25";
-/// The length of the replication log, which nobody but change streams reads here.
+/// The size of the replication log, which only change streams read here.
 const OPLOG_MIB: &str = "512";
-/// How long the server goes on telling clients that it will stop. The default of 15 s is for
-/// clients that can go to another member.
-const GOODBYE_MS: u64 = 100;
+/// How long the server keeps announcing its shutdown to clients. The default of 15 s is for clients that can switch
+/// to another member.
+const SHUTDOWN_ANNOUNCED_MS: u64 = 100;
 /// The server's code for "this node has no replica set configuration".
 const NOT_YET_INITIALIZED: i64 = 94;
 
 /// How to run a `mongod`.
 #[derive(Debug)]
 pub struct MongodOptions {
-    /// Where its databases and its log live.
+    /// Where its databases and its log are stored.
     pub data_dir: ServerDir,
     /// The port of `127.0.0.1`, or any free one; it may differ from that of an earlier start with
     /// the same data.
@@ -61,8 +60,8 @@ impl Mongod {
     ///
     /// # Errors
     ///
-    /// [`ServerError::PortInUse`] names a given port that is taken. [`ServerError::Exited`] and
-    /// [`ServerError::NotReady`] show the end of the server's log.
+    /// [`ServerError::PortInUse`]: the given port is taken. [`ServerError::Exited`] and [`ServerError::NotReady`]
+    /// show the end of the server's log.
     pub fn start(binaries: &Binaries, options: MongodOptions) -> Result<Self, ServerError> {
         Self::start_at(&binaries.mongod, options)
     }
@@ -96,11 +95,11 @@ impl Mongod {
         self.server.stop()
     }
 
-    /// Kills the server with SIGKILL and waits until it is gone: for tests of a crash.
+    /// Kills the server with SIGKILL and waits until it has ended, for tests of a crash.
     ///
     /// # Errors
     ///
-    /// [`ServerError::NotStopped`] when it does not vanish.
+    /// [`ServerError::NotStopped`] when it does not end.
     pub fn kill(&self) -> Result<(), ServerError> {
         self.server.kill()
     }
@@ -156,12 +155,12 @@ impl Mongod {
                 "--setParameter",
                 "diagnosticDataCollectionEnabled=false",
                 "--setParameter",
-                &format!("shutdownTimeoutMillisForSignaledShutdown={GOODBYE_MS}"),
+                &format!("shutdownTimeoutMillisForSignaledShutdown={SHUTDOWN_ANNOUNCED_MS}"),
             ]
             .map(OsString::from),
         );
         self.server.launch(port, &arguments, MONGOD_START_MAX_SECONDS, |pid| {
-            match look(port, pid) {
+            match probe(port, pid) {
                 Ok(probe) => probe,
                 Err(error) => Probe::NotYet(format!("no answer on 127.0.0.1:{port} ({error})")),
             }
@@ -169,8 +168,8 @@ impl Mongod {
     }
 }
 
-/// Looks at the server and takes the next step towards a primary, if one is due.
-fn look(port: u16, pid: u32) -> io::Result<Probe> {
+/// Probes the server and takes the next step towards a primary, if one is due.
+fn probe(port: u16, pid: u32) -> io::Result<Probe> {
     let limit = Duration::from_millis(PROBE_MAX_MS);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
@@ -189,19 +188,19 @@ fn look(port: u16, pid: u32) -> io::Result<Probe> {
     let current = command(&mut stream, doc! { "replSetGetConfig": 1 })?;
     let Some(step) = next_step(&current, &host) else {
         return Ok(Probe::NotYet(format!(
-            "it is no primary yet; replica set: {}",
+            "it is not a primary yet; replica set: {}",
             outcome(&current)
         )));
     };
-    // Refused while the server is still reading its own configuration; the next look tries again.
+    // Fails while the server is still reading its own configuration; the next probe tries again.
     let reply = command(&mut stream, step)?;
     Ok(Probe::NotYet(format!(
-        "it is no primary yet; setting up the replica set: {}",
+        "it is not a primary yet; setting up the replica set: {}",
         outcome(&reply)
     )))
 }
 
-/// A whole number. The server sends small ones as either of the two integer types.
+/// An integer. The server sends small ones as either of the two integer types.
 fn integer(document: &Document, name: &str) -> Option<i64> {
     document.get_i32(name).map(i64::from).or_else(|_| document.get_i64(name)).ok()
 }
@@ -211,16 +210,16 @@ fn is_ok(reply: &Document) -> bool {
     reply.get_f64("ok").is_ok_and(|ok| ok == 1.0)
 }
 
-/// A writable primary that other processes know under its present address.
+/// A writable primary whose replica set names its current address.
 fn is_ready(hello: &Document, host: &str) -> bool {
     hello.get_bool("isWritablePrimary").unwrap_or(false)
         && hello.get_str("me").is_ok_and(|me| me == host)
 }
 
-/// The command that brings the replica set to its one member at `host`, if it is not there.
+/// The command that makes `host` the one member of the replica set, if it is not yet.
 ///
-/// The stored configuration names the port of the earlier start. A member that does not find itself in it belongs to
-/// no set, and only a forced change gets it out of there.
+/// The stored configuration names the port of the previous start. A member that does not find itself in its
+/// configuration belongs to no set, and only a forced change repairs that.
 fn next_step(current: &Document, host: &str) -> Option<Document> {
     if !is_ok(current) {
         return (integer(current, "code") == Some(NOT_YET_INITIALIZED))

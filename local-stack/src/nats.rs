@@ -17,7 +17,7 @@ use crate::server::{Probe, Server, with_port};
 /// How long a `nats-server` may take from its launch until it is ready.
 pub const NATS_START_MAX_SECONDS: u64 = 30;
 
-/// How long one look at a starting server may take.
+/// How long one probe of a starting server may take.
 const PROBE_MAX_MS: u64 = 1_000;
 /// The longest first line that is read from a server.
 const INFO_BYTES_MAX: u64 = 64 * 1024;
@@ -27,12 +27,12 @@ const CONFIG_FILE: &str = "nats.conf";
 /// How to run a `nats-server`.
 #[derive(Debug)]
 pub struct NatsOptions {
-    /// Where its streams, its configuration and its log live.
+    /// Where its streams, its configuration and its log are stored.
     pub data_dir: ServerDir,
     /// The port of `127.0.0.1`, or any free one.
     pub port: Option<u16>,
-    /// Further configuration in the server's own language, for example accounts or an operator.
-    /// It must not name `listen`, `server_name` or `jetstream`: these are set here.
+    /// More configuration in the server's own language, for example accounts or an operator. It must not set
+    /// `listen`, `server_name` or `jetstream`: these are set here.
     pub config: String,
 }
 
@@ -53,9 +53,8 @@ impl NatsServer {
     ///
     /// # Errors
     ///
-    /// [`ServerError::PortInUse`] names a given port that is taken. [`ServerError::Exited`] and
-    /// [`ServerError::NotReady`] show the end of the server's log; a mistake in the given
-    /// configuration ends here.
+    /// [`ServerError::PortInUse`]: the given port is taken. [`ServerError::Exited`] and [`ServerError::NotReady`]
+    /// show the end of the server's log, also for a mistake in the given configuration.
     pub fn start(binaries: &Binaries, options: NatsOptions) -> Result<Self, ServerError> {
         Self::start_at(&binaries.nats_server, options)
     }
@@ -66,7 +65,7 @@ impl NatsServer {
         let mut nats = Self {
             server: Server::prepare(Program::NatsServer, executable, options.data_dir)?,
             port: 0,
-            // Unlike every other, so that an answer on the port can be told to be from this one.
+            // A unique name, so that an answer on the port can be attributed to this server.
             name: format!(
                 "roster-{}-{}",
                 std::process::id(),
@@ -97,11 +96,11 @@ impl NatsServer {
         self.server.stop()
     }
 
-    /// Kills the server with SIGKILL and waits until it is gone: for tests of a crash.
+    /// Kills the server with SIGKILL and waits until it has ended, for tests of a crash.
     ///
     /// # Errors
     ///
-    /// [`ServerError::NotStopped`] when it does not vanish.
+    /// [`ServerError::NotStopped`] when it does not end.
     pub fn kill(&self) -> Result<(), ServerError> {
         self.server.kill()
     }
@@ -149,9 +148,9 @@ impl NatsServer {
     }
 }
 
-/// The whole configuration. No monitoring port is named, so there is none. The bounds of streams are promises
-/// that the server holds against `max_file_store` before a byte is written; by default that is three quarters
-/// of what is free on the disk, which on a developer's machine is often less than what production is given.
+/// The whole configuration. It sets no monitoring port, so there is none. The server checks the size limits of
+/// streams against `max_file_store` before anything is written. The default, three quarters of the free disk space,
+/// is often too small on a developer's machine for production's limits.
 fn configuration(port: u16, name: &str, store: &str, extra: &str) -> String {
     format!(
         "listen: \"127.0.0.1:{port}\"\n\
@@ -170,7 +169,7 @@ fn quoted(text: &str) -> String {
 fn probe(port: u16, name: &str) -> Probe {
     match first_line(port) {
         Err(error) => Probe::NotYet(format!("no answer on 127.0.0.1:{port} ({error})")),
-        Ok(line) => judge(&line, name),
+        Ok(line) => parse_info(&line, name),
     }
 }
 
@@ -185,7 +184,7 @@ fn first_line(port: u16) -> io::Result<String> {
     Ok(line)
 }
 
-fn judge(line: &str, name: &str) -> Probe {
+fn parse_info(line: &str, name: &str) -> Probe {
     let info: Option<serde_json::Value> =
         line.strip_prefix("INFO ").and_then(|json| serde_json::from_str(json).ok());
     let Some(info) = info else {
@@ -208,15 +207,15 @@ mod tests {
     #[test]
     fn only_the_right_server_with_jetstream_is_ready() {
         let ready = r#"INFO {"server_id":"X","server_name":"mine","jetstream":true}"#;
-        assert!(matches!(judge(ready, "mine"), Probe::Ready));
+        assert!(matches!(parse_info(ready, "mine"), Probe::Ready));
         for (line, reason) in [
             (ready, "another"),
             (r#"INFO {"server_name":"yours"}"#, "JetStream"),
             ("HTTP/1.1 400 Bad Request\r\n", "not that of"),
             ("", "not that of"),
         ] {
-            let Probe::NotYet(text) = judge(line, "yours") else {
-                panic!("{line} was taken for ready");
+            let Probe::NotYet(text) = parse_info(line, "yours") else {
+                panic!("{line} was accepted as ready");
             };
             assert!(text.contains(reason), "{text}");
         }

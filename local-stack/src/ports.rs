@@ -9,9 +9,9 @@ use std::path::Path;
 
 /// The first port that is ever chosen.
 ///
-/// The range lies below the ports the kernel gives to outgoing connections (32768 and up on
-/// Linux, 49152 and up on macOS). A port from that range could be taken by any client between a
-/// stop and a restart, or even be joined to itself by a client that keeps trying to reconnect.
+/// The range is below the ports that the kernel uses for outgoing connections (from 32768 on Linux, from 49152 on
+/// macOS). Any client could take a port from that range between a stop and a restart, and a reconnecting client could
+/// even connect to itself.
 const PORT_FIRST: u16 = 20_000;
 /// The number of ports to choose from.
 const PORT_COUNT: u16 = 12_000;
@@ -20,15 +20,14 @@ const PORT_TRIES_MAX: u64 = 256;
 
 /// A port of `127.0.0.1` on which nothing listens at the moment.
 ///
-/// It is not reserved: another process may take it before the caller does, so the caller has to
-/// be ready to ask again.
+/// It is not reserved: another process may take it first, so the caller must be ready to ask for another one.
 ///
 /// # Errors
 ///
-/// When none of many tried ports is free; nothing short of freeing ports helps.
+/// None of many tried ports is free; only freeing ports helps.
 pub fn free_port() -> io::Result<u16> {
-    // Each `RandomState` is keyed differently, in this process and in others: starts that happen
-    // side by side rarely try the same port.
+    // Each `RandomState` has different keys, in this process and in others: concurrent starts rarely try the same
+    // port.
     let random = RandomState::new();
     (0..PORT_TRIES_MAX)
         .filter_map(|attempt| {
@@ -41,14 +40,14 @@ pub fn free_port() -> io::Result<u16> {
         })
 }
 
-/// The port that a file keeps, if it is free now: whoever knew it finds what listens there again.
+/// The port stored in a file, if it is free now: clients that know it find the server again.
 #[must_use]
 pub fn last_port(file: &Path) -> Option<u16> {
     let port = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     (port > 0 && is_free(port)).then_some(port)
 }
 
-/// Keeps a port for [`last_port`]. A port that could not be kept is another one the next time, and nothing else.
+/// Stores a port for [`last_port`]. If that fails, the next start uses another port, and nothing else is lost.
 pub fn keep_port(file: &Path, port: u16) {
     let _ = fs::write(file, port.to_string());
 }
@@ -72,12 +71,12 @@ mod tests {
     fn the_last_port_is_taken_again_while_it_is_free() {
         let dir = crate::testing::temp_dir();
         let file = dir.path().join("nats.port");
-        assert_eq!(last_port(&file), None, "there was none");
+        assert_eq!(last_port(&file), None, "no port was stored");
         let port = free_port().unwrap();
         keep_port(&file, port);
         assert_eq!(last_port(&file), Some(port));
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        assert_eq!(last_port(&file), None, "somebody has it");
+        assert_eq!(last_port(&file), None, "the port is in use");
     }
 
     #[test]

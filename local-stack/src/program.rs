@@ -1,4 +1,4 @@
-//! The two programs, what version of them is needed, and how an executable is asked for it.
+//! The two programs, the oldest accepted version of each, and how to query the version of an executable.
 
 use std::fmt;
 use std::io::Read;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::ObtainError;
 use crate::server::poll;
 
-/// How long an executable may take to print its version: a cold disk and a busy machine included.
+/// How long an executable may take to print its version, even with a cold disk and on a busy machine.
 const VERSION_MAX_SECONDS: u64 = 30;
 
 /// One of the two servers this crate can run.
@@ -65,14 +65,14 @@ impl Program {
             .map_err(|error| unusable(format!("it does not start: {error}")))?;
         let ended = poll(Duration::from_secs(VERSION_MAX_SECONDS), || child.try_wait().transpose());
         if ended.is_none() {
-            // It is ours and hangs; what became of the kill changes nothing about the answer.
+            // The child hangs; whether the kill succeeds does not change the result.
             let _ = child.kill();
             let _ = child.wait();
             return Err(unusable(format!(
                 "`--version` did not end within {VERSION_MAX_SECONDS} s"
             )));
         }
-        // A version is a few lines, so the pipes cannot have filled up before the exit.
+        // A version is a few lines, so the pipes cannot fill up before the process exits.
         let output = read_all(child.stdout.take());
         let complaints = read_all(child.stderr.take());
         if let Some(library) = missing_library(&complaints) {
@@ -97,7 +97,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// A version of three numbers; what follows them (`-preview.1`) is not looked at.
+/// A version of three numbers; a suffix (`-preview.1`) is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     major: u32,
@@ -134,13 +134,13 @@ impl fmt::Display for Version {
 fn read_all(pipe: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
-        // What could be read before an error is still worth showing.
+        // Text that was read before an error is still worth showing.
         let _ = pipe.read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The library the dynamic loader (glibc's wording, then musl's and macOS's) could not find.
+/// The library that the dynamic loader could not find, as glibc, musl or macOS reports it.
 fn missing_library(complaints: &str) -> Option<String> {
     for (before, after) in [
         ("error while loading shared libraries: ", ":"),
@@ -186,6 +186,6 @@ mod tests {
         assert_eq!(missing_library(glibc).as_deref(), Some("libcrypto.so.3"));
         let musl = "Error loading shared library libcurl.so.4: No such file or directory";
         assert_eq!(missing_library(musl).as_deref(), Some("libcurl.so.4"));
-        assert_eq!(missing_library("some other trouble"), None);
+        assert_eq!(missing_library("another error"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What both servers have in common: launching, waiting, stopping, and their log.
+//! What both servers have in common: start, readiness, stop and log.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,17 +16,17 @@ use crate::program::Program;
 
 /// How many ports are tried when each is lost to another process.
 const PORT_TRIES_MAX: usize = 5;
-/// How long a port may outlive its socket: a process that is being started at that very moment
-/// has a copy of every descriptor until it runs its own program.
+/// How long a port may outlive its socket: a process that is just being started has a copy of every descriptor until
+/// it executes its own program.
 const PORT_RELEASE_MAX_MS: u64 = 500;
-/// How long to pause between two looks at a state.
+/// The pause between two checks of a state.
 const POLL_INTERVAL_MS: u64 = 20;
 /// How many lines of the log an error shows.
 const LOG_TAIL_LINES_MAX: usize = 15;
-/// How much of the end of the log is looked at.
+/// How many bytes from the end of the log are read.
 const LOG_TAIL_BYTES_MAX: u64 = 16 * 1024;
 
-/// Looks again and again until there is an answer, at most `limit` long, at least once.
+/// Polls until there is an answer, for at most `limit` and at least once.
 pub(crate) fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -38,27 +38,26 @@ pub(crate) fn poll<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> O
     }
 }
 
-/// What a look at a starting server shows.
+/// The result of probing a starting server.
 pub(crate) enum Probe {
     Ready,
-    /// Not yet, and what is missing.
+    /// Not ready, and what is missing.
     NotYet(String),
 }
 
-/// One server with its folder; the process comes and goes.
+/// One server with its folder. The process can stop and start again.
 #[derive(Debug)]
 pub(crate) struct Server {
     program: Program,
     executable: PathBuf,
     dir: ServerDir,
     log: PathBuf,
-    /// `None` when stopped or killed. Held for the whole of a restart, so that nobody sees half
-    /// of one.
+    /// `None` when stopped or killed. Locked during a whole restart, so that no caller sees an intermediate state.
     guard: Mutex<Option<Guard>>,
 }
 
 impl Server {
-    /// Makes the folder and an empty log.
+    /// Creates the folder and an empty log.
     pub(crate) fn prepare(
         program: Program,
         executable: &Path,
@@ -78,8 +77,8 @@ impl Server {
         &self.log
     }
 
-    /// Stops the server if it runs, launches it and waits until `probe` finds it ready. The probe
-    /// gets the process id, to tell this server from another that has taken its port.
+    /// Stops the server if it runs, launches it and waits until `probe` finds it ready. The probe gets the process
+    /// id, to distinguish this server from another one that has taken its port.
     pub(crate) fn launch(
         &self,
         port: u16,
@@ -108,7 +107,7 @@ impl Server {
         let mut missing = String::new();
         let outcome = poll(Duration::from_secs(limit_seconds), || {
             let probed = probe(guard.server_pid());
-            // Asked after the probe: a server that answered and died is not ready.
+            // Checked after the probe: a server that answered and died is not ready.
             if let Some(status) = guard.ended() {
                 return Some(Err(self.exited(port, status.to_string(), log_start_bytes)));
             }
@@ -151,7 +150,7 @@ impl Server {
         self.clear(&mut self.slot(), Guard::kill)
     }
 
-    /// Ends the server in the given way and forgets it, or keeps it when it does not end.
+    /// Ends the server with the given function. If that fails, the handle keeps the server.
     fn clear(
         &self,
         slot: &mut Option<Guard>,
@@ -185,14 +184,14 @@ impl Server {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Guard>> {
-        // The slot holds a whole guard or none whenever the lock is released, also by a panic.
+        // The slot contains a complete guard or none whenever the lock is released, even after a panic.
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Calls `start` with the given port; or with that of the last time, which clients may still know, and then with
-/// free ports until one is not lost to another process between its choice and its use. What it was is kept in the
-/// file `last`.
+/// Calls `start` with the given port. Without one, tries the port of the last start, which clients may still know,
+/// and then free ports until one is not lost to another process before it is used. Stores the port in the file
+/// `last`.
 pub(crate) fn with_port(
     program: Program,
     port: Option<u16>,
@@ -230,8 +229,8 @@ fn with_free_port(
     Err(none_free)
 }
 
-/// The last lines of a text file, looking at nothing before `start_bytes`. Empty when the file
-/// cannot be read: this only decorates an error.
+/// The last lines of a text file from `start_bytes` on. Empty if the file cannot be read, since this only adds detail
+/// to an error.
 pub(crate) fn tail(path: &Path, start_bytes: u64) -> String {
     let read = || {
         let mut file = File::open(path)?;
@@ -254,7 +253,7 @@ mod tests {
     use crate::testing::temp_dir;
 
     #[test]
-    fn a_lost_port_is_replaced_by_another() {
+    fn a_lost_port_is_replaced() {
         let (mut tried, folder) = (Vec::new(), temp_dir());
         let last = folder.path().join("mongod.port");
         let port = with_port(Program::Mongod, None, &last, |port| {
@@ -268,11 +267,11 @@ mod tests {
         assert_eq!(tried.len(), 3);
         assert_eq!(tried.last(), Some(&port));
         let again = with_port(Program::Mongod, None, &last, |_| Ok(())).unwrap();
-        assert_eq!(again, port, "whoever knew the port finds the server again");
+        assert_eq!(again, port, "clients that know the port find the server again");
     }
 
     #[test]
-    fn losing_ports_has_an_end() {
+    fn gives_up_after_losing_several_ports() {
         let (mut tries, folder) = (0, temp_dir());
         let last = folder.path().join("mongod.port");
         let error = with_port(Program::Mongod, None, &last, |port| {
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_is_short_and_starts_where_told() {
+    fn the_tail_is_short_and_starts_at_the_given_offset() {
         let folder = temp_dir();
         let path = folder.path().join("log");
         let lines: Vec<String> = (0..40).map(|line| format!("line {line}")).collect();

@@ -1,5 +1,5 @@
-//! A further program beside the servers, beneath the same guard: it says when it is ready, and never outlives the one who
-//! started it.
+//! Runs another program next to the servers, under the same guard. It reports when the program is ready, and the
+//! program never outlives the process that started it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,70 +13,70 @@ use crate::data_dir::ServerDir;
 use crate::guard::{Environment, Guard, KILL_MAX_SECONDS, Launch};
 use crate::server::{poll, tail};
 
-/// What the line begins with by which a program says that it is ready.
+/// The beginning of the line with which a program reports that it is ready.
 const READY: &str = "ready ";
-/// Most of the log that is searched for that line.
+/// How many bytes of the log are searched for that line.
 const READY_SEARCH_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How to run a program.
 #[derive(Debug)]
 pub struct SupervisedProcessOptions {
-    /// What it is called in errors, and what its log is called after.
+    /// Its name, in errors and as the name of its log.
     pub name: String,
     /// The executable.
     pub executable: PathBuf,
-    /// The folder it runs in, with its log.
+    /// The folder in which it runs and which contains its log.
     pub dir: ServerDir,
-    /// Variables that it gets beside those of this process, and in place of them.
+    /// Variables that are added to those of this process or override them.
     pub variables: Vec<(String, String)>,
     /// Variables of this process that it does not get.
     pub hidden: Vec<String>,
 }
 
-/// Why a program does not do what it should.
+/// Why a program did not run as expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisedProcessError {
-    /// The file system or the system refused.
+    /// A file or system operation failed.
     #[error("cannot {action} {path}", path = path.display())]
     Io {
-        /// What was attempted.
+        /// The operation.
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It ended too early, or badly.
+    /// The program ended too early, or with an error.
     #[error("`{command}` ended ({status}); the end of {log}:\n{log_tail}", log = log.display())]
     Exited {
-        /// What was run.
+        /// The command.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// What it printed.
+        /// The file with its output.
         log: PathBuf,
-        /// The last lines of that.
+        /// The last lines of that file.
         log_tail: String,
     },
-    /// It did neither end nor get ready in time, and was stopped.
+    /// The program neither ended nor became ready in time, and was stopped.
     #[error("`{command}` was not {wanted} within {limit_seconds} s; the end of {log}:\n{log_tail}", log = log.display())]
     TooSlow {
-        /// What was run.
+        /// The command.
         command: String,
-        /// What was waited for.
+        /// The awaited state.
         wanted: &'static str,
         /// The limit that was reached.
         limit_seconds: u64,
-        /// What it printed.
+        /// The file with its output.
         log: PathBuf,
-        /// The last lines of that.
+        /// The last lines of that file.
         log_tail: String,
     },
-    /// Somebody stopped it meanwhile.
+    /// The program was stopped in the meantime.
     #[error("`{command}` was stopped")]
     Stopped {
-        /// What was run.
+        /// The command.
         command: String,
     },
     /// Not even SIGKILL ended it.
@@ -98,19 +98,20 @@ impl SupervisedProcessError {
     }
 }
 
-/// A program with its folder; the process comes and goes. Dropping the handle stops it. All methods block, with bounds.
+/// A program with its folder; the process can be restarted. Dropping the handle stops it. All methods block, for a
+/// limited time.
 #[derive(Debug)]
 pub struct SupervisedProcess {
     options: SupervisedProcessOptions,
     log: PathBuf,
-    /// `None` when nothing runs. Held for the whole of a start, so that nobody sees half of one.
+    /// `None` when nothing runs. Locked during a whole start, so that no caller sees an intermediate state.
     guard: Mutex<Option<Guard>>,
-    /// Nothing is started any more, and whoever waits for something goes.
-    is_over: AtomicBool,
+    /// Set once the process is stopped for good: nothing is started after that, and pending waits end.
+    is_stopped: AtomicBool,
 }
 
 impl SupervisedProcess {
-    /// Makes the folder and an empty log. Nothing runs yet.
+    /// Creates the folder and an empty log. Starts nothing.
     ///
     /// # Errors
     ///
@@ -121,26 +122,26 @@ impl SupervisedProcess {
             .map_err(SupervisedProcessError::io("make the folder", folder))?;
         let log = folder.join(format!("{}.log", options.name));
         File::create(&log).map_err(SupervisedProcessError::io("write", &log))?;
-        Ok(Self { options, log, guard: Mutex::new(None), is_over: AtomicBool::new(false) })
+        Ok(Self { options, log, guard: Mutex::new(None), is_stopped: AtomicBool::new(false) })
     }
 
-    /// What it is called.
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.options.name
     }
 
-    /// Where everything goes that it prints. The file starts empty with each handle and is not rotated.
+    /// The file with its output. It starts empty with each handle and is not rotated.
     #[must_use]
     pub fn log_file(&self) -> &Path {
         &self.log
     }
 
-    /// Runs it with one argument and further variables to its end.
+    /// Runs the program to its end, with one argument and more variables.
     ///
     /// # Errors
     ///
-    /// [`SupervisedProcessError::Exited`]: it ended with another status than 0. [`SupervisedProcessError::TooSlow`]: it was stopped.
+    /// [`SupervisedProcessError::Exited`]: its status was not 0. [`SupervisedProcessError::TooSlow`]: it was stopped.
     pub fn run(
         &self,
         argument: &str,
@@ -160,8 +161,8 @@ impl SupervisedProcess {
         }
     }
 
-    /// Stops it if it runs, starts it with one argument and further variables, and waits for a line that begins with
-    /// `ready `, which is given back.
+    /// Stops the program if it runs, starts it with one argument and more variables, and waits for a line that begins
+    /// with `ready `. Returns that line.
     ///
     /// # Errors
     ///
@@ -176,7 +177,7 @@ impl SupervisedProcess {
         let (mut guard, begin) = self.launch(&mut slot, argument, variables)?;
         let answer = self.wait(limit_seconds, || {
             let line = self.ready_line(begin);
-            // Asked after the look: a program that said it and died is not ready.
+            // Checked after the log: a program that reported ready and died is not ready.
             match guard.ended() {
                 Some(status) => Some(Err(status)),
                 None => line.map(Ok),
@@ -209,14 +210,14 @@ impl SupervisedProcess {
         self.pid().is_some()
     }
 
-    /// Stops it for good: cleanly within [`STOP_GRACE_SECONDS`](crate::STOP_GRACE_SECONDS), else by SIGKILL. Whoever
-    /// waits for its start waits no more, and nothing is started after that.
+    /// Stops the program permanently: cleanly within [`STOP_GRACE_SECONDS`](crate::STOP_GRACE_SECONDS), else by
+    /// SIGKILL. A pending start returns, and nothing is started after that.
     ///
     /// # Errors
     ///
     /// [`SupervisedProcessError::NotStopped`] when not even SIGKILL ends it.
     pub fn stop(&self) -> Result<(), SupervisedProcessError> {
-        self.is_over.store(true, Ordering::SeqCst);
+        self.is_stopped.store(true, Ordering::SeqCst);
         self.clear(&mut self.slot())
     }
 
@@ -227,7 +228,7 @@ impl SupervisedProcess {
         variables: &[(String, String)],
     ) -> Result<(Guard, u64), SupervisedProcessError> {
         self.clear(slot)?;
-        if self.is_over.load(Ordering::SeqCst) {
+        if self.is_stopped.load(Ordering::SeqCst) {
             return Err(SupervisedProcessError::Stopped { command: self.command(argument) });
         }
         let begin = fs::metadata(&self.log).map_or(0, |log| log.len());
@@ -246,19 +247,19 @@ impl SupervisedProcess {
         Ok((guard.map_err(SupervisedProcessError::io("start", executable))?, begin))
     }
 
-    /// Looks until there is an answer, or until it is to stop.
+    /// Polls until there is an answer, or until the process is stopped.
     fn wait<T>(
         &self,
         limit_seconds: u64,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<Result<T, ()>> {
-        poll(Duration::from_secs(limit_seconds), || match self.is_over.load(Ordering::SeqCst) {
+        poll(Duration::from_secs(limit_seconds), || match self.is_stopped.load(Ordering::SeqCst) {
             true => Some(Err(())),
             false => look().map(Ok),
         })
     }
 
-    /// The first whole line behind a place in the log that says that it is ready.
+    /// The first complete line after an offset in the log that reports ready.
     fn ready_line(&self, begin: u64) -> Option<String> {
         let mut file = File::open(&self.log).ok()?;
         file.seek(SeekFrom::Start(begin)).ok()?;
@@ -314,7 +315,7 @@ impl SupervisedProcess {
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Guard>> {
-        // The slot holds a whole guard or none whenever the lock is released, also by a panic.
+        // The slot contains a complete guard or none whenever the lock is released, even after a panic.
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

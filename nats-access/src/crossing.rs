@@ -24,7 +24,7 @@ impl Request {
 
     /// Whether a message published under a subject is sent as this request.
     #[cfg(test)]
-    pub(crate) fn lets_through(&self, subject: &str) -> bool {
+    pub(crate) fn matches(&self, subject: &str) -> bool {
         covers(self.local.unwrap_or(self.subject), subject)
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_covers_what_it_lets_through() {
+    fn a_pattern_covers_what_it_matches() {
         for (pattern, subject, wanted) in [
             ("a.*", "a.b", true),
             ("a.*", "a.*", true),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_requests_that_overlap_the_wider_one_is_exported() {
+    fn the_wider_of_two_overlapping_requests_is_exported() {
         const NARROW: [Request; 2] = [
             Request::new("narrow", "next.FEED.*", true),
             Request::new("other", "ack.FEED.>", false),

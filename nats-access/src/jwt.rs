@@ -45,7 +45,7 @@ const SUBSCRIBER_PAYLOAD_BYTES_MAX: i64 = 64 * 1024;
 /// Subscriptions of one connection of a peer service or verifier.
 const SERVICE_SUBSCRIPTIONS_MAX: i64 = 1_024;
 /// The name of the messages that services receive, in both accounts.
-const HEARD_NAME: &str = "services-parked";
+const INBOUND_MESSAGES_NAME: &str = "services-parked";
 
 #[derive(Serialize)]
 struct Claims<'a, T> {
@@ -213,7 +213,7 @@ pub(crate) fn services_account(
 ) -> Result<String, TrustError> {
     let mut imports = imports(&service::REQUESTS, product);
     imports.push(Import {
-        name: HEARD_NAME,
+        name: INBOUND_MESSAGES_NAME,
         subject: service::HEARD,
         local_subject: None,
         account: product.public_key(),
@@ -257,8 +257,12 @@ pub(crate) fn account(
         kind: "service",
         response_type: Some(if request.many_answers { "Stream" } else { "Singleton" }),
     });
-    let heard =
-        Export { name: HEARD_NAME, subject: service::HEARD, kind: "stream", response_type: None };
+    let heard = Export {
+        name: INBOUND_MESSAGES_NAME,
+        subject: service::HEARD,
+        kind: "stream",
+        response_type: None,
+    };
     let crossing = (requests.chain([heard]).collect(), Vec::new());
     let refused = Refused { before: OWN_RIGHTS_SINCE_UNIX_SECONDS, users: revoked };
     let limits = Limits { jetstream: Some(jetstream), ..LIMITLESS };
@@ -421,10 +425,10 @@ mod tests {
     /// Permissions that tokens have carried, one per line: holder, direction, subject.
     const CARRIED: &str = include_str!("rights.txt");
 
-    /// Copies of old files only become invalid if the day moves with each removed permission. This test stops whoever
-    /// removes one. Added permissions may be recorded there at any time.
+    /// Copies of old files only become invalid if the day moves with each removed permission. This test fails if
+    /// one is removed. Added permissions may be recorded there at any time.
     #[test]
-    fn a_right_that_is_taken_away_moves_the_day_from_which_on_tokens_are_good() {
+    fn removing_a_permission_moves_the_earliest_accepted_issue_time() {
         let mut rights = BTreeSet::new();
         for role in Role::ALL {
             for row in role.permissions() {

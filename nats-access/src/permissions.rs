@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_service_listens_to_its_own_inbox_and_to_no_other() {
+    fn every_service_subscribes_only_to_its_own_inbox() {
         for role in Role::ALL {
             assert_eq!(role.inbox_prefix(), format!("_INBOX_{}", role.name()));
             let inboxes: Vec<_> = role
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn no_service_may_change_a_stream_or_listen_to_the_log() {
+    fn no_service_can_change_a_stream_or_subscribe_to_the_log() {
         for role in Role::ALL.into_iter().filter(|role| *role != Operator) {
             for subject in role.subjects(Publish) {
                 for forbidden in [
@@ -284,7 +284,7 @@ mod tests {
 
     /// Each of the two lacks the permissions that make the other one dangerous.
     #[test]
-    fn the_mailer_deletes_nothing_and_the_eraser_makes_no_link_and_no_mail() {
+    fn the_mailer_cannot_delete_and_the_eraser_cannot_create_links_or_mails() {
         let of = |role: Role, word: &str| {
             role.subjects(Publish).into_iter().filter(|subject| subject.contains(word)).count()
         };
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn no_service_reads_the_security_record_except_the_one_that_erases() {
+    fn only_the_eraser_reads_the_security_record() {
         for role in Role::ALL.into_iter().filter(|role| *role != Operator) {
             let reads: Vec<_> = role
                 .subjects(Publish)
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_a_holder_and_a_reason_and_stands_once() {
+    fn every_row_is_unique_and_has_a_holder_and_a_reason() {
         for (index, permission) in TABLE.iter().enumerate() {
             assert!(!permission.roles.is_empty(), "{permission:?}");
             assert!(!permission.reason.is_empty(), "{permission:?}");
@@ -324,7 +324,7 @@ mod tests {
                 let same = permission.subject == other.subject
                     && permission.direction == other.direction
                     && permission.roles.iter().any(|role| other.roles.contains(role));
-                assert!(!same, "{permission:?} stands twice");
+                assert!(!same, "{permission:?} is in the table twice");
             }
         }
     }

@@ -221,7 +221,7 @@ mod tests {
 
     /// All of them, word for word: anything added shows up here.
     #[test]
-    fn a_service_may_do_this_and_nothing_else() {
+    fn the_permissions_of_a_service_are_exactly_these() {
         let user = ServiceUser::service(&PRODUCT);
         assert_eq!(user.name(), "product-service");
         assert_eq!(user.inbox_prefix(), PRODUCT.inbox_prefix());
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_follows_what_ends_access_and_nothing_else() {
+    fn a_verifier_can_only_follow_revocations() {
         let user = ServiceUser::verifier(&PRODUCT);
         assert_eq!(user.name(), "product-verifier");
         assert_eq!(sorted(&user, Publish), REVOCATIONS);
@@ -266,10 +266,10 @@ mod tests {
 
     /// Of everything that a service publishes, only the position of its views stays in the account of the services.
     #[test]
-    fn whatever_a_service_may_ask_or_write_crosses_into_the_account_of_the_product() {
+    fn every_publication_of_a_service_is_exported_to_the_product_account() {
         for user in [ServiceUser::service(&PRODUCT), ServiceUser::verifier(&PRODUCT)] {
             for subject in user.subjects(Publish) {
-                let crosses = REQUESTS.iter().any(|request| request.lets_through(&subject));
+                let crosses = REQUESTS.iter().any(|request| request.matches(&subject));
                 assert_eq!(crosses, subject != PRODUCT.position(), "{subject}");
             }
         }
@@ -277,7 +277,7 @@ mod tests {
 
     /// Of two services, neither has a subject that the other one or Roster writes to.
     #[test]
-    fn services_have_no_subject_in_common_but_those_of_the_revocations() {
+    fn services_share_only_the_subjects_of_revocations() {
         let order = ServiceNames::fixed("order", "orders");
         let (one, other) = (ServiceUser::service(&PRODUCT), ServiceUser::service(&order));
         let others = other.subjects(Publish);

@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_subscriber_may_ask_crosses_into_the_account_of_the_product() {
+    fn every_request_of_a_subscriber_is_exported_to_the_product_account() {
         let name = SubscriberName::parse("billing").unwrap();
         for subject in requests_of(&name) {
-            let crosses = |request: &Request| request.lets_through(&subject);
+            let crosses = |request: &Request| request.matches(&subject);
             assert!(REQUESTS.iter().any(crosses), "{subject}");
         }
     }

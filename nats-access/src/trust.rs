@@ -90,7 +90,7 @@ impl Trust {
                 ],
             )?;
         }
-        // A folder from before these accounts existed.
+        // A folder from before these accounts existed has no keys of theirs.
         for later in [SUBSCRIBERS_FILE, SERVICES_FILE] {
             let path = seeds.join(later);
             if !path.try_exists().map_err(TrustError::io("read", &path))? {
@@ -213,7 +213,7 @@ impl Trust {
         let exists = path.try_exists().map_err(TrustError::io("read", path))?;
         let present = if exists { Some(files::read(path)?) } else { None };
         let user = present.as_deref().and_then(creds::user_in);
-        let user = user.filter(|user| self.account.lets_in(user)).unwrap_or_else(KeyPair::new_user);
+        let user = user.filter(|user| self.account.accepts(user)).unwrap_or_else(KeyPair::new_user);
         let wanted = self.account.creds_of(&user, role)?;
         if present.as_ref() != Some(&wanted) {
             files::put_file(path, &wanted)?;
@@ -254,7 +254,7 @@ impl Trust {
             return Err(foreign());
         }
         let before = creds::user_in(&present).ok_or_else(foreign)?;
-        let (user, changed) = match self.account.lets_in(&before) {
+        let (user, changed) = match self.account.accepts(&before) {
             true => (before, CredsOutcome::Renewed),
             false => (KeyPair::new_user(), CredsOutcome::Made),
         };

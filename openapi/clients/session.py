@@ -1,5 +1,5 @@
-"""A session with the client that openapi-python-client makes of the document: that it type-checks says that the types
-are of use, and that it runs that they are true."""
+"""A session with the client that openapi-python-client generates from the document: type-checking it shows that the
+types are usable, and running it that they are correct."""
 
 import os
 from http import HTTPStatus
@@ -23,7 +23,7 @@ def log_in(email: str, password: str) -> AuthenticatedClient:
     return AuthenticatedClient(URL, token=token.access_token)
 
 
-def refused(answer: Response[Problem | UserRead], status: HTTPStatus, code: str) -> None:
+def assert_problem(answer: Response[Problem | UserRead], status: HTTPStatus, code: str) -> None:
     assert answer.status_code == status and isinstance(answer.parsed, Problem), answer
     assert answer.parsed.code == code, answer
 
@@ -31,9 +31,9 @@ def refused(answer: Response[Problem | UserRead], status: HTTPStatus, code: str)
 def main() -> None:
     metadata = UserCreateMetadataType0()
     metadata["languages"] = ["py"]
-    made = register.sync(client=Client(URL), body=UserCreate(EMAIL, PASSWORD, full_name="Python", metadata=metadata))
-    assert isinstance(made, UserRead), made
-    assert made.metadata.to_dict() == {"languages": ["py"]} and made.full_name == "Python"
+    created = register.sync(client=Client(URL), body=UserCreate(EMAIL, PASSWORD, full_name="Python", metadata=metadata))
+    assert isinstance(created, UserRead), created
+    assert created.metadata.to_dict() == {"languages": ["py"]} and created.full_name == "Python"
 
     taken = register.sync_detailed(client=Client(URL), body=UserCreate(EMAIL, PASSWORD))
     assert taken.status_code == HTTPStatus.CONFLICT and isinstance(taken.parsed, Problem)
@@ -42,23 +42,23 @@ def main() -> None:
     own = log_in(EMAIL, PASSWORD)
     shown = me.sync(client=own)
     assert isinstance(shown, UserRead) and shown.last_login_at, shown
-    nothing = OwnChangeMetadataType0()
-    nothing["languages"] = None
-    changed = change_me.sync_detailed(client=own, body=OwnChange(full_name=None, metadata=nothing))
+    removal = OwnChangeMetadataType0()
+    removal["languages"] = None
+    changed = change_me.sync_detailed(client=own, body=OwnChange(full_name=None, metadata=removal))
     assert isinstance(changed.parsed, UserRead), changed
     assert changed.parsed.full_name is None and changed.parsed.metadata.to_dict() == {}
 
     administrator = log_in(os.environ["CHECK_EMAIL"], os.environ["CHECK_PASSWORD"])
     page = list_users.sync(client=administrator, email=EMAIL, sort=ListUsersSort("-full_name"), include_total=True)
-    assert isinstance(page, Page) and page.total == 1 and [one.id for one in page.items] == [made.id], page
+    assert isinstance(page, Page) and page.total == 1 and [one.id for one in page.items] == [created.id], page
     roles = UserChange(roles=["user", "auditor"])
-    stale = change_user.sync_detailed(made.id, client=administrator, body=roles, if_match='W/"1"')
-    refused(stale, HTTPStatus.PRECONDITION_FAILED, "stale-revision")
+    stale = change_user.sync_detailed(created.id, client=administrator, body=roles, if_match='W/"1"')
+    assert_problem(stale, HTTPStatus.PRECONDITION_FAILED, "stale-revision")
     etag = changed.headers["etag"]
-    given = change_user.sync(made.id, client=administrator, body=roles, if_match=etag)
+    given = change_user.sync(created.id, client=administrator, body=roles, if_match=etag)
     assert isinstance(given, UserRead) and given.roles == ["auditor", "user"], given
-    assert delete_user.sync_detailed(made.id, client=administrator).status_code == HTTPStatus.NO_CONTENT
-    refused(user.sync_detailed(made.id, client=administrator), HTTPStatus.NOT_FOUND, "not-found")
+    assert delete_user.sync_detailed(created.id, client=administrator).status_code == HTTPStatus.NO_CONTENT
+    assert_problem(user.sync_detailed(created.id, client=administrator), HTTPStatus.NOT_FOUND, "not-found")
     print("Python: the generated client works")
 
 

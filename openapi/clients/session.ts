@@ -1,5 +1,5 @@
-// A session with the client that openapi-typescript and openapi-fetch make of the document: that it compiles says that
-// the types are of use, and that it runs that they are true.
+// A session with the client that openapi-typescript and openapi-fetch generate from the document: compiling it shows that
+// the types are usable, and running it that they are correct.
 
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
@@ -25,7 +25,7 @@ const registered = await anyone.POST("/api/v1/auth/register", {
   body: { email, password, full_name: "TypeScript", metadata: { languages: ["ts"] } },
 });
 assert.equal(registered.response.status, 201);
-// Without a token the answer is the user.
+// Without `with_token`, the answer is the user.
 const user = registered.data as User;
 assert.deepEqual(user.metadata, { languages: ["ts"] });
 

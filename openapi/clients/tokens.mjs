@@ -1,5 +1,5 @@
-// Access tokens and the libraries for JavaScript that docs/verifying-tokens.md names: a good token is let in, and what
-// is no good token for this service is refused.
+// Verifies access tokens with the JavaScript libraries that docs/verifying-tokens.md names: a valid token is accepted, and
+// tokens that are invalid for this service are rejected.
 
 import assert from "node:assert/strict";
 import { createRemoteJWKSet, jwtVerify } from "jose";

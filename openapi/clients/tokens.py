@@ -1,5 +1,5 @@
-"""Access tokens and the libraries for Python that docs/verifying-tokens.md names: a good token is let in, and what is
-no good token for this service is refused."""
+"""Verifies access tokens with the Python libraries that docs/verifying-tokens.md names: a valid token is accepted, and
+tokens that are invalid for this service are rejected."""
 
 import base64
 import json
@@ -46,12 +46,12 @@ def forged() -> str:
     return ".".join([header, claims, signature])
 
 
-for name, verify, refusal in [("PyJWT", with_pyjwt, jwt.PyJWTError), ("joserfc", with_joserfc, JoseError)]:
+for name, verify, error in [("PyJWT", with_pyjwt, jwt.PyJWTError), ("joserfc", with_joserfc, JoseError)]:
     assert verify(TOKEN)["roles"] == ["admin", "user"], name
     for arguments in [(forged(),), (TOKEN, "another"), (TOKEN, AUDIENCE, "https://id.example.com")]:
         try:
             verify(*arguments)
-        except refusal:
+        except error:
             continue
-        raise SystemExit(f"{name} takes {arguments}")
+        raise SystemExit(f"{name} accepts {arguments}")
     print(f"{name}: tokens are verified")

@@ -82,18 +82,18 @@ impl RetryRequests {
     /// A handle for a follower that may have parked something.
     #[must_use]
     pub fn heard(&self) -> Retries {
-        Retries { wishes: self.count.subscribe(), due: Instant::now() + RETRY_EVERY }
+        Retries { requests: self.count.subscribe(), due: Instant::now() + RETRY_EVERY }
     }
 
     /// Receives requests until `stop`.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut subscriber = self.subscriber.lock().await;
         loop {
-            let wish = tokio::select! {
+            let request = tokio::select! {
                 () = stop.cancelled() => return,
-                wish = subscriber.next() => wish,
+                request = subscriber.next() => request,
             };
-            if wish.is_none() {
+            if request.is_none() {
                 return;
             }
             self.count.send_modify(|count| *count = count.wrapping_add(1));
@@ -104,17 +104,17 @@ impl RetryRequests {
 /// Knows when to read parked aggregates again.
 #[derive(Clone)]
 pub struct Retries {
-    wishes: watch::Receiver<u64>,
+    requests: watch::Receiver<u64>,
     due: Instant,
 }
 
 impl Retries {
     /// Whether a retry is due.
     pub fn are_due(&mut self) -> bool {
-        let wished = self.wishes.has_changed().unwrap_or(false);
-        let due = wished || Instant::now() >= self.due;
+        let requested = self.requests.has_changed().unwrap_or(false);
+        let due = requested || Instant::now() >= self.due;
         if due {
-            self.wishes.mark_unchanged();
+            self.requests.mark_unchanged();
             self.due = Instant::now() + RETRY_EVERY;
         }
         due

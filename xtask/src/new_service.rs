@@ -37,7 +37,7 @@ impl NewService {
         self.format(&service)?;
         self.describe(&service)?;
         Ok(format!(
-            "{service}/ is there, and stands in Cargo.toml and .ci/check-layers.\n\
+            "created {service}/ and added it to Cargo.toml and .ci/check-layers.\n\
              \n\
              cargo test -p {service}                  # its tests, on real servers\n\
              cargo build -p {service} && cargo run -- dev --with {service}\n\

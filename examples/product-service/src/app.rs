@@ -1,4 +1,4 @@
-//! Puts the service together: the only place that knows which part stands where.
+//! Wires the service together. It is the only module that knows every other one.
 
 use std::time::Duration;
 
@@ -23,26 +23,26 @@ use view_kit::{
 
 use crate::domain::{ProductFact, Products};
 use crate::projection::ProductViews;
-use crate::reaction::{self, OwnerGone};
+use crate::reaction::{self, UnpublishOrphaned};
 use crate::routes::{AppState, routes};
 use crate::settings::{FEED_STREAM, LOG_STREAM, NAMES, SERVICE, Settings};
 
 /// File with this service's own key, in the folder of its secrets.
 const KEY_FILE: &str = "service.key";
 
-/// The service cannot start.
+/// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its key is missing.
+    /// The service's key is missing.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// No connection to NATS.
+    /// There is no connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
-    /// A stream or the consumer is not as it must be.
+    /// A stream or the consumer is not configured as it must be.
     #[error(transparent)]
     Log(#[from] ProvisionError),
-    /// Roster's keys cannot be had.
+    /// Roster's keys cannot be fetched.
     #[error(transparent)]
     Keys(#[from] RemoteKeysError),
     /// Tokens cannot be verified.
@@ -51,7 +51,7 @@ pub enum StartError {
     /// The views cannot be followed.
     #[error(transparent)]
     Views(#[from] BuildError),
-    /// The position of the views cannot be heard.
+    /// The position of the views cannot be followed.
     #[error("cannot follow the position of the views: {0}")]
     Position(#[from] async_nats::SubscribeError),
     /// The database of the views cannot be opened.
@@ -64,16 +64,16 @@ pub struct App {
     router: axum::Router,
     readiness: Readiness,
     follower: ViewFollower<ProductViews>,
-    publisher: ServiceFeedPublisher<ProductFact>,
-    reactions: Reactions<OwnerGone>,
+    feed_publisher: ServiceFeedPublisher<ProductFact>,
+    reactions: Reactions<UnpublishOrphaned>,
     reads: ViewReads<ProductViews>,
     tasks: TaskTracker,
 }
 
-/// Makes streams and consumer, with the operator's credentials. Again is as good as once.
+/// Creates the streams and the consumer, with the operator's credentials. Idempotent.
 ///
 /// # Errors
-/// [`StartError`] says what could not be made.
+/// [`StartError`] says what could not be created.
 pub async fn provision(settings: &Settings) -> Result<(), StartError> {
     let service = &settings.service;
     let client = nats::connect(&service.nats, "operator").await?;
@@ -89,10 +89,10 @@ pub async fn provision(settings: &Settings) -> Result<(), StartError> {
     Ok(feed.provision_consumer(&consumer).await?)
 }
 
-/// Reads the feed from its start to its end of now.
+/// Reads the feed from its start to its current end.
 ///
 /// # Errors
-/// In words: NATS or the feed does not answer.
+/// NATS or the feed does not answer.
 pub async fn read_feed(settings: &Settings, mut show: impl FnMut(&[u8])) -> anyhow::Result<()> {
     let service = &settings.service;
     let client = nats::connect(&service.nats, SERVICE).await?;
@@ -109,13 +109,13 @@ pub async fn read_feed(settings: &Settings, mut show: impl FnMut(&[u8])) -> anyh
 }
 
 impl App {
-    /// Connects, and checks streams, consumer and keys. The database may come later.
+    /// Connects, and checks the streams, the consumer and the keys. The database may become available later.
     ///
     /// # Errors
-    /// [`StartError`]: nothing is served.
+    /// [`StartError`]: the service serves nothing.
     pub async fn build(
         settings: &Settings,
-        watch: &Telemetry,
+        telemetry: &Telemetry,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let service = &settings.service;
@@ -124,12 +124,12 @@ impl App {
         let (log, limits) = (&service.log, Limits::of_service(service));
         let log_spec = service_log_stream(&NAMES, log.replicas, log.bytes_max);
         let feed_spec = service_feed_stream(&NAMES, log.replicas, log.feed_bytes_max);
-        let log = EventLog::new(client.clone(), LOG_STREAM, limits).watched(&watch.metrics);
+        let log = EventLog::new(client.clone(), LOG_STREAM, limits).watched(&telemetry.metrics);
         log.verify(&log_spec).await?;
-        log.watch_room(&watch.metrics);
-        let feed = EventLog::new(client.clone(), FEED_STREAM, limits).watched(&watch.metrics);
+        log.watch_room(&telemetry.metrics);
+        let feed = EventLog::new(client.clone(), FEED_STREAM, limits).watched(&telemetry.metrics);
         feed.verify(&feed_spec).await?;
-        feed.watch_room(&watch.metrics);
+        feed.watch_room(&telemetry.metrics);
 
         let keys = RemoteKeys::fetch(&key_source(settings), stop).await?;
         let accepted = Accepted {
@@ -137,7 +137,7 @@ impl App {
             ..Accepted::new(&service.tokens.issuer, &service.tokens.audience)
         };
         let verification = Verification::start(keys, &client, accepted, stop).await?;
-        verification.watched(&watch.metrics);
+        verification.watched(&telemetry.metrics);
 
         let database = service.database(&NAMES);
         let database = ViewDatabase::open(&service.mongodb.url, &database, SERVICE).await?;
@@ -147,12 +147,12 @@ impl App {
             list_work: Duration::from_millis(service.views.list_work_ms),
             total_max: service.views.list_total_max,
         };
-        // Whoever follows the projector listens before it speaks.
+        // Subscribe to the projector's positions before it publishes the first one.
         let reads = ViewReads::<ProductViews>::follow(
             &client,
             database.clone(),
             read_limits,
-            &watch.metrics,
+            &telemetry.metrics,
             stop.clone(),
         )
         .await?;
@@ -163,26 +163,27 @@ impl App {
             lag_max: Duration::from_millis(service.projector.lag_max_ms),
         };
         let follower =
-            ViewFollower::build(&client, log.clone(), database, follow_limits, watch).await?;
-        let publisher =
-            ServiceFeedPublisher::new(log.clone(), feed, FEED_STREAM, follow_limits, watch);
+            ViewFollower::build(&client, log.clone(), database, follow_limits, telemetry).await?;
+        let feed_publisher =
+            ServiceFeedPublisher::new(log.clone(), feed, FEED_STREAM, follow_limits, telemetry);
 
         let tasks = TaskTracker::new();
         let keys = IdempotencyKeys::new(key.derive("idempotency v1"));
         let commands = Commands::<Products>::new(log.clone(), NAMES, keys, tasks.clone());
-        let owner_gone = OwnerGone {
+        let unpublish_orphaned = UnpublishOrphaned {
             log,
             commands: commands.clone(),
             reads: reads.clone(),
             second_look: Duration::from_secs(settings.products.second_look_s),
         };
-        let (consumer, at_once_max) = (reaction::consumer(), reaction::AT_ONCE_MAX);
-        let reactions = Reactions::open(&client, limits, consumer, at_once_max, owner_gone).await?;
+        let (consumer, concurrent_max) = (reaction::consumer(), reaction::CONCURRENT_MAX);
+        let reactions =
+            Reactions::open(&client, limits, consumer, concurrent_max, unpublish_orphaned).await?;
 
         let readiness = verification
             .check(reads.readiness())
             .and(follower.readiness())
-            .and(publisher.readiness())
+            .and(feed_publisher.readiness())
             .and(reactions.readiness());
         let router = routes(AppState {
             commands,
@@ -193,7 +194,7 @@ impl App {
             command_wait: Duration::from_millis(service.views.command_wait_ms),
             query_wait: Duration::from_millis(service.views.query_wait_ms),
         });
-        Ok(Self { router, readiness, follower, publisher, reactions, reads, tasks })
+        Ok(Self { router, readiness, follower, feed_publisher, reactions, reads, tasks })
     }
 
     /// The routes, without the layers that every public listener has.
@@ -201,16 +202,16 @@ impl App {
         self.router.clone()
     }
 
-    /// What must hold for the service to take requests.
+    /// What must hold for the service to accept requests.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
 
-    /// Runs views, feed and reactions until `stop`, then waits for commands and queries under way.
+    /// Runs views, feed and reactions until `stop`, then waits for running commands and queries.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { follower, publisher, reactions, reads, tasks, .. } = self;
-        tokio::join!(follower.run(stop.clone()), publisher.run(&stop), reactions.run(&stop));
+        let Self { follower, feed_publisher, reactions, reads, tasks, .. } = self;
+        tokio::join!(follower.run(stop.clone()), feed_publisher.run(&stop), reactions.run(&stop));
         tasks.close();
         tasks.wait().await;
         reads.finished().await;

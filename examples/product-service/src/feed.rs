@@ -1,4 +1,4 @@
-//! What is published to other services: the types of the feed `products.v1.>`, a contract of its own.
+//! What is published to other services: the event types of the feed `products.v1.>`, a contract of its own.
 
 use events::{Envelope, ServiceNames, Timestamp, UserId};
 use schemars::JsonSchema;
@@ -9,12 +9,12 @@ use view_kit::feed_publisher::{PublicEvent, Published};
 use crate::domain::{Price, Product, ProductFact, ProductId, Snapshot, Status, UnpublishReason};
 use crate::settings::NAMES;
 
-/// A product as others see it.
+/// A product as other services see it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PublicProduct {
     #[schemars(with = "String", extend("format" = "uuid"))]
     id: ProductId,
-    /// The user whose it is.
+    /// The user who owns it.
     owner: UserId,
     name: String,
     description: Option<String>,
@@ -42,13 +42,13 @@ pub enum PublicStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PublicReason {
-    /// Its owner, or who manages products, wanted so.
+    /// Its owner or a manager requested it.
     Asked,
-    /// Its owner is gone.
+    /// Its owner was deleted.
     OwnerDeleted,
 }
 
-/// `data` of an event of a product that is there.
+/// `data` of an event of an existing product.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ProductData {
     product: PublicProduct,
@@ -67,7 +67,7 @@ pub struct Deleted {
     product: DeletedProduct,
 }
 
-/// What is left of a product.
+/// What is kept of a deleted product.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DeletedProduct {
     #[schemars(with = "String", extend("format" = "uuid"))]
@@ -98,7 +98,7 @@ impl Published for ProductFact {
                 };
                 ("unpublished", to_value(Unpublished { reason, product })?)
             }
-            // Its state is that of a deletion, which is published above.
+            // Its state is that of a deletion, which is handled above.
             Self::Deleted => return Ok(None),
         };
         Ok(Some((name, data)))

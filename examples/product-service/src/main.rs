@@ -1,8 +1,8 @@
-//! A whole second service beside Roster's own: products that users own.
+//! A complete peer service: products that users own.
 //!
-//! It is an example to learn from, and the template that `cargo xtask new-service` makes further services of
-//! (docs/adding-a-service.md). What is special to products is in `domain/`, `projection.rs`, `feed.rs`, `reaction.rs`
-//! and `routes/`; everything else comes from the kits.
+//! It is an example to learn from, and the template from which `cargo xtask new-service` generates new services
+//! (docs/adding-a-service.md). The code that is specific to products is in `domain/`, `projection.rs`, `feed.rs`,
+//! `reaction.rs` and `routes/`; everything else comes from the kits.
 
 mod app;
 mod asyncapi;
@@ -28,7 +28,7 @@ use view_kit::ServiceProcess;
 use app::{App, provision};
 use settings::{Loaded, SERVICE, Settings};
 
-/// The OpenAPI document, as committed.
+/// The committed OpenAPI document.
 const DOCUMENT: &str = include_str!("../openapi.json");
 
 /// Products of Roster's users.
@@ -41,15 +41,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the streams of this service, and its consumer of Roster's feed. Needs the operator's credentials.
+    /// Create the streams of this service and its consumer of Roster's feed. Needs the operator's credentials.
     Provision(Config),
-    /// Take requests, and keep views and feed up to date.
+    /// Serve requests, and keep views and feed up to date.
     Serve(Config),
-    /// Write the events of the feed to standard output, one per line.
+    /// Print all events of the feed, one per line.
     Feed(Config),
-    /// Write the OpenAPI document to standard output.
+    /// Print the OpenAPI document.
     Openapi,
-    /// Write the contract of the feed as files below a folder.
+    /// Write the contract of the feed into a folder.
     Asyncapi {
         /// The folder.
         dir: PathBuf,
@@ -58,13 +58,13 @@ enum Command {
 
 #[derive(Args)]
 struct Config {
-    /// File with settings; variables of the environment win over it.
+    /// File with settings. Environment variables override it.
     #[arg(long)]
     config: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Provision(config) => {
             with_settings(config, ServiceProcess::Provision, |settings| async move {
                 provision(&settings).await.context("cannot provision")
@@ -73,34 +73,34 @@ fn main() -> ExitCode {
         Command::Serve(config) => with_settings(config, ServiceProcess::Serve, serve),
         Command::Feed(config) => {
             with_settings(config, ServiceProcess::Read, |settings| async move {
-                app::read_feed(&settings, |event| say(&String::from_utf8_lossy(event)))
+                app::read_feed(&settings, |event| print_line(&String::from_utf8_lossy(event)))
                     .await
                     .context("cannot read the feed")
             })
         }
-        Command::Openapi => document().map(|document| say(document.trim_end())),
+        Command::Openapi => document().map(|document| print_line(document.trim_end())),
         Command::Asyncapi { dir } => asyncapi::write(&dir),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            failed(&format!("{error:#}"));
+            print_error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command line speaks to its caller")]
-fn failed(why: &str) {
-    eprintln!("{SERVICE}: {why}");
+#[expect(clippy::print_stderr, reason = "a command line prints its output")]
+fn print_error(error: &str) {
+    eprintln!("{SERVICE}: {error}");
 }
 
-#[expect(clippy::print_stdout, reason = "the command line speaks to its caller")]
-fn say(line: &str) {
+#[expect(clippy::print_stdout, reason = "a command line prints its output")]
+fn print_line(line: &str) {
     println!("{line}");
 }
 
-/// The document as it is committed: pretty, with an end of line.
+/// The document as it is committed: pretty-printed, with a final newline.
 fn document() -> anyhow::Result<String> {
     Ok(routes::openapi().to_pretty_json()? + "\n")
 }
@@ -123,21 +123,21 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let http = &settings.service.http;
     let stopping = Stop::on_signal(Duration::from_millis(http.stop_delay_ms))?;
     let stop = stopping.token.clone();
-    let watch = Telemetry::start(&settings.service.telemetry, SERVICE)?;
+    let telemetry = Telemetry::start(&settings.service.telemetry, SERVICE)?;
     let mut listeners = Listeners::bind(http, Some(DOCUMENT)).await?;
-    // What the service starts with may have to be waited for.
-    listeners.begin(&watch, &stop);
+    // Serve health from the start: connecting may take a while.
+    listeners.begin(&telemetry, &stop);
     let app = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        app = App::build(&settings, &watch, &stop) => app?,
+        app = App::build(&settings, &telemetry, &stop) => app?,
     };
     let (router, readiness) = (app.router(), stopping.readiness(app.readiness()));
     let running = TaskTracker::new();
     running.spawn(app.run(stop.clone()));
     running.close();
-    listeners.serve(vec![(watch.clone(), router)], readiness, &watch, &stop).await;
+    listeners.serve(vec![(telemetry.clone(), router)], readiness, &telemetry, &stop).await;
     running.wait().await;
-    watch.tracer.finished().await;
+    telemetry.tracer.finished().await;
     Ok(())
 }
 
@@ -146,9 +146,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_document_is_the_codes() {
+    fn the_committed_document_matches_the_code() {
         let command =
-            "cargo run -p product-service -- openapi > new.json, and move it over openapi.json";
-        assert!(document().unwrap() == DOCUMENT, "write it again: {command}");
+            "cargo run -p product-service -- openapi > new.json, then move it over openapi.json";
+        assert!(document().unwrap() == DOCUMENT, "regenerate it: {command}");
     }
 }

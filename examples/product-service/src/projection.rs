@@ -1,4 +1,4 @@
-//! From events to documents: pure.
+//! Maps events to the documents of the view. Pure code.
 
 use std::collections::HashMap;
 
@@ -13,35 +13,35 @@ use view_kit::{Fold, View, Writes, collection, replacement};
 
 use crate::domain::{Product, ProductFact, ProductId, Snapshot};
 
-/// The names of the indexes that lists are served from.
+/// The names of the indexes that serve the lists.
 pub mod index {
-    /// All products in order of their making.
+    /// All products, by creation time.
     pub const BY_CREATED_AT: &str = "by_created_at";
-    /// One status, in order of making.
+    /// One status, by creation time.
     pub const BY_STATUS: &str = "by_status";
-    /// One owner, in order of making.
+    /// One owner, by creation time.
     pub const BY_OWNER: &str = "by_owner";
-    /// One status, in order of names.
+    /// One status, by name.
     pub const BY_NAME: &str = "by_name";
-    /// One status, in order of prices.
+    /// One status, by price.
     pub const BY_PRICE: &str = "by_price";
 }
 
-/// A product in the database: what lists ask for as members of their own, and the state as it is shown. One that
-/// was deleted leaves its id and position alone, so that an older event that is read again brings nothing back.
+/// A product in the database: the members that lists filter and sort by, and the state as it is returned. A deleted
+/// product keeps only its id and position, so that rereading an older event does not bring it back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProductDocument {
     #[serde(rename = "_id")]
     pub id: Uuid,
-    /// Position of the event it comes from.
+    /// Position of the event that the document was made from.
     pub position: i64,
     #[serde(flatten)]
-    pub shown: Option<Shown>,
+    pub fields: Option<ProductFields>,
 }
 
-/// What there is of a product that was not deleted.
+/// The members of a product that was not deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct ProductFields {
     pub owner: Uuid,
     pub status: String,
     pub name: String,
@@ -55,10 +55,10 @@ impl ProductDocument {
     /// The document of a state.
     ///
     /// # Errors
-    /// Only when the state cannot be JSON, which none is that was read from the log.
+    /// The state cannot be serialized, which does not happen to a state that was read from the log.
     pub fn project(after: &Snapshot, position: Position) -> Result<Self, serde_json::Error> {
-        let shown = after.present().map(|product| {
-            Ok(Shown {
+        let fields = after.present().map(|product| {
+            Ok(ProductFields {
                 owner: key(*product.owner.as_uuid()),
                 status: product.status.as_str().to_owned(),
                 name: product.name.to_lowercase(),
@@ -70,16 +70,16 @@ impl ProductDocument {
         Ok(Self {
             id: product_key(after.id()),
             position: i64::try_from(position.0).unwrap_or(i64::MAX),
-            shown: shown.transpose()?,
+            fields: fields.transpose()?,
         })
     }
 
-    /// The product, if it is there.
+    /// The product, unless it was deleted.
     ///
     /// # Errors
-    /// It was not written by this version.
+    /// The document was not written by this version.
     pub fn product(&self) -> Result<Option<Product>, serde_json::Error> {
-        self.shown.as_ref().map(|shown| serde_json::from_str(&shown.state)).transpose()
+        self.fields.as_ref().map(|fields| serde_json::from_str(&fields.state)).transpose()
     }
 }
 
@@ -89,7 +89,7 @@ pub fn product_key(id: ProductId) -> Uuid {
     key(id.0)
 }
 
-/// A UUID as the database has it.
+/// A UUID as the database stores it.
 #[must_use]
 pub fn key(id: uuid::Uuid) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
@@ -99,7 +99,7 @@ fn date(time: Timestamp) -> DateTime {
     DateTime::from_millis(time.as_datetime().timestamp_millis())
 }
 
-/// Products: the last state of each.
+/// The view of products: the last state of each.
 #[derive(Debug, Default)]
 pub struct ProductViews(HashMap<ProductId, ProductDocument>);
 
@@ -139,7 +139,8 @@ impl Fold for ProductViews {
 
 impl View for ProductViews {
     const NAME: &'static str = "products";
-    // Counted up when documents get further members: the views are built anew then, beside those that are read.
+    // Increment this when documents get new members: the views are then rebuilt in new collections while the old ones
+    // serve.
     const LAYOUT: u32 = 1;
 
     fn indexes() -> Vec<IndexModel> {

@@ -1,4 +1,4 @@
-//! The names of this service, and its settings.
+//! The names and settings of this service.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use serde::Deserialize;
 use service_kit::config::{Checked, ConfigError, Examined, ServiceSettings};
 use view_kit::{ServiceProcess, service_preflight};
 
-/// Everything that has a name is called after these: streams, subjects, NATS user, variables, database.
+/// The two words from which all names are derived: streams, subjects, NATS user, environment variables, database.
 pub const NAMES: ServiceNames = ServiceNames::fixed("product", "products");
-/// The name of the process, as logs, metrics and NATS know it.
+/// The name of the process in logs, metrics and NATS.
 pub const SERVICE: &str = "product-service";
-/// The log.
+/// The stream of the event log.
 pub const LOG_STREAM: &str = "PRODUCTS";
-/// The feed.
+/// The stream of the feed.
 pub const FEED_STREAM: &str = "PRODUCT_EVENTS";
 
 /// The documented defaults of this service's own settings.
 const DEFAULTS: &str = include_str!("../defaults.toml");
 
-/// What every service has, and what is of products.
+/// The common settings of peer services, and those of products.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Settings {
     #[serde(flatten)]
@@ -38,15 +38,15 @@ pub struct ProductSettings {
 /// Settings that a process can start with.
 pub struct Loaded {
     pub settings: Settings,
-    /// What production would refuse.
+    /// Insecure settings that production would reject.
     pub warnings: Vec<String>,
 }
 
 impl Settings {
-    /// Reads defaults, file and the process's environment.
+    /// Reads the defaults, the file and the environment of the process.
     ///
     /// # Errors
-    /// [`ConfigError`] with every fault.
+    /// [`ConfigError`] lists every mistake.
     pub fn load(file: Option<&Path>, process: ServiceProcess) -> Result<Loaded, ConfigError> {
         let examined = ServiceSettings::examine::<Self>(&NAMES, DEFAULTS, file)?;
         let Examined { settings, faults, .. } = examined;
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_are_one() {
+    fn all_names_derive_from_the_same_words() {
         assert_eq!(NAMES.service(), SERVICE);
         assert_eq!(NAMES.log_stream(), LOG_STREAM);
         assert_eq!(NAMES.feed_stream(), FEED_STREAM);

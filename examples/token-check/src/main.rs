@@ -1,4 +1,4 @@
-//! A service with one route, which answers who calls: id and roles out of an access token of Roster.
+//! A service with one route, which returns the id and the roles of the caller from Roster's access token.
 //!
 //! ```sh
 //! roster services creds product --verifier --out product-verifier.creds
@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 struct Args {
     /// The name of the NATS user; its credentials are in NAME.creds.
     name: String,
-    /// What `iss` of a token must be, and where the keys are unless --jwks says otherwise.
+    /// Required `iss` of tokens, and the address of the keys unless --jwks is given.
     #[arg(long)]
     issuer: String,
     #[arg(long, default_value = "roster")]
     audience: String,
     #[arg(long)]
     jwks: Option<String>,
-    /// Authority of the server of the keys, when it is none of the system's.
+    /// Certificate authority of the key server, if the system does not trust it.
     #[arg(long)]
     ca: Option<PathBuf>,
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (bus, accepted) = (nats::connect(&bus, &name).await?, Accepted::new(issuer, audience));
     let verification = Verification::start(keys, &bus, accepted, &stop).await?;
     let routes = Router::new().route("/whoami", get(whoami)).with_state(verification.verifier());
-    // A service that others reach has its health on a listener of its own.
+    // A service that is reachable from outside serves its health on a separate listener.
     let routes = routes.merge(verification.check(Readiness::default()).routes());
 
     let listener = http::bind(listen).await?;

@@ -1,12 +1,12 @@
-//! Greets everyone who registers: writes a mail into a folder, one file for each.
+//! Greets every new user: writes one mail per user into a folder.
 //!
 //! ```sh
 //! roster subscribers add welcome --filter users --from now
 //! NATS_URL=nats://127.0.0.1:4222 cargo run -p welcome-mailer -- welcome
 //! ```
 //!
-//! A mail that is written twice is the same file, so it does no harm that an event may come twice when this
-//! is killed right after its work.
+//! An event can be delivered twice if the process is killed right after handling it. That does no harm: the mail is
+//! written to the same file.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 struct Args {
     /// The subscriber's name; its credentials are in NAME.creds.
     name: String,
-    /// Where NATS is.
+    /// Address of NATS.
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
     nats: String,
     /// Folder for the mails.
     #[arg(long, default_value = "mails")]
     mails: PathBuf,
-    /// Folder for what the subscriber must remember.
+    /// Folder for the subscriber's state.
     #[arg(long, default_value = "state")]
     state: PathBuf,
 }
@@ -54,14 +54,14 @@ fn greet(mails: &Path, event: &FeedEvent) -> io::Result<()> {
     let Some(user) = event.happened.user_id() else { return Ok(()) };
     let mail = mails.join(format!("{user}.eml"));
     if let Happened::Registered(data) = &event.happened {
-        // Who came over from another system has been here for long.
+        // Imported users are not new.
         if data.changed.imported.is_none() {
             let name = data.user.full_name.as_deref().unwrap_or("there");
             let text = format!("Subject: Welcome\n\nHello {name}, welcome!\n");
             fs::write(mail, format!("To: {}\n{text}", data.user.email))?;
         }
     } else if matches!(event.happened, Happened::Deleted(_)) && mail.exists() {
-        // Roster has erased this user; so must everyone who has a copy.
+        // Roster has erased this user, so every subscriber must erase its copy too.
         fs::remove_file(mail)?;
     }
     Ok(())

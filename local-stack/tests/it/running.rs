@@ -1,4 +1,4 @@
-//! Servers from start to end, whatever the end.
+//! Servers from start to end, however they end.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -52,7 +52,7 @@ fn nats_keeps_port_and_data_over_a_kill_and_a_stop() {
 }
 
 #[test]
-fn nats_takes_further_configuration() {
+fn nats_accepts_more_configuration() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path()).unwrap();
     let config = "max_payload: 12345\n\
@@ -99,7 +99,7 @@ fn a_server_killed_by_somebody_else_is_noticed() {
 }
 
 #[test]
-fn a_given_port_is_used_and_one_in_use_is_named() {
+fn uses_the_given_port_and_names_it_if_it_is_taken() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path()).unwrap();
     let port = local_stack::free_port().unwrap();
@@ -124,7 +124,7 @@ fn a_given_port_is_used_and_one_in_use_is_named() {
         assert!(error.to_string().contains("mongod"), "{error}");
     }
 
-    // A restart cannot take another port, so it says so too; and it works once the port is free.
+    // A restart cannot use another port, so it reports the same error. It succeeds once the port is free.
     nats.stop().unwrap();
     let squatter = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let error = nats.restart().unwrap_err();
@@ -135,7 +135,7 @@ fn a_given_port_is_used_and_one_in_use_is_named() {
 }
 
 #[test]
-fn the_servers_of_a_killed_parent_end_and_leave_a_usable_folder() {
+fn servers_of_a_killed_parent_end_and_release_the_folder() {
     let folder = testing::temp_dir();
     let mut parent = Role::start("hold a data folder with servers", folder.path(), |_| ());
     let pids = pids(&parent.said());
@@ -147,12 +147,12 @@ fn the_servers_of_a_killed_parent_end_and_leave_a_usable_folder() {
     assert!(error.to_string().contains(&named), "{error}");
 
     parent.kill();
-    // Opening waits until the servers have let go of the folder.
+    // Opening waits until the servers have released the folder.
     let data = DataDir::open(folder.path()).unwrap();
     for pid in pids {
         assert!(!is_alive(pid), "{pid} is alive, yet the folder is free");
     }
-    // The ports are new ones, the data the same.
+    // The ports are new, the data are the same.
     let mongod = mongod_in(&data);
     assert!(mongod.is_running());
     assert!(mongod.url().contains(&mongod.port().to_string()));
@@ -185,7 +185,7 @@ fn shared_servers_are_shared() {
 }
 
 #[test]
-fn a_dropped_server_is_gone() {
+fn dropping_the_handle_stops_the_server() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path()).unwrap();
     let nats = nats_in(&data);
@@ -196,7 +196,7 @@ fn a_dropped_server_is_gone() {
 
 /// Handles are used from blocking pools and shared by tests.
 #[test]
-fn handles_go_between_threads() {
+fn handles_can_be_sent_between_threads() {
     fn check<T: Send + Sync + 'static>() {}
     check::<NatsServer>();
     check::<Mongod>();
@@ -218,7 +218,7 @@ fn connect(nats: &NatsServer) -> (BufReader<TcpStream>, String) {
     (reader, info)
 }
 
-/// One request over the plain text protocol, and the body of its answer.
+/// Sends one request over the plain text protocol and returns the body of the reply.
 fn request(nats: &NatsServer, subject: &str, body: &str) -> String {
     let (mut reader, _) = connect(nats);
     let length = body.len();

@@ -1,4 +1,4 @@
-//! A further program: ready, restarted, stopped, killed, orphaned.
+//! A supervised process: ready, restarted, stopped, killed, orphaned.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,10 +11,10 @@ use local_stack::{
 
 use crate::support::{Role, is_alive, signal, wait_until};
 
-/// Longest time for what is quick.
+/// The longest time for fast operations.
 const SECONDS_MAX: u64 = 20;
 
-/// A program like any other: `provision` ends, `serve` says that it is ready and goes on until it is told to stop.
+/// A simple program: `provision` ends, `serve` reports ready and runs until it is stopped.
 const PROGRAM: &str = r#"#!/bin/sh
 case $1 in
 provision)
@@ -55,38 +55,38 @@ fn url(url: &str) -> [(String, String); 1] {
     [("URL".to_owned(), url.to_owned())]
 }
 
-fn logged(companion: &SupervisedProcess) -> String {
-    fs::read_to_string(companion.log_file()).unwrap()
+fn logged(process: &SupervisedProcess) -> String {
+    fs::read_to_string(process.log_file()).unwrap()
 }
 
 #[test]
-fn it_is_ready_when_it_says_so_and_starts_again_with_other_variables() {
+fn waits_for_the_ready_line_and_restarts_with_other_variables() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
-    let companion = in_folder(folder.path(), &data);
-    assert!(!companion.is_running());
-    companion.run("provision", &[], SECONDS_MAX).unwrap();
-    assert!(!companion.is_running());
+    let process = in_folder(folder.path(), &data);
+    assert!(!process.is_running());
+    process.run("provision", &[], SECONDS_MAX).unwrap();
+    assert!(!process.is_running());
 
-    let line = companion.start("serve", &url("one"), SECONDS_MAX).unwrap();
-    let first = companion.pid().unwrap();
+    let line = process.start("serve", &url("one"), SECONDS_MAX).unwrap();
+    let first = process.pid().unwrap();
     assert_eq!(line, format!("ready url=one pid={first}"));
-    // What somebody else kills is noticed, and started again.
+    // A kill by somebody else is noticed, and the process can be started again.
     assert!(signal("KILL", first));
-    wait_until("the death is noticed", || !companion.is_running());
-    let line = companion.start("serve", &url("two"), SECONDS_MAX).unwrap();
-    let second = companion.pid().unwrap();
-    assert_eq!(line, format!("ready url=two pid={second}"), "not the line of before");
+    wait_until("the death is noticed", || !process.is_running());
+    let line = process.start("serve", &url("two"), SECONDS_MAX).unwrap();
+    let second = process.pid().unwrap();
+    assert_eq!(line, format!("ready url=two pid={second}"), "the line of the new process");
 
-    companion.stop().unwrap();
+    process.stop().unwrap();
     assert!(!is_alive(second));
-    assert!(logged(&companion).ends_with("stopped cleanly\n"), "{}", logged(&companion));
-    let over = companion.start("serve", &url("three"), SECONDS_MAX).unwrap_err();
+    assert!(logged(&process).ends_with("stopped cleanly\n"), "{}", logged(&process));
+    let over = process.start("serve", &url("three"), SECONDS_MAX).unwrap_err();
     assert!(matches!(over, SupervisedProcessError::Stopped { .. }), "{over}");
 }
 
 #[test]
-fn it_gets_its_variables_and_not_those_that_are_hidden() {
+fn gets_its_variables_but_not_hidden_ones() {
     let folder = testing::temp_dir();
     let said = Role::start("run a program", folder.path(), |command| {
         command.env("SECRET", "a password").env("COLOUR", "green");
@@ -96,13 +96,13 @@ fn it_gets_its_variables_and_not_those_that_are_hidden() {
 }
 
 #[test]
-fn what_ends_or_says_nothing_is_an_error_with_the_end_of_its_log() {
+fn a_failed_start_is_an_error_with_the_end_of_the_log() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
-    let companion = in_folder(folder.path(), &data);
+    let process = in_folder(folder.path(), &data);
     for outcome in [
-        companion.run("broken", &[], SECONDS_MAX),
-        companion.start("broken", &[], SECONDS_MAX).map(|_| ()),
+        process.run("broken", &[], SECONDS_MAX),
+        process.start("broken", &[], SECONDS_MAX).map(|_| ()),
     ] {
         let error = outcome.unwrap_err();
         assert!(matches!(error, SupervisedProcessError::Exited { .. }), "{error}");
@@ -113,14 +113,14 @@ fn what_ends_or_says_nothing_is_an_error_with_the_end_of_its_log() {
         );
         assert!(text.contains("exit status: 3"), "{text}");
     }
-    // Neither ready nor over: stopped.
-    for outcome in [companion.run("mute", &[], 1), companion.start("mute", &[], 1).map(|_| ())] {
+    // It neither ends nor becomes ready, so it is stopped.
+    for outcome in [process.run("mute", &[], 1), process.start("mute", &[], 1).map(|_| ())] {
         let error = outcome.unwrap_err();
         assert!(
             matches!(error, SupervisedProcessError::TooSlow { limit_seconds: 1, .. }),
             "{error}"
         );
-        assert!(!companion.is_running());
+        assert!(!process.is_running());
     }
     let none = SupervisedProcessOptions {
         name: "nothing".to_owned(),
@@ -134,30 +134,30 @@ fn what_ends_or_says_nothing_is_an_error_with_the_end_of_its_log() {
     assert!(matches!(none, SupervisedProcessError::Exited { .. }), "{none}");
 }
 
-/// The end does not wait for a beginning.
+/// Stopping does not wait for a start.
 #[test]
-fn a_stop_ends_the_wait_for_a_start() {
+fn stopping_ends_a_pending_start() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
-    let companion = in_folder(folder.path(), &data);
+    let process = in_folder(folder.path(), &data);
     thread::scope(|scope| {
-        let starting = scope.spawn(|| companion.start("mute", &[], 600));
-        wait_until("it runs", || logged(&companion).contains("nothing to say"));
-        companion.stop().unwrap();
+        let starting = scope.spawn(|| process.start("mute", &[], 600));
+        wait_until("it runs", || logged(&process).contains("nothing to say"));
+        process.stop().unwrap();
         let error = starting.join().unwrap().unwrap_err();
         assert!(matches!(error, SupervisedProcessError::Stopped { .. }), "{error}");
     });
-    assert!(!companion.is_running());
+    assert!(!process.is_running());
 }
 
 #[test]
-fn it_ends_with_a_parent_that_is_killed() {
+fn ends_when_the_parent_is_killed() {
     let folder = testing::temp_dir();
     let mut parent = Role::start("hold a program", folder.path(), |_| ());
     let pid: u32 = parent.said().parse().unwrap();
     assert!(is_alive(pid));
     parent.kill();
     wait_until("the program ends with its parent", || !is_alive(pid));
-    // Its lock goes with it.
+    // Its lock is released with it.
     DataDir::open(folder.path().join("data")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Waiting for states, and second processes: this very test binary, told to play a role.
+//! Waiting for states, and second processes: this test binary in another role.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -10,14 +10,14 @@ use local_stack::{Binaries, DataDir, Mongod, MongodOptions, NatsOptions, NatsSer
 
 use crate::supervised_process;
 
-/// How long a state may take to come about: longer than the guard's own limits.
+/// How long to wait for a state: longer than the guard's own limits.
 const WAIT_MAX_SECONDS: u64 = 20;
 const POLL_INTERVAL_MS: u64 = 10;
-/// Names the role that [`play_role`] plays in a second process.
+/// The role that [`play_role`] plays in a second process.
 const ROLE: &str = "LOCAL_STACK_TEST_ROLE";
 /// The folder of a role.
 const FOLDER: &str = "LOCAL_STACK_TEST_FOLDER";
-/// What a role says starts with this, unlike what the test harness says.
+/// Prefix of a role's output, to distinguish it from that of the test harness.
 const SAID: &str = "role says: ";
 
 pub fn wait_until(state: &str, mut reached: impl FnMut() -> bool) {
@@ -35,7 +35,7 @@ pub fn is_alive(pid: u32) -> bool {
     signal("0", pid)
 }
 
-/// Sends a signal; whether the process was there.
+/// Sends a signal. Returns whether the process existed.
 pub fn signal(signal: &str, pid: u32) -> bool {
     Command::new("/bin/sh")
         .args(["-c", r#"kill -"$1" "$2""#, "signal", signal])
@@ -84,7 +84,7 @@ impl Role {
         self.process.id()
     }
 
-    /// The next thing the role says.
+    /// The next line of the role's output.
     pub fn said(&mut self) -> String {
         let mut line = String::new();
         loop {
@@ -101,7 +101,7 @@ impl Role {
         }
     }
 
-    /// Kills the process as nothing inside it can notice.
+    /// Kills the process, which it cannot notice.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -162,7 +162,7 @@ fn say(words: &str) {
     println!("{SAID}{words}");
 }
 
-/// Until killed.
+/// Runs until killed.
 fn hang() -> ! {
     loop {
         std::thread::park();

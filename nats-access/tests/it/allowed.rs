@@ -1,4 +1,4 @@
-//! Every role can do its work with what it has.
+//! Every role can do its work with its permissions.
 
 use async_nats::jetstream::consumer::pull::{Config, Ordered, OrderedConfig};
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -32,7 +32,7 @@ async fn command_api_appends_and_reads_back() {
     let conflict = command_api.request("ev.user.one", guard, "fact").await;
     assert!(text(&conflict).contains("10071"), "{}", text(&conflict));
 
-    // Every kind of subject at once: whole or not at all.
+    // Every kind of subject in one atomic batch.
     let subjects = [
         "uq.email.key",
         "uq.role.admin",
@@ -114,11 +114,11 @@ async fn projector_reads_the_facts_in_order() {
     for wanted in [(1, "ev.user.one"), (3, "ev.user.two"), (5, "ev.user.one")] {
         assert_eq!(next(&mut facts).await, (wanted.0, wanted.1.to_owned()));
     }
-    // What comes later as well, and not only what was there.
+    // The consumer also delivers later messages.
     operator.request("ev.user.two", headers(&[]), "").await;
     assert_eq!(next(&mut facts).await, (6, "ev.user.two".to_owned()));
 
-    // The other way to the stream, which asks for its configuration first.
+    // The other way to the stream, which first requests its configuration.
     let stream = context.get_stream(STREAM).await.unwrap();
     let consumer = stream.create_consumer(ordered("other")).await.unwrap();
     let name = consumer.cached_info().name.clone();
@@ -132,7 +132,7 @@ async fn projector_reads_the_facts_in_order() {
 }
 
 #[tokio::test]
-async fn projector_goes_on_when_its_consumer_is_gone() {
+async fn projector_continues_when_its_consumer_is_deleted() {
     let account = account(Of::ProjectorRecovery);
     let operator = operator_with_stream(account).await;
     operator.request("ev.user.one", headers(&[]), "").await;
@@ -152,7 +152,7 @@ async fn projector_goes_on_when_its_consumer_is_gone() {
 }
 
 #[tokio::test]
-async fn query_api_hears_the_position() {
+async fn query_api_receives_the_position() {
     let account = account(Of::QueryApi);
     let mut query_api = Peer::connect(account, Role::QueryApi).await;
     let mut positions = query_api.client.subscribe("roster.position.*").await.unwrap();
@@ -172,7 +172,7 @@ async fn query_api_hears_the_position() {
 }
 
 #[tokio::test]
-async fn mailer_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
+async fn mailer_pulls_from_its_consumers_and_acknowledges() {
     let account = account(Of::MailerPulls);
     let operator = operator_with_stream(account).await;
     let mut mailer = Peer::connect(account, Role::Mailer).await;
@@ -204,7 +204,7 @@ async fn mailer_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
 
         let mut consumer: PullConsumer =
             context.get_consumer_from_stream(MAILER, stream).await.unwrap();
-        // Every answer that there is: not yet, later, done.
+        // Every kind of acknowledgement: nak, in progress, ack.
         for (kind, deliveries) in [(AckKind::Nak(None), 1), (AckKind::Progress, 2)] {
             let message = pull(&consumer).await;
             let ack = message.reply.clone().unwrap();
@@ -228,13 +228,13 @@ async fn mailer_pulls_what_the_operator_gave_it_and_says_that_it_is_done() {
     assert!(text(&count).contains("$KV.THROTTLE_COUNTS.sent.one"), "{}", text(&count));
     let mails = jetstream::new(operator.client.clone()).get_stream(MAILS).await.unwrap();
     let state = mails.get_info().await.unwrap().state;
-    assert_eq!(state.messages, 1, "what is done is gone, what is parked stays");
+    assert_eq!(state.messages, 1, "the acknowledged job is gone, the parked one stays");
     mailer.has_no_report().await;
 }
 
-/// The server's other form of acknowledgement, which names domain and account.
+/// The server's other form of acknowledgement, which contains domain and account.
 #[tokio::test]
-async fn mailer_acknowledges_on_the_longer_subject_as_well() {
+async fn mailer_acknowledges_on_the_longer_subject() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
     let trust = TestTrust::with_accounts(1);
@@ -266,7 +266,7 @@ async fn pull(consumer: &PullConsumer) -> jetstream::Message {
 }
 
 #[tokio::test]
-async fn both_sides_follow_what_ends_access() {
+async fn both_apis_follow_revocations() {
     let account = account(Of::RevocationsFollowed);
     let operator = operator_with_stream(account).await;
     for subject in ["ev.user.one", "rv.user.one", "ev.session.one.two", "rv.session.two"] {
@@ -295,7 +295,7 @@ async fn both_sides_follow_what_ends_access() {
     }
 }
 
-/// Under a name of its own: without one the request goes out on a subject that is nobody's.
+/// With an explicit name: without one, the request uses a subject that no service may publish to.
 fn ordered(name: &str) -> OrderedConfig {
     OrderedConfig {
         name: Some(name.to_owned()),
@@ -308,13 +308,13 @@ async fn facts<I>(stream: &jetstream::stream::Stream<I>) -> Ordered {
     stream.create_consumer(ordered("facts")).await.unwrap().messages().await.unwrap()
 }
 
-/// The next fact: its position and its subject. An error in between is one the client mends.
+/// The position and the subject of the next fact. The client recovers from errors in between.
 async fn next(facts: &mut Ordered) -> (u64, String) {
     let message = timeout(WAIT_MAX, async {
         loop {
             match facts.next().await.unwrap() {
                 Ok(message) => return message,
-                Err(error) => eprintln!("to be mended: {error}"),
+                Err(error) => eprintln!("recovering from: {error}"),
             }
         }
     })

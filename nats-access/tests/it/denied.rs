@@ -1,4 +1,4 @@
-//! What is not in the table is refused, and the server says so.
+//! Everything outside the table is denied, and the server reports it.
 
 use async_nats::jetstream;
 use futures::StreamExt as _;
@@ -10,7 +10,7 @@ use crate::support::{
     text,
 };
 
-/// What no service may do to any stream.
+/// What no service may do to a stream.
 const DESTRUCTIVE: [&str; 25] = [
     "$JS.API.STREAM.CREATE.USERS",
     "$JS.API.STREAM.UPDATE.USERS",
@@ -27,7 +27,7 @@ const DESTRUCTIVE: [&str; 25] = [
     "$JS.API.STREAM.DELETE.KV_THROTTLE",
     "$JS.API.STREAM.PURGE.KV_THROTTLE",
     "$JS.API.STREAM.MSG.DELETE.KV_THROTTLE",
-    // What operators did is for operators.
+    // The audit is for operators.
     "op.provision",
     "$JS.API.STREAM.INFO.OPERATIONS",
     "$JS.API.STREAM.MSG.GET.OPERATIONS",
@@ -39,7 +39,7 @@ const DESTRUCTIVE: [&str; 25] = [
     "$JS.API.STREAM.INFO.OTHER",
     "$JS.API.STREAM.MSG.GET.OTHER",
 ];
-/// What no service may listen to.
+/// Subjects that no service may subscribe to.
 const PRIVATE: [&str; 10] = [
     ">",
     "ev.>",
@@ -54,7 +54,7 @@ const PRIVATE: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn command_api_cannot_touch_the_stream_nor_listen() {
+async fn command_api_cannot_change_the_stream_or_subscribe() {
     let publish = [
         "$JS.API.STREAM.MSG.DELETE.USERS",
         "$JS.API.STREAM.MSG.DELETE.SESSIONS",
@@ -91,11 +91,11 @@ async fn command_api_cannot_touch_the_stream_nor_listen() {
         "$SYS.REQ.USER.INFO",
     ];
     let subscribe = ["_INBOX_projector.>", "_INBOX_query-api.>", "roster.>"];
-    nothing_happens(Of::DeniedCommandApi, Role::CommandApi, &publish, &subscribe).await;
+    all_are_denied(Of::DeniedCommandApi, Role::CommandApi, &publish, &subscribe).await;
 }
 
 #[tokio::test]
-async fn projector_cannot_write_nor_listen() {
+async fn projector_cannot_append_or_subscribe() {
     let publish = [
         "ev.user.x",
         "sec.user.x",
@@ -137,11 +137,11 @@ async fn projector_cannot_write_nor_listen() {
         "_INBOX_query-api.reply",
     ];
     let subscribe = ["_INBOX_command-api.>", "_INBOX_query-api.>", "roster.position.users"];
-    nothing_happens(Of::DeniedProjector, Role::Projector, &publish, &subscribe).await;
+    all_are_denied(Of::DeniedProjector, Role::Projector, &publish, &subscribe).await;
 }
 
 #[tokio::test]
-async fn query_api_cannot_write_nor_read_the_log() {
+async fn query_api_cannot_write_or_read_the_log() {
     let publish = [
         "ev.user.x",
         "rv.user.x",
@@ -172,11 +172,11 @@ async fn query_api_cannot_write_nor_read_the_log() {
         "anything",
     ];
     let subscribe = ["_INBOX_command-api.>", "_INBOX_projector.>", "roster.>"];
-    nothing_happens(Of::DeniedQueryApi, Role::QueryApi, &publish, &subscribe).await;
+    all_are_denied(Of::DeniedQueryApi, Role::QueryApi, &publish, &subscribe).await;
 }
 
 #[tokio::test]
-async fn mailer_cannot_decide_delete_or_read_on_its_own() {
+async fn mailer_cannot_decide_delete_or_read_freely() {
     let publish = [
         "$JS.API.STREAM.MSG.DELETE.USERS",
         "$JS.API.STREAM.MSG.DELETE.SESSIONS",
@@ -207,7 +207,7 @@ async fn mailer_cannot_decide_delete_or_read_on_its_own() {
         "$JS.API.CONSUMER.CREATE.USERS.mailer.sec.user.*",
         "$JS.API.CONSUMER.CREATE.MAILS.mailer.mail.order.*",
         "$JS.API.CONSUMER.CREATE.MAILS.notices.mail.order.*",
-        // Attempts are counted by the command side alone.
+        // Only the command side counts attempts.
         "$KV.THROTTLE.account.x",
         "$KV.THROTTLE_COUNTS.writes.x",
         "$KV.THROTTLE_COUNTS.sent.x.y",
@@ -222,11 +222,11 @@ async fn mailer_cannot_decide_delete_or_read_on_its_own() {
         "_INBOX_projector.reply",
     ];
     let subscribe = ["mail.order.*", "mail.>", "roster.position.*", "_INBOX_command-api.>"];
-    nothing_happens(Of::DeniedMailer, Role::Mailer, &publish, &subscribe).await;
+    all_are_denied(Of::DeniedMailer, Role::Mailer, &publish, &subscribe).await;
 }
 
 #[tokio::test]
-async fn eraser_cannot_decide_write_links_or_ask_for_mails() {
+async fn eraser_cannot_decide_or_create_links_or_mails() {
     let publish = [
         "ev.user.x",
         "sec.user.x",
@@ -250,12 +250,12 @@ async fn eraser_cannot_decide_write_links_or_ask_for_mails() {
         "$JS.ACK.USERS.mailer.1.1.1.1.0",
     ];
     let subscribe = ["mail.>", "ev.user.*", "roster.position.*", "_INBOX_mailer.>"];
-    nothing_happens(Of::DeniedEraser, Role::Eraser, &publish, &subscribe).await;
+    all_are_denied(Of::DeniedEraser, Role::Eraser, &publish, &subscribe).await;
 }
 
-/// A permission names the filter in the subject of a request; the server holds the payload to it.
+/// A permission names the filter in the subject of a request; the server compares the payload with it.
 #[tokio::test]
-async fn a_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
+async fn a_filter_in_the_payload_must_match_the_subject() {
     let account = account(Of::Revocations);
     let operator = operator_with_stream(account).await;
     for role in [Role::QueryApi, Role::CommandApi] {
@@ -288,13 +288,13 @@ async fn a_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
                     text(&answer)
                 );
             }
-            // A name in the payload counts for nothing.
+            // A name in the payload has no effect.
             let config = format!(
                 r#"{{"stream_name":"{stream}","config":{{"name":"mailer","filter_subject":"{own}","ack_policy":"none"}}}}"#
             );
             let answer = peer.request(subject, headers(&[]), &config).await;
             assert!(text(&answer).contains(r#""name":"mine""#), "{role}: {}", text(&answer));
-            // Another stream than the subject names.
+            // The payload names another stream than the subject.
             let other = if stream == STREAM { SESSIONS } else { STREAM };
             let config = format!(
                 r#"{{"stream_name":"{other}","config":{{"filter_subject":"{own}","ack_policy":"none"}}}}"#
@@ -309,13 +309,13 @@ async fn a_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
     assert_eq!(
         stream.get_info().await.unwrap().state.consumer_count,
         2,
-        "the mailer's and one more"
+        "the mailer's consumers and one more"
     );
 }
 
-/// The projector makes consumers with any filter, but under no name that it was not given.
+/// The projector creates consumers with any filter, but not under the names of the mailer's and the eraser's.
 #[tokio::test]
-async fn projector_cannot_make_the_mailers_consumer_its_own() {
+async fn projector_cannot_recreate_the_mailers_consumer() {
     let account = account(Of::Mailer);
     let operator = operator_with_stream(account).await;
     let mut projector = Peer::connect(account, Role::Projector).await;
@@ -337,8 +337,8 @@ async fn projector_cannot_make_the_mailers_consumer_its_own() {
     projector.has_no_report().await;
 }
 
-/// Each of these is reported as a violation, and the log is as it was.
-async fn nothing_happens(of: Of, role: Role, publish: &[&str], subscribe: &[&str]) {
+/// The server reports a violation for each of these, and the log is unchanged.
+async fn all_are_denied(of: Of, role: Role, publish: &[&str], subscribe: &[&str]) {
     let account = account(of);
     let operator = operator_with_stream(account).await;
     operator.request("ev.user.one", headers(&[]), "fact").await;
@@ -356,9 +356,9 @@ async fn nothing_happens(of: Of, role: Role, publish: &[&str], subscribe: &[&str
     assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
 }
 
-/// Not even the operator of one account sees or reaches anything of another.
+/// Not even the operator of one account sees or reaches another account.
 #[tokio::test]
-async fn accounts_are_apart() {
+async fn accounts_are_isolated() {
     let one = operator_with_stream(account(Of::OneSide)).await;
     one.request("ev.user.one", headers(&[]), "fact").await;
     let mut other = Peer::connect(account(Of::OtherSide), Role::Operator).await;
@@ -366,8 +366,8 @@ async fn accounts_are_apart() {
     other.client.flush().await.unwrap();
 
     let missing = jetstream::new(other.client.clone()).get_stream(STREAM).await;
-    assert!(missing.is_err(), "the stream of another account is seen");
-    // The same name is free here, and the streams do not mix.
+    assert!(missing.is_err(), "the stream of another account is visible");
+    // The same name is free here, and the streams stay separate.
     let _maker = operator_with_stream(account(Of::OtherSide)).await;
     let stream = jetstream::new(other.client.clone()).get_stream(STREAM).await.unwrap();
     assert_eq!(stream.get_info().await.unwrap().state.messages, 0);

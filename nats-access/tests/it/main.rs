@@ -1,14 +1,14 @@
 //! The permissions and the keys, on a real server.
 //!
-//! A denied request looks like a timeout to whoever sent it, and so does a broken one. What must
-//! be denied is therefore only proven by the violation the server reports.
+//! A denied request looks like a timeout to its sender, and so does a broken one. Only the violation that the server
+//! reports proves that a request was denied.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "helpers of tests fail as tests do, and try what no service may"
+    reason = "test helpers fail like tests, and try what no service may do"
 )]
 
 mod allowed;

@@ -1,4 +1,4 @@
-//! A peer service does its work with what its names give it, and can do nothing else.
+//! A peer service can do its work with the permissions derived from its names, and nothing else.
 
 use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -18,7 +18,7 @@ const PRODUCT: ServiceNames = ServiceNames::fixed("product", "products");
 const ORDER: ServiceNames = ServiceNames::fixed("order", "orders");
 const DELETIONS: &str = "users.v1.deleted.*";
 
-/// An operator who has provisioned two services as well.
+/// An operator who has also provisioned two services.
 async fn operator_with_services(of: Of) -> Peer {
     let operator = operator_with_stream(account(of)).await;
     for names in [PRODUCT, ORDER] {
@@ -27,7 +27,7 @@ async fn operator_with_services(of: Of) -> Peer {
     operator
 }
 
-/// The streams of a service and its consumer on the feed of users.
+/// Creates the streams of a service and its consumer of Roster's feed.
 async fn provision(operator: &Peer, names: &ServiceNames) {
     let context = jetstream::new(operator.client.clone());
     for (name, subjects) in [
@@ -56,7 +56,7 @@ async fn product(of: Of) -> Peer {
     Peer::service(account(of), &ServiceUser::service(&PRODUCT)).await
 }
 
-/// A consumer as a service makes one that follows.
+/// A consumer with which a service follows a stream.
 async fn following(peer: &Peer, stream: &str, filter: &str) -> PullConsumer {
     let context = jetstream::new(peer.client.clone());
     let stream = context.get_stream_no_info(stream).await.unwrap();
@@ -82,11 +82,11 @@ async fn pull(consumer: &PullConsumer) -> jetstream::Message {
 }
 
 #[tokio::test]
-async fn a_service_writes_and_reads_what_is_its_own() {
+async fn a_service_writes_and_reads_its_own_streams() {
     let operator = operator_with_services(Of::Service).await;
     let mut product = product(Of::Service).await;
 
-    // A fact and the record of its command, whole or not at all.
+    // A fact and its idempotency record in one atomic batch.
     let mut last = None;
     for (index, subject) in ["ik.product.key", "ev.product.one"].iter().enumerate() {
         let sequence = (index + 1).to_string();
@@ -111,26 +111,26 @@ async fn a_service_writes_and_reads_what_is_its_own() {
     let get = "$JS.API.STREAM.MSG.GET.PRODUCTS";
     let found = product.request(get, headers(&[]), r#"{"last_by_subj":"ev.product.one"}"#).await;
     assert!(text(&found).contains(r#""seq":2"#), "{}", text(&found));
-    let told = product.request("products.v1.added.one", headers(&[]), "told").await;
-    assert!(text(&told).contains(r#""stream":"PRODUCT_EVENTS""#), "{}", text(&told));
+    let published = product.request("products.v1.added.one", headers(&[]), "told").await;
+    assert!(text(&published).contains(r#""stream":"PRODUCT_EVENTS""#), "{}", text(&published));
     let get = "$JS.API.STREAM.MSG.GET.PRODUCT_EVENTS";
     let found = product.request(get, headers(&[]), r#"{"seq":1}"#).await;
     assert!(text(&found).contains("products.v1.added.one"), "{}", text(&found));
 
-    // How far its views are, said by one of its processes to all of them; and a wish of its operator.
+    // The position of its views, announced by one of its processes to all; and a retry request of its operator.
     let mut positions = product.client.subscribe("roster.position.products").await.unwrap();
-    let mut wishes = product.client.subscribe("roster.parked.products").await.unwrap();
+    let mut requests = product.client.subscribe("roster.parked.products").await.unwrap();
     product.client.publish("roster.position.products", "7".into()).await.unwrap();
     let position = timeout(WAIT_MAX, positions.next()).await.unwrap().unwrap();
     assert_eq!(text(&position), "7");
     operator.client.publish("roster.parked.products", "again".into()).await.unwrap();
-    let wish = timeout(WAIT_MAX, wishes.next()).await.unwrap().unwrap();
-    assert_eq!(text(&wish), "again");
+    let request = timeout(WAIT_MAX, requests.next()).await.unwrap().unwrap();
+    assert_eq!(text(&request), "again");
     product.has_no_report().await;
 }
 
 #[tokio::test]
-async fn a_service_follows_its_log_and_what_ends_access_and_takes_what_it_is_told() {
+async fn a_service_follows_its_log_and_revocations_and_reads_the_feed() {
     let operator = operator_with_services(Of::ServiceFollows).await;
     let mut product = product(Of::ServiceFollows).await;
     for subject in [
@@ -166,9 +166,9 @@ async fn a_service_follows_its_log_and_what_ends_access_and_takes_what_it_is_tol
     product.has_no_report().await;
 }
 
-/// The server's other form of acknowledgement, which names domain and account.
+/// The server's other form of acknowledgement, which contains domain and account.
 #[tokio::test]
-async fn a_service_acknowledges_on_the_longer_subject_as_well() {
+async fn a_service_acknowledges_on_the_longer_subject() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
     let trust = TestTrust::with_accounts(1);
@@ -196,7 +196,7 @@ async fn a_service_acknowledges_on_the_longer_subject_as_well() {
 }
 
 #[tokio::test]
-async fn a_verifier_follows_what_ends_access() {
+async fn a_verifier_follows_revocations() {
     let operator = operator_with_services(Of::Verifier).await;
     for subject in ["ev.user.one", "rv.user.one", "ev.session.one.two", "rv.session.two"] {
         operator.request(subject, headers(&[]), subject).await;
@@ -211,8 +211,8 @@ async fn a_verifier_follows_what_ends_access() {
     verifier.has_no_report().await;
 }
 
-/// What is nobody's but the operator's or Roster's, whoever asks.
-const OF_OTHERS: &[&str] = &[
+/// Subjects that belong to the operator, to Roster or to other services.
+const FOREIGN_SUBJECTS: &[&str] = &[
     // Logs and feeds.
     "ev.user.x",
     "ev.session.x.y",
@@ -266,7 +266,7 @@ const OF_OTHERS: &[&str] = &[
     "$JS.API.DIRECT.GET.PRODUCTS",
     "$JS.API.DIRECT.GET.USERS",
     "$JS.API.INFO",
-    // Consumers: those of others, and its own with another filter.
+    // Consumers of others, and its own with another filter.
     "$JS.API.CONSUMER.CREATE.USERS",
     "$JS.API.CONSUMER.CREATE.USERS.mine",
     "$JS.API.CONSUMER.CREATE.USERS.mine.ev.user.*",
@@ -300,7 +300,7 @@ const OF_OTHERS: &[&str] = &[
     "$JS.ACK.USER_EVENTS.order-service.1.1.1.1.0",
     "$JS.ACK.x.y.USER_EVENTS.order-service.1.1.1.1.0",
     "$JS.ACK.USERS.mailer.1.1.1.1.0",
-    // Replies of others, the server, and whatever else.
+    // Reply subjects of others, the server, and everything else.
     "_INBOX.reply",
     "_INBOX_projector.reply",
     "_INBOX_order-service.reply",
@@ -310,7 +310,7 @@ const OF_OTHERS: &[&str] = &[
     "anything",
 ];
 
-/// What none of them may listen to.
+/// Subjects that none of them may subscribe to.
 const PRIVATE: &[&str] = &[
     ">",
     "*",
@@ -337,12 +337,12 @@ const PRIVATE: &[&str] = &[
     "$SYS.>",
 ];
 
-/// Tries everything, and looks whether anything came of it.
+/// Tries everything and checks that nothing happened.
 async fn can_do_nothing(of: Of, user: &ServiceUser, publish: &[&str], subscribe: &[&str]) {
     let operator = operator_with_services(of).await;
     let before = state(&operator).await;
     let mut peer = Peer::service(account(of), user).await;
-    for subject in OF_OTHERS.iter().chain(publish) {
+    for subject in FOREIGN_SUBJECTS.iter().chain(publish) {
         peer.is_denied_publish(subject).await;
     }
     for subject in PRIVATE.iter().chain(subscribe) {
@@ -359,7 +359,7 @@ async fn can_do_nothing(of: Of, user: &ServiceUser, publish: &[&str], subscribe:
     }
 }
 
-/// Messages and consumers of every stream.
+/// The numbers of messages and consumers of every stream.
 async fn state(operator: &Peer) -> Vec<(&'static str, u64, usize)> {
     let context = jetstream::new(operator.client.clone());
     let mut state = Vec::new();
@@ -402,9 +402,9 @@ async fn a_verifier_can_do_nothing_else() {
     can_do_nothing(Of::DeniedVerifier, &user, &publish, &subscribe).await;
 }
 
-/// The subject that permissions allow names one filter; the payload must not name another.
+/// The subject that permissions allow names one filter; the payload must not name another one.
 #[tokio::test]
-async fn the_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
+async fn the_filter_in_the_payload_must_match_the_subject() {
     let operator = operator_with_services(Of::ServiceFilters).await;
     let before = state(&operator).await;
     let mut product = product(Of::ServiceFilters).await;
@@ -435,7 +435,7 @@ async fn the_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
             "PRODUCTS",
             r#""filter_subject":"ik.product.*""#,
         ),
-        // Another stream, and another consumer, than those in the subject.
+        // Another stream and another consumer than those in the subject.
         (
             "$JS.API.CONSUMER.CREATE.USERS.mine.rv.user.*",
             "USER_EVENTS",
@@ -457,8 +457,8 @@ async fn the_filter_in_the_payload_is_held_to_the_one_in_the_subject() {
     assert_eq!(filter_of_mailer(&operator).await, "ev.user.*");
 }
 
-/// Every kind of subject that Roster keeps, in whatever stream.
-const KEPT: &[&str] = &[
+/// Every kind of subject that Roster's streams store.
+const STORED_SUBJECTS: &[&str] = &[
     "sec.user.x",
     "uq.email.x",
     "uq.role.admin",
@@ -476,16 +476,17 @@ const KEPT: &[&str] = &[
     "$JS.API.STREAM.PURGE.USERS",
     "$JS.API.STREAM.MSG.DELETE.USERS",
 ];
-/// More users than a projector parks before it stands still.
-const USERS_INVENTED: usize = 12;
+/// More users than a projector parks before it stops.
+const INVENTED_USERS: usize = 12;
 
-/// The server does not look at where an answer is to go: within the account of the streams it stores it there.
-async fn lands_in_no_log(of: Of, user: &ServiceUser, requests: &[(&str, &str)]) {
+/// The server does not check the reply subject of a request: within the account of the streams, it stores the answer
+/// there.
+async fn answers_reach_no_log(of: Of, user: &ServiceUser, requests: &[(&str, &str)]) {
     let operator = operator_with_services(of).await;
     operator.request("users.v1.deleted.one", headers(&[]), "gone").await;
     operator.request("rv.user.one", headers(&[]), "5").await;
     operator.request("ev.product.zero", headers(&[]), "5").await;
-    // The same request of somebody within the account.
+    // The same request from a user within the account.
     let create = "$JS.API.CONSUMER.CREATE.USERS.own.rv.user.*";
     let make = r#"{"stream_name":"USERS","config":{"name":"own","ack_policy":"none","filter_subject":"rv.user.*"}}"#;
     operator.client.publish_with_reply(create, "ev.user.victim", make.into()).await.unwrap();
@@ -507,23 +508,23 @@ async fn lands_in_no_log(of: Of, user: &ServiceUser, requests: &[(&str, &str)]) 
     };
     let before = messages().await;
     let mut peer = Peer::service(account(of), user).await;
-    let invented: Vec<_> = (0..USERS_INVENTED).map(|n| format!("ev.user.invented-{n}")).collect();
-    for place in KEPT.iter().copied().chain(invented.iter().map(String::as_str)) {
+    let invented: Vec<_> = (0..INVENTED_USERS).map(|n| format!("ev.user.invented-{n}")).collect();
+    for place in STORED_SUBJECTS.iter().copied().chain(invented.iter().map(String::as_str)) {
         for (subject, payload) in requests {
             let (subject, payload) = ((*subject).to_owned(), (*payload).to_owned());
             let place = place.to_owned();
             peer.client.publish_with_reply(subject, place, payload.into()).await.unwrap();
         }
     }
-    // Requests are answered in their order, and this one is the last.
+    // Requests are answered in order, and this one is the last.
     let answer = peer.request(LAST, headers(&[]), MAKE_LAST).await;
     assert!(text(&answer).contains("consumer_create_response"), "{}", text(&answer));
-    // Everything was heard, and nothing refused: what came of it is what counts.
+    // The server received everything and denied nothing: the result is what counts.
     peer.has_no_report().await;
     assert_eq!(messages().await, before);
 }
 
-/// A request for a consumer of what ends access.
+/// A request for a consumer of revocations.
 const MAKE_LAST: &str = r#"{"stream_name":"USERS","config":{"name":"last","ack_policy":"none","filter_subject":"rv.user.*"}}"#;
 const LAST: &str = "$JS.API.CONSUMER.CREATE.USERS.last.rv.user.*";
 const CREATE_MINE: (&str, &str) = (
@@ -537,13 +538,13 @@ const CREATE_OF_SESSIONS: (&str, &str) = (
 const NEXT_MINE: (&str, &str) = ("$JS.API.CONSUMER.MSG.NEXT.USERS.mine", r#"{"batch":1}"#);
 
 #[tokio::test]
-async fn no_answer_to_a_verifier_lands_in_a_log() {
+async fn no_answer_to_a_verifier_reaches_a_log() {
     let requests = [CREATE_MINE, CREATE_OF_SESSIONS, NEXT_MINE];
-    lands_in_no_log(Of::VerifierAnswers, &ServiceUser::verifier(&PRODUCT), &requests).await;
+    answers_reach_no_log(Of::VerifierAnswers, &ServiceUser::verifier(&PRODUCT), &requests).await;
 }
 
 #[tokio::test]
-async fn no_answer_to_a_service_lands_in_a_log() {
+async fn no_answer_to_a_service_reaches_a_log() {
     let requests = [
         CREATE_MINE,
         CREATE_OF_SESSIONS,
@@ -553,13 +554,13 @@ async fn no_answer_to_a_service_lands_in_a_log() {
         ("$JS.API.CONSUMER.INFO.USER_EVENTS.product-service", ""),
         ("$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.product-service", r#"{"batch":1}"#),
     ];
-    lands_in_no_log(Of::ServiceAnswers, &ServiceUser::service(&PRODUCT), &requests).await;
+    answers_reach_no_log(Of::ServiceAnswers, &ServiceUser::service(&PRODUCT), &requests).await;
 }
 
-/// What it words itself, sent on by the server: a consumer may name a subject to deliver to. The inside of a stream does
-/// not count as somebody who listens, and neither does the API.
+/// Text that the service chooses, forwarded by the server: a consumer may name a delivery subject. A stream or the
+/// API does not count as a subscriber of that subject.
 #[tokio::test]
-async fn nothing_that_a_service_words_is_delivered_into_a_log() {
+async fn a_delivery_subject_chosen_by_a_service_reaches_no_log() {
     let operator = operator_with_services(Of::ServicePushes).await;
     let mut product = product(Of::ServicePushes).await;
     product.request("ev.product.one", headers(&[]), r#"{"seq":1}"#).await;

@@ -42,9 +42,9 @@ async fn operator_with_subscribers(of: Of) -> Peer {
     operator
 }
 
-/// The next message of a consumer, acknowledged. Not as a request like others: the message comes under the
-/// subject it was stored on, by which a client that shares one inbox for all its requests cannot tell whose
-/// answer it is.
+/// Takes the next message of a consumer and acknowledges it. An ordinary request would not do: the message arrives
+/// under the subject that it was stored with, so a client with one inbox for all requests cannot tell which request
+/// it answers.
 async fn take_one(peer: &Peer, next: &str) -> Message {
     let inbox = peer.client.new_inbox();
     let mut answers = peer.client.subscribe(inbox.clone()).await.unwrap();
@@ -53,13 +53,13 @@ async fn take_one(peer: &Peer, next: &str) -> Message {
     let message = timeout(WAIT_MAX, answers.next()).await.unwrap().unwrap();
     let ack = message.reply.clone().unwrap();
     assert!(ack.starts_with("$JS.ACK."), "{ack}");
-    // Confirmed by the server, through both accounts.
+    // The server confirms it, through both accounts.
     peer.request(&ack, headers(&[]), "+ACK").await;
     message
 }
 
 #[tokio::test]
-async fn a_subscriber_takes_what_its_filter_lets_through_in_order() {
+async fn a_subscriber_receives_what_matches_its_filter_in_order() {
     let operator = operator_with_subscribers(Of::Subscriber).await;
     let mut billing = Peer::subscriber(account(Of::Subscriber), "billing").await;
 
@@ -75,14 +75,14 @@ async fn a_subscriber_takes_what_its_filter_lets_through_in_order() {
         assert_eq!(message.subject.as_str(), wanted);
         let ack = message.reply.unwrap();
         assert!(ack.starts_with("$JS.ACK."), "{ack}");
-        // Confirmed by the server, through both accounts.
+        // The server confirms it, through both accounts.
         billing.request(&ack, headers(&[]), "+ACK").await;
     }
     let info = billing.request(INFO, headers(&[]), "").await;
     assert!(text(&info).contains(r#""num_pending":0"#), "{}", text(&info));
     assert!(text(&info).contains(r#""num_ack_pending":0"#), "{}", text(&info));
 
-    // The states it begins with, which go when they are acknowledged.
+    // The states that it starts with, which are removed when they are acknowledged.
     let subject = "feed.CONSUMER.MSG.NEXT.USER_SNAPSHOTS.billing";
     assert_eq!(text(&take_one(&billing, subject).await), "state");
     billing.has_no_report().await;
@@ -91,10 +91,10 @@ async fn a_subscriber_takes_what_its_filter_lets_through_in_order() {
     assert_eq!(left.messages, 0);
 }
 
-/// With `max_ack_pending` 1 the order survives a subscriber that dies: what it had not acknowledged comes
-/// again before anything else. Its requests for more die with its connection, also through two accounts.
+/// With `max_ack_pending` 1, the order survives a crash of the subscriber: the unacknowledged message is redelivered
+/// before any other. Its pending requests end with its connection, also through two accounts.
 #[tokio::test]
-async fn the_order_survives_a_subscriber_that_dies() {
+async fn the_order_survives_a_crash_of_the_subscriber() {
     let operator = operator_with_subscribers(Of::Answers).await;
     let dying = Peer::subscriber(account(Of::Answers), "billing").await;
     let inbox = dying.client.new_inbox();
@@ -112,15 +112,15 @@ async fn the_order_survives_a_subscriber_that_dies() {
     }
 }
 
-/// The server does not check where a requester wants its answer.
+/// The server does not check the reply subject of a request.
 #[tokio::test]
-async fn an_answer_to_a_subscriber_lands_in_no_stream() {
+async fn an_answer_to_a_subscriber_reaches_no_stream() {
     let operator = operator_with_subscribers(Of::Bait).await;
     let context = jetstream::new(operator.client.clone());
     let messages = async |stream: &str| {
         context.get_stream(stream).await.unwrap().get_info().await.unwrap().state.messages
     };
-    // Within the account of the streams it is stored in the log.
+    // Within the account of the streams, the answer is stored in the log.
     let next = "$JS.API.CONSUMER.MSG.NEXT.USER_EVENTS.other";
     operator.client.publish_with_reply(next, "ev.user.victim", "".into()).await.unwrap();
     let stored = async { while messages(STREAM).await == 0 {} };
@@ -131,7 +131,7 @@ async fn an_answer_to_a_subscriber_lands_in_no_stream() {
         billing.client.publish_with_reply(NEXT, place, "".into()).await.unwrap();
         billing.client.publish_with_reply(INFO, place, "".into()).await.unwrap();
     }
-    // Answers come in the order of the requests; this one is the last.
+    // Requests are answered in order; this one is the last.
     billing.request(INFO, headers(&[]), "").await;
     assert_eq!(take_one(&billing, NEXT).await.subject.as_str(), "users.v1.registered.x");
     billing.has_no_report().await;
@@ -172,10 +172,10 @@ async fn a_subscriber_can_do_nothing_else() {
         "$JS.ACK.USER_EVENTS.other.1.1.1.1.0",
         "$JS.ACK.hub.account.USER_EVENTS.other.1.1.1.1.0",
         "$JS.ACK.USERS.mailer.1.1.1.1.0",
-        // What operators did.
+        // The audit.
         "op.provision",
         "$JS.API.STREAM.MSG.GET.OPERATIONS",
-        // The feed as a whole.
+        // The whole feed.
         "$JS.API.STREAM.INFO.USER_EVENTS",
         "$JS.API.STREAM.LIST",
         "$JS.API.STREAM.NAMES",
@@ -196,7 +196,7 @@ async fn a_subscriber_can_do_nothing_else() {
         "ev.user.x",
         "sec.user.x",
         "rv.user.x",
-        // Writing to the feed, to others and to the server.
+        // Writing to the feed, to other users and to the server.
         "users.v1.registered.x",
         "sessions.v1.started.x",
         "snapshot.v1.billing.x",
@@ -237,9 +237,9 @@ async fn a_subscriber_can_do_nothing_else() {
     assert_eq!((state.messages, state.consumer_count), (3, 2));
 }
 
-/// A subscriber that connects again and again takes what its account has, and no place of Roster's own services.
+/// A subscriber that keeps connecting exhausts its account's connections, and none of Roster's own services'.
 #[tokio::test]
-async fn subscribers_take_no_connection_that_a_service_of_roster_needs() {
+async fn subscribers_cannot_exhaust_the_connections_of_rosters_services() {
     let folder = testing::temp_dir();
     let data = DataDir::open(folder.path().join("data")).unwrap();
     let trust = TestTrust::with_accounts(1);
@@ -255,7 +255,7 @@ async fn subscribers_take_no_connection_that_a_service_of_roster_needs() {
             Ok(connection) => connections.push(connection),
             Err(error) => break error,
         }
-        assert!(connections.len() <= 1_024, "there is no end to it");
+        assert!(connections.len() <= 1_024, "the number of connections is not limited");
     };
     let held = i64::try_from(connections.len()).unwrap();
     assert_eq!(held, SUBSCRIBER_CONNECTIONS_MAX, "{error}");
@@ -265,7 +265,7 @@ async fn subscribers_take_no_connection_that_a_service_of_roster_needs() {
 }
 
 #[tokio::test]
-async fn a_subscriber_holds_few_subscriptions() {
+async fn limits_the_subscriptions_of_a_subscriber() {
     let _operator = operator_with_subscribers(Of::Subscriptions).await;
     let mut billing = Peer::subscriber(account(Of::Subscriptions), "billing").await;
     let mut held = Vec::new();
@@ -277,7 +277,7 @@ async fn a_subscriber_holds_few_subscriptions() {
 }
 
 #[tokio::test]
-async fn a_large_message_of_a_subscriber_is_refused() {
+async fn rejects_a_large_message_of_a_subscriber() {
     let _operator = operator_with_subscribers(Of::Payload).await;
     let mut billing = Peer::subscriber(account(Of::Payload), "billing").await;
     let large = vec![b' '; 64 * 1024 + 1];

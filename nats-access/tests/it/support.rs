@@ -1,4 +1,4 @@
-//! One server with an account per test, and clients that keep what the server reports.
+//! One server with an account per test, and clients that record what the server reports.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub const MAILS: &str = "MAILS";
 pub const FEED: &str = "USER_EVENTS";
 pub const SNAPSHOTS: &str = "USER_SNAPSHOTS";
 pub const MAILER: &str = "mailer";
-/// How long anything that must happen may take.
+/// How long to wait for anything that must happen.
 pub const WAIT_MAX: Duration = Duration::from_secs(20);
-/// How many reports of the server a client keeps.
-const REPORTS_MAX: usize = 1_000;
+/// How many reports of the server a client stores.
+const RECORDED_REPORTS_MAX: usize = 1_000;
 
 /// The account of each test.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ pub fn account(of: Of) -> &'static Account {
     trust().account(of as usize)
 }
 
-/// The address of the server all tests share.
+/// The address of the server that all tests share.
 pub fn url() -> String {
     local_stack::testing::nats(|| trust().server_config().unwrap()).url()
 }
@@ -73,7 +73,7 @@ fn trust() -> &'static TestTrust {
     TRUST.get_or_init(|| TestTrust::with_accounts(Of::Count as usize))
 }
 
-/// A client in a role, with what the server says against it.
+/// A client in a role, with the errors that the server reports to it.
 pub struct Peer {
     pub client: Client,
     reports: mpsc::Receiver<String>,
@@ -104,7 +104,7 @@ impl Peer {
     }
 
     async fn with_inbox(url: &str, creds: &str, inbox: &str) -> Result<Self, ConnectError> {
-        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        let (sender, reports) = mpsc::channel(RECORDED_REPORTS_MAX);
         let client = ConnectOptions::with_credentials(creds)
             .unwrap()
             .custom_inbox_prefix(inbox)
@@ -121,23 +121,23 @@ impl Peer {
         Ok(Self { client, reports })
     }
 
-    /// Publishes what this role may not, and waits until the server reports exactly that.
+    /// Publishes to a subject that this role may not use, and waits until the server reports exactly that.
     pub async fn is_denied_publish(&mut self, subject: &str) {
         self.client.publish(subject.to_owned(), "{}".into()).await.unwrap();
         self.client.flush().await.unwrap();
         self.reported(&format!("Permissions Violation for Publish to \"{subject}\"")).await;
     }
 
-    /// Subscribes to what this role may not, and waits until the server reports exactly that.
+    /// Subscribes to a subject that this role may not use, and waits until the server reports exactly that.
     pub async fn is_denied_subscribe(&mut self, subject: &str) {
         let _subscription = self.client.subscribe(subject.to_owned()).await.unwrap();
         self.client.flush().await.unwrap();
         self.reported(&format!("Permissions Violation for Subscription to \"{subject}\"")).await;
     }
 
-    /// The server has said nothing against this client so far.
+    /// The server has reported no error to this client so far.
     pub async fn has_no_report(&mut self) {
-        // The answer to a ping comes after all reports on what was sent before it.
+        // The answer to a ping arrives after all reports on earlier messages.
         self.client.flush().await.unwrap();
         let report = self.reports.try_recv();
         assert!(report.is_err(), "{report:?}");
@@ -152,7 +152,7 @@ impl Peer {
         assert!(report.to_lowercase().contains(&wanted.to_lowercase()), "{report}, not {wanted}");
     }
 
-    /// A request as the server answers it.
+    /// Sends a request and returns the server's answer.
     pub async fn request(&self, subject: &str, headers: HeaderMap, payload: &str) -> Message {
         let answer = self.client.request_with_headers(
             subject.to_owned(),
@@ -163,17 +163,17 @@ impl Peer {
     }
 }
 
-/// Name of the consumer of notices.
+/// The name of the consumer of notices.
 pub const NOTICES: &str = "notices";
 
-/// The operator of an account, who has made the streams and the consumers of the mailer.
+/// The operator of an account, who has created the streams and the mailer's consumers.
 pub async fn operator_with_stream(account: &Account) -> Peer {
     let operator = Peer::connect(account, Role::Operator).await;
     make_streams(&operator).await;
     operator
 }
 
-/// Makes the streams and the consumers of the mailer.
+/// Creates the streams and the mailer's consumers.
 pub async fn make_streams(operator: &Peer) {
     let context = jetstream::new(operator.client.clone());
     let users =
@@ -216,7 +216,7 @@ pub async fn make_streams(operator: &Peer) {
     }
 }
 
-/// The filter of the mailer's consumer of facts, as the operator sees it.
+/// The filter of the mailer's consumer of facts, as reported to the operator.
 pub async fn filter_of_mailer(operator: &Peer) -> String {
     let context = jetstream::new(operator.client.clone());
     let consumer: PullConsumer = context.get_consumer_from_stream(MAILER, STREAM).await.unwrap();

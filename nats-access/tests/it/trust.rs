@@ -1,4 +1,4 @@
-//! The keys on disk, and what a server makes of them.
+//! The keys on disk, and how a server uses them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,7 +23,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn a_server_goes_on_trusting_what_was_loaded_again() {
+async fn a_server_trusts_reloaded_keys() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("new").join("trust");
     let first = Trust::load_or_create(&dir).unwrap();
@@ -49,7 +49,7 @@ async fn a_server_goes_on_trusting_what_was_loaded_again() {
             peer.has_no_report().await;
         }
     }
-    // JetStream is on in this account, and knows no limit.
+    // JetStream is enabled in this account, without limits.
     let operator = second.creds(Role::Operator).unwrap();
     let operator = Peer::with_creds(&server.url(), &operator, Role::Operator).await.unwrap();
     let context = async_nats::jetstream::new(operator.client.clone());
@@ -58,9 +58,9 @@ async fn a_server_goes_on_trusting_what_was_loaded_again() {
     assert_eq!((limits.max_streams, limits.max_consumers), (None, None));
 }
 
-/// The servers need no restart for it, and whoever is connected is put out.
+/// The server needs no restart, and disconnects the user.
 #[tokio::test]
-async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
+async fn a_revoked_user_is_disconnected_and_rejected() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let mut trust = Trust::load_or_create(&dir).unwrap();
@@ -82,9 +82,9 @@ async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
     let mut other = Peer::with_creds(&server.url(), &operator, Role::Operator).await.unwrap();
 
     assert!(trust.revoke(&dir, &stolen.user).unwrap());
-    assert!(!trust.revoke(&dir, &stolen.user).unwrap(), "once is enough");
+    assert!(!trust.revoke(&dir, &stolen.user).unwrap(), "the user is already revoked");
     assert!(matches!(trust.revoke(&dir, "product"), Err(TrustError::NoUser { .. })));
-    // What is written down holds for whoever loads the keys later.
+    // The revocation is stored for every process that loads the keys later.
     let after = Trust::load_or_create(&dir).unwrap().server_config().unwrap();
     assert_ne!(after, before);
     let config = data.nats().path().join("nats.conf");
@@ -104,7 +104,7 @@ async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
     assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
     other.has_no_report().await;
 
-    // The file gets another user, which is let in.
+    // The file gets another user, which is accepted.
     let next = trust.write_service_creds(&file, &product).unwrap();
     assert_eq!(next.outcome, CredsOutcome::Made);
     assert_ne!(next.user, stolen.user);
@@ -114,7 +114,7 @@ async fn a_user_who_is_revoked_is_put_out_and_comes_in_no_more() {
 }
 
 #[test]
-fn every_user_of_a_subscriber_is_revoked_by_its_name_and_no_other() {
+fn revoking_a_subscriber_revokes_exactly_its_users() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let mut trust = Trust::load_or_create(&dir).unwrap();
@@ -123,11 +123,11 @@ fn every_user_of_a_subscriber_is_revoked_by_its_name_and_no_other() {
     let make = |trust: &Trust, name| trust.new_subscriber(&dir, name).unwrap().user;
     let users = [make(&trust, &billing), make(&trust, &billing)];
     let stays = make(&trust, &other);
-    // Whoever loads the keys later knows as much.
+    // Processes that load the keys later know of it.
     let mut later = Trust::load_or_create(&dir).unwrap();
     assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), users);
     assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), [""; 0]);
-    // One of the same name that is made later is another user, and is let in.
+    // A later subscriber with the same name has another user, which is accepted.
     let again = make(&trust, &billing);
     assert_eq!(later.revoke_subscriber(&dir, &billing).unwrap(), [again]);
     let revoked = fs::read_to_string(dir.join("revoked")).unwrap();
@@ -136,7 +136,7 @@ fn every_user_of_a_subscriber_is_revoked_by_its_name_and_no_other() {
 }
 
 #[test]
-fn credentials_of_a_service_never_replace_those_of_somebody_else() {
+fn credentials_of_a_service_never_replace_others() {
     let folder = testing::temp_dir();
     let trust = Trust::load_or_create(&folder.path().join("trust")).unwrap();
     let names = ServiceNames::fixed("product", "products");
@@ -161,19 +161,19 @@ fn credentials_of_a_service_never_replace_those_of_somebody_else() {
 }
 
 #[tokio::test]
-async fn nobody_comes_in_without_credentials_of_this_trust() {
+async fn rejects_clients_without_credentials_of_this_trust() {
     let error = ConnectOptions::new().connect(url()).await.unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
     let stranger = TestTrust::with_accounts(1).account(0).creds(Role::Operator).unwrap();
     let error = Peer::with_creds(&url(), &stranger, Role::Operator).await.err().unwrap();
     assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
-    // The same way with the right credentials.
+    // The same client with valid credentials.
     let mut peer = Peer::connect(account(Of::Strangers), Role::Operator).await;
     peer.has_no_report().await;
 }
 
 #[test]
-fn secrets_are_for_the_owner_alone() {
+fn secrets_are_readable_by_the_owner_only() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let trust = Trust::load_or_create(&dir).unwrap();
@@ -184,7 +184,7 @@ fn secrets_are_for_the_owner_alone() {
     }
     let names: Vec<_> = fs::read_dir(dir.join("seeds")).unwrap().map(Result::unwrap).collect();
     assert_eq!(names.len(), 5);
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "something temporary is left");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "a temporary file is left");
     for file in names.iter().map(fs::DirEntry::path) {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
         let seed = fs::read_to_string(&file).unwrap();
@@ -196,7 +196,7 @@ fn secrets_are_for_the_owner_alone() {
     for role in Role::ALL {
         assert_eq!(mode(&creds.join(format!("{role}.creds"))), 0o600);
     }
-    // What was opened to others is closed again.
+    // Access for other users is removed again.
     let open = dir.join("seeds").join("account.nk");
     fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
     Trust::load_or_create(&dir).unwrap();
@@ -216,21 +216,21 @@ fn valid_credentials_stay_and_others_are_replaced() {
     Trust::load_or_create(&dir).unwrap().write_creds(&creds).unwrap();
     assert_eq!(Role::ALL.map(read), before);
 
-    // One of another role, one cut short, one that is no text, one that is gone.
+    // A file of another role, a truncated one, one that is not text, and a missing one.
     fs::copy(file(Role::Operator), file(Role::QueryApi)).unwrap();
     fs::write(file(Role::CommandApi), &read(Role::CommandApi)[..100]).unwrap();
     fs::write(file(Role::Projector), [0xff, 0xfe]).unwrap();
     fs::remove_file(file(Role::Operator)).unwrap();
     trust.write_creds(&creds).unwrap();
     let after = Role::ALL.map(read);
-    assert_ne!(after[2], before[0], "the query side keeps what the operator may do");
+    assert_ne!(after[2], before[0], "the query side keeps the operator's permissions");
     for (role, text) in Role::ALL.into_iter().zip(&after) {
         assert_eq!(text.lines().count(), before[0].lines().count(), "{role}");
     }
     trust.write_creds(&creds).unwrap();
     assert_eq!(Role::ALL.map(read), after);
 
-    // Of another trust.
+    // Credentials of another trust.
     let other = Trust::load_or_create(&folder.path().join("other")).unwrap();
     other.write_creds(&creds).unwrap();
     assert_ne!(Role::ALL.map(read), after);
@@ -255,8 +255,8 @@ fn a_lost_or_damaged_seed_is_never_replaced() {
     assert!(!seeds.join("account.nk").exists());
 }
 
-/// A token as the account of the log signed them for services, on the day on which all of them were issued.
-fn token_of_before(seeds: &Path, user: &KeyPair, name: &str) -> String {
+/// A token as the product's account signed it for services, issued on the day on which all of them were.
+fn old_token(seeds: &Path, user: &KeyPair, name: &str) -> String {
     let account = KeyPair::from_seed(fs::read_to_string(seeds.join("account.nk")).unwrap().trim());
     let account = account.unwrap();
     let claims = serde_json::json!({
@@ -276,7 +276,7 @@ fn token_of_before(seeds: &Path, user: &KeyPair, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_copy_from_before_rights_were_taken_away_is_refused() {
+async fn rejects_a_copy_from_before_permissions_were_removed() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let trust = Trust::load_or_create(&dir).unwrap();
@@ -286,7 +286,7 @@ async fn a_copy_from_before_rights_were_taken_away_is_refused() {
     let server = NatsServer::start(testing::binaries(), options).unwrap();
     let user = KeyPair::new_user();
     let product = ServiceUser::service(&ServiceNames::fixed("product", "products"));
-    let copy = token_of_before(&dir.join("seeds"), &user, product.name());
+    let copy = old_token(&dir.join("seeds"), &user, product.name());
     let connect = async |text: &str| {
         let options = ConnectOptions::with_credentials(text).unwrap();
         options.custom_inbox_prefix(product.inbox_prefix()).connect(server.url()).await
@@ -294,7 +294,7 @@ async fn a_copy_from_before_rights_were_taken_away_is_refused() {
     let error = connect(&copy).await.unwrap_err();
     assert_eq!(error.kind(), ConnectErrorKind::AuthorizationViolation, "{error}");
 
-    // The file is brought to what it may do today, and keeps its user.
+    // The file gets today's permissions and keeps its user.
     let file = folder.path().join("product.creds");
     fs::write(&file, &copy).unwrap();
     let written = trust.write_service_creds(&file, &product).unwrap();
@@ -303,7 +303,7 @@ async fn a_copy_from_before_rights_were_taken_away_is_refused() {
 }
 
 #[test]
-fn a_folder_from_before_there_were_subscribers_gets_their_key() {
+fn an_older_folder_gets_the_keys_of_new_accounts() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let before = Trust::load_or_create(&dir).unwrap().creds(Role::Projector).unwrap();
@@ -320,12 +320,12 @@ fn a_folder_from_before_there_were_subscribers_gets_their_key() {
     for later in ["subscribers.nk", "services.nk"] {
         assert_eq!(mode(&dir.join("seeds").join(later)), 0o600);
     }
-    assert_eq!(fs::read_dir(dir.join("seeds")).unwrap().count(), 5, "something temporary is left");
+    assert_eq!(fs::read_dir(dir.join("seeds")).unwrap().count(), 5, "a temporary file is left");
     assert!(before.contains("NATS USER JWT"));
 }
 
 #[test]
-fn who_starts_at_the_same_time_gets_the_same_keys() {
+fn concurrent_starts_get_the_same_keys() {
     let folder = testing::temp_dir();
     let dir = folder.path().join("trust");
     let configs = std::thread::scope(|scope| {
@@ -335,5 +335,5 @@ fn who_starts_at_the_same_time_gets_the_same_keys() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(configs.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "something temporary is left");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "a temporary file is left");
 }

@@ -1,5 +1,5 @@
-//! A session with the client that openapi-generator makes of the document: that it compiles says that the types are of
-//! use, and that it runs that they are true.
+//! A session with the client that openapi-generator generates from the document: compiling it shows that the types are
+//! usable, and running it that they are correct.
 
 use std::collections::HashMap;
 use std::env;

@@ -1,5 +1,5 @@
-//! What other services are told of each event of the log. A golden file is never edited: what is published once
-//! is read for ever.
+//! What is published of each event of the log. A golden file is never edited: what was once published is read for
+//! ever.
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ fn is_golden(name: &str, event: &FeedEvent) {
 }
 
 #[test]
-fn every_event_of_a_user_is_told_as_its_golden_file() {
+fn every_user_event_is_published_as_its_golden_file() {
     for kind in [
         "registered",
         "profile_changed",
@@ -53,39 +53,43 @@ fn every_event_of_a_user_is_told_as_its_golden_file() {
         "deleted",
     ] {
         let event = user_event(&format!("user.{kind}.v1"));
-        let told = project::of_user(&event, POSITION).unwrap();
-        assert_eq!(told.nats_subject().unwrap(), format!("users.v1.{kind}.{}", event.user_id()));
-        is_golden(&format!("users.v1.{kind}"), &told);
+        let published = project::of_user(&event, POSITION).unwrap();
+        assert_eq!(
+            published.nats_subject().unwrap(),
+            format!("users.v1.{kind}.{}", event.user_id())
+        );
+        is_golden(&format!("users.v1.{kind}"), &published);
     }
     let imported = project::of_user(&user_event("user.registered.v1.imported"), POSITION).unwrap();
     is_golden("users.v1.registered.imported", &imported);
 
     let registered = user_event("user.registered.v1");
-    let told = project::of_user(&registered, POSITION).unwrap();
+    let published = project::of_user(&registered, POSITION).unwrap();
     let Snapshot::Present(user) = &registered.after else { panic!("a user who is there") };
     let happened = Happened::Snapshot(UserData { user: project::public(user) });
-    let snapshot = FeedEvent { causation_id: Some(told.id.to_string()), happened, ..told };
-    assert_eq!(snapshot.nats_subject(), None, "its subject names its subscriber");
+    let snapshot =
+        FeedEvent { causation_id: Some(published.id.to_string()), happened, ..published };
+    assert_eq!(snapshot.nats_subject(), None, "its subject contains its subscriber");
     is_golden("users.v1.snapshot", &snapshot);
 }
 
 #[test]
-fn every_event_of_a_session_but_a_refresh_is_told_without_its_secret() {
+fn every_session_event_except_a_refresh_is_published_without_its_secret() {
     for kind in ["started", "ended", "theft_detected"] {
         let event = session_event(&format!("session.{kind}.v1"));
-        let told = project::of_session(&event, POSITION).unwrap();
+        let published = project::of_session(&event, POSITION).unwrap();
         let user = event.after.user_id;
-        assert_eq!(told.nats_subject().unwrap(), format!("sessions.v1.{kind}.{user}"));
-        let wire = String::from_utf8(told.to_json().unwrap()).unwrap();
+        assert_eq!(published.nats_subject().unwrap(), format!("sessions.v1.{kind}.{user}"));
+        let wire = String::from_utf8(published.to_json().unwrap()).unwrap();
         let seed = serde_json::to_value(event.after.seed).unwrap();
         assert!(!wire.contains(seed.as_str().unwrap()) && !wire.contains("seed"), "{wire}");
-        is_golden(&format!("sessions.v1.{kind}"), &told);
+        is_golden(&format!("sessions.v1.{kind}"), &published);
     }
     assert_eq!(project::of_session(&session_event("session.refreshed.v1"), POSITION), None);
 }
 
 #[test]
-fn the_end_of_all_sessions_is_told_with_what_led_to_it() {
+fn the_end_of_all_sessions_is_published_with_its_reason() {
     let user = UserId::from_uuid(Uuid::from_u128(0x0190_a1b2_c3d4_7000_8000_0000_0000_0001));
     let session = SessionId::from_uuid(Uuid::from_u128(0x0190_a1b2_c3d4_7000_8000_0000_0000_0007));
     let at = Timestamp::try_from("2026-01-31T12:00:05.250Z".to_owned()).unwrap();
@@ -102,16 +106,16 @@ fn the_end_of_all_sessions_is_told_with_what_led_to_it() {
     };
     let cutoff = Cutoff::default();
     let stored = |revocation, cause| StoredRevocation { revocation, cause };
-    let told = |stored: &StoredRevocation| project::of_revocation(user, stored, POSITION, at);
+    let published = |stored: &StoredRevocation| project::of_revocation(user, stored, POSITION, at);
 
-    let all_but = told(&stored(cutoff.all_but(session), Some(cause.clone()))).unwrap();
+    let all_but = published(&stored(cutoff.all_but(session), Some(cause.clone()))).unwrap();
     assert_eq!(all_but.nats_subject().unwrap(), format!("sessions.v1.all_ended.{user}"));
     is_golden("sessions.v1.all_ended", &all_but);
-    assert_eq!(told(&stored(cutoff.tokens(), Some(cause))), None, "no session ended");
+    assert_eq!(published(&stored(cutoff.tokens(), Some(cause))), None, "no session ended");
 
-    // As it was written before there was a feed: told all the same, and under one id whenever it is read.
-    let old = told(&stored(cutoff.all(), None)).unwrap();
-    assert_eq!(old, told(&stored(cutoff.all(), None)).unwrap());
+    // Written before there was a feed: published all the same, with a stable id.
+    let old = published(&stored(cutoff.all(), None)).unwrap();
+    assert_eq!(old, published(&stored(cutoff.all(), None)).unwrap());
     assert_eq!((old.time, old.actor, old.command_id), (at, Actor::System, None));
     let next = Position(POSITION.0 + 1);
     let other = project::of_revocation(user, &stored(cutoff.all(), None), next, at).unwrap();

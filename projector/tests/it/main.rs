@@ -1,6 +1,6 @@
-//! The writes of the projector on a real mongod: guarded, repeatable, without a way back.
+//! The writes of the projector on a real mongod: guarded, idempotent, and never going back.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
 
 mod feed_project;
 
@@ -24,7 +24,7 @@ use views::{
     user_key, users_checkpoint, users_collection,
 };
 
-/// The one that a new database has.
+/// The generation of a new database.
 const GENERATION: u32 = 1;
 
 async fn views() -> Views {
@@ -124,7 +124,7 @@ fn projected(events: &[(u64, Snapshot)]) -> Vec<UserDocument> {
         .collect()
 }
 
-/// A history with a name that would be an operator, an overwritten user and a deleted one.
+/// A history with a name that looks like an operator, an overwritten user and a deleted one.
 fn history() -> Vec<(u64, Snapshot)> {
     vec![
         (3, living(1, 1, "$set")),
@@ -136,14 +136,14 @@ fn history() -> Vec<(u64, Snapshot)> {
 }
 
 #[tokio::test]
-async fn a_batch_is_the_last_state_of_each_user() {
+async fn a_batch_writes_the_last_state_of_each_user() {
     let views = views().await;
     write(&views, GENERATION, &batch(&history())).await.unwrap();
     let expected = [(7, living(1, 2, "$$ROOT")), (12, deleted(2, 2)), (9, living(3, 1, "Edsger"))];
     assert_eq!(documents(&views).await, projected(&expected));
 }
 
-/// What happened to user 2 before it was deleted is in none of them.
+/// The events of user 2 before its deletion are not among them.
 fn history_entries() -> Vec<HistoryDocument> {
     history()
         .into_iter()
@@ -155,7 +155,7 @@ fn history_entries() -> Vec<HistoryDocument> {
 }
 
 #[tokio::test]
-async fn the_history_has_every_event_once_and_of_the_deleted_the_deletion_alone() {
+async fn the_history_has_every_event_once_and_only_the_deletion_of_deleted_users() {
     for size in 1..=history().len() {
         let views = views().await;
         for _ in 0..2 {
@@ -170,9 +170,9 @@ async fn the_history_has_every_event_once_and_of_the_deleted_the_deletion_alone(
     }
 }
 
-/// One deletes users while another one, far behind, writes what happened to them before.
+/// One projector deletes users while another one, far behind, writes their earlier events.
 #[tokio::test]
-async fn a_replay_beside_a_deletion_leaves_nothing_behind() {
+async fn a_replay_concurrent_with_a_deletion_leaves_nothing() {
     let views = views().await;
     let before: Vec<(u64, Snapshot)> = (1..=60).map(|n| (n, living(n.into(), 1, "Ada"))).collect();
     let deletions: Vec<(u64, Snapshot)> =
@@ -195,7 +195,7 @@ async fn a_replay_beside_a_deletion_leaves_nothing_behind() {
 async fn the_checkpoint_never_goes_back() {
     const NAME: &str = "some_1";
     let views = views().await;
-    assert_eq!(views.position(NAME).await.unwrap(), Position(0), "nothing yet");
+    assert_eq!(views.position(NAME).await.unwrap(), Position(0), "no checkpoint yet");
     for (moved, expected) in [(12, 12), (7, 12), (13, 13)] {
         checkpoint(&views, NAME, Position(moved), None).await.unwrap();
         assert_eq!(views.position(NAME).await.unwrap(), Position(expected));
@@ -203,7 +203,7 @@ async fn the_checkpoint_never_goes_back() {
 }
 
 #[tokio::test]
-async fn any_prefix_applied_again_changes_nothing() {
+async fn reapplying_any_prefix_changes_nothing() {
     let whole = views().await;
     write(&whole, GENERATION, &batch(&history())).await.unwrap();
     let expected = documents(&whole).await;
@@ -213,7 +213,7 @@ async fn any_prefix_applied_again_changes_nothing() {
             write(&views, GENERATION, &batch(&[(*position, after.clone())])).await.unwrap();
         }
         write(&views, GENERATION, &batch(&history())).await.unwrap();
-        // An older projector that is late: nothing of it shows, the tombstone least of all.
+        // A late, older projector: it has no effect, least of all on the tombstone.
         if cut > 0 {
             write(&views, GENERATION, &batch(&history()[..cut])).await.unwrap();
         }
@@ -221,7 +221,7 @@ async fn any_prefix_applied_again_changes_nothing() {
     }
 }
 
-/// A session of user `n`, begun at that second.
+/// A session of user `n`, started at that second.
 fn session(n: u128, began: i64) -> Session {
     let seed = SessionSeed::from_bytes([1; 16]);
     let began = Timestamp::from_unix_seconds(began).unwrap();
@@ -242,10 +242,9 @@ fn session(n: u128, began: i64) -> Session {
     evolve_session(None, self::id(n), id, &started, began).unwrap()
 }
 
-/// Logins and revocations are read from other messages than the user's events, and may come before or
-/// after them.
+/// Logins and revocations are other messages than the user's events, and may arrive before or after them.
 #[tokio::test]
-async fn logins_and_revocations_meet_the_user_in_any_order() {
+async fn logins_and_revocations_may_arrive_in_any_order() {
     let cutoff = |position| Cutoff { position: Position(position), ..Cutoff::default() };
     let users = |states: &[(u64, Snapshot)], cutoffs: &[u64]| {
         let mut users = batch(states);
@@ -292,7 +291,7 @@ async fn logins_and_revocations_meet_the_user_in_any_order() {
         let found = documents(&views).await.remove(0);
         assert_eq!(expected(found), wanted, "order {order}");
 
-        // A deletion takes all of it along, and nothing that is late brings any of it back.
+        // A deletion removes all of it, and no late message restores it.
         write(&views, GENERATION, &batch(&[(12, deleted(1, 3))])).await.unwrap();
         write(&views, GENERATION, &logins(&[1_900_000_009])).await.unwrap();
         write(&views, GENERATION, &users(&[], &[13])).await.unwrap();
@@ -308,7 +307,7 @@ fn sessions_of(users: &[u128]) -> Sessions {
     sessions
 }
 
-/// Whose sessions the views have.
+/// The users with sessions in the views.
 async fn logged_in(views: &Views) -> Vec<mongodb::bson::Uuid> {
     let found = views.sessions(GENERATION).find(doc! {}).sort(doc! {"user_id": 1}).await.unwrap();
     let found: Vec<SessionDocument> = found.try_collect().await.unwrap();
@@ -316,7 +315,7 @@ async fn logged_in(views: &Views) -> Vec<mongodb::bson::Uuid> {
 }
 
 #[tokio::test]
-async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
+async fn a_deletion_removes_the_sessions_and_none_is_restored() {
     let views = views().await;
     write(&views, GENERATION, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))]))
         .await
@@ -324,20 +323,20 @@ async fn a_deletion_takes_the_sessions_along_and_none_comes_back() {
     write(&views, GENERATION, &sessions_of(&[1, 2, 1])).await.unwrap();
     write(&views, GENERATION, &batch(&[(5, deleted(1, 2))])).await.unwrap();
     assert_eq!(logged_in(&views).await, [user_key(id(2))]);
-    // Events that arrive after the deletion: of a projector that is behind, or of a login that raced it.
+    // Events that arrive after the deletion: from a projector that is behind, or of a login that raced it.
     write(&views, GENERATION, &sessions_of(&[1, 2])).await.unwrap();
     assert_eq!(logged_in(&views).await, [user_key(id(2))]);
     assert_eq!(documents(&views).await.remove(0), projected(&[(5, deleted(1, 2))]).remove(0));
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
+async fn residue_of_a_deleted_user_is_found_in_every_generation() {
     let views = views().await;
     write(&views, GENERATION, &batch(&[(3, living(1, 1, "Ada")), (4, living(2, 1, "Grace"))]))
         .await
         .unwrap();
     write(&views, GENERATION, &sessions_of(&[1, 2])).await.unwrap();
-    // What was before a rebuild, and stays for a while.
+    // Generations from before a rebuild are kept for a while.
     let older = views.database().collection::<mongodb::bson::Document>("sessions_0");
     older.insert_one(doc! {"_id": 7_i64, "user_id": user_key(id(1))}).await.unwrap();
     let found = async |n| {
@@ -362,11 +361,11 @@ async fn what_is_left_of_a_deleted_user_is_found_in_every_generation() {
     assert_eq!(found(1).await, (true, vec![place("sessions_0", "7")]));
     older.drop().await.unwrap();
     assert_eq!(found(1).await, (true, vec![]));
-    assert_eq!(found(3).await, (false, vec![]), "of nobody there is not even a tombstone");
+    assert_eq!(found(3).await, (false, vec![]), "an unknown user has not even a tombstone");
 }
 
 #[tokio::test]
-async fn logins_beside_a_deletion_leave_no_session_behind() {
+async fn logins_concurrent_with_a_deletion_leave_no_session() {
     let views = views().await;
     let users: Vec<u128> = (1..=60).collect();
     let deletions = async {
@@ -376,7 +375,7 @@ async fn logins_beside_a_deletion_leave_no_session_behind() {
     };
     let sessions = async {
         for part in users.chunks(3) {
-            // Both insert the same user at once: one is told so and goes again.
+            // Both insert the same user at once: one gets an error and retries.
             while write(&views, GENERATION, &sessions_of(part)).await.is_err() {}
         }
     };
@@ -385,7 +384,7 @@ async fn logins_beside_a_deletion_leave_no_session_behind() {
 }
 
 #[tokio::test]
-async fn two_projectors_at_once_write_the_same() {
+async fn two_concurrent_projectors_write_the_same() {
     let views = views().await;
     let events: Vec<(u64, Snapshot)> =
         (1..=200).map(|n| (n, living(u128::from(n % 20), n, &n.to_string()))).collect();
@@ -393,7 +392,7 @@ async fn two_projectors_at_once_write_the_same() {
         let (views, events) = (views.clone(), events.clone());
         async move {
             for chunk in events.chunks(size) {
-                // Both insert the same new user at once: one is told so and goes again.
+                // Both insert the same new user at once: one gets an error and retries.
                 while write(&views, GENERATION, &batch(chunk)).await.is_err() {}
             }
         }
@@ -403,13 +402,13 @@ async fn two_projectors_at_once_write_the_same() {
     assert_eq!(found.len(), 20);
     for document in found {
         let position = document.position();
-        assert!(position > Position(180), "the last of its user, not {position}");
+        assert!(position > Position(180), "the last event of its user, not {position}");
     }
 }
 
 /// A database of an earlier version: its documents lack members, and its checkpoint is at the end.
 #[tokio::test]
-async fn documents_of_an_older_layout_are_written_again() {
+async fn rewrites_documents_of_an_older_layout() {
     let views = views().await;
     let cutoff = Cutoff { position: Position(8), ..Cutoff::default() };
     let mut users = batch(&history());
@@ -426,7 +425,7 @@ async fn documents_of_an_older_layout_are_written_again() {
     assert_ne!(documents(&views).await, of_today);
     checkpoint(&views, &users_collection(GENERATION), Position(12), None).await.unwrap();
 
-    // The checkpoint of today's layout is not there: the projector begins with the first event.
+    // There is no checkpoint for the current layout, so the projector starts with the first event.
     assert_eq!(views.position(&users_checkpoint(GENERATION)).await.unwrap(), Position(0));
     for (position, after) in history() {
         write(&views, GENERATION, &batch(&[(position, after)])).await.unwrap();
@@ -434,14 +433,14 @@ async fn documents_of_an_older_layout_are_written_again() {
         let positions = |documents: &[UserDocument]| -> Vec<Position> {
             documents.iter().map(UserDocument::position).collect()
         };
-        assert_eq!(positions(&found), positions(&of_today), "nobody goes back on the way");
+        assert_eq!(positions(&found), positions(&of_today), "no document goes back");
     }
     assert_eq!(documents(&views).await, of_today, "logins and cutoffs are kept");
 }
 
-/// The batch with the deletion comes to one generation while the other set has two.
+/// The batch with the deletion reaches one generation while the other view set has two.
 #[tokio::test]
-async fn a_deletion_reaches_every_generation_of_both_kinds() {
+async fn a_deletion_reaches_every_generation_of_both_view_sets() {
     let views = views().await;
     let from = views.generations().await.unwrap();
     let mut to = from.clone();
@@ -458,7 +457,7 @@ async fn a_deletion_reaches_every_generation_of_both_kinds() {
         write(&views, generation, &sessions_of(&[1])).await.unwrap();
         assert_eq!(sessions_in(generation).await, 1);
     }
-    // The first generation alone knows of the deletion.
+    // Only the first generation contains the deletion.
     write(&views, 1, &batch(&[(5, deleted(1, 2))])).await.unwrap();
     for generation in [1, 2] {
         assert_eq!(sessions_in(generation).await, 0, "generation {generation}");
@@ -466,16 +465,16 @@ async fn a_deletion_reaches_every_generation_of_both_kinds() {
         assert_eq!(sessions_in(generation).await, 0, "generation {generation}, late");
     }
     let found = residue(&views, id(1), Position(5)).await.unwrap();
-    assert!(!found.is_known, "more may come of the second");
-    assert_eq!(found.documents.len(), 2, "document and history of the second: {found:?}");
+    assert!(!found.is_known, "the second may still get more");
+    assert_eq!(found.documents.len(), 2, "document and history in the second: {found:?}");
     write(&views, 2, &batch(&[(5, deleted(1, 2))])).await.unwrap();
     let found = residue(&views, id(1), Position(5)).await.unwrap();
     assert_eq!((found.is_known, found.documents), (true, vec![]));
 }
 
-/// A projector that does not know yet writes into a generation that is gone.
+/// A projector with a stale list of generations writes into a deleted one.
 #[tokio::test]
-async fn what_is_left_of_a_generation_is_swept_and_no_other() {
+async fn sweeps_only_deleted_generations() {
     let views = views().await;
     let change = async |change: fn(&mut Generations)| {
         let from = views.generations().await.unwrap();
@@ -495,16 +494,16 @@ async fn what_is_left_of_a_generation_is_swept_and_no_other() {
         assert_eq!(views.position(&users_checkpoint(2)).await.unwrap(), Position(0));
         write(&views, 2, &batch(&history())).await.unwrap();
     }
-    // One that a newer version has made is none of ours.
+    // A generation that a newer version created is kept.
     write(&views, 3, &batch(&history())).await.unwrap();
     let swept = views.sweep().await.unwrap();
     assert!(!swept.iter().any(|name| name.ends_with("_3")), "{swept:?}");
     assert_eq!(views.sweep().await.unwrap(), Vec::<String>::new());
 }
 
-/// The states come first and from the last events alone; then the events one by one.
+/// The states come first, from the last events only; then the events one by one.
 #[tokio::test]
-async fn states_that_are_written_first_lead_to_the_same_views() {
+async fn writing_the_states_first_leads_to_the_same_views() {
     let whole = views().await;
     write(&whole, GENERATION, &batch(&history())).await.unwrap();
     for size in 1..=history().len() {

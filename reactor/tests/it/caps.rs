@@ -1,4 +1,4 @@
-//! How many mails one address gets, and which of them go first, at a real socket that speaks SMTP.
+//! How many mails one address gets and in which order they are sent, with a real SMTP socket.
 
 use events::{Actor, CommandId, EmailClaim, LinkPurpose, UserFact, subjects};
 use service_kit::event_log::{Append, Guard, Write};
@@ -7,8 +7,8 @@ use service_kit::mail_jobs::Mail;
 use crate::smtp::with_server;
 use crate::support::{ADA, System, id, new_user, order, registered, reset, wait_for};
 
-/// Places orders of a mail: a few, each carried out before the next, and then all others at once. Of orders that are
-/// carried out at once, an older one may find its link replaced and send nothing.
+/// Orders several mails one after the other, then the rest at once. With concurrent orders, an older one may find its
+/// link replaced and send nothing.
 async fn flood(system: &System, mail: &Mail) {
     for n in 0..40 {
         let mut order = order(mail.clone());
@@ -22,14 +22,14 @@ async fn flood(system: &System, mail: &Mail) {
 }
 
 #[tokio::test]
-async fn hundreds_of_changes_lead_to_one_notice_and_one_that_waits() {
+async fn hundreds_of_changes_lead_to_one_notice_and_a_pending_one() {
     let (system, server) = with_server(&[], "").await;
     let user = system.user("bob@example.com", "bob").await;
     let reactor = system.reactor().await;
     for _ in 0..300 {
         system.happens(user, Actor::User(user), UserFact::PasswordChanged).await;
     }
-    wait_for("all but one to be done", || async {
+    wait_for("all but one to be handled", || async {
         system.users_left().await.is_none() && system.mails_left().await == 1
     })
     .await;
@@ -40,7 +40,7 @@ async fn hundreds_of_changes_lead_to_one_notice_and_one_that_waits() {
 }
 
 #[tokio::test]
-async fn a_notice_that_waits_for_its_turn_tells_of_the_changes_meanwhile() {
+async fn a_pending_notice_covers_later_changes() {
     let (mut system, server) = with_server(&[], "").await;
     system.settings.mail.notice_interval_s = 2;
     let user = system.user("bob@example.com", "bob").await;
@@ -52,13 +52,13 @@ async fn a_notice_that_waits_for_its_turn_tells_of_the_changes_meanwhile() {
     }
     system.settled().await;
     reactor.end().await;
-    // A slow machine may take longer than one interval, but never one mail for each change.
+    // A slow machine may take longer than one interval, but never one mail per change.
     let mails = server.mails().len();
     assert!((2..=5).contains(&mails), "{mails}");
 }
 
 #[tokio::test]
-async fn no_notice_goes_to_an_address_that_nobody_has_proven() {
+async fn sends_no_notice_to_an_unverified_address() {
     let (system, server) = with_server(&[], "").await;
     let user = new_user();
     system.happens(user, Actor::System, registered("stranger@example.com", false)).await;
@@ -74,7 +74,7 @@ async fn no_notice_goes_to_an_address_that_nobody_has_proven() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_registered_again_and_again_gets_a_few_mails() {
+async fn limits_mails_to_an_address_that_is_registered_repeatedly() {
     let (system, server) = with_server(&[], "").await;
     let reactor = system.reactor().await;
     for _ in 0..100 {
@@ -89,14 +89,14 @@ async fn an_address_that_is_registered_again_and_again_gets_a_few_mails() {
 }
 
 #[tokio::test]
-async fn every_kind_of_mail_has_a_cap_of_its_own() {
+async fn every_kind_of_mail_has_its_own_cap() {
     let (system, server) = with_server(&[], "").await;
     let user = system.user("bob@example.com", "bob").await;
     let held = EmailClaim::held(user);
     system.put(subjects::email_claim("bob"), serde_json::to_vec(&held).unwrap()).await;
     let reactor = system.reactor().await;
     for mail in [
-        // A link that an administrator sends, and what strangers can ask for.
+        // One link that an administrator sends, and the mails that strangers can cause.
         Mail::SetPassword { user },
         Mail::AddressTaken { claim: "bob".to_owned() },
         Mail::EmailChange {
@@ -125,7 +125,7 @@ async fn every_kind_of_mail_has_a_cap_of_its_own() {
 #[tokio::test]
 async fn a_reset_overtakes_a_thousand_notices() {
     let (mut system, server) = with_server(&[], "").await;
-    // All of them are to be sent: what is tried is their order.
+    // All of them are to be sent; this test checks the order.
     system.settings.throttle.enabled = false;
     let user = system.user("bob@example.com", "bob").await;
     for _ in 0..1_000 {
@@ -140,13 +140,13 @@ async fn a_reset_overtakes_a_thousand_notices() {
 }
 
 #[tokio::test]
-async fn a_flood_of_resets_leaves_a_good_link_and_a_used_one_is_replaced_at_once() {
+async fn a_flood_of_resets_keeps_a_valid_link_and_replaces_a_used_one() {
     let (system, server) = with_server(&[], "").await;
     let reactor = system.reactor().await;
     flood(&system, &reset("ada").mail).await;
     let mails = server.mails();
-    assert_eq!(mails.len(), 3, "however many ask");
-    // The last one repeats the good link: no request of a stranger voids what the owner has.
+    assert_eq!(mails.len(), 3, "however many are requested");
+    // The last one repeats the valid link: no request of a stranger invalidates the owner's link.
     let [_, second, third] = &mails[..] else { panic!("{mails:?}") };
     let serial = system.verified(second).await.serial;
     assert_eq!(system.verified(third).await.serial, serial);
@@ -165,9 +165,9 @@ async fn a_flood_of_resets_leaves_a_good_link_and_a_used_one_is_replaced_at_once
     assert_eq!(system.verified(&mails[3]).await.serial, id(&again));
 }
 
-/// What an older version left in the queue of all mails.
+/// A notice that an older version left in the queue of all mails.
 #[tokio::test]
-async fn a_notice_in_the_queue_of_other_mails_is_carried_out() {
+async fn sends_a_notice_from_the_queue_of_other_mails() {
     let (system, server) = with_server(&[], "").await;
     let user = system.user("bob@example.com", "bob").await;
     let order = order(Mail::PasswordChanged { user });

@@ -1,4 +1,4 @@
-//! From what happens to a user to a file in the folder.
+//! From an event of a user to a mail file in the folder.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -10,7 +10,7 @@ use service_kit::mail_jobs::{Mail, order_id};
 use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 
 #[tokio::test]
-async fn who_registers_gets_one_mail_with_a_link_that_is_good() {
+async fn a_new_user_gets_one_mail_with_a_valid_link() {
     let system = System::start().await;
     let user = new_user();
     system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
@@ -36,7 +36,7 @@ async fn who_registers_gets_one_mail_with_a_link_that_is_good() {
 }
 
 #[tokio::test]
-async fn whom_an_administrator_made_chooses_a_password_and_every_change_is_told() {
+async fn a_created_user_chooses_a_password_and_is_notified_of_changes() {
     let system = System::start().await;
     let (user, administrator) = (new_user(), Actor::User(new_user()));
     system.happens(user, administrator, registered(ADA, false)).await;
@@ -47,7 +47,7 @@ async fn whom_an_administrator_made_chooses_a_password_and_every_change_is_told(
     assert_eq!(system.verified(mail).await.kind, LinkKind::SetPassword);
 
     system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
-    // The link proves the address: a notice goes to no other.
+    // The link verifies the address: a notice goes to no other.
     system.happens(user, Actor::User(user), UserFact::EmailVerified).await;
     system.happens(user, Actor::User(user), UserFact::PasswordChanged).await;
     system.settled().await;
@@ -59,7 +59,7 @@ async fn whom_an_administrator_made_chooses_a_password_and_every_change_is_told(
 }
 
 #[tokio::test]
-async fn what_is_long_over_leads_to_no_mail() {
+async fn old_events_lead_to_no_mail() {
     let system = System::start().await;
     let long_ago = events::Timestamp::from_unix_seconds(
         ambient::now().as_datetime().timestamp()
@@ -78,7 +78,7 @@ async fn what_is_long_over_leads_to_no_mail() {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_is_not_passed_over_and_holds_nobody_up() {
+async fn an_unreadable_event_is_not_skipped_and_delays_nobody() {
     let system = System::start().await;
     let (broken, user) = (new_user(), new_user());
     let poison = Some((ambient::new_uuid(), "user.registered.v1"));
@@ -86,7 +86,7 @@ async fn an_event_that_cannot_be_read_is_not_passed_over_and_holds_nobody_up() {
     system.happens(user, Actor::Anonymous, registered(ADA, false)).await;
     let reactor = system.reactor().await;
     wait_for("the mail of the other", || async { system.received().len() == 1 }).await;
-    wait_for("the reactor to say so", || async {
+    wait_for("the reactor to report it", || async {
         let Err(failed) = reactor.readiness.check().await else { return false };
         failed.iter().any(|(_, why)| why.contains("position 1 cannot be read"))
     })
@@ -95,7 +95,7 @@ async fn an_event_that_cannot_be_read_is_not_passed_over_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn there_is_no_mail_to_nobody() {
+async fn sends_no_mail_without_a_recipient() {
     let system = System::start().await;
     let verified = system.user(ADA, "verified").await;
     let disabled = system.user("off@example.com", "disabled").await;
@@ -120,8 +120,8 @@ async fn there_is_no_mail_to_nobody() {
     system.settled().await;
     reactor.end().await;
     let mails: Vec<_> = system.received().into_iter().map(|m| (m.to, m.subject)).collect();
-    let told = ("off@example.com".to_owned(), "Your account was disabled".to_owned());
-    assert_eq!(mails, [told], "of what happened, and of nothing that was asked for");
+    let expected = ("off@example.com".to_owned(), "Your account was disabled".to_owned());
+    assert_eq!(mails, [expected], "only the notice, and none of the requested mails");
     for order in &orders {
         assert!(!system.is_waiting(order).await, "{order:?}");
     }
@@ -129,7 +129,7 @@ async fn there_is_no_mail_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_change_of_address_is_confirmed_there_and_told_here() {
+async fn a_change_of_address_mails_a_confirmation_and_a_notice() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let new_email = "New@example.com".to_owned();
@@ -149,7 +149,7 @@ async fn a_change_of_address_is_confirmed_there_and_told_here() {
     assert_eq!(link.new_email.as_deref(), Some("New@example.com"));
     let notice = of("Your e-mail address is about to change");
     assert_eq!(notice.to, ADA);
-    assert!(!notice.raw.contains("New@"), "the notice does not tell the new address");
+    assert!(!notice.raw.contains("New@"), "the notice does not contain the new address");
     let abort = system.verified(notice).await;
     assert_eq!((abort.kind, abort.serial), (LinkKind::AbortEmail, link.serial));
     assert_ne!(confirm.message_id, notice.message_id);
@@ -157,10 +157,10 @@ async fn a_change_of_address_is_confirmed_there_and_told_here() {
 }
 
 #[tokio::test]
-async fn the_address_from_before_gets_a_link_to_take_the_account_back() {
+async fn the_previous_address_gets_a_recovery_link() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
-    // Others between: the event before the change is looked for among theirs.
+    // Events of other users in between: the event before the change is found among them.
     for n in 0..5 {
         system.user(&format!("other{n}@example.com"), &format!("other{n}")).await;
     }
@@ -171,13 +171,13 @@ async fn the_address_from_before_gets_a_link_to_take_the_account_back() {
     let mails = system.received();
     let [mail] = &mails[..] else { panic!("{mails:?}") };
     assert_eq!((mail.to.as_str(), mail.subject.as_str()), (ADA, "Your e-mail address was changed"));
-    assert!(!mail.raw.contains("evil"), "it does not tell the new address");
+    assert!(!mail.raw.contains("evil"), "it does not contain the new address");
     let link = system.verified(mail).await;
     assert_eq!((link.kind, link.new_email.as_deref()), (LinkKind::UndoEmail, Some(ADA)));
     let Snapshot::Present(after) = event.after else { panic!("deleted") };
     assert_eq!(undone_revision(&link), Some(after.revision));
 
-    // Whatever happens inside does not void it; another change leads to another link.
+    // Other changes do not invalidate it; another change of address leads to another link.
     system.put(subjects::user_credential(user), b"sealed".to_vec()).await;
     let ended = br#"{"sessions":{"kept":"none"}}"#.to_vec();
     system.put(subjects::user_revocation(user), ended).await;
@@ -191,13 +191,13 @@ async fn the_address_from_before_gets_a_link_to_take_the_account_back() {
 }
 
 #[tokio::test]
-async fn whoever_has_other_roles_or_another_status_is_told() {
+async fn a_change_of_roles_or_status_leads_to_a_notice() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let administrator = Actor::User(new_user());
     let reactor = system.reactor().await;
     let roles = vec!["admin".to_owned(), "user".to_owned()];
-    let mut told = Vec::new();
+    let mut notices = Vec::new();
     for (fact, subject) in [
         (UserFact::RolesChanged { roles }, "Your roles were changed"),
         (UserFact::Disabled, "Your account was disabled"),
@@ -205,9 +205,9 @@ async fn whoever_has_other_roles_or_another_status_is_told() {
     ] {
         system.happens(user, administrator, fact).await;
         system.settled().await;
-        told.push((ADA.to_owned(), subject.to_owned()));
+        notices.push((ADA.to_owned(), subject.to_owned()));
         let mails: Vec<_> = system.received().into_iter().map(|m| (m.to, m.subject)).collect();
-        assert_eq!(mails, told);
+        assert_eq!(mails, notices);
     }
     reactor.end().await;
 }

@@ -1,4 +1,4 @@
-//! Which link is the good one, whatever comes twice or late.
+//! Which link is valid when jobs are repeated or late.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use service_kit::mail_jobs::Mail;
 use crate::support::{ADA, System, id, order, reset};
 
 #[tokio::test]
-async fn the_newer_link_voids_the_older_one_and_a_late_order_does_not_come_back() {
+async fn only_the_newest_link_is_valid_despite_a_late_job() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let (older, newer) = (reset("ada"), {
@@ -28,9 +28,9 @@ async fn the_newer_link_voids_the_older_one_and_a_late_order_does_not_come_back(
     let link = system.verified(second).await;
     assert_eq!((link.kind, link.serial), (LinkKind::ResetPassword, id(&newer)));
     let record = system.record(LinkPurpose::Password, user).await.unwrap();
-    assert_eq!(record.serial, Some(id(&newer)), "the one good link");
+    assert_eq!(record.serial, Some(id(&newer)), "the one valid link");
 
-    // The older one comes again: a reactor died before it said that it was done.
+    // The older one is redelivered: a reactor died before it acknowledged.
     reactor.end().await;
     let reactor = system.reactor().await;
     system.place(&older).await;
@@ -41,17 +41,17 @@ async fn the_newer_link_voids_the_older_one_and_a_late_order_does_not_come_back(
 }
 
 #[tokio::test]
-async fn an_order_that_comes_again_makes_the_same_link() {
+async fn a_redelivered_job_makes_the_same_link() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let order = reset("ada");
     let mut positions = BTreeSet::new();
     for _ in 0..2 {
-        // Killed between sending and saying so: the next reactor is given the same order.
+        // Killed between sending and acknowledging: the next reactor gets the same job.
         let reactor = system.reactor().await;
         system.place(&order).await;
         system.settled().await;
-        // The same reactor remembers, and does not send it again.
+        // The same reactor remembers it, and does not send it again.
         system.place(&order).await;
         system.settled().await;
         reactor.end().await;
@@ -67,7 +67,7 @@ async fn an_order_that_comes_again_makes_the_same_link() {
 }
 
 #[tokio::test]
-async fn a_used_link_is_not_brought_back() {
+async fn a_used_link_is_not_revived() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
     let orders = [
@@ -85,7 +85,7 @@ async fn a_used_link_is_not_brought_back() {
     ];
     let mut sent = 0;
     for (purpose, mut order) in orders {
-        // Later than what was used before, whatever the clock's step.
+        // Later than the used one, whatever the resolution of the clock.
         order.ordered_at = order.ordered_at.plus_seconds(sent);
         let reactor = system.reactor().await;
         system.place(&order).await;
@@ -103,7 +103,7 @@ async fn a_used_link_is_not_brought_back() {
         assert_eq!(system.record(purpose, user).await.unwrap().serial, None);
     }
     assert_eq!(sent, 4);
-    // A new wish makes a new link.
+    // A new request makes a new link.
     let mut again = reset("ada");
     again.ordered_at = again.ordered_at.plus_seconds(sent);
     let reactor = system.reactor().await;
@@ -115,10 +115,10 @@ async fn a_used_link_is_not_brought_back() {
 }
 
 #[tokio::test]
-async fn a_change_of_address_that_was_asked_for_before_a_recovery_is_not_mailed_after_it() {
+async fn a_change_of_address_from_before_a_recovery_is_not_mailed() {
     let system = System::start().await;
     let user = system.user(ADA, "ada").await;
-    let wish = |epoch| {
+    let change = |epoch| {
         let new_email = "new@example.com".to_owned();
         order(Mail::EmailChange { user, new_email, epoch: Some(epoch), session: None })
     };
@@ -126,12 +126,12 @@ async fn a_change_of_address_that_was_asked_for_before_a_recovery_is_not_mailed_
     let recovery = system.put(subjects::user_revocation(user), ended).await;
 
     let reactor = system.reactor().await;
-    system.place(&wish(Position(0))).await;
+    system.place(&change(Position(0))).await;
     system.settled().await;
-    assert_eq!(system.received().len(), 0, "it was held up until somebody else had recovered");
+    assert_eq!(system.received().len(), 0, "it was delayed until after the recovery");
     assert_eq!(system.record(LinkPurpose::Email, user).await, None);
 
-    system.place(&wish(recovery)).await;
+    system.place(&change(recovery)).await;
     system.settled().await;
     reactor.end().await;
     let mails = system.received();

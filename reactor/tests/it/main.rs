@@ -1,15 +1,15 @@
-//! The reactor on a real nats-server, with its own credentials, and on a real socket that speaks SMTP.
+//! The reactor on a real nats-server, with its own credentials, and with a real SMTP socket.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "helpers of tests fail as tests do"
+    reason = "test helpers fail like tests"
 )]
 
 mod caps;
-mod erasing;
+mod erasure;
 mod events_to_mails;
 mod links;
 mod smtp;

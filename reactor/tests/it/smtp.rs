@@ -1,4 +1,4 @@
-//! A mail server that does not always say yes, on a real socket.
+//! A mail server that can reject mails, on a real socket.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,22 +15,22 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{ADA, Received, System, id, order, reset, wait_for};
 
-/// What a mail server was told.
+/// What the mail server received and answers.
 #[derive(Default)]
-struct Told {
-    /// Answers to the next recipients; yes when there is none.
+struct Conversations {
+    /// Replies to the next recipients; 250 when there are none left.
     answers: VecDeque<&'static str>,
     mails: Vec<Received>,
     recipients: Vec<String>,
-    /// How the client named itself.
+    /// The names in the client's greetings.
     greetings: Vec<String>,
-    /// Conversations that are over.
+    /// Finished conversations.
     over: usize,
 }
 
 pub struct MailServer {
     address: SocketAddr,
-    told: Arc<Mutex<Told>>,
+    conversations: Arc<Mutex<Conversations>>,
 }
 
 impl MailServer {
@@ -38,15 +38,16 @@ impl MailServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answers = answers.iter().copied().collect();
-        let told = Arc::new(Mutex::new(Told { answers, ..Told::default() }));
-        let server = Self { address, told: Arc::clone(&told) };
+        let conversations =
+            Arc::new(Mutex::new(Conversations { answers, ..Conversations::default() }));
+        let server = Self { address, conversations: Arc::clone(&conversations) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let told = Arc::clone(&told);
+                let conversations = Arc::clone(&conversations);
                 tokio::spawn(async move {
-                    // A client may hang up whenever it likes.
-                    let _ = converse(stream, &told).await;
-                    told.lock().unwrap().over += 1;
+                    // The client may hang up at any time.
+                    let _ = converse(stream, &conversations).await;
+                    conversations.lock().unwrap().over += 1;
                 });
             }
         });
@@ -54,15 +55,15 @@ impl MailServer {
     }
 
     pub fn mails(&self) -> Vec<Received> {
-        self.told.lock().unwrap().mails.clone()
+        self.conversations.lock().unwrap().mails.clone()
     }
 
     fn over(&self) -> usize {
-        self.told.lock().unwrap().over
+        self.conversations.lock().unwrap().over
     }
 }
 
-async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> {
+async fn converse(stream: TcpStream, conversations: &Mutex<Conversations>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 ready\r\n").await?;
     loop {
@@ -73,13 +74,13 @@ async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> 
         let verb = line.split_whitespace().next().unwrap_or_default().to_uppercase();
         let answer = match verb.as_str() {
             "EHLO" => {
-                told.lock().unwrap().greetings.push(line.trim_end().to_owned());
+                conversations.lock().unwrap().greetings.push(line.trim_end().to_owned());
                 "250 yes"
             }
             "RCPT" => {
-                let mut told = told.lock().unwrap();
-                told.recipients.push(line.trim_end().to_owned());
-                told.answers.pop_front().unwrap_or("250 yes")
+                let mut conversations = conversations.lock().unwrap();
+                conversations.recipients.push(line.trim_end().to_owned());
+                conversations.answers.pop_front().unwrap_or("250 yes")
             }
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
@@ -88,7 +89,7 @@ async fn converse(stream: TcpStream, told: &Mutex<Told>) -> std::io::Result<()> 
                     stream.read_line(&mut mail).await?;
                 }
                 let mail = mail.trim_end_matches(".\r\n");
-                told.lock().unwrap().mails.push(Received::read(mail));
+                conversations.lock().unwrap().mails.push(Received::read(mail));
                 "250 taken"
             }
             "QUIT" => {
@@ -111,7 +112,7 @@ pub async fn with_server(answers: &[&'static str], query: &str) -> (System, Mail
 }
 
 #[tokio::test]
-async fn a_mail_that_is_not_taken_now_is_sent_later_and_once() {
+async fn a_temporarily_rejected_mail_is_sent_later_and_once() {
     let (system, server) = with_server(&["451 later"], "").await;
     let order = reset("ada");
     system.place(&order).await;
@@ -124,12 +125,12 @@ async fn a_mail_that_is_not_taken_now_is_sent_later_and_once() {
     let [mail] = &mails[..] else { panic!("{mails:?}") };
     assert_eq!(system.verified(mail).await.serial, id(&order));
     assert_eq!(system.parked().list().await.unwrap(), []);
-    let recipients = server.told.lock().unwrap().recipients.clone();
-    assert_eq!(recipients, ["RCPT TO:<Ada@example.com>"; 2], "the spelling its owner gave");
+    let recipients = server.conversations.lock().unwrap().recipients.clone();
+    assert_eq!(recipients, ["RCPT TO:<Ada@example.com>"; 2], "the spelling of its owner");
 }
 
 #[tokio::test]
-async fn a_mail_that_is_refused_is_parked_until_somebody_sees_to_it() {
+async fn a_permanently_rejected_mail_is_parked() {
     let (system, server) = with_server(&["550 never", "550 never"], "").await;
     let (one, other) = (reset("ada"), reset("ada"));
     let mut other = other;
@@ -150,9 +151,9 @@ async fn a_mail_that_is_refused_is_parked_until_somebody_sees_to_it() {
     let mails = server.mails();
     let [mail] = &mails[..] else { panic!("{mails:?}") };
     assert_eq!(system.verified(mail).await.serial, id(&other));
-    assert!(!parked.retry(id(&other)).await.unwrap(), "it is not here any more");
+    assert!(!parked.retry(id(&other)).await.unwrap(), "it is no longer parked");
 
-    // A newer link was ordered meanwhile: this one is not sent.
+    // A newer link was requested in the meantime, so this one is not sent.
     assert!(parked.retry(id(&one)).await.unwrap());
     system.settled().await;
     assert_eq!(server.mails().len(), 1);
@@ -162,7 +163,7 @@ async fn a_mail_that_is_refused_is_parked_until_somebody_sees_to_it() {
 }
 
 #[tokio::test]
-async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
+async fn of_two_mails_only_the_rejected_one_is_sent_again() {
     let (system, server) = with_server(&["250 yes", "451 later"], "").await;
     let user = system.user("Bob@example.com", "bob").await;
     let new_email = "new@example.com".to_owned();
@@ -175,12 +176,12 @@ async fn of_two_mails_the_one_that_was_taken_is_not_sent_again_for_the_other() {
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_parked_and_can_be_dropped() {
+async fn an_unreadable_job_is_parked_and_can_be_dropped() {
     let (system, server) = with_server(&[], "").await;
     let order = reset("ada");
     let sealed = system.orders.seal(&order).unwrap();
     let stranger = reset("ada");
-    // Sealed for another id: an order cannot be put under another name.
+    // Sealed for another id: a job cannot be stored under another name.
     let write = Write::new(events::subjects::mail_order(stranger.id), Guard::absent(), sealed);
     system.mails.append(&Append::new(CommandId::from_uuid(stranger.id), write)).await;
     let reactor = system.reactor().await;
@@ -196,7 +197,7 @@ async fn what_is_no_order_is_parked_and_can_be_dropped() {
 }
 
 #[tokio::test]
-async fn without_tls_nothing_is_told_where_tls_is_required() {
+async fn sends_nothing_without_tls_where_tls_is_required() {
     let (system, server) = with_server(&[], "?tls=required").await;
     let order = reset("ada");
     system.place(&order).await;
@@ -204,11 +205,11 @@ async fn without_tls_nothing_is_told_where_tls_is_required() {
     wait_for("a conversation to be over", || async { server.over() > 0 }).await;
     reactor.end().await;
     assert!(system.is_waiting(&order).await);
-    assert!(server.told.lock().unwrap().recipients.is_empty());
+    assert!(server.conversations.lock().unwrap().recipients.is_empty());
 }
 
 #[tokio::test]
-async fn settings_that_send_in_the_clear_are_refused() {
+async fn rejects_settings_that_send_in_plain_text() {
     let mut system = System::start().await;
     system.settings.mail.transport = MailTransport::Smtp;
     system.settings.mail.smtp_url = "smtp://user:pa55word@mail.example.com".to_owned();
@@ -218,9 +219,9 @@ async fn settings_that_send_in_the_clear_are_refused() {
     assert!(!format!("{refused} {refused:?}").contains("pa55word"));
 }
 
-/// A server without SMTPUTF8 can never be handed such a mail, and takes all others.
+/// A server without SMTPUTF8 can never accept such a mail, but all others.
 #[tokio::test]
-async fn an_address_that_the_server_cannot_take_is_parked_at_once_and_the_reactor_stays_ready() {
+async fn an_unsupported_address_is_parked_at_once_and_the_reactor_stays_ready() {
     let (system, server) = with_server(&[], "").await;
     system.user("j\u{f6}rg.falk@example.com", "joerg").await;
     let order = reset("joerg");
@@ -237,19 +238,19 @@ async fn an_address_that_the_server_cannot_take_is_parked_at_once_and_the_reacto
 }
 
 #[tokio::test]
-async fn the_mail_server_hears_the_name_that_is_set() {
+async fn greets_the_mail_server_with_the_configured_name() {
     let (mut system, server) = with_server(&[], "").await;
     system.settings.mail.smtp_ehlo_name = "id.example.com".to_owned();
     system.place(&reset("ada")).await;
     let reactor = system.reactor().await;
     system.settled().await;
     reactor.end().await;
-    assert_eq!(server.told.lock().unwrap().greetings, ["EHLO id.example.com"]);
+    assert_eq!(server.conversations.lock().unwrap().greetings, ["EHLO id.example.com"]);
 }
 
-/// Whoever has the present address must know before the account can move away from it.
+/// The owner of the current address must learn of the change before the account can move away from it.
 #[tokio::test]
-async fn a_change_whose_notice_is_refused_cannot_be_confirmed() {
+async fn a_change_whose_notice_is_rejected_cannot_be_confirmed() {
     let (system, server) = with_server(&["550 never"], "").await;
     let user = system.user("bob@example.com", "bob").await;
     let new_email = "new@example.com".to_owned();
@@ -258,7 +259,7 @@ async fn a_change_whose_notice_is_refused_cannot_be_confirmed() {
     let reactor = system.reactor().await;
     system.settled().await;
     reactor.end().await;
-    let recipients = server.told.lock().unwrap().recipients.clone();
+    let recipients = server.conversations.lock().unwrap().recipients.clone();
     assert_eq!(recipients, ["RCPT TO:<bob@example.com>"], "nothing goes to the new address");
     assert!(server.mails().is_empty());
     let listed = system.parked().list().await.unwrap();

@@ -1,5 +1,5 @@
-//! One server for all tests of this process, and for each an account with its streams, a folder, and as
-//! many reactors as it starts.
+//! One server for all tests of this process. Each test has an account with its own streams, a folder, and as many
+//! reactors as it starts.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -32,9 +32,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Longest wait for a state that must come: what a killed reactor had taken comes again after half a minute.
+/// The longest wait for a state: the messages of a killed reactor are redelivered after half a minute.
 const STATE_WAIT_MAX: Duration = Duration::from_secs(90);
-/// Room for one test's streams.
+/// The size limit of one test's streams.
 const BYTES_MAX: u64 = 1 << 20;
 
 const START: Position = Position(0);
@@ -46,7 +46,7 @@ fn trust() -> &'static TestTrust {
     TRUST.get_or_init(|| TestTrust::with_accounts(64))
 }
 
-/// Waits for a state; fails with the reason when it does not come.
+/// Waits for a state, and fails with the reason if it does not occur.
 pub async fn wait_for<F, Fut>(what: &str, mut holds: F)
 where
     F: FnMut() -> Fut,
@@ -66,7 +66,7 @@ pub struct System {
     pub users: EventLog,
     pub sessions: EventLog,
     pub mails: EventLog,
-    /// The feed and the states for its subscribers, as the operator sees them.
+    /// The feed and the snapshots, as the operator sees them.
     pub feed: EventLog,
     pub snapshots: EventLog,
     operator: EventLog,
@@ -87,7 +87,7 @@ impl Reactor {
         self.task.await.unwrap();
     }
 
-    /// Wherever it is, it goes no further.
+    /// Stops the reactor wherever it is.
     pub async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
@@ -167,7 +167,7 @@ impl System {
         }
     }
 
-    /// Starts a reactor with the settings as they are now.
+    /// Starts a reactor with the current settings.
     pub async fn reactor(&self) -> Reactor {
         let watch = Telemetry::start(&self.settings.telemetry, "test").unwrap();
         let app = App::build(&self.settings, &watch).await.unwrap();
@@ -185,17 +185,17 @@ impl System {
         self.dir.path().join("mail")
     }
 
-    /// Waits until nothing is left to be worked on.
+    /// Waits until all work is done.
     pub async fn settled(&self) {
         wait_for("all work to be done", || async {
-            // Events first: they lead to orders. What the consumer counts as pending runs a little
-            // behind the stream, so the stream is asked.
+            // Events first, since they lead to jobs. The consumer's pending count lags a little behind the stream, so
+            // this checks the stream.
             self.users_left().await.is_none() && self.mails_left().await == 0
         })
         .await;
     }
 
-    /// How many mails are still to be sent, those that wait for their turn among them.
+    /// How many mails are still to be sent, including those that wait.
     pub async fn mails_left(&self) -> usize {
         let mut left = 0;
         for filter in [MAIL_ORDERS_FILTER, MAIL_NOTICES_FILTER] {
@@ -208,7 +208,7 @@ impl System {
         left
     }
 
-    /// An event that was not worked on yet.
+    /// An event that has not been handled yet.
     pub async fn users_left(&self) -> Option<Position> {
         let backlog = self.operator.verify_consumer(&mailer_events()).await.unwrap();
         if backlog.under_way > 0 {
@@ -218,19 +218,19 @@ impl System {
         next.map(|next| next.position)
     }
 
-    /// Whether every erasure is done.
+    /// Whether every erasure is finished.
     pub async fn erased(&self) -> bool {
         let backlog = self.operator.verify_consumer(&erasures()).await.unwrap();
         let last = self.users.end().await.unwrap();
         backlog.under_way == 0 && backlog.pending == 0 && backlog.delivered == last
     }
 
-    /// Writes one message on a subject, whatever is there.
+    /// Writes one message on a subject, unconditionally.
     pub async fn put(&self, subject: String, payload: Vec<u8>) -> Position {
         put(&self.users, subject, payload, None).await
     }
 
-    /// Says that something happened to a user now.
+    /// Appends an event of a user at the current time.
     pub async fn happens(&self, user: UserId, actor: Actor, fact: UserFact) -> Event {
         self.happened(user, actor, fact, ambient::now()).await
     }
@@ -248,7 +248,7 @@ impl System {
         event
     }
 
-    /// What the command side writes for a deletion: in one batch an empty credential and the last event.
+    /// Writes the messages of a deletion like the command side: in one batch, an empty credential and the last event.
     pub async fn delete(&self, user: UserId) {
         let event = self.event(user, Actor::System, UserFact::Deleted, ambient::now()).await;
         let write = async |subject: String, payload: Vec<u8>| {
@@ -283,7 +283,7 @@ impl System {
         }
     }
 
-    /// What looks for the deleted, with the rights of the operator.
+    /// The streams that are searched for residue, with the operator's permissions.
     pub fn streams(&self) -> Streams {
         let open = |stream: &'static str| match stream {
             subjects::USERS_STREAM => self.users.clone(),
@@ -296,7 +296,7 @@ impl System {
         Streams::new(open, MailJobs::new(key).unwrap())
     }
 
-    /// A user with an address, a claim on it and a password; the event is from before any mail.
+    /// A user with an address, its claim and a password. The event is too old to lead to a mail.
     pub async fn user(&self, email: &str, claim: &str) -> UserId {
         let user = new_user();
         let held = EmailClaim::held(user);
@@ -312,7 +312,7 @@ impl System {
         assert!(matches!(placed, Outcome::Stored(_)), "{placed:?}");
     }
 
-    /// Puts a mail aside.
+    /// Parks a mail.
     pub async fn park(&self, subject: String, payload: Vec<u8>) {
         put(&self.operator, subject, payload, None).await;
     }
@@ -327,13 +327,13 @@ impl System {
         stored.map(|stored| serde_json::from_slice(&stored.payload).unwrap())
     }
 
-    /// What the command side does when a link is followed.
+    /// Uses a link like the command side.
     pub async fn use_link(&self, purpose: LinkPurpose, user: UserId) {
         let used = self.record(purpose, user).await.unwrap().used();
         self.put(subjects::link(purpose, user), serde_json::to_vec(&used).unwrap()).await;
     }
 
-    /// The link in a mail, checked against the log as the command side checks it.
+    /// The link in a mail, checked against the log as the command side does.
     pub async fn verified(&self, mail: &Received) -> Link {
         let unverified: Unverified = Links::read(&mail.token()).unwrap();
         let user = unverified.user();
@@ -353,13 +353,13 @@ impl System {
         self.links.verify(unverified, &binding, ambient::now()).unwrap()
     }
 
-    /// Every mail in the folder, oldest first.
+    /// All mails in the folder, oldest first.
     pub fn received(&self) -> Vec<Received> {
         received(&self.folder())
     }
 }
 
-/// Writes one message on a subject, whatever is there.
+/// Writes one message on a subject, unconditionally.
 pub async fn put(
     log: &EventLog,
     subject: String,
@@ -399,7 +399,7 @@ pub fn reset(claim: &str) -> MailJob {
     order(Mail::ResetPassword { claim: claim.to_owned() })
 }
 
-/// A mail as it arrived.
+/// A received mail.
 #[derive(Debug, Clone)]
 pub struct Received {
     pub raw: String,
@@ -437,7 +437,7 @@ impl Received {
     }
 }
 
-/// Quoted-printable.
+/// Decodes quoted-printable.
 fn decoded(text: &str) -> String {
     let text = text.replace("=\r\n", "");
     let mut parts = text.split('=');

@@ -5,22 +5,22 @@ use service_kit::commands::Aggregate;
 
 use super::{Price, Product, ProductFact, Snapshot, Status, UnpublishReason};
 
-/// Products, for the kit.
+/// The aggregate of products.
 #[derive(Debug)]
 pub struct Products;
 
-/// Who wants it, as far as rules ask.
+/// Who requests a change, as far as the rules need to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum Requester {
     /// A user.
     User(UserId),
-    /// A user who may change everybody's products.
+    /// A user who may change every product.
     Manager,
     /// This service itself.
     System,
 }
 
-impl By {
+impl Requester {
     fn may_change(self, product: &Product) -> bool {
         match self {
             Self::User(user) => user == product.owner,
@@ -32,64 +32,64 @@ impl By {
 /// The members of a new product.
 #[derive(Debug, Clone)]
 pub struct NewProduct {
-    /// Whose it will be.
+    /// Its owner.
     pub owner: UserId,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What is said of it.
+    /// Its description.
     pub description: Option<String>,
-    /// What it costs.
+    /// Its price.
     pub price: Price,
 }
 
-/// What is to happen to a product that is there.
+/// A requested change of an existing product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Another name or description: what is `None` stays.
+    /// Another name or description; `None` leaves it unchanged.
     Text {
         /// New name.
         name: Option<String>,
-        /// New description, or its removal.
+        /// New description; `Some(None)` removes it.
         description: Option<Option<String>>,
     },
     /// Another price.
     Price(Price),
-    /// Everyone shall see it.
+    /// Everyone can see it.
     Publish,
-    /// Only its owner shall see it.
+    /// Only its owner can see it.
     Unpublish(UnpublishReason),
-    /// It shall go for ever.
+    /// Delete it permanently.
     Delete,
 }
 
-/// A wish that may be refused.
+/// A request that may be rejected.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// A new product.
+    /// Create a product.
     Create(NewProduct),
-    /// A change of one that is there.
+    /// Change an existing product.
     Change {
-        /// Who wants it.
-        by: By,
-        /// The revisions that the caller believes to change, if it says so.
+        /// Who requests it.
+        by: Requester,
+        /// The revisions that the caller expects, if it names any.
         expected: Option<Vec<Revision>>,
-        /// What.
+        /// The change.
         change: Change,
     },
 }
 
-/// Why a command is refused.
+/// Why a command is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
-    /// There is such a product already.
+    /// The product already exists.
     Exists,
-    /// There is none, or the caller must not know.
+    /// There is no such product, or the caller must not learn of it.
     NoSuchProduct,
-    /// It is somebody else's.
+    /// The product belongs to somebody else.
     NotYours,
-    /// It has changed since the caller looked.
+    /// The product has changed since the caller read it.
     Stale,
-    /// What costs nothing cannot be published.
+    /// A free product cannot be published.
     NoPrice,
 }
 
@@ -119,10 +119,14 @@ impl Aggregate for Products {
                 }
                 changes(product, change)
             }
-            // Again is as good as once, for whoever may.
+            // Deleting is idempotent for callers who may know that the product existed.
             (
                 Some(Snapshot::Deleted(_)),
-                Command::Change { by: By::Manager | By::System, change: Change::Delete, .. },
+                Command::Change {
+                    by: Requester::Manager | Requester::System,
+                    change: Change::Delete,
+                    ..
+                },
             ) => Ok(Vec::new()),
             (None | Some(Snapshot::Deleted(_)), Command::Change { .. }) => {
                 Err(Rejection::NoSuchProduct)
@@ -131,7 +135,7 @@ impl Aggregate for Products {
     }
 }
 
-/// What a change leads to. Nothing when the product is so already.
+/// The facts that a change leads to; none if the product is already in that state.
 fn changes(product: &Product, change: &Change) -> Result<Vec<ProductFact>, Rejection> {
     let fact = match change {
         Change::Text { name, description } => {
@@ -141,7 +145,7 @@ fn changes(product: &Product, change: &Change) -> Result<Vec<ProductFact>, Rejec
             is_new.then_some(ProductFact::Changed { name, description })
         }
         Change::Price(price) if *price == product.price => None,
-        // Whoever buys what is published must be able to rely on its price.
+        // Buyers must be able to rely on the price of a published product.
         Change::Price(price) if price.amount == 0 && product.status == Status::Published => {
             return Err(Rejection::NoPrice);
         }
@@ -185,7 +189,7 @@ mod tests {
         }
     }
 
-    /// The state after facts, one second apart.
+    /// The state after these facts, one second apart.
     fn given(facts: &[ProductFact]) -> Option<Snapshot> {
         let id = ProductId(Uuid::from_u128(7));
         facts.iter().zip(1_800_000_000..).fold(None, |state, (fact, second)| {
@@ -194,7 +198,7 @@ mod tests {
         })
     }
 
-    fn wish(by: By, change: Change) -> Command {
+    fn change_by(by: Requester, change: Change) -> Command {
         Command::Change { by, expected: None, change }
     }
 
@@ -202,11 +206,11 @@ mod tests {
         Products::decide(state.as_ref(), command)
     }
 
-    const OWNER: fn() -> By = || By::User(user(1));
-    const STRANGER: fn() -> By = || By::User(user(2));
+    const OWNER: fn() -> Requester = || Requester::User(user(1));
+    const STRANGER: fn() -> Requester = || Requester::User(user(2));
 
     #[test]
-    fn a_product_is_made_once() {
+    fn a_product_is_created_once() {
         let new = NewProduct {
             owner: user(1),
             name: "Chair".to_owned(),
@@ -219,47 +223,56 @@ mod tests {
     }
 
     #[test]
-    fn owners_and_managers_change_a_product_and_nobody_else() {
+    fn only_owners_and_managers_change_a_product() {
         let draft = given(&[created(5)]);
         let published = given(&[created(5), ProductFact::Published]);
-        for by in [OWNER(), By::Manager, By::System] {
-            assert_eq!(when(&draft, &wish(by, Change::Publish)), Ok(vec![ProductFact::Published]));
+        for by in [OWNER(), Requester::Manager, Requester::System] {
+            assert_eq!(
+                when(&draft, &change_by(by, Change::Publish)),
+                Ok(vec![ProductFact::Published])
+            );
         }
-        let theirs = wish(STRANGER(), Change::Delete);
-        assert_eq!(when(&draft, &theirs), Err(Rejection::NoSuchProduct), "a draft is not shown");
+        let theirs = change_by(STRANGER(), Change::Delete);
+        assert_eq!(when(&draft, &theirs), Err(Rejection::NoSuchProduct), "a draft is not revealed");
         assert_eq!(when(&published, &theirs), Err(Rejection::NotYours));
     }
 
     #[test]
-    fn what_costs_nothing_is_not_published() {
+    fn rejects_publishing_a_free_product() {
         let free = given(&[created(0)]);
-        assert_eq!(when(&free, &wish(OWNER(), Change::Publish)), Err(Rejection::NoPrice));
+        assert_eq!(when(&free, &change_by(OWNER(), Change::Publish)), Err(Rejection::NoPrice));
         let published = given(&[created(5), ProductFact::Published]);
-        let for_nothing = wish(OWNER(), Change::Price(price(0)));
-        assert_eq!(when(&published, &for_nothing), Err(Rejection::NoPrice));
-        let dearer = wish(OWNER(), Change::Price(price(9)));
+        let free_price = change_by(OWNER(), Change::Price(price(0)));
+        assert_eq!(when(&published, &free_price), Err(Rejection::NoPrice));
+        let higher_price = change_by(OWNER(), Change::Price(price(9)));
         let changed = ProductFact::PriceChanged { price: price(9) };
-        assert_eq!(when(&published, &dearer), Ok(vec![changed]));
+        assert_eq!(when(&published, &higher_price), Ok(vec![changed]));
     }
 
     #[test]
-    fn what_is_so_already_leads_to_nothing() {
+    fn a_change_already_in_effect_adds_no_facts() {
         let draft = given(&[created(5)]);
         for change in [
             Change::Text { name: Some("Chair".to_owned()), description: Some(None) },
             Change::Price(price(5)),
             Change::Unpublish(UnpublishReason::Asked),
         ] {
-            assert_eq!(when(&draft, &wish(OWNER(), change)), Ok(Vec::new()));
+            assert_eq!(when(&draft, &change_by(OWNER(), change)), Ok(Vec::new()));
         }
-        let gone = given(&[created(5), ProductFact::Deleted]);
-        assert_eq!(when(&gone, &wish(By::Manager, Change::Delete)), Ok(Vec::new()));
-        assert_eq!(when(&gone, &wish(OWNER(), Change::Publish)), Err(Rejection::NoSuchProduct));
-        assert_eq!(when(&None, &wish(By::System, Change::Delete)), Err(Rejection::NoSuchProduct));
+        let deleted = given(&[created(5), ProductFact::Deleted]);
+        assert_eq!(when(&deleted, &change_by(Requester::Manager, Change::Delete)), Ok(Vec::new()));
+        assert_eq!(
+            when(&deleted, &change_by(OWNER(), Change::Publish)),
+            Err(Rejection::NoSuchProduct)
+        );
+        assert_eq!(
+            when(&None, &change_by(Requester::System, Change::Delete)),
+            Err(Rejection::NoSuchProduct)
+        );
     }
 
     #[test]
-    fn a_stale_revision_is_refused() {
+    fn rejects_a_stale_revision() {
         let state = given(&[created(5), ProductFact::Published]);
         let expecting = |revisions: &[u64]| Command::Change {
             by: OWNER(),

@@ -1,9 +1,9 @@
-//! What may happen to a product: pure decisions, no clock, no random numbers, no waiting.
+//! The rules of a product: pure decisions without clock, randomness or I/O.
 
 mod decide;
 mod product;
 
-pub use decide::{By, Change, Command, NewProduct, Products, Rejection};
+pub use decide::{Change, Command, NewProduct, Products, Rejection, Requester};
 pub use product::{
     Name, Price, Product, ProductFact, ProductId, Snapshot, Status, UnpublishReason,
 };

@@ -1,4 +1,4 @@
-//! What can happen to a product, and the state it leads to.
+//! The facts about a product, and the state after each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ const NAME_CHARS_MAX: usize = 200;
 /// Longest description in characters.
 const DESCRIPTION_CHARS_MAX: usize = 4_000;
 
-/// A product, in the one accepted spelling: a UUID in lower case with dashes.
+/// A product's id, in the one accepted spelling: a lower-case UUID with dashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ProductId(pub Uuid);
@@ -27,7 +27,7 @@ impl fmt::Display for ProductId {
 impl FromStr for ProductId {
     type Err = events::InvalidId;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Another spelling would name one product by two subjects.
+        // Another spelling would give one product two subjects.
         let id = Uuid::parse_str(text).map_err(|_| events::InvalidId)?;
         if id.hyphenated().to_string() == text { Ok(Self(id)) } else { Err(events::InvalidId) }
     }
@@ -46,15 +46,15 @@ impl From<ProductId> for String {
     }
 }
 
-/// Why a value is refused: a stable code and the rule in words.
+/// Why a value is rejected: a stable code, and the rule as text.
 pub type InvalidField = (&'static str, String);
 
-/// What a product is called, or said of it.
+/// A product's name or description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(String);
 
 impl Name {
-    /// Takes a name without blanks at its ends and without control characters.
+    /// Parses a name. It must not be empty, too long, or contain control characters; blanks at its ends are removed.
     ///
     /// # Errors
     /// [`InvalidField`].
@@ -72,7 +72,7 @@ impl Name {
         self.0
     }
 
-    /// Takes a description; an empty one is none.
+    /// Parses a description. An empty one counts as none.
     ///
     /// # Errors
     /// [`InvalidField`].
@@ -93,7 +93,7 @@ fn bounded(text: &str, max: usize) -> Result<String, InvalidField> {
     Ok(text.to_owned())
 }
 
-/// What a product costs.
+/// A price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
     /// In the smallest unit of the currency: cents.
@@ -103,7 +103,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// Takes an amount up to `max`.
+    /// Checks that an amount is at most `max`.
     ///
     /// # Errors
     /// [`InvalidField`].
@@ -114,7 +114,7 @@ impl Price {
         Ok(amount)
     }
 
-    /// Takes a currency.
+    /// Checks a currency code.
     ///
     /// # Errors
     /// [`InvalidField`].
@@ -126,13 +126,13 @@ impl Price {
     }
 }
 
-/// Whether everyone sees a product.
+/// Who can see a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Its owner alone does.
+    /// Only its owner.
     Draft,
-    /// Everyone does.
+    /// Everyone.
     Published,
 }
 
@@ -147,13 +147,13 @@ impl Status {
     }
 }
 
-/// Why a product is not published any more.
+/// Why a product was unpublished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnpublishReason {
-    /// Its owner, or who manages products, wanted so.
+    /// Its owner or a manager requested it.
     Asked,
-    /// Its owner is gone.
+    /// Its owner was deleted.
     OwnerDeleted,
 }
 
@@ -162,17 +162,17 @@ pub enum UnpublishReason {
 pub struct Product {
     /// The product's id.
     pub id: ProductId,
-    /// The user whose it is.
+    /// The owner.
     pub owner: UserId,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What is said of it.
+    /// Its description.
     pub description: Option<String>,
-    /// What it costs.
+    /// Its price.
     pub price: Price,
-    /// Whether everyone sees it.
+    /// Who can see it.
     pub status: Status,
-    /// Number of its events so far.
+    /// The number of its events so far.
     pub revision: Revision,
     /// Time of the first event.
     pub created_at: Timestamp,
@@ -180,10 +180,10 @@ pub struct Product {
     pub updated_at: Timestamp,
 }
 
-/// What is left of a product after its deletion.
+/// What is kept of a deleted product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletedProduct {
-    /// The product's id, never used again.
+    /// The product's id, which is never used again.
     pub id: ProductId,
     /// Revision of the deletion.
     pub revision: Revision,
@@ -191,8 +191,7 @@ pub struct DeletedProduct {
     pub deleted_at: Timestamp,
 }
 
-/// The state an event carries: what is true after it. On the wire the two shapes tell themselves apart by
-/// `deleted_at`.
+/// The state after an event, which the event carries. On the wire, only a deleted product has `deleted_at`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Snapshot {
@@ -203,7 +202,7 @@ pub enum Snapshot {
 }
 
 impl Snapshot {
-    /// The product it is about.
+    /// The product's id.
     #[must_use]
     pub const fn id(&self) -> ProductId {
         match self {
@@ -212,7 +211,7 @@ impl Snapshot {
         }
     }
 
-    /// The product, if it is there.
+    /// The product, unless it was deleted.
     #[must_use]
     pub const fn present(&self) -> Option<&Product> {
         match self {
@@ -225,37 +224,37 @@ impl Snapshot {
 /// Something that happened to a product. Its wire name is its [`Fact::wire_type`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProductFact {
-    /// It came into being.
+    /// It was created.
     Created {
-        /// Whose it is.
+        /// Its owner.
         owner: UserId,
-        /// What it is called.
+        /// Its name.
         name: String,
-        /// What is said of it.
+        /// Its description.
         description: Option<String>,
-        /// What it costs.
+        /// Its price.
         price: Price,
     },
-    /// Name or description changed; `None` is "not changed".
+    /// Name or description changed; `None` means unchanged.
     Changed {
         /// The new name.
         name: Option<String>,
-        /// The new description, or its removal.
+        /// The new description; `Some(None)` removes it.
         description: Option<Option<String>>,
     },
-    /// It costs something else.
+    /// The price changed.
     PriceChanged {
         /// The new price.
         price: Price,
     },
     /// Everyone sees it from now on.
     Published,
-    /// Its owner alone sees it from now on.
+    /// Only its owner sees it from now on.
     Unpublished {
-        /// Why.
+        /// The reason.
         reason: UnpublishReason,
     },
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
@@ -271,7 +270,7 @@ struct WireCreated {
 struct WireChanged {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    // `null` removes it, absence leaves it.
+    // `null` removes it, absence leaves it unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "given")]
     description: Option<Option<String>>,
 }
@@ -370,7 +369,7 @@ impl Fact for ProductFact {
     }
 
     fn explains(&self, after: &Snapshot, time: Timestamp) -> bool {
-        // A change is an assignment: done to a state that shows it already, it changes nothing but the count.
+        // A change is an assignment: applied to the state after it, it changes only the revision.
         let before = match (self, after) {
             (Self::Created { .. }, _) => None,
             (Self::Deleted, Snapshot::Deleted(product)) => {

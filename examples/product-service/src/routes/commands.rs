@@ -1,4 +1,4 @@
-//! `/api/v1/products`: the writes.
+//! `/api/v1/products`: the commands.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -19,12 +19,12 @@ use service_kit::problem::{Code, Problem};
 use service_kit::tokens::{Authenticated, Caller};
 use utoipa::ToSchema;
 
-use super::{AppState, ProductRead, product_id, refused};
+use super::{AppState, ProductRead, product_id, to_problem};
 use crate::domain::{
     Change, Command, Name, NewProduct, Price, ProductId, Snapshot, UnpublishReason,
 };
 
-/// A change of a product, which can be made conditional.
+/// A change of a product that can be made conditional.
 pub const CHANGE: Call = Call {
     errors: &[
         Code::Forbidden,
@@ -39,7 +39,7 @@ pub const CHANGE: Call = Call {
     answer_headers: &[AnswerHeader::ETag, AnswerHeader::Position, AnswerHeader::Pending],
 };
 
-/// A change that the status of the product may not permit.
+/// A change that the product's status may rule out.
 pub const STATUS_CHANGE: Call = Call {
     errors: &[
         Code::Forbidden,
@@ -130,7 +130,7 @@ impl From<PriceSet> for Price {
     path = "/api/v1/products",
     tag = "products",
     operation_id = "create_product",
-    summary = "Make a product, which only its owner sees",
+    summary = "Create a product that only its owner can see",
     request_body = ProductCreate,
     responses((status = 201, description = "The product", body = ProductRead)),
     security(("bearer" = []))
@@ -138,7 +138,7 @@ impl From<PriceSet> for Price {
 pub async fn create(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     JsonBody(mut body): JsonBody<ProductCreate>,
 ) -> Result<Response, Problem> {
     let fingerprint = body.fingerprint(&[]);
@@ -148,7 +148,7 @@ pub async fn create(
     let new = NewProduct { owner: caller.user, name, description, price };
     let id = ProductId(ambient::new_uuid());
     let command = Command::Create(new);
-    state.carry_out(StatusCode::CREATED, id, command, &caller, asked, &fingerprint).await
+    state.execute(StatusCode::CREATED, id, command, &caller, command_headers, &fingerprint).await
 }
 
 #[utoipa::path(
@@ -159,21 +159,21 @@ pub async fn create(
     summary = "Change name or description",
     params(("product_id" = String, Path, format = "uuid", description = "The product")),
     request_body(content = ProductChange, content_type = "application/merge-patch+json"),
-    responses((status = 200, description = "The product after it", body = ProductRead)),
+    responses((status = 200, description = "The product after the change", body = ProductRead)),
     security(("bearer" = []))
 )]
 pub async fn change(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     headers: HeaderMap,
     PatchBody(body): PatchBody<ProductChange>,
 ) -> Result<Response, Problem> {
     let fingerprint = body.fingerprint(&[]);
     let ProductChange { name, description } = body.finish()?;
     let change = Change::Text { name, description };
-    state.change(&id, change, &caller, asked, &headers, &fingerprint).await
+    state.change(&id, change, &caller, command_headers, &headers, &fingerprint).await
 }
 
 #[utoipa::path(
@@ -184,21 +184,21 @@ pub async fn change(
     summary = "Change the price",
     params(("product_id" = String, Path, format = "uuid", description = "The product")),
     request_body = PriceSet,
-    responses((status = 200, description = "The product after it", body = ProductRead)),
+    responses((status = 200, description = "The product after the change", body = ProductRead)),
     security(("bearer" = []))
 )]
 pub async fn set_price(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     headers: HeaderMap,
     JsonBody(mut body): JsonBody<PriceSet>,
 ) -> Result<Response, Problem> {
     let fingerprint = body.fingerprint(&[]);
     check_amount(&mut body, "/amount", state.price_max);
     let change = Change::Price(body.finish()?.into());
-    state.change(&id, change, &caller, asked, &headers, &fingerprint).await
+    state.change(&id, change, &caller, command_headers, &headers, &fingerprint).await
 }
 
 #[utoipa::path(
@@ -206,19 +206,19 @@ pub async fn set_price(
     path = "/api/v1/products/{product_id}/publish",
     tag = "products",
     operation_id = "publish_product",
-    summary = "Let everyone see a product",
+    summary = "Publish a product: everyone can see it",
     params(("product_id" = String, Path, format = "uuid", description = "The product")),
-    responses((status = 200, description = "The product after it", body = ProductRead)),
+    responses((status = 200, description = "The product after the change", body = ProductRead)),
     security(("bearer" = []))
 )]
 pub async fn publish(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    state.change(&id, Change::Publish, &caller, asked, &headers, "").await
+    state.change(&id, Change::Publish, &caller, command_headers, &headers, "").await
 }
 
 #[utoipa::path(
@@ -226,20 +226,20 @@ pub async fn publish(
     path = "/api/v1/products/{product_id}/unpublish",
     tag = "products",
     operation_id = "unpublish_product",
-    summary = "Let nobody but the owner see a product",
+    summary = "Unpublish a product: only its owner can see it",
     params(("product_id" = String, Path, format = "uuid", description = "The product")),
-    responses((status = 200, description = "The product after it", body = ProductRead)),
+    responses((status = 200, description = "The product after the change", body = ProductRead)),
     security(("bearer" = []))
 )]
 pub async fn unpublish(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let change = Change::Unpublish(UnpublishReason::Asked);
-    state.change(&id, change, &caller, asked, &headers, "").await
+    state.change(&id, change, &caller, command_headers, &headers, "").await
 }
 
 #[utoipa::path(
@@ -247,19 +247,19 @@ pub async fn unpublish(
     path = "/api/v1/products/{product_id}",
     tag = "products",
     operation_id = "delete_product",
-    summary = "Delete a product for ever",
+    summary = "Delete a product permanently",
     params(("product_id" = String, Path, format = "uuid", description = "The product")),
-    responses((status = 204, description = "The product is gone")),
+    responses((status = 204, description = "The product was deleted")),
     security(("bearer" = []))
 )]
 pub async fn delete(
     State(state): State<AppState>,
     Authenticated(caller): Authenticated,
     Path(id): Path<String>,
-    asked: CommandHeaders,
+    command_headers: CommandHeaders,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    state.change(&id, Change::Delete, &caller, asked, &headers, "").await
+    state.change(&id, Change::Delete, &caller, command_headers, &headers, "").await
 }
 
 impl AppState {
@@ -268,31 +268,31 @@ impl AppState {
         id: &str,
         change: Change,
         caller: &Caller,
-        asked: CommandHeaders,
+        command_headers: CommandHeaders,
         headers: &HeaderMap,
         fingerprint: &str,
     ) -> Result<Response, Problem> {
-        let (id, by) = (product_id(id)?, self.by(caller)?);
+        let (id, by) = (product_id(id)?, self.requester(caller)?);
         let expected = revisions(headers, IF_MATCH)?;
         let command = Command::Change { by, expected, change };
-        self.carry_out(StatusCode::OK, id, command, caller, asked, fingerprint).await
+        self.execute(StatusCode::OK, id, command, caller, command_headers, fingerprint).await
     }
 
-    /// Carries a command out and answers with the product once the views have it, or says that they do not.
-    async fn carry_out(
+    /// Executes a command. It answers with the product and says whether the views already contain the change.
+    async fn execute(
         &self,
         status: StatusCode,
         id: ProductId,
         command: Command,
         caller: &Caller,
-        asked: CommandHeaders,
+        command_headers: CommandHeaders,
         fingerprint: &str,
     ) -> Result<Response, Problem> {
-        let respond_async = asked.respond_async;
+        let respond_async = command_headers.respond_async;
         let scope = caller.user.to_string();
         let actor = Actor::User(caller.user);
-        let request = asked.request(self.commands.keys(), actor, &scope, fingerprint);
-        let done = self.commands.execute(id, command, request).await.map_err(refused)?;
+        let request = command_headers.request(self.commands.keys(), actor, &scope, fingerprint);
+        let done = self.commands.execute(id, command, request).await.map_err(to_problem)?;
         let Done { after, revision, position } = done;
         let mut response = match after {
             Snapshot::Present(product) => {
@@ -317,7 +317,7 @@ fn parse_name(text: String) -> Result<String, Fault> {
     Name::parse(&text).map(Name::into_string)
 }
 
-/// A name that may be left out, and is not removed by `null`.
+/// A name that may be absent but not `null`.
 fn parse_new_name(text: String) -> Result<Option<String>, Fault> {
     parse_name(text).map(Some)
 }
@@ -330,7 +330,7 @@ fn parse_new_description(text: Option<String>) -> Result<Option<Option<String>>,
     parse_description(text).map(Some)
 }
 
-/// The largest amount is a setting.
+/// The largest amount is a setting, so it is checked here.
 fn check_amount<T: Deserr<Faults>>(body: &mut Parsed<T>, pointer: &str, max: u64) {
     let amount = body.member(pointer).and_then(Value::as_u64);
     if let Some(Err(fault)) = amount.map(|amount| Price::amount(amount, max)) {

@@ -18,22 +18,22 @@ pub struct MinPosition {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "a description")]
 pub struct ListParameters {
-    /// Products of this user. Without it, and without the role `product-manager`, those that are published.
+    /// Only products of this user. Without it, and without the role `product-manager`, only published ones.
     #[param(nullable = false, format = "uuid")]
     owner: Option<String>,
     /// `draft` or `published`.
     #[param(nullable = false, pattern = "^(draft|published)$")]
     status: Option<String>,
-    /// `created_at` (the default is `-created_at`), `name` or `price`; a `-` before it turns the order round.
+    /// `created_at` (the default is `-created_at`), `name` or `price`; the prefix `-` sorts in descending order.
     #[param(nullable = false, pattern = "^-?(created_at|name|price)$")]
     sort: Option<String>,
-    /// Products on a page.
+    /// Products per page.
     #[param(nullable = false, minimum = 1, maximum = 200, default = 50)]
     page_size: Option<u16>,
-    /// Whether the answer shall have `total`.
+    /// Whether the answer includes `total`.
     #[param(nullable = false)]
     include_total: Option<bool>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     #[param(nullable = false)]
     cursor: Option<String>,
     /// Position that the answer must reflect.

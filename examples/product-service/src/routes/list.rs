@@ -1,4 +1,4 @@
-//! The list of products: which parameters there are, and which query on the views they mean.
+//! The list of products: its parameters, and the query of the views that they lead to.
 
 use events::UserId;
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -9,11 +9,11 @@ use service_kit::problem::{Code, Problem};
 use service_kit::tokens::Caller;
 use view_kit::{Count, Find, behind};
 
-use super::manages;
+use super::is_manager;
 use crate::domain::ProductId;
-use crate::projection::{ProductDocument, Shown, index, key, product_key};
+use crate::projection::{ProductDocument, ProductFields, index, key, product_key};
 
-/// What products are sorted by.
+/// What products can be sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     CreatedAt,
@@ -31,7 +31,7 @@ impl Sort {
         })
     }
 
-    /// The member of the documents that has this order.
+    /// The member of the documents with this sort key.
     const fn member(self) -> &'static str {
         match self {
             Self::CreatedAt => "created_at",
@@ -40,11 +40,11 @@ impl Sort {
         }
     }
 
-    fn key_of(self, shown: &Shown) -> Key {
+    fn key_of(self, fields: &ProductFields) -> Key {
         match self {
-            Self::CreatedAt => Key::Time(shown.created_at.timestamp_millis()),
-            Self::Name => Key::Text(shown.name.clone()),
-            Self::Price => Key::Number(shown.price),
+            Self::CreatedAt => Key::Time(fields.created_at.timestamp_millis()),
+            Self::Name => Key::Text(fields.name.clone()),
+            Self::Price => Key::Number(fields.price),
         }
     }
 }
@@ -61,7 +61,7 @@ pub struct List {
 }
 
 impl List {
-    /// Checks parameters, decoded, in the order given. What the caller may not see is not in the list.
+    /// Checks the decoded parameters, in the order given. The list leaves out what the caller may not see.
     pub fn parse(
         parameters: &[(String, String)],
         caller: &Caller,
@@ -71,30 +71,31 @@ impl List {
         let (mut owner, mut status): (Option<UserId>, Option<&str>) = (None, None);
         let page = PageRequest::parse(parameters, |name, value| match name {
             "sort" => {
-                let (down, member) =
+                let (has_prefix, member) =
                     value.strip_prefix('-').map_or((false, value), |member| (true, member));
-                descending = down;
-                let wrong = "must be created_at, name or price, or one of them behind a -";
-                sort = Sort::parse(member).ok_or_else(|| page::refused(name, wrong))?;
+                descending = has_prefix;
+                let error = "must be created_at, name or price, optionally with the prefix -";
+                sort = Sort::parse(member).ok_or_else(|| page::refused(name, error))?;
                 Ok(())
             }
             "owner" => {
-                let wrong = |_| page::refused(name, "must be the id of a user");
-                owner = Some(value.parse().map_err(wrong)?);
+                let error = |_| page::refused(name, "must be the id of a user");
+                owner = Some(value.parse().map_err(error)?);
                 Ok(())
             }
             "status" => {
                 let known = ["draft", "published"].into_iter().find(|known| *known == value);
-                let wrong = || page::refused(name, "must be draft or published");
-                status = Some(known.ok_or_else(wrong)?);
+                let error = || page::refused(name, "must be draft or published");
+                status = Some(known.ok_or_else(error)?);
                 Ok(())
             }
             _ => page::unknown(name),
         })?;
-        let sees_drafts = manages(caller) || owner == Some(caller.user);
+        let sees_drafts = is_manager(caller) || owner == Some(caller.user);
         if !sees_drafts {
             if status == Some("draft") {
-                return Err(Problem::new(Code::Forbidden).detail("these are not your drafts"));
+                return Err(Problem::new(Code::Forbidden)
+                    .detail("only product managers can list the drafts of others"));
             }
             status = Some("published");
         }
@@ -106,7 +107,7 @@ impl List {
             filter.insert("status", status);
         }
         let direction = if descending { "-" } else { "" };
-        // Who asks is a part of it: a page behind a manager's cursor would show drafts to others.
+        // Who asks is part of the seal: the next page of a manager's cursor would show drafts to others.
         let sealed = page.sealed(&format!("{direction}{} {filter}", sort.member()));
         let after = match &page.cursor {
             None => None,
@@ -118,10 +119,10 @@ impl List {
         Ok(Self { page, sort, descending, filter, after, sealed })
     }
 
-    /// The page, and one product more to see whether another page follows.
+    /// The page, plus one product to see whether another page follows.
     pub fn find(&self) -> Find {
         let mut filter = self.filter.clone();
-        // What was deleted has none.
+        // A deleted product has no `created_at`.
         filter.insert("created_at", doc! {"$gte": DateTime::MIN});
         if let Some(after) = &self.after {
             let first = (self.sort == Sort::CreatedAt).then(|| doc! {"$gte": DateTime::MIN});
@@ -140,15 +141,14 @@ impl List {
         }
     }
 
-    /// All products of the list, whatever the page.
+    /// All products of the list, on every page.
     pub fn count(&self) -> Count {
         let mut filter = self.filter.clone();
         filter.insert("created_at", doc! {"$gte": DateTime::MIN});
         Count { filter, index: None }
     }
 
-    /// The index that has exactly these products in exactly this order; for any other combination the database
-    /// chooses.
+    /// The index that has exactly these products in exactly this order. For other combinations, the database chooses.
     fn index(&self) -> Option<&'static str> {
         let only = |name| self.filter.len() == 1 && self.filter.contains_key(name);
         match self.sort {
@@ -161,16 +161,16 @@ impl List {
         }
     }
 
-    /// The cursor behind the last product of a page.
+    /// The cursor after the last product of a page.
     pub fn cursor(&self, last: &ProductDocument, cursor_key: &SecretKey) -> Option<String> {
-        let shown = last.shown.as_ref()?;
+        let fields = last.fields.as_ref()?;
         let id = uuid::Uuid::from_bytes(last.id.bytes());
-        let after = Cursor { key: self.sort.key_of(shown), id };
+        let after = Cursor { key: self.sort.key_of(fields), id };
         Some(after.seal(cursor_key, &self.sealed))
     }
 }
 
-/// What a document is found by.
+/// The filter for one product.
 pub fn by_id(id: ProductId) -> Document {
     doc! {"_id": Bson::from(product_key(id))}
 }

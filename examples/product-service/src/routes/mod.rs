@@ -22,15 +22,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use view_kit::ViewReads;
 
-use crate::domain::{By, Product, ProductId, Products, Rejection, Status};
+use crate::domain::{Product, ProductId, Products, Rejection, Requester, Status};
 use crate::projection::ProductViews;
 
-/// The role that may change everybody's products, beside Roster's own administrators.
+/// The role that may see and change every product, in addition to Roster's administrators.
 const MANAGER: &str = "product-manager";
-/// The role of Roster that may do everything.
+/// Roster's role that may do everything.
 const ADMIN: &str = "admin";
 
-/// What handlers share. Cheap to clone.
+/// State shared by the handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
     pub commands: Commands<Products>,
@@ -50,18 +50,18 @@ impl FromRef<AppState> for TokenVerifier {
 
 /// All routes.
 pub fn routes(state: AppState) -> Router {
-    described().with_state(state).split_for_parts().0
+    router_with_description().with_state(state).split_for_parts().0
 }
 
-/// The description of all calls, without a running service.
+/// The OpenAPI document, built without a running service.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    let mut document = described().into_openapi();
+    let mut document = router_with_description().into_openapi();
     openapi::complete(&mut document);
     document
 }
 
-fn described() -> OpenApiRouter<AppState> {
+fn router_with_description() -> OpenApiRouter<AppState> {
     let description = "Products of Roster's users. Errors are problem+json.";
     OpenApiRouter::with_openapi(openapi::head_of("Products", description))
         .routes(call(routes!(commands::create), &commands::CREATE))
@@ -74,7 +74,7 @@ fn described() -> OpenApiRouter<AppState> {
         .routes(call(routes!(commands::unpublish), &commands::CHANGE))
 }
 
-/// A product, as everyone who may see it is shown it.
+/// A product, as returned to callers who may see it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ProductRead {
     #[schema(value_type = String, format = "uuid")]
@@ -85,7 +85,7 @@ pub struct ProductRead {
     #[schema(required)]
     description: Option<String>,
     price: PriceRead,
-    /// Whether everyone sees it.
+    /// Who can see it.
     #[schema(value_type = StatusSchema)]
     status: Status,
     /// Number of changes so far; the `ETag`.
@@ -97,7 +97,7 @@ pub struct ProductRead {
     updated_at: Timestamp,
 }
 
-/// What a product costs.
+/// A price.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = Price)]
 pub struct PriceRead {
@@ -131,41 +131,42 @@ impl From<Product> for ProductRead {
     }
 }
 
-/// Whether a caller may see and change everybody's products.
-fn manages(caller: &Caller) -> bool {
+/// Whether a caller may see and change every product.
+fn is_manager(caller: &Caller) -> bool {
     caller.has_role(MANAGER) || caller.has_role(ADMIN)
 }
 
 impl AppState {
-    /// What rules ask of a caller. Rights over others count only while it is known whether they have ended.
-    fn by(&self, caller: &Caller) -> Result<By, Problem> {
-        if !manages(caller) {
-            return Ok(By::User(caller.user));
+    /// The caller as the rules see it. A manager's rights may have been revoked, so they need current revocations.
+    fn requester(&self, caller: &Caller) -> Result<Requester, Problem> {
+        if !is_manager(caller) {
+            return Ok(Requester::User(caller.user));
         }
         self.verifier.check_current()?;
-        Ok(By::Manager)
+        Ok(Requester::Manager)
     }
 }
 
-/// A string that is no id names no product.
+/// A string that is not an id names no product.
 fn product_id(text: &str) -> Result<ProductId, Problem> {
     text.parse().map_err(|_| Problem::new(Code::NotFound))
 }
 
-/// The one table from what a command can meet to what a client is told.
-fn refused(refused: Refused<Rejection>) -> Problem {
+/// Maps every way in which a command can fail to the problem that the client gets.
+fn to_problem(refused: Refused<Rejection>) -> Problem {
     match refused {
         Refused::Failed(failure) => failure.into(),
         Refused::Rejected(rejection) => match rejection {
-            // Ids are drawn by us, so this is ours.
+            // The service generates the ids, so this is its own error.
             Rejection::Exists => Problem::new(Code::Internal).because("a new id was in use"),
             Rejection::NoSuchProduct => Problem::new(Code::NotFound),
             Rejection::NotYours => {
-                Problem::new(Code::Forbidden).detail("the product is somebody else's")
+                Problem::new(Code::Forbidden).detail("the product belongs to somebody else")
             }
             Rejection::Stale => Problem::new(Code::StaleRevision),
-            Rejection::NoPrice => Problem::new(Code::NotPossible)
-                .detail("a product that costs nothing cannot be published"),
+            Rejection::NoPrice => {
+                Problem::new(Code::NotPossible).detail("a free product cannot be published")
+            }
         },
     }
 }

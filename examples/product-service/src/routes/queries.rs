@@ -1,4 +1,4 @@
-//! `/api/v1/products`: the reads.
+//! `/api/v1/products`: the queries.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::contract::{ListParameters, MinPosition};
 use super::list::{List, by_id as key_of};
-use super::{AppState, ProductRead, manages, product_id};
+use super::{AppState, ProductRead, is_manager, product_id};
 use crate::domain::{Product, Status};
 use crate::projection::ProductDocument;
 
@@ -25,13 +25,13 @@ pub struct Page {
     /// For the next page; `null` on the last one.
     #[schema(required)]
     next_cursor: Option<String>,
-    /// With `include_total=true`, unless `Roster-Total-Omitted` says why not.
+    /// Present with `include_total=true`, unless `Roster-Total-Omitted` says why it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     total: Option<u64>,
 }
 
-/// A caller with a valid token, once the views have the position that the request asks for.
+/// A caller with a valid token. The views have reached the position that the request requires.
 pub struct Viewer(Caller);
 
 impl FromRequestParts<AppState> for Viewer {
@@ -40,7 +40,7 @@ impl FromRequestParts<AppState> for Viewer {
         let Authenticated(caller) = Authenticated::from_request_parts(parts, state).await?;
         let wait = state.query_wait;
         freshness::fresh(parts, |position| state.reads.wait_for(position, wait)).await?;
-        if manages(&caller) {
+        if is_manager(&caller) {
             state.verifier.check_current()?;
         }
         Ok(Self(caller))
@@ -61,7 +61,7 @@ pub const BY_ID: Call = Call {
     operation_id = "product",
     summary = "A product",
     params(("product_id" = String, Path, format = "uuid", description = "The product"), MinPosition),
-    responses((status = 200, description = "The product", body = ProductRead), (status = 304, description = "As it is known")),
+    responses((status = 200, description = "The product", body = ProductRead), (status = 304, description = "Not modified")),
     security(("bearer" = []))
 )]
 pub async fn by_id(
@@ -76,10 +76,10 @@ pub async fn by_id(
     let position = state.reads.position().await?;
     let documents = state.reads.documents::<ProductDocument>();
     let found = state.reads.whole(async move { Ok(documents.find_one(key_of(id)).await?) }).await?;
-    let found = found.map(shown).transpose()?.flatten();
-    // What may not be seen looks as if it did not exist.
+    let found = found.map(to_product).transpose()?.flatten();
+    // A product that the caller may not see is reported as missing.
     let found = found.filter(|product| {
-        product.status == Status::Published || product.owner == caller.user || manages(&caller)
+        product.status == Status::Published || product.owner == caller.user || is_manager(&caller)
     });
     let Some(product) = found else { return Err(Problem::new(Code::NotFound)) };
     let revision = product.revision;
@@ -116,7 +116,7 @@ pub async fn list(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let list = List::parse(&parameters, &caller, &state.cursor_key)?;
-    // Taken before the read: everything up to it is in what is read after it.
+    // Taken before the read, so the read reflects at least this position.
     let position = state.reads.position().await?;
     let mut found = state.reads.page::<ProductDocument>(list.find()).await?;
     let total = match list.page.include_total {
@@ -126,7 +126,7 @@ pub async fn list(
     let last = list.page.split_next(&mut found);
     let next_cursor = last.and_then(|last| list.cursor(last, &state.cursor_key));
     let link = next_cursor.as_deref().map(|cursor| list.page.next_link(uri.path(), cursor));
-    let items = found.into_iter().filter_map(|found| shown(found).transpose());
+    let items = found.into_iter().filter_map(|found| to_product(found).transpose());
     let items = items.map(|product| product.map(ProductRead::from)).collect::<Result<_, _>>()?;
     let (total, omitted) = total.map_or((None, None), page::Total::parts);
     let mut response = Json(Page { items, next_cursor, total }).into_response();
@@ -134,8 +134,8 @@ pub async fn list(
     Ok(response)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what was read is used up")]
-fn shown(document: ProductDocument) -> Result<Option<Product>, Problem> {
+#[expect(clippy::needless_pass_by_value, reason = "maps documents by value")]
+fn to_product(document: ProductDocument) -> Result<Option<Product>, Problem> {
     let damaged =
         |error: serde_json::Error| Problem::new(Code::Internal).because(error.to_string());
     document.product().map_err(damaged)

@@ -1,13 +1,13 @@
-//! Commands: rules, owners, repetition, and that answers can be read back at once.
+//! Commands: rules, owners, idempotency, and reading one's own writes.
 
 use serde_json::{Value, json};
 
 use crate::support::{Shop, create, product, publish};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_product_lives_and_is_read_back_at_once() {
+async fn every_change_of_a_product_is_read_back_at_once() {
     let shop = Shop::open().await;
-    let ada = shop.shopper("lives-ada").await;
+    let ada = shop.shopper("changes-ada").await;
     let body = json!({
         "name": " Chair ", "description": "Four legs", "price": {"amount": 4900, "currency": "EUR"},
     });
@@ -29,7 +29,7 @@ async fn a_product_lives_and_is_read_back_at_once() {
     let published = ada.client.post(&format!("{path}/publish"), &Value::Null).await.expect(200);
     assert_eq!(published.header("etag"), Some("W/\"4\""));
     let again = ada.client.post(&format!("{path}/publish"), &Value::Null).await.expect(200);
-    assert_eq!(again.body, published.body, "again is as good as once");
+    assert_eq!(again.body, published.body, "publishing is idempotent");
     let read = ada.client.get(&path).await.expect(200);
     assert_eq!(
         (&read.body["name"], &read.body["description"], &read.body["price"]["amount"]),
@@ -41,7 +41,7 @@ async fn a_product_lives_and_is_read_back_at_once() {
     ada.client.post(&format!("{path}/unpublish"), &Value::Null).await.expect(200);
     ada.client.delete(&path).await.expect(204);
     ada.client.get(&path).await.expect(404);
-    let events = shop.published(6).await;
+    let events = shop.feed_events(6).await;
     let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(
         kinds,
@@ -57,7 +57,7 @@ async fn a_product_lives_and_is_read_back_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_and_owners_are_kept() {
+async fn rules_and_ownership_are_enforced() {
     let shop = Shop::open().await;
     let (ada, bob) = (shop.shopper("rules-ada").await, shop.shopper("rules-bob").await);
     let free = create(&ada.client, "Free", 0).await;
@@ -74,14 +74,14 @@ async fn rules_and_owners_are_kept() {
 
     let administrator = shop.administrator().await;
     administrator.get(&draft).await.expect(200);
-    administrator.patch(&draft, &json!({"name": "Seen to"})).await.expect(200);
+    administrator.patch(&draft, &json!({"name": "Reviewed"})).await.expect(200);
     let stale = ada.client.with_header("if-match", "W/\"1\"");
     let refused = stale.patch(&draft, &json!({"name": "Late"})).await.expect(412);
     assert_eq!(refused.code(), "stale-revision");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_body_is_said_all_at_once() {
+async fn reports_all_faults_of_a_body_together() {
     let shop = Shop::open().await;
     let ada = shop.shopper("bodies-ada").await;
     for (body, pointers) in [
@@ -121,7 +121,7 @@ async fn what_is_wrong_with_a_body_is_said_all_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_is_answered_as_the_first_also_after_a_crash() {
+async fn a_repeated_request_gets_the_first_answer_even_after_a_crash() {
     let mut shop = Shop::open().await;
     let ada = shop.shopper("repeated-ada").await;
     let keyed = ada.client.with_header("idempotency-key", "one");
@@ -136,7 +136,7 @@ async fn a_repeated_request_is_answered_as_the_first_also_after_a_crash() {
     assert_eq!(again.body, first.body);
     let other = keyed.post("/api/v1/products", &product("Another", 7)).await.expect(422);
     assert_eq!(other.code(), "idempotency-key-reused");
-    assert_eq!(shop.published(2).await.len(), 2);
+    assert_eq!(shop.feed_events(2).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

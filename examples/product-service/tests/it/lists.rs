@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Shop, create, names, publish};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_show_what_a_caller_may_see_page_by_page() {
+async fn lists_page_through_what_a_caller_may_see() {
     let shop = Shop::open().await;
     let (ada, bob) = (shop.shopper("lists-ada").await, shop.shopper("lists-bob").await);
     for (name, amount) in [("delta", 4), ("alpha", 9), ("Charlie", 2), ("bravo", 9)] {
@@ -19,7 +19,7 @@ async fn lists_show_what_a_caller_may_see_page_by_page() {
     let own = bob.client.get(&format!("/api/v1/products?owner={}", bob.id)).await.expect(200);
     assert_eq!(names(&own), ["draft of bob"]);
     let others = bob.client.get(&format!("/api/v1/products?owner={}", ada.id)).await.expect(200);
-    assert_eq!(names(&others).len(), 4, "the drafts of others are not shown");
+    assert_eq!(names(&others).len(), 4, "the drafts of others are not listed");
     bob.client.get("/api/v1/products?status=draft").await.expect(403);
     let administrator = shop.administrator().await;
     let drafts = administrator.get("/api/v1/products?status=draft").await.expect(200);
@@ -50,12 +50,12 @@ async fn lists_show_what_a_caller_may_see_page_by_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_views_are_built_again_from_the_log() {
+async fn rebuilds_the_views_from_the_log() {
     let mut shop = Shop::open().await;
-    let ada = shop.shopper("again-ada").await;
+    let ada = shop.shopper("rebuild-ada").await;
     let path = publish(&ada.client, "Chair", 5).await;
-    let gone = publish(&ada.client, "Gone", 5).await;
-    ada.client.delete(&gone).await.expect(204);
+    let deleted = publish(&ada.client, "Gone", 5).await;
+    ada.client.delete(&deleted).await.expect(204);
     let before = ada.client.get("/api/v1/products").await.expect(200);
     shop.kill();
     shop.drop_views().await;
@@ -63,6 +63,6 @@ async fn the_views_are_built_again_from_the_log() {
     let client = shop.client().with_token(&ada.token);
     assert_eq!(client.get("/api/v1/products").await.expect(200).body, before.body);
     client.get(&path).await.expect(200);
-    client.get(&gone).await.expect(404);
-    assert_eq!(shop.published(5).await.len(), 5, "and nothing is published again");
+    client.get(&deleted).await.expect(404);
+    assert_eq!(shop.feed_events(5).await.len(), 5, "nothing is published again");
 }

@@ -1,17 +1,17 @@
-//! The service as a whole: its own process beside Roster's, on real servers.
+//! The complete service: its own process next to Roster's, on real servers.
 
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test that cannot go on has failed, and does with the operator's rights what nobody else may"
+    reason = "a failed expectation fails the test; tests use the operator's rights"
 )]
 
 mod commands;
 mod feed;
 mod lists;
-mod poison;
-mod reacting;
+mod parking;
+mod reaction;
 mod support;
 mod tokens;

@@ -1,4 +1,4 @@
-//! A service beside Roster.
+//! A peer service next to Roster.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 const NAMES: ServiceNames = ServiceNames::fixed("product", "products");
-/// Time for the next event to come.
+/// How long to wait for the next event.
 const EVENT_MAX: Duration = Duration::from_secs(20);
 
-/// Roster, and the service.
+/// Roster and the service.
 pub struct Shop {
     pub system: System,
     variables: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct Shopper {
 }
 
 impl Shop {
-    /// On servers of its own: the names of streams are fixed, so two of these cannot share one account.
+    /// Runs on its own servers: the names of streams are fixed, so two instances cannot share an account.
     pub async fn open() -> Self {
         Self::open_with(&[]).await
     }
@@ -36,11 +36,11 @@ impl Shop {
     pub async fn open_with(settings: &[(&str, &str)]) -> Self {
         let system = System::shared().await;
         let provision = system.provision_variables(&NAMES);
-        let done = std::process::Command::new(env!("CARGO_BIN_EXE_product-service"))
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_product-service"))
             .arg("provision")
             .envs(provision)
             .status();
-        assert!(done.unwrap().success());
+        assert!(status.unwrap().success());
         let mut variables = system.service_variables(&NAMES);
         let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         variables.extend(own);
@@ -70,12 +70,12 @@ impl Shop {
         self.process = None;
     }
 
-    /// Without a token.
+    /// A client without a token.
     pub fn client(&self) -> Client {
         Client::new(&self.process.as_ref().unwrap().value("url"))
     }
 
-    /// Somebody who has just registered.
+    /// A newly registered user.
     pub async fn shopper(&self, name: &str) -> Shopper {
         let email = format!("{name}@shop.example");
         let commands = self.system.commands();
@@ -85,24 +85,24 @@ impl Shop {
         Shopper { id, client: self.client().with_token(&token), token }
     }
 
-    /// The administrator of Roster, towards this service.
+    /// Roster's administrator as a client of this service.
     pub async fn administrator(&self) -> Client {
         let commands = self.system.commands();
         let token = commands.login(e2e::ADMIN_EMAIL, e2e::ADMIN_PASSWORD).await;
         self.client().with_token(&token)
     }
 
-    /// Has the views forgotten.
+    /// Drops the database of the views.
     pub async fn drop_views(&self) {
-        let of = |name: &str| {
+        let value_of = |name: &str| {
             let found = self.variables.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| value.clone()).unwrap()
         };
-        let client = mongodb::Client::with_uri_str(of("PRODUCT_MONGODB_URL")).await.unwrap();
-        client.database(&of("PRODUCT_MONGODB_DATABASE")).drop().await.unwrap();
+        let client = mongodb::Client::with_uri_str(value_of("PRODUCT_MONGODB_URL")).await.unwrap();
+        client.database(&value_of("PRODUCT_MONGODB_DATABASE")).drop().await.unwrap();
     }
 
-    /// How many events the feed has.
+    /// The number of events in the feed.
     pub async fn feed_length(&self) -> u64 {
         let context = jetstream::new(self.system.operator().await);
         let mut stream = context.get_stream("PRODUCT_EVENTS").await.unwrap();
@@ -110,7 +110,7 @@ impl Shop {
     }
 
     /// The first `count` events of the feed.
-    pub async fn published(&self, count: usize) -> Vec<Value> {
+    pub async fn feed_events(&self, count: usize) -> Vec<Value> {
         let context = jetstream::new(self.system.operator().await);
         let stream = context.get_stream("PRODUCT_EVENTS").await.unwrap();
         let consumer = stream.create_consumer(pull::Config::default()).await.unwrap();
@@ -132,13 +132,13 @@ pub fn product(name: &str, amount: u64) -> Value {
     json!({"name": name, "price": {"amount": amount, "currency": "EUR"}})
 }
 
-/// Makes a product; its path.
+/// Creates a product and returns its path.
 pub async fn create(client: &Client, name: &str, amount: u64) -> String {
     let created = client.post("/api/v1/products", &product(name, amount)).await.expect(201);
     created.header("location").unwrap().to_owned()
 }
 
-/// Makes and publishes a product; its path.
+/// Creates and publishes a product and returns its path.
 pub async fn publish(client: &Client, name: &str, amount: u64) -> String {
     let path = create(client, name, amount).await;
     client.post(&format!("{path}/publish"), &Value::Null).await.expect(200);

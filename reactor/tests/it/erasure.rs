@@ -8,8 +8,8 @@ use service_kit::mail_jobs::Mail;
 
 use crate::support::{ADA, System, new_user, order, put, registered, wait_for};
 
-/// Subjects of what is left that fits a filter, in order.
-async fn left(log: &EventLog, filter: &str) -> Vec<String> {
+/// The subjects of the remaining messages that match a filter, in order.
+async fn remaining(log: &EventLog, filter: &str) -> Vec<String> {
     let (mut subjects, mut behind) = (Vec::new(), Position::default());
     while let Some(next) = log.next(filter, behind).await.unwrap() {
         behind = next.position;
@@ -18,8 +18,8 @@ async fn left(log: &EventLog, filter: &str) -> Vec<String> {
     subjects
 }
 
-/// A user with everything that can be left of one: events, credentials, sessions, what the feed told, and the
-/// state that waits for a subscriber.
+/// A user with everything that a user can leave behind: events, credentials, sessions, published events, and the
+/// state in a subscriber's snapshot.
 async fn user(system: &System) -> UserId {
     let user = new_user();
     for _ in 0..2 {
@@ -47,24 +47,24 @@ async fn log_in(system: &System, user: UserId) -> Position {
     put(&system.sessions, subject, b"{}".to_vec(), None).await
 }
 
-/// What the writer of the feed tells of it.
-async fn tell(system: &System, user: UserId) {
+/// Publishes the user's events like the projector.
+async fn publish(system: &System, user: UserId) {
     put(&system.feed, feed::deletion_of(user), b"{}".to_vec(), None).await;
 }
 
-/// Everything that is left of a user, stream by stream.
-async fn all_left(system: &System, user: UserId) -> Vec<String> {
-    let mut all = left(&system.users, &subjects::user_events(user)).await;
-    all.extend(left(&system.users, &subjects::user_credential(user)).await);
-    all.extend(left(&system.sessions, &subjects::session_events_of(user)).await);
+/// Everything that remains of a user, stream by stream.
+async fn all_remaining(system: &System, user: UserId) -> Vec<String> {
+    let mut all = remaining(&system.users, &subjects::user_events(user)).await;
+    all.extend(remaining(&system.users, &subjects::user_credential(user)).await);
+    all.extend(remaining(&system.sessions, &subjects::session_events_of(user)).await);
     for filter in feed::of_user(user) {
-        all.extend(left(&system.feed, &filter).await);
+        all.extend(remaining(&system.feed, &filter).await);
     }
-    all.extend(left(&system.snapshots, &feed::snapshots_of(user)).await);
+    all.extend(remaining(&system.snapshots, &feed::snapshots_of(user)).await);
     all
 }
 
-/// What may be left of a user who is deleted.
+/// What may remain of a deleted user.
 fn tombstone(user: UserId) -> Vec<String> {
     vec![subjects::user_events(user), subjects::user_credential(user), feed::deletion_of(user)]
 }
@@ -75,51 +75,52 @@ async fn a_deleted_user_is_erased_down_to_the_tombstone() {
     let (gone, stays) = (user(&system).await, user(&system).await);
     let reactor = system.reactor().await;
     wait_for("the credentials that were replaced", || async { system.erased().await }).await;
-    let untouched = all_left(&system, stays).await;
+    let untouched = all_remaining(&system, stays).await;
     assert_eq!(untouched.len(), 10, "all but the first credential: {untouched:?}");
 
     system.delete(gone).await;
     let (events, sessions) = (subjects::user_events(gone), subjects::session_events_of(gone));
     let first = async || {
-        left(&system.users, &events).await.len() == 1
-            && left(&system.sessions, &sessions).await.is_empty()
+        remaining(&system.users, &events).await.len() == 1
+            && remaining(&system.sessions, &sessions).await.is_empty()
     };
     wait_for("the log to be erased", first).await;
-    let told = left(&system.feed, &feed::of_user(gone)[0]).await;
-    assert_eq!(told.len(), 2, "the feed's writer may not be so far: {told:?}");
+    let published = remaining(&system.feed, &feed::of_user(gone)[0]).await;
+    assert_eq!(published.len(), 2, "the feed's publisher may be behind: {published:?}");
     assert!(!system.erased().await);
 
-    tell(&system, gone).await;
+    publish(&system, gone).await;
     wait_for("everything to be erased", || async { system.erased().await }).await;
     reactor.readiness.check().await.unwrap();
     reactor.end().await;
-    assert_eq!(all_left(&system, gone).await, tombstone(gone));
-    assert_eq!(all_left(&system, stays).await, untouched);
+    assert_eq!(all_remaining(&system, gone).await, tombstone(gone));
+    assert_eq!(all_remaining(&system, stays).await, untouched);
 }
 
 #[tokio::test]
-async fn a_login_that_raced_the_deletion_is_erased_at_the_second_look() {
+async fn the_second_look_erases_a_login_that_raced_the_deletion() {
     let system = System::start().await;
     let gone = user(&system).await;
     system.delete(gone).await;
     let reactor = system.reactor().await;
     let filter = subjects::session_events_of(gone);
-    wait_for("the first look", || async { left(&system.sessions, &filter).await.is_empty() }).await;
+    wait_for("the first look", || async { remaining(&system.sessions, &filter).await.is_empty() })
+        .await;
     let last = log_in(&system, gone).await;
-    tell(&system, gone).await;
+    publish(&system, gone).await;
     wait_for("the second look", || async { system.erased().await }).await;
     reactor.end().await;
-    assert_eq!(all_left(&system, gone).await, tombstone(gone));
-    // It was the last message of the stream, so there is another one behind it now.
+    assert_eq!(all_remaining(&system, gone).await, tombstone(gone));
+    // The session's message was the last of the stream, so there is another one after it now.
     let record = system.sessions.last(&subjects::session_erasure(gone)).await.unwrap().unwrap();
     assert!(record.position > last);
     assert_eq!(system.sessions.end().await.unwrap(), record.position);
     serde_json::from_slice::<SessionErasure>(&record.payload).unwrap();
 }
 
-/// What looks for the deleted finds everything that there is, and after the erasure what it cannot reach.
+/// The search for residue finds everything before the erasure, and afterwards what the eraser does not reach.
 #[tokio::test]
-async fn what_is_left_is_found_wherever_it_is() {
+async fn residue_is_found_in_every_stream() {
     let system = System::start().await;
     let (gone, streams) = (user(&system).await, system.streams());
     assert_eq!(streams.standing(new_user()).await.unwrap(), Standing::Unknown);
@@ -146,28 +147,28 @@ async fn what_is_left_is_found_wherever_it_is() {
     assert_eq!(found().await, all);
     assert!(!streams.is_told(gone).await.unwrap());
 
-    tell(&system, gone).await;
+    publish(&system, gone).await;
     let reactor = system.reactor().await;
     wait_for("everything to be erased", || async { system.erased().await }).await;
     system.settled().await;
     reactor.end().await;
     assert!(streams.is_told(gone).await.unwrap());
     assert_eq!(streams.left(gone, deletion).await.unwrap(), []);
-    // What the mailer puts aside waits for somebody.
+    // A parked mail waits for the operator.
     system.park(parked, sealed.payload.to_vec()).await;
     assert_eq!(found().await, ["MAILS"]);
-    // A password that somebody stores later is not the empty one of the deletion.
+    // A password that is stored later is not the empty one of the deletion.
     system.put(subjects::user_credential(gone), b"sealed".to_vec()).await;
     assert_eq!(found().await, ["USERS", "USERS", "MAILS"]);
 }
 
-/// A subscriber that is replayed to must be told of the deletion, and of nothing before it.
+/// A subscriber with a replay must receive the deletion, and nothing from before it.
 #[tokio::test]
-async fn of_what_is_replayed_the_deletion_stays() {
+async fn a_replay_keeps_only_the_deletion() {
     let system = System::start().await;
     let gone = user(&system).await;
     system.delete(gone).await;
-    tell(&system, gone).await;
+    publish(&system, gone).await;
     let waits = feed::snapshot("billing", gone);
     for kind in ["users.v1.registered", feed::DELETED] {
         let mark = Some((ambient::new_uuid(), kind));
@@ -176,7 +177,7 @@ async fn of_what_is_replayed_the_deletion_stays() {
     let reactor = system.reactor().await;
     wait_for("everything to be erased", || async { system.erased().await }).await;
     reactor.end().await;
-    assert_eq!(left(&system.snapshots, &feed::snapshots_of(gone)).await, [waits]);
+    assert_eq!(remaining(&system.snapshots, &feed::snapshots_of(gone)).await, [waits]);
     let streams = system.streams();
     let Standing::Deleted(deletion) = streams.standing(gone).await.unwrap() else {
         panic!("deleted")
@@ -185,7 +186,7 @@ async fn of_what_is_replayed_the_deletion_stays() {
 }
 
 #[tokio::test]
-async fn of_credentials_the_last_one_stays() {
+async fn keeps_only_the_last_credential() {
     let system = System::start().await;
     let user = new_user();
     let subject = subjects::user_credential(user);
@@ -200,19 +201,19 @@ async fn of_credentials_the_last_one_stays() {
     assert_eq!(next.position, last);
 }
 
-/// Two at once, and each of them killed in the middle: what comes again is gone on with.
+/// Two erasers at once, each killed in the middle: their redelivered work is continued.
 #[tokio::test]
-async fn what_was_begun_by_others_is_brought_to_its_end() {
+async fn finishes_erasures_that_others_began() {
     let system = System::start().await;
     let mut users = Vec::new();
     for _ in 0..8 {
         let user = user(&system).await;
         system.delete(user).await;
-        tell(&system, user).await;
+        publish(&system, user).await;
         users.push(user);
     }
     let begun = async || {
-        let all = left(&system.sessions, subjects::SESSION_EVENTS_FILTER).await.len();
+        let all = remaining(&system.sessions, subjects::SESSION_EVENTS_FILTER).await.len();
         all < 2 * users.len()
     };
     let (one, other) = (system.reactor().await, system.reactor().await);
@@ -224,19 +225,20 @@ async fn what_was_begun_by_others_is_brought_to_its_end() {
     one.end().await;
     other.end().await;
     for user in users {
-        assert_eq!(all_left(&system, user).await, tombstone(user));
+        assert_eq!(all_remaining(&system, user).await, tombstone(user));
     }
 }
 
 #[tokio::test]
-async fn a_message_that_no_writer_wrote_is_passed_over_and_holds_nobody_up() {
+async fn a_foreign_message_is_ignored_and_delays_nobody() {
     let system = System::start().await;
     system.put(subjects::user_events(new_user()), b"{}".to_vec()).await;
     let gone = user(&system).await;
     system.delete(gone).await;
-    tell(&system, gone).await;
+    publish(&system, gone).await;
     let reactor = system.reactor().await;
-    wait_for("the other one", || async { all_left(&system, gone).await == tombstone(gone) }).await;
+    wait_for("the other one", || async { all_remaining(&system, gone).await == tombstone(gone) })
+        .await;
     wait_for("the message to be passed over", || system.erased()).await;
     reactor.end().await;
 }

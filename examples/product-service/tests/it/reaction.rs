@@ -1,4 +1,4 @@
-//! What happens here when a user is deleted in Roster.
+//! What the service does when a user is deleted in Roster.
 
 use e2e::wait_for;
 use serde_json::Value;
@@ -14,7 +14,7 @@ async fn the_products_of_a_deleted_user_are_unpublished_once_and_in_order() {
     create(&ada.client, "Draft", 5).await;
     let others = publish(&bob.client, "Of bob", 5).await;
 
-    // It is published while nobody is there to receive it.
+    // The deletion is published while the service is down.
     shop.kill();
     let (administrator, _) = shop.system.as_administrator().await;
     administrator.delete(&format!("/api/v1/users/{}", ada.id)).await.expect(204);
@@ -27,12 +27,12 @@ async fn the_products_of_a_deleted_user_are_unpublished_once_and_in_order() {
     .await;
     bob.get(&others).await.expect(200);
 
-    // The second look, and a start from the same place, change nothing.
+    // The second look and a restart change nothing.
     shop.kill();
     shop.start().await;
     let bob = shop.client().with_token(&bob_token);
     create(&bob, "Later", 1).await;
-    let events = shop.published(10).await;
+    let events = shop.feed_events(10).await;
     let unpublished: Vec<&Value> =
         events.iter().filter(|event| event["type"] == "products.v1.unpublished").collect();
     let ids: Vec<&str> = unpublished.iter().map(|it| it["subject"].as_str().unwrap()).collect();
