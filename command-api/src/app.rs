@@ -1,4 +1,4 @@
-//! Puts the service together: the only place that knows which adapter stands behind which port.
+//! Composition of the service: the only module that knows which adapter implements which port.
 
 pub(crate) mod administrators;
 mod unverified;
@@ -45,9 +45,9 @@ use crate::routes::{AppState, Report, import_lines, routes};
 pub use administrators::{Made, NewAdministrator, PrepareError, PreparedAdministrator};
 pub use unverified::Unverified;
 
-/// The name of this service towards NATS.
+/// The name of this service on NATS.
 pub const SERVICE: &str = "command-api";
-/// What the routes of calls about other users begin with.
+/// The path prefix of calls about other users.
 const ADMINISTRATIVE_ROUTES: &str = "/api/v1/users";
 
 /// The service cannot start.
@@ -59,10 +59,10 @@ pub enum StartError {
     /// No connection to NATS.
     #[error(transparent)]
     Connect(#[from] nats::ConnectError),
-    /// The event log is not as it must be.
+    /// The streams of the event log are not set up correctly.
     #[error(transparent)]
     Log(#[from] ProvisionError),
-    /// The stream of security records is not as it must be.
+    /// The stream of security records is not set up correctly.
     #[error(transparent)]
     Security(#[from] SecurityStreamError),
     /// The position of the views cannot be followed.
@@ -91,7 +91,7 @@ pub struct App {
 }
 
 impl App {
-    /// Connects and checks everything the service needs.
+    /// Connects and checks everything that the service needs.
     ///
     /// # Errors
     /// [`StartError`]: nothing is served.
@@ -203,13 +203,13 @@ impl App {
         self.keys.clone().routes()
     }
 
-    /// What must hold for the service to take requests.
+    /// The readiness checks.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
 
-    /// Waits until no command is under way any more.
+    /// Waits until no command is running.
     pub async fn finished(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -220,7 +220,7 @@ impl App {
     /// Imports lines of newline-delimited JSON, as the operator; `first` is the number of the first one.
     ///
     /// # Errors
-    /// In words, for the operator: no line was looked at.
+    /// A text for the operator: no line was imported.
     pub async fn import(&self, lines: &[&[u8]], first: usize) -> Result<Report, String> {
         import_lines(&self.users, lines, first, Request::of_the_system())
             .await
@@ -230,14 +230,14 @@ impl App {
     /// Whether there is an administrator.
     ///
     /// # Errors
-    /// In words, for the operator.
+    /// A text for the operator.
     pub async fn has_administrator(&self) -> Result<bool, String> {
         self.users.has_administrator().await.map_err(|error| error.to_string())
     }
 }
 
-/// Looks once before anything is served, and then over and over. Without an answer now, sessions name no history until
-/// there is one.
+/// Checks the lineage once before anything is served, and then periodically. Until there is an answer, sessions name
+/// no history.
 async fn keep_lineage(mut keeper: Keeper, stop: &CancellationToken) {
     if let Err(error) = keeper.look().await {
         tracing::warn!(%error, "cannot look whether the log of users went back; retrying");
@@ -249,31 +249,31 @@ async fn keep_lineage(mut keeper: Keeper, stop: &CancellationToken) {
     tokio::spawn(keeper.run(stop.clone()));
 }
 
-/// The streams that commands work with.
+/// The streams that commands use.
 pub(crate) struct Logs {
     pub(crate) users: EventLog,
     pub(crate) sessions: EventLog,
     pub(crate) mails: EventLog,
     pub(crate) buckets: Buckets,
-    /// Only its room is looked at, if it may be.
+    /// Only its fill level is read, if that is allowed.
     pub(crate) feed: Option<EventLog>,
-    /// Not a log of commands: who tried to get in.
+    /// The security record, which is no log of commands.
     pub(crate) recorder: SecurityRecorder,
-    /// Which history the log of users is in.
+    /// The current history of the log of users.
     pub(crate) lineage: Arc<dyn LogLineage>,
-    /// How far it is.
+    /// The positions that the log of users has reached.
     pub(crate) reached: Reached,
 }
 
-/// The keys that commands work with.
+/// The keys that commands use.
 pub(crate) struct KeysOfUsers {
-    /// What seals and signs, and may be rotated.
+    /// Seals and signs; may be rotated.
     pub(crate) application: RotatingKey,
-    /// What names records.
+    /// Derives the names of records.
     pub(crate) lookup: LookupKeys,
 }
 
-/// Puts the commands together.
+/// Builds the commands.
 pub(crate) fn users(
     settings: &Settings,
     keys: KeysOfUsers,

@@ -1,8 +1,7 @@
-//! The command side: REST commands, decided against the event log, stored as events.
+//! The command side: REST commands, decided against the event log and stored as events.
 //!
-//! `routes -> application -> domain`, and `adapters -> ports`; only [`app`] sees adapters. The command
-//! side depends on NATS alone: no decision ever reads a view, so a projection that lags cannot make a
-//! login fail.
+//! `routes -> application -> domain`, and `adapters -> ports`; only [`app`] sees adapters. The command side depends
+//! on NATS alone: no decision reads a view, so a projection that lags cannot make a login fail.
 
 mod adapters;
 pub mod app;

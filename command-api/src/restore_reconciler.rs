@@ -1,5 +1,5 @@
-//! Brings to a log that was restored from a backup what ended behind the backup. Works while the streams are marked
-//! as unfinished, which no service does.
+//! Replays on a log restored from a backup the access that ended after the backup. It runs while the streams are
+//! marked as incomplete, which stops every service.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::app::{KeysOfUsers, Logs, StartError, users};
 use crate::application::{CommandError, Users};
 use crate::domain::Rejection;
 
-/// What became of a user behind a backup, as far as it took something away.
+/// The changes of a user after the backup that took access away.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lost<'a> {
     /// Whether the user was deleted.
@@ -34,18 +34,18 @@ pub struct Lost<'a> {
     pub roles: Option<&'a [String]>,
     /// The sealed credential, if the password changed.
     pub credential: Option<&'a [u8]>,
-    /// Whether sessions and access tokens of the user ended.
+    /// Whether the user's sessions and access tokens ended.
     pub access: bool,
 }
 
-/// Works on a log that nobody else writes to.
+/// Works on a log that no other process writes to.
 pub struct RestoreReconciler {
     users: Users,
 }
 
 impl RestoreReconciler {
-    /// Takes the streams as they are. `later` are the keys that what ended behind the backup is sealed with, if they are
-    /// not those of the backup: they open, and seal nothing.
+    /// Opens the streams as they are. `later` are the keys that changes after the backup are sealed with, if they
+    /// differ from those of the backup; they only open.
     ///
     /// # Errors
     /// [`StartError`]: a key is missing, or a setting is not valid.
@@ -83,15 +83,15 @@ impl RestoreReconciler {
     /// Creates an administrator.
     ///
     /// # Errors
-    /// In words, for the operator.
+    /// A text for the operator.
     pub async fn create_administrator(&self, new: NewAdministrator<'_>) -> Result<Made, String> {
         create(&self.users, new).await
     }
 
-    /// Takes from a user what was taken behind the backup. `false` when the backup does not know the user.
+    /// Takes from a user what was taken after the backup; `false` if the backup does not contain the user.
     ///
     /// # Errors
-    /// In words, for the operator: some of it may be done; do it again.
+    /// A text for the operator: some of it may be done; run it again.
     pub async fn take(&self, user: UserId, lost: Lost<'_>) -> Result<bool, String> {
         self.take_all(user, lost).await.map_err(|error| {
             if matches!(error, CommandError::Rejected(Rejection::LastAdmin)) {
@@ -124,18 +124,18 @@ impl RestoreReconciler {
         Ok(true)
     }
 
-    /// Ends sessions that are alive, all at once: at most some hundred.
+    /// Ends live sessions in one batch of at most some hundred.
     ///
     /// # Errors
-    /// In words, for the operator: none of them has ended, or nobody knows.
+    /// A text for the operator: none of them has ended, or the outcome is unknown.
     pub async fn end_sessions(&self, sessions: Vec<(Session, Guard)>) -> Result<(), String> {
         self.users.end_together(sessions).await.map_err(|error| error.to_string())
     }
 
-    /// Voids a link that is out in a mail; `false` when there is none that is good.
+    /// Voids the valid link in a mail; `false` if there is none.
     ///
     /// # Errors
-    /// In words, for the operator.
+    /// A text for the operator.
     pub async fn void_link(&self, purpose: LinkPurpose, user: UserId) -> Result<bool, String> {
         self.users.void_link(purpose, user).await.map_err(|error| error.to_string())
     }

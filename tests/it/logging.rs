@@ -80,7 +80,9 @@ async fn a_request_is_named_in_every_line_it_leads_to() {
     let stolen = named(&commands, "stolen-1").refresh(token).await.expect(401);
     is_about(&stolen, "stolen-1");
     let lines = lines_of(&system, "command-api", "stolen-1");
-    assert!(lines.iter().any(|line| line["message"] == "a replaced refresh token came back"));
+    assert!(lines.iter().any(
+        |line| line["message"] == "a replaced refresh token was used again; ending the session"
+    ));
     assert_eq!(alarms_of(&system, "command-api", "stolen-1"), Vec::<Value>::new());
 
     // An id that is not sane is replaced, and a context that is not valid is dropped.

@@ -1,4 +1,4 @@
-//! Administrators, as the operator makes them: by the rules of the command API, and without a token.
+//! Administrators created by the operator: by the rules of the command API, without a token.
 
 use events::{EmailAddress, ROLE_ADMIN, ROLE_USER, Status, UserId, UserState};
 use service_kit::commands::Request;
@@ -11,57 +11,57 @@ use crate::domain::{
 };
 use crate::ports::HashClient;
 
-/// An administrator who is to be made.
+/// An administrator to create.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAdministrator<'a> {
     /// Address.
     pub email: &'a str,
-    /// Name to show.
+    /// Display name.
     pub full_name: Option<&'a str>,
     /// Without one the administrator is mailed a link to choose one.
     pub password: Option<&'a str>,
 }
 
-/// An administrator who can be made: everything that was given is valid.
+/// A validated administrator to create.
 #[derive(Debug)]
 pub struct PreparedAdministrator {
     register: Register,
     password: Option<Password>,
 }
 
-/// Why an administrator cannot be prepared, in words for the operator.
+/// Why an administrator cannot be prepared, as a text for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// A rule refuses what was given, now and later.
+    /// A rule rejects the input.
     #[error("{0}")]
     Refused(String),
-    /// It is not known whether it is valid.
+    /// The input could not be validated.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// There is another administrator.
+    /// An administrator was created.
     Created(UserId),
-    /// A user has the role as well from now on.
+    /// An existing user got the role.
     Promoted(UserId),
-    /// Whoever has the address is an administrator already: nothing was changed.
+    /// The holder of the address is an administrator already: nothing was changed.
     Already(UserId),
-    /// Somebody who is none has the address: nothing was changed.
+    /// The holder of the address is not an administrator: nothing was changed.
     Taken(UserId),
-    /// Nobody has the address.
+    /// No user holds the address.
     Unknown,
-    /// Whoever has the address is disabled: nothing was changed.
+    /// The holder of the address is disabled: nothing was changed.
     Disabled(UserId),
 }
 
 impl App {
-    /// Checks an administrator who is to be made by the rules of the commands. Changes nothing.
+    /// Validates an administrator to create by the rules of the commands. Changes nothing.
     ///
     /// # Errors
-    /// [`PrepareError`]: nobody can be made of it.
+    /// [`PrepareError`]: the administrator cannot be created.
     pub async fn prepare_administrator(
         &self,
         new: NewAdministrator<'_>,
@@ -72,7 +72,7 @@ impl App {
     /// Creates an administrator.
     ///
     /// # Errors
-    /// In words, for the operator.
+    /// A text for the operator.
     pub async fn create_administrator(
         &self,
         prepared: PreparedAdministrator,
@@ -80,10 +80,10 @@ impl App {
         create_prepared(&self.users, prepared).await
     }
 
-    /// Gives the role to the user who has an address, beside those that the user has.
+    /// Adds the role to the roles of the user who holds an address.
     ///
     /// # Errors
-    /// In words, for the operator.
+    /// A text for the operator.
     pub async fn promote_administrator(&self, email: &str) -> Result<Made, String> {
         let Some((id, state)) = holder(&self.users, &address(email)?).await? else {
             return Ok(Made::Unknown);
@@ -97,7 +97,7 @@ impl App {
         }
         let all = user.roles.iter().cloned().chain([ROLE_ADMIN.to_owned()]).collect();
         let change = Change { roles: Some(roles(all)?), ..Change::default() };
-        // What was looked at is what is changed.
+        // The change is guarded by the revision that was read.
         let precondition = Precondition::at(user.revision);
         let request = Request { precondition, ..as_operator() };
         match self.users.change(id, change, request).await {
@@ -131,7 +131,7 @@ async fn prepare(
             .map_err(|(_, why)| PrepareError::Refused(format!("the name {why}")))?,
         metadata: events::Metadata::new(),
         roles: Some(roles(names).map_err(PrepareError::Refused)?),
-        // The operator vouches for an address with a password; without one the link shows whose it is.
+        // The operator vouches for an address given with a password; without one the link proves it.
         email_verified: password.is_some(),
         imported: None,
     };
@@ -173,7 +173,7 @@ async fn validated(
         .map_err(refused)
 }
 
-/// Who has an address, and what the log says of them.
+/// The user who holds an address, with their state in the log.
 async fn holder(
     users: &Users,
     email: &EmailAddress,

@@ -1,4 +1,4 @@
-//! Unverified accounts, as the operator removes them: by the rules of the command API, and without a token.
+//! Removal of unverified accounts by the operator: by the rules of the command API, without a token.
 
 use events::{Event, Timestamp, UserId};
 use service_kit::commands::Request;
@@ -8,23 +8,23 @@ use super::App;
 use crate::application::{Removal, UnusedSince};
 use crate::domain::is_self_registration;
 
-/// Seconds of a day.
+/// Seconds per day.
 const DAY_S: u64 = 86_400;
 
-/// Unverified accounts that nobody has used for some days.
+/// Unverified accounts that were unused for some days.
 #[derive(Debug, Clone)]
 pub struct Unverified {
     since: UnusedSince,
-    /// The same in every event of one run; it says why a user was deleted.
+    /// The same in every event of one run; it states why a user was deleted.
     reason: String,
 }
 
 impl Unverified {
-    /// Those of now. `reason` stands in the events as the id of the request.
+    /// As of now. `reason` goes into the events as the id of the request.
     #[must_use]
     pub fn of(settings: &Settings, kept_days: u64, now: Timestamp, reason: String) -> Self {
         let mail = &settings.mail;
-        // A link lives from its sending on, which is given up so long after its order.
+        // A link is valid from its sending on, which is given up after this time.
         let link_lives_s = [mail.set_password_link_s, mail.verify_link_s, mail.email_link_s]
             .into_iter()
             .fold(mail.reset_link_s, u64::max);
@@ -35,13 +35,13 @@ impl Unverified {
         Self { since, reason }
     }
 
-    /// From when on a use keeps an account.
+    /// Use from here on keeps an account.
     #[must_use]
     pub const fn unused_since(&self) -> Timestamp {
         self.since.used
     }
 
-    /// Whether an event made an account that may be among them.
+    /// Whether an event created an account that may be removed.
     #[must_use]
     pub fn begins_with(&self, event: &Event) -> bool {
         is_self_registration(event) && event.time < self.since.used
@@ -49,11 +49,11 @@ impl Unverified {
 }
 
 impl App {
-    /// Deletes a user who registered alone and whom [`Unverified::begins_with`] tells, unless there is a reason to keep
-    /// the account. With `dry_run` nothing is changed.
+    /// Deletes a user who registered alone and whom [`Unverified::begins_with`] selects, unless there is a reason to
+    /// keep the account. With `dry_run` nothing is changed.
     ///
     /// # Errors
-    /// In words, for the operator: whether it was deleted may be unknown, and another try finds out.
+    /// A text for the operator: whether the user was deleted may be unknown; run it again.
     pub async fn remove_unverified(
         &self,
         user: UserId,

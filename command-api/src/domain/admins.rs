@@ -1,4 +1,4 @@
-//! Who holds the role that must not run empty.
+//! The set of active administrators, which must not become empty.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,8 @@ use events::{ROLE_ADMIN, Status, UserId, UserState};
 
 use super::Rejection;
 
-/// The active administrators. Kept as one small record in the log, so that two commands that would each
-/// remove one of the last two cannot both win.
+/// The active administrators, in one small record of the log, so that two commands that each remove one of the last
+/// two cannot both succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admins(pub BTreeSet<UserId>);
 
@@ -21,10 +21,10 @@ impl Admins {
         }
     }
 
-    /// The holders after `user` went from one state to another.
+    /// The set after `user` went from one state to another.
     ///
     /// # Errors
-    /// `Rejection::LastAdmin` when none would be left.
+    /// `Rejection::LastAdmin` if none would be left.
     pub fn after(mut self, user: UserId, now: &UserState) -> Result<Self, Rejection> {
         if Self::counts(now) {
             self.0.insert(user);

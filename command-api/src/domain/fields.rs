@@ -1,4 +1,4 @@
-//! Values that are checked once, at the edge, and trusted from there on.
+//! Values that are validated once, at the boundary, and trusted from there on.
 
 use events::{Metadata, is_role, is_seen};
 use serde_json::{Number, Value};
@@ -15,8 +15,8 @@ const METADATA_BYTES_MAX: usize = 4096;
 /// Deepest metadata, in levels.
 const METADATA_DEPTH_MAX: usize = 16;
 
-/// A name to show: 1..=200 code points, one of which is seen, without control characters. Blanks at its ends are cut
-/// off; the rest is kept verbatim.
+/// A display name: 1..=200 code points, at least one of them visible, without control characters. Blanks at its ends
+/// are trimmed; the rest is kept verbatim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullName(String);
 
@@ -26,7 +26,7 @@ impl FullName {
         if !text.chars().any(is_seen) {
             return Err(("blank", "must not be blank; null removes it".to_owned()));
         }
-        // Not what is invisible: a joiner at the end of a word shapes it.
+        // Invisible characters are allowed: a joiner at the end of a word shapes it.
         let text = text.trim().to_owned();
         if text.chars().count() > FULL_NAME_CHARS_MAX {
             return Err(("too-long", format!("has more than {FULL_NAME_CHARS_MAX} characters")));
@@ -78,7 +78,7 @@ impl Roles {
     }
 }
 
-/// Checks free data: an object of at most 4 KiB, numbers within 64 bits signed, no NUL in names.
+/// Validates metadata: an object of at most 4 KiB, numbers within signed 64 bits, no NUL in names.
 pub fn parse_metadata(value: Value) -> Result<Metadata, Violation> {
     let members = match value {
         Value::Null => Metadata::new(),
@@ -118,14 +118,14 @@ fn check_value(value: &Value, depth: usize) -> Result<(), Violation> {
     }
 }
 
-/// Whether a number comes back from every reader as it went in: a 64-bit integer, or a fraction of that
-/// size. A longer integer has already lost digits when it arrives here.
+/// Whether every reader gets a number back unchanged: a 64-bit integer, or a fraction of that size. A longer integer
+/// has already lost digits when it arrives here.
 fn in_range(number: &Number) -> bool {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;
     number.is_i64() || number.as_f64().is_some_and(|value| value.abs() < BEYOND)
 }
 
-/// Applies a merge patch (RFC 7396) to free data and checks the whole result.
+/// Applies a merge patch (RFC 7396) to metadata and validates the result.
 pub fn merge_metadata(current: &Metadata, patch: &Value) -> Result<Metadata, Violation> {
     let mut merged = Value::Object(current.clone());
     merge(&mut merged, patch);

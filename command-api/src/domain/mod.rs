@@ -1,4 +1,4 @@
-//! What may happen to a user: pure decisions, no clock, no random numbers, no waiting.
+//! The rules of users and sessions: pure decisions without a clock, random numbers or waiting.
 
 mod admins;
 mod fields;

@@ -1,14 +1,13 @@
-//! Which passwords are accepted. Register, change and reset all ask [`Candidate::check`], which is cheap, and
-//! then [`Candidate::rate`], which is not.
+//! The rules for passwords. Registration, change and reset call [`Candidate::check`], which is cheap, and then
+//! [`Candidate::rate`], which is not.
 //!
-//! The rules follow NIST SP 800-63B-4: a minimum length, a list of common and breached passwords that
-//! the whole password is compared with, words that an attacker of this very account would try, and no
-//! rule about which kinds of characters there must be. On top of it stands an estimate of the number of
-//! guesses (zxcvbn), because "qwertyuiop1" is on no list.
+//! The rules follow NIST SP 800-63B-4: a minimum length, a list of common and breached passwords that the whole
+//! password is compared with, words that an attacker of this particular account would try, and no rule about kinds of
+//! characters. In addition the number of guesses is estimated (zxcvbn), because "qwertyuiop1" is on no list.
 //!
-//! The minimum of that estimate is 2 of 4 by default: more than a million guesses. The throttle lets an
-//! attacker make a hundred at one account, so 2 leaves a factor of ten thousand, and 3 would refuse many
-//! a phrase of two words that serves its owner well.
+//! The minimum of that estimate is 2 of 4 by default: more than a million guesses. The throttle allows an attacker a
+//! hundred at one account, so 2 leaves a factor of ten thousand, and 3 would reject many a phrase of two words that
+//! serves its owner well.
 
 use std::fmt;
 
@@ -21,48 +20,48 @@ use super::Violation;
 
 /// Longest password in code points. Long enough for every passphrase, short enough to hash whole.
 const PASSWORD_CHARS_MAX: usize = 256;
-/// Sorted entries of [`ENTRY_BYTES`] each; `data/README.md` tells where they are from.
+/// Sorted entries of [`ENTRY_BYTES`] each; `data/README.md` states their source.
 const COMMON_PASSWORDS: &[u8] = include_bytes!("../../data/common-passwords.bin");
 /// Bytes of SHA-256 that an entry keeps.
 const ENTRY_BYTES: usize = 5;
-/// What has to remain of a password, in characters, when the words of its context are taken out.
+/// Characters that must remain of a password without the words of its context.
 const BESIDE_CONTEXT_CHARS_MIN: usize = 8;
-/// Shorter words than this stand in too many good passwords by chance.
+/// Shorter words are in too many good passwords by chance.
 const CONTEXT_WORD_CHARS_MIN: usize = 3;
 /// Most words of a context. A name of 200 characters has no more.
 const CONTEXT_WORDS_MAX: usize = 100;
-/// What of a password is estimated: the work grows with the square of the length.
+/// Characters that are estimated: the work grows with the square of the length.
 const ESTIMATED_CHARS_MAX: usize = 32;
-/// Which characters zxcvbn reads as which letters. It looks every part of the password up once for each way
-/// to read all of them, and the number of ways is a product.
+/// The substitutions that zxcvbn knows. It looks up every part of the password once for each combination of them, and
+/// the number of combinations is a product.
 const LEET: [&str; 12] = ["4@", "8", "({[<", "3", "69", "1!|", "1|7", "0", "$5", "+7", "%", "2"];
-/// Ways to read a password that are tried. "p@$$w0rd!" has one, ten different digits have twelve; whoever has
-/// more means no letters by the punctuation.
+/// Combinations that are tried. "p@$$w0rd!" has one, ten different digits have twelve; with more of them, the
+/// punctuation does not stand for letters.
 const READINGS_MAX: usize = 16;
-/// The name of this product, which is tried at its users first.
+/// The name of this product, which attackers try first at its users.
 const PRODUCT: &str = "roster";
 
-/// What a new password must fulfil.
+/// The rules for a new password.
 #[derive(Debug, Clone)]
 pub struct PasswordRules {
     /// Fewest code points.
     pub length_min: usize,
     /// Least estimate of zxcvbn, 0 to 4.
     pub strength_min: u8,
-    /// Words that say nothing here: the name of the organisation and of what it offers.
+    /// Words that do not count here: the names of the organisation and of its products.
     pub context_words: Vec<String>,
 }
 
-/// Whose password it is to be.
+/// The context of a new password.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PasswordContext<'a> {
-    /// The address, when it is known.
+    /// The address, if it is known.
     pub email: Option<&'a EmailAddress>,
-    /// The name, when there is one.
+    /// The name, if there is one.
     pub full_name: Option<&'a str>,
 }
 
-/// A password in the one form that is hashed: NFC, otherwise whole and as typed. Never shown, and overwritten when it is
+/// A password in the form that is hashed: NFC, otherwise whole and as typed. It is never printed, and is zeroed when
 /// dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Password(String);
@@ -73,8 +72,8 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A new password that fulfils every rule but the last: whether it is easy to guess. That estimate takes
-/// milliseconds for text that was made to be slow, so it is left to whoever has a thread for it.
+/// A new password that passed every rule except the last: that it is hard to guess. That estimate takes milliseconds
+/// for text that was made to be slow, so it runs on the hashing threads.
 pub struct Candidate {
     password: Password,
     words: Vec<String>,
@@ -82,11 +81,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Checks everything that is cheap.
+    /// Checks all cheap rules.
     ///
     /// # Errors
-    /// The first rule that it breaks: `too-long`, `too-short`, `common-password` or `contains-context`, with a
-    /// text that helps to choose a better one.
+    /// The first violated rule: `too-long`, `too-short`, `common-password` or `contains-context`, with a text that
+    /// helps to choose a better password.
     pub fn check(
         text: &str,
         rules: &PasswordRules,
@@ -114,7 +113,7 @@ impl Candidate {
     /// Estimates how easy it is to guess. Slow: not for the async threads.
     ///
     /// # Errors
-    /// `too-weak`, with a text that helps to choose a better one.
+    /// `too-weak`, with a text that helps to choose a better password.
     pub fn rate(self) -> Result<Password, Violation> {
         if self.strength_min > 0 && strength(&self.password.0, &self.words) < self.strength_min {
             let text = "is easy to guess; a few words that have nothing to do with each other are \
@@ -126,14 +125,14 @@ impl Candidate {
 }
 
 impl Password {
-    /// Takes a password that is to be compared. `None` when it is too long to be anyone's.
+    /// Takes a password to be compared; `None` if it is too long to be anyone's.
     pub fn given(text: &str) -> Option<Self> {
-        // Bounded before the work of normalisation: a code point has at most 4 bytes, and composing
-        // makes at most three out of one.
+        // Bounded before the work of normalisation: a code point has at most 4 bytes, and composition replaces at
+        // most three by one.
         if text.len() > PASSWORD_CHARS_MAX * 4 * 3 {
             return None;
         }
-        // Never grows, or a part of the password would stay where it was.
+        // Never grows, or a part of the password would stay in the old allocation.
         let mut password = Self(String::with_capacity(text.len() * 3));
         password.0.extend(text.nfc());
         (password.0.chars().count() <= PASSWORD_CHARS_MAX).then_some(password)
@@ -144,7 +143,7 @@ impl Password {
     }
 }
 
-/// NFC and case-folded, until nothing moves: each can undo the other.
+/// NFC and case-folded until nothing changes: each can undo the other.
 fn normalised(text: &str) -> Zeroizing<String> {
     let composed = Zeroizing::new(text.nfc().collect::<String>());
     let folded = |text: &str| Zeroizing::new(caseless::default_case_fold_str(text));
@@ -189,13 +188,13 @@ fn parts(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric()).map(str::to_owned)
 }
 
-/// Whether a normalised password is words of its context and not much else. Not whether it has one of
-/// them in it: "the roster of the drowned ships" is a good password.
+/// Whether a normalised password is little more than words of its context. Containing one of them is allowed: "the
+/// roster of the drowned ships" is a good password.
 fn is_little_more_than(folded: &str, words: &[String]) -> bool {
     let mut rest = Zeroizing::new(folded.to_owned());
     for word in words {
         if rest.contains(word.as_str()) {
-            // A gap stays, or what stood on both sides could make a new word.
+            // The gap stays, or the text on both sides could form a new word.
             rest = Zeroizing::new(rest.replace(word.as_str(), " "));
         }
     }
@@ -218,8 +217,8 @@ fn is_leet(c: char) -> bool {
     LEET.iter().any(|signs| signs.contains(c))
 }
 
-/// How many ways zxcvbn finds to read a text: one sign for each letter, and a sign that an earlier letter can
-/// have already is tried with and without it.
+/// How many combinations zxcvbn tries for a text: one sign for each letter, and a sign that an earlier letter may
+/// already have is tried with and without it.
 fn readings(text: &str) -> usize {
     let letter = |(n, signs): (usize, &&str)| {
         let taken = |c: char| LEET.iter().take(n).any(|earlier| earlier.contains(c));

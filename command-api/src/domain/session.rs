@@ -7,38 +7,38 @@ use events::{
     Timestamp, User, UserState,
 };
 
-/// How long sessions live.
+/// Lifetimes and limits of sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionRules {
-    /// Longest pause between two refreshes, in seconds.
+    /// Longest time between two refreshes, in seconds.
     pub idle_s: u64,
-    /// Longest life, in seconds.
+    /// Longest lifetime, in seconds.
     pub absolute_s: u64,
-    /// How long a replaced refresh token gets the same successor, in seconds.
+    /// How long a replaced refresh token still gets the same successor, in seconds.
     pub reuse_window_s: u64,
-    /// Whether users may be inside before they have shown the address to be theirs.
+    /// Whether users may log in before their address is verified.
     pub login_unverified: bool,
-    /// Most sessions of one user that are alive at once.
+    /// Most live sessions of one user.
     pub per_user_max: usize,
 }
 
-/// Where a client is and what it calls itself, as shown to the owner of the session.
+/// A client's address and user agent, as shown to the owner of the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Address.
+    /// The address.
     pub ip: IpAddr,
-    /// What it calls itself.
+    /// The user agent.
     pub user_agent: Option<String>,
 }
 
 impl SessionRules {
-    /// Whether a user may be inside at all.
+    /// Whether a user may be logged in at all.
     #[must_use]
     pub fn admits(&self, user: &User) -> bool {
         user.status == Status::Active && (user.email_verified || self.login_unverified)
     }
 
-    /// A new session of a user who may log in; `None` for anybody else.
+    /// A new session of a user who may log in; `None` for any other.
     #[must_use]
     pub fn start(
         &self,
@@ -65,8 +65,7 @@ impl SessionRules {
         Some((fact, user.clone()))
     }
 
-    /// What becomes of a session whose refresh token of that generation was presented. The user is the
-    /// one of now, not the one of the login.
+    /// Decides on a refresh token of a generation. The user is the present one, not that of the login.
     #[must_use]
     pub fn refresh(
         &self,
@@ -96,7 +95,7 @@ impl SessionRules {
         Refresh::Stolen(SessionFact::TheftDetected)
     }
 
-    /// The user of a session that is alive.
+    /// The user of a live session.
     #[must_use]
     pub fn alive<'a>(
         &self,
@@ -114,27 +113,27 @@ impl SessionRules {
             // Positions of another history cannot be compared.
             && lineage.is_none_or(|record| record.admits(session.lineage))
             && cutoff.spares(session.id, session.epoch)
-            // The session knows of a revocation that the log does not have: the log went back, and what ended since
-            // then is lost with it.
+            // The session knows a revocation that the log does not contain: the log went back, and later revocations
+            // are lost with it.
             && session.epoch <= cutoff.position;
         alive.then_some(user)
     }
 }
 
-/// What a refresh leads to.
+/// The result of a refresh.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Refresh {
     /// The next refresh token.
     Rotated(SessionFact, User),
-    /// The refresh token that is good already: the answer was lost, or another tab was faster.
+    /// The refresh token that is already valid: the answer was lost, or another tab was faster.
     Repeated(User),
-    /// Nobody who has a replaced token may be trusted, and nobody who has the newest one either.
+    /// A replaced token was used again: neither its holder nor the holder of the newest one can be trusted.
     Stolen(SessionFact),
-    /// Nothing.
+    /// Rejected.
     Refused,
 }
 
-/// Ends a session; nothing when it has ended.
+/// Ends a session; `None` if it has ended.
 #[must_use]
 pub fn end(session: &Session, reason: EndReason) -> Option<SessionFact> {
     session.ended.is_none().then_some(SessionFact::Ended { reason })
@@ -184,7 +183,7 @@ mod tests {
         RULES.start(user, (None, Position(0)), seed, &device, at(0))
     }
 
-    /// A session started at 0 and refreshed at those seconds.
+    /// A session that starts at 0 and is refreshed at these seconds.
     fn session(refreshed_at: &[i64]) -> Session {
         let (started, _) = start(&user(&[])).unwrap();
         let start = evolve_session(None, user_id(), session_id(), &started, at(0)).unwrap();
@@ -232,7 +231,7 @@ mod tests {
         assert_eq!(kept.expires_at, at(250), "refreshing does not move the end");
         assert!(matches!(present(&kept, 3, 249), Refresh::Rotated(..)));
         assert!(matches!(present(&kept, 3, 250), Refresh::Refused));
-        // Nothing of a dead session is theft: there is nothing left to protect.
+        // A dead session has nothing left to protect, so this is not theft.
         assert!(matches!(present(&kept, 1, 250), Refresh::Refused));
     }
 
@@ -260,7 +259,7 @@ mod tests {
         assert_eq!(epoch, Position(9), "the session has taken note");
     }
 
-    /// Files of the log were put back: the revocation that the session took note of is gone, and others may be.
+    /// The files of the log were restored: the revocation that the session knows is gone, and others may be.
     #[test]
     fn a_session_that_knows_of_a_later_revocation_than_the_log_is_refused() {
         let cutoff = Cutoff::of(Cutoff::default().tokens(), Position(9));
@@ -294,7 +293,7 @@ mod tests {
         let (first, second) = (record(1), record(2));
         let session = started(Some(first.lineage));
         assert_eq!(refresh(&session, &second), Refresh::Refused);
-        // One of before sessions named their history, and one that the operator kept, go over to this one.
+        // Sessions from before histories had names, and those that the operator kept, join this history.
         for (session, current) in [
             (&session, first.clone()),
             (&session, second.clone().keeping(&first)),

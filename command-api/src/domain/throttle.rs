@@ -1,45 +1,44 @@
-//! How many attempts there may be: pure decisions over small records, with the time as data.
+//! Limits on attempts and requests: pure decisions on small records, with the time as data.
 //!
-//! An attempt at a password reserves its place before the password is looked at, so that any number of
-//! parallel guesses gets no more than the allowance. What an attempt led to is told afterwards. Attempts
-//! that are only in the way of others that are still under way may wait for them: when one of those was
-//! right, the way is free, which is how a user's own parallel logins all succeed.
+//! An attempt at a password reserves a slot before the password is compared, so that parallel guesses get no more
+//! than the allowance. Its verdict is reported afterwards. An attempt that is only blocked by running attempts may
+//! wait for them: once one of those was right, the way is free. So all parallel logins of one user succeed.
 
 use serde::{Deserialize, Serialize};
 
-/// The numbers for one kind of record.
+/// The limits of one kind of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Failures before there are delays.
+    /// Failures before delays begin.
     pub free_failures: u32,
     /// Longest delay after a failure, in milliseconds. Delays start at a second and double.
     pub delay_max_ms: u64,
-    /// Failures in a row after which nothing is let in until the record is cleared or ends.
+    /// Failures in a row after which nothing is accepted until the record is cleared or expires.
     pub failures_max: Option<u32>,
-    /// Time in which the failures halve by themselves, in milliseconds.
+    /// Time in which the failures halve, in milliseconds.
     pub halving_ms: Option<u64>,
-    /// Whether a right attempt forgets the failures.
+    /// Whether a right attempt clears the failures.
     pub right_forgets: bool,
-    /// How long a place is kept for an attempt that does not tell, in milliseconds: a killed process
-    /// must not lock anyone out.
+    /// How long a slot is kept for an attempt without a verdict, in milliseconds: a killed process must not lock
+    /// anyone out.
     pub reservation_ms: u64,
     /// How long failures are remembered at most, in milliseconds.
     pub memory_ms: u64,
 }
 
-/// What is known about the attempts at one account or from one address.
+/// The attempts at one account or from one address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attempts {
     failures: u32,
     blocked_until_ms: u64,
     /// Time of the last failure.
     failed_at_ms: u64,
-    /// Up to when failures were halved.
+    /// Time up to which failures were halved.
     halved_at_ms: u64,
     in_flight: Vec<Reservation>,
 }
 
-/// The place of an attempt under way.
+/// The slot of a running attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Reservation {
     id: u64,
@@ -49,18 +48,18 @@ struct Reservation {
 /// Whether an attempt may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    /// It may, and has its place.
+    /// It may, and has its slot.
     Go,
-    /// Others under way have all the places. Ask again in a moment.
+    /// Running attempts have all the slots. Ask again in a moment.
     Wait,
     /// Not now.
     Refused {
-        /// When it may be tried again.
+        /// Time until it may be tried again.
         retry_after_ms: u64,
     },
 }
 
-/// What an attempt led to.
+/// The result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The secret was right.
@@ -72,7 +71,7 @@ pub enum Verdict {
 }
 
 impl Attempts {
-    /// Decides about an attempt and keeps its place. Again with the same id is as good as once.
+    /// Decides on an attempt and reserves its slot. Idempotent for one id.
     pub fn begin(&mut self, id: u64, now_ms: u64, policy: &Policy) -> Begin {
         self.catch_up(now_ms, policy);
         if self.in_flight.iter().any(|reservation| reservation.id == id) {
@@ -95,7 +94,7 @@ impl Attempts {
         Begin::Go
     }
 
-    /// Gives an attempt's place back and counts what it led to, also when its place was given up since.
+    /// Releases an attempt's slot and counts its verdict, even if the slot has expired.
     pub fn finish(&mut self, id: u64, verdict: Verdict, now_ms: u64, policy: &Policy) {
         self.catch_up(now_ms, policy);
         self.in_flight.retain(|reservation| reservation.id != id);
@@ -121,12 +120,12 @@ impl Attempts {
         }
     }
 
-    /// Whether failures keep others out, for a while or for good: what must not be forgotten.
+    /// Whether failures keep others out, temporarily or for good: such a record must not be forgotten.
     pub const fn closes(&self, policy: &Policy) -> bool {
         self.failures >= policy.free_failures
     }
 
-    /// How long the record has something to say, in milliseconds.
+    /// How long the record matters, in milliseconds.
     pub fn life_ms(&self, now_ms: u64, policy: &Policy) -> u64 {
         let places = self.in_flight.iter().map(|r| r.until_ms).max().unwrap_or(0);
         let block = self.blocked_until_ms;
@@ -141,7 +140,7 @@ impl Attempts {
         places.max(block).max(memory).saturating_sub(now_ms).clamp(1, policy.memory_ms)
     }
 
-    /// Takes out what time has undone.
+    /// Removes what has expired.
     fn catch_up(&mut self, now_ms: u64, policy: &Policy) {
         self.in_flight.retain(|reservation| now_ms < reservation.until_ms);
         match policy.halving_ms {
@@ -162,7 +161,7 @@ impl Attempts {
     }
 }
 
-/// How many of a kind were let in during a window of time, for what has no verdict: mails, registrations.
+/// Requests without a verdict within a window: mails, registrations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Window {
     started_at_ms: u64,
@@ -170,10 +169,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts one more; else says when the next one is let in.
+    /// Counts one more; the error is the time until the next one is accepted.
     pub fn count(&mut self, now_ms: u64, max: u32, window_ms: u64) -> Result<(), u64> {
         let ends_at_ms = self.started_at_ms.saturating_add(window_ms);
-        // A start in the future is another machine's clock: within a window of ours it is taken as now.
+        // A start in the future comes from another machine's clock: within one window it counts as now.
         if now_ms >= ends_at_ms {
             *self = Self { started_at_ms: now_ms, count: 0 };
         } else if self.count >= max {
@@ -189,7 +188,7 @@ const MINUTE_MS: u64 = 60_000;
 /// A day, in milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
 
-/// How many of a kind there may be within a minute and within a day.
+/// The limits per minute and per day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaPolicy {
     /// Within a minute.
@@ -198,26 +197,26 @@ pub struct QuotaPolicy {
     pub per_day_max: u32,
 }
 
-/// How many of a kind one user had.
+/// The requests of one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quota {
     minute: Window,
     day: Window,
 }
 
-/// The window that lets no more in.
+/// The window that is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
-    /// How many it lets in.
+    /// How many it allows.
     pub max: u32,
-    /// How long it is, in milliseconds.
+    /// Its length, in milliseconds.
     pub window_ms: u64,
-    /// When it ends, in milliseconds.
+    /// Its end, in milliseconds.
     pub retry_after_ms: u64,
 }
 
 impl Quota {
-    /// Counts one more, in both windows or in none.
+    /// Counts one more, in both windows or in neither.
     pub fn count(&mut self, now_ms: u64, policy: QuotaPolicy) -> Result<(), Exhausted> {
         let mut after = *self;
         for (window, max, window_ms) in [
@@ -234,7 +233,7 @@ impl Quota {
         Ok(())
     }
 
-    /// Whether it says nothing any more.
+    /// Whether the record no longer matters.
     pub fn is_over(&self, now_ms: u64) -> bool {
         now_ms >= self.day.started_at_ms.saturating_add(DAY_MS)
     }

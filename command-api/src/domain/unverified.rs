@@ -1,17 +1,17 @@
-//! Which accounts nobody has proven to be theirs, and nobody cares for.
+//! Which unverified accounts are abandoned.
 
 use events::{Actor, Event, ROLE_USER, Status, Timestamp, User, UserFact};
 
-/// Whether an event is the registration of somebody by themselves, with an address that they have not shown to be
-/// theirs. What an administrator or an import made belongs to whoever made it.
+/// Whether an event is a self-registration with an unverified address. Accounts from an administrator or an import
+/// belong to their creator.
 #[must_use]
 pub fn is_self_registration(event: &Event) -> bool {
     matches!(event.fact, UserFact::Registered { email_verified: false, imported: None, .. })
         && event.actor == Actor::Anonymous
 }
 
-/// Whether an account is as its registration left it and has been for long enough. A disabled one is kept: to remove it
-/// would let whoever was locked out register again.
+/// Whether an account is unchanged since its registration, and has been for long enough. A disabled one is kept:
+/// removing it would let a banned user register again.
 #[must_use]
 pub fn is_abandoned(user: &User, used_since: Timestamp) -> bool {
     !user.email_verified

@@ -8,49 +8,49 @@ use serde_json::Value;
 
 use super::fields::{FullName, Roles, merge_metadata};
 
-/// A wish that may be refused.
+/// A request that may be rejected.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Become a user.
+    /// Create the user.
     Register(Register),
-    /// Change what is given.
+    /// Change the given members.
     Change(Change),
-    /// Go for ever.
+    /// Delete the user for ever.
     Delete,
-    /// Have another password; whoever chose it by a link in a mail has shown that the address is theirs.
+    /// Change the password; by a link from a mail it also proves the address.
     ChangePassword {
-        /// Whether it was chosen by a link.
+        /// Whether it was set by a link.
         by_link: bool,
     },
-    /// Have shown that the address is theirs.
+    /// Mark the address as verified.
     VerifyEmail,
-    /// Have another address, shown to be theirs.
+    /// Change the address; the new one is verified.
     ChangeEmail(EmailAddress),
 }
 
 /// The members of a registration.
 #[derive(Debug, Clone)]
 pub struct Register {
-    /// The address; that nobody else has it is the claim's affair.
+    /// The address. Its claim ensures that no other user holds it.
     pub email: EmailAddress,
-    /// Name to show.
+    /// Display name.
     pub full_name: Option<FullName>,
-    /// Free data.
+    /// Metadata.
     pub metadata: Metadata,
-    /// Roles; `None` is the role every user has.
+    /// Roles; `None` is the role that every user has.
     pub roles: Option<Roles>,
     /// Whether the address counts as verified.
     pub email_verified: bool,
-    /// Set for an imported user: when the user came into being in the system before.
+    /// For an imported user: when the user was created in the other system.
     pub imported: Option<Timestamp>,
 }
 
-/// A merge patch on a user: what is `None` stays.
+/// A merge patch on a user: `None` leaves a member unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
     /// New name, or its removal.
     pub full_name: Option<Option<FullName>>,
-    /// New free data.
+    /// New metadata.
     pub metadata: Option<NewMetadata>,
     /// All roles from now on.
     pub roles: Option<Roles>,
@@ -58,29 +58,29 @@ pub struct Change {
     pub status: Option<Status>,
 }
 
-/// How free data changes.
+/// A change of metadata.
 #[derive(Debug, Clone)]
 pub enum NewMetadata {
     /// By a merge patch (RFC 7396).
     Patch(Value),
-    /// As a whole.
+    /// By replacement.
     Whole(Metadata),
 }
 
-/// Why a command is refused.
+/// Why a command is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// There is such a user already.
+    /// The user already exists.
     Exists,
-    /// There is no such user.
+    /// The user does not exist.
     NoSuchUser,
     /// No administrator would be left.
     LastAdmin,
-    /// The result would break a rule: member, code, text.
+    /// The result would violate a rule: member, code, text.
     Invalid(&'static str, &'static str, String),
 }
 
-/// Decides. No event means that everything is already as wished.
+/// Decides. No event means that nothing has to change.
 pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rejection> {
     match (state, command) {
         (UserState::Absent, Command::Register(register)) => Ok(vec![UserFact::Registered {
@@ -117,7 +117,7 @@ pub fn decide(state: &UserState, command: &Command) -> Result<Vec<UserFact>, Rej
     }
 }
 
-/// What a change of state ends, as the revocation behind the user's last one; nothing for most changes.
+/// The revocation that a change of state causes, following the user's last one; `None` for most changes.
 pub fn revocation(
     before: &UserState,
     after: &UserState,
@@ -233,7 +233,7 @@ mod tests {
     fn registering() {
         assert_eq!(given(&[]).when(&register()), Ok(vec![registered()]));
         assert_eq!(given(&[registered()]).when(&register()), Err(Rejection::Exists));
-        // An id is never used again.
+        // An id is never reused.
         let deleted = given(&[registered(), UserFact::Deleted]);
         assert_eq!(deleted.when(&register()), Err(Rejection::Exists));
     }

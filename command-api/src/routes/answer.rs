@@ -1,4 +1,4 @@
-//! Answers to commands: the position they reached, and whether the views have it.
+//! Answers to commands: their position, and whether the views have reached it.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -13,8 +13,8 @@ use super::AppState;
 use crate::application::Done;
 
 impl AppState {
-    /// Answers with a user (or nothing after a deletion) once the views have the position, or says that
-    /// they do not.
+    /// Answers with a user (or nothing after a deletion) once the views have reached the position, or says that they
+    /// have not.
     pub async fn answer(
         &self,
         status: StatusCode,
@@ -33,7 +33,7 @@ impl AppState {
         response
     }
 
-    /// Answers with any body that is about a user.
+    /// Answers with any body about a user.
     pub async fn answer_with(
         &self,
         status: StatusCode,
@@ -46,14 +46,14 @@ impl AppState {
         response
     }
 
-    /// Answers with nothing, once the views have what was done.
+    /// Answers without a body, once the views show the change.
     pub async fn answer_nothing(&self, position: Position, headers: &CommandHeaders) -> Response {
         let mut response = StatusCode::NO_CONTENT.into_response();
         self.reflect(&mut response, position, headers).await;
         response
     }
 
-    /// Says which position in the log of users an answer reflects, and waits for it.
+    /// States which position in the log of users an answer reflects, and waits for it.
     pub async fn reflect(
         &self,
         response: &mut Response,
@@ -64,7 +64,7 @@ impl AppState {
         reflects(response, POSITION, position, caught_up);
     }
 
-    /// Says which position in the log of sessions an answer reflects, and waits for it.
+    /// States which position in the log of sessions an answer reflects, and waits for it.
     pub async fn reflect_session(
         &self,
         response: &mut Response,

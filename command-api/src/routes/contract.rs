@@ -1,5 +1,5 @@
-//! Headers and errors that many calls have in common, for the OpenAPI document. What one call has is a constant beside
-//! its handler.
+//! Headers and errors that many calls share, for the OpenAPI document. Those of one call are a constant beside its
+//! handler.
 
 use service_kit::openapi::AnswerHeader::{
     self, ETag, Location, Pending, Position, SessionPosition,

@@ -1,8 +1,8 @@
-//! The pages behind the links in mails, for products that have none of their own: they ask, and then do
-//! what the link is for. Opening a page changes nothing, since mail programs open links by themselves.
+//! The pages behind the links in mails, for products without pages of their own: they ask for confirmation, and then
+//! do what the link is for. Opening a page changes nothing, since mail programs open links by themselves.
 //!
-//! No script: a form that is posted to the page's path without its query. The token travels in the body from there on, and the pages ask
-//! browsers to tell nobody where they were.
+//! There is no script: a form is posted to the page's path without its query. From there on the token travels in the
+//! body, and the pages tell browsers to send no referrer.
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
@@ -66,7 +66,7 @@ const fn words(kind: LinkKind) -> Words {
     }
 }
 
-/// Shows what the link is for and whose account it opens.
+/// Shows what the link is for and which account it is of.
 pub async fn page(
     State(state): State<AppState>,
     Path(path): Path<String>,
@@ -87,7 +87,7 @@ pub async fn follow(
     let kind = kind_of(&path)?;
     let token = field(&body, "token").unwrap_or_default();
     let request = Request::of(trace::current());
-    // A field that was left empty is none.
+    // An empty field is absent.
     let given = |name: &str| field(&body, name).filter(|text| !text.is_empty());
     let result = match kind {
         LinkKind::ResetPassword | LinkKind::SetPassword => {
@@ -132,7 +132,7 @@ pub async fn follow(
     }
 }
 
-/// The page that asks, with what was wrong the last time.
+/// The confirmation page, with the error of the last attempt.
 async fn asking(
     state: &AppState,
     kind: LinkKind,
@@ -182,7 +182,7 @@ fn form(kind: LinkKind, token: &str, owner: &LinkOwner, alert: Option<&str>) -> 
         alert.map_or_else(String::new, |why| format!("<p role=\"alert\">{}</p>", escaped(why)));
     let posted = |fields: &str, button: &str| {
         let token = escaped(token);
-        // Relative to this page, without its query: the token does not stand in an address once more.
+        // Relative to this page, without its query: the token must not be in another URL.
         let action = kind.path();
         format!(
             "<form method=\"post\" action=\"{action}\"><input type=\"hidden\" name=\"token\" value=\"{token}\">{fields}\

@@ -1,4 +1,4 @@
-//! Members of bodies: from JSON to the values of the domain.
+//! Members of bodies: from JSON to values of the domain.
 
 use events::{EmailAddress, Metadata, Status};
 use serde_json::Value;

@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 use crate::application::Users;
 pub use import::{Report, import_lines};
 
-/// What handlers share. Cheap to clone.
+/// State shared by the handlers. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState {
     pub users: Users,
@@ -69,7 +69,7 @@ pub fn openapi() -> OpenApi {
     document
 }
 
-/// The calls, each with its description. The pages behind links are for people and are described nowhere.
+/// The calls, each with its description. The pages behind links are for people and not described.
 fn described() -> OpenApiRouter<AppState> {
     let mut head = openapi::head();
     let schemas = &mut head.components.get_or_insert_default().schemas;

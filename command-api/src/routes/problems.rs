@@ -1,4 +1,4 @@
-//! The one table from what a command can meet to what a client is told.
+//! The table from command errors to problems.
 
 use service_kit::problem::{Code, FieldError, Problem};
 
@@ -30,7 +30,7 @@ impl From<CommandError> for Problem {
 
 fn rejected(rejection: Rejection) -> Problem {
     match rejection {
-        // A new id that is taken: ids are drawn by us, so this is ours.
+        // Ids are drawn by Roster, so a taken one is our bug.
         Rejection::Exists => Problem::new(Code::Internal).because("a new user id was in use"),
         Rejection::NoSuchUser => Problem::new(Code::NotFound),
         Rejection::LastAdmin => Problem::new(Code::LastAdmin),

@@ -16,7 +16,7 @@ use crate::domain::Device;
 #[derive(Debug, Clone)]
 pub struct ClientDevice(pub Device);
 
-/// Longest name of a client that is kept, in characters.
+/// Longest user agent that is kept, in characters.
 const USER_AGENT_MAX: usize = 256;
 
 impl<S> FromRequestParts<S> for ClientDevice
@@ -33,16 +33,18 @@ where
     }
 }
 
-/// A caller of what ends its own access: the same request again comes with a token that is dead by then.
+/// The caller of a command that ends the caller's own access: a repetition comes with a token that is no longer
+/// valid.
 pub enum Repeating {
-    /// The token is good.
+    /// The token is valid.
     Good(Caller),
-    /// It was, by signature and expiry, and the request has a key. The answer to that key may be told, and nothing done.
+    /// The token was valid, by signature and expiry, and the request has a key: a recorded answer may be given, and
+    /// nothing done.
     Ended(Caller),
 }
 
 impl Repeating {
-    /// Whoever it is: keys are per caller.
+    /// The caller in either case: keys are per caller.
     pub const fn anybody(&self) -> &Caller {
         match self {
             Self::Good(caller) | Self::Ended(caller) => caller,
@@ -71,7 +73,7 @@ where
 }
 
 impl AppState {
-    /// What a request whose token is dead led to, when it is a repetition.
+    /// The recorded result of a request whose token is no longer valid, if it is a repetition.
     pub async fn replayed(&self, request: Request) -> Result<Done, Problem> {
         let done = self.users.replayed(request).await?;
         done.ok_or_else(|| Problem::new(Code::Unauthorized))
