@@ -88,6 +88,25 @@ async fn the_same_key_at_once_is_done_once() {
 }
 
 #[tokio::test]
+async fn a_password_change_that_is_sent_many_times_at_once_happens_once() {
+    let system = System::shared().await;
+    let commands = system.commands();
+    commands.register("ada@example.com").await.expect(201);
+    let token = commands.login("ada@example.com", PASSWORD).await;
+    let with_key = commands.with_token(&token).with_header("idempotency-key", "race");
+    let body = json!({"current_password": PASSWORD, "new_password": "another password for tests"});
+    let change = || with_key.post("/api/v1/auth/change-password", &body);
+    let answers = join_all((0..20).map(|_| change())).await;
+    let (done, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 204);
+    assert!(!done.is_empty() && !refused.is_empty(), "{answers:?}");
+    for answer in refused {
+        assert_eq!((answer.status, answer.code()), (409, "idempotency-key-in-flight"));
+    }
+    assert_eq!(change().await.expect(204).position(), done[0].position());
+    assert_eq!(system.events().await.len(), 3, "administrator, Ada, her password");
+}
+
+#[tokio::test]
 async fn a_registration_that_is_repeated_for_a_token_goes_the_way_of_a_login() {
     let system = System::shared().await;
     let (admin, queries) = system.as_administrator().await;

@@ -216,7 +216,7 @@ impl Users {
         self.run_detached(|users| async move {
             let (users, client) = (&users, HashClient::network(from));
             let (token, new, request) = (&token, &new, &request);
-            let (hash, owner) = (&OnceCell::new(), &OnceCell::new());
+            let hash = &OnceCell::new();
             let executed = users.execute(request, || async move {
                 let link = users.check_link(token, kinds).await?;
                 Self::check_precondition(request, &link.state.value)?;
@@ -235,14 +235,14 @@ impl Users {
                 further.credential = Some(CredentialChange::Set(hash, link.credential.guard));
                 further.link = Some(link.used);
                 further.revocation = Some((link.cutoff.value.all(), link.cutoff.guard));
-                let _ = owner.set((stored_address(&link.user)?, user));
                 Ok(change)
             });
             match executed.await? {
                 Executed::Now(done) => {
                     // The mailbox proves ownership, whatever others have tried meanwhile.
-                    if let Some((email, user)) = owner.get()
-                        && let Err(error) = users.deps.throttle.clear(email, *user).await
+                    if let Some(user) = done.after.user()
+                        && let email = stored_address(user)?
+                        && let Err(error) = users.deps.throttle.clear(&email, user.id).await
                     {
                         tracing::warn!(%error, "failed logins are still counted after a reset");
                     }

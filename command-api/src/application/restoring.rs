@@ -22,7 +22,7 @@ impl Users {
         Ok(self.log().load(user).await?.value != UserState::Absent)
     }
 
-    /// Disables a user if told to, and removes the roles that are not among those given.
+    /// Disables a user if `disable`, and removes the roles that are not among those given.
     pub async fn take_rights(
         &self,
         user: UserId,

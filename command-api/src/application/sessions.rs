@@ -158,7 +158,7 @@ impl Users {
     }
 
     /// Refuses to start or prolong a session while the remaining room is reserved for ending sessions. Privileged users
-    /// still get in: somebody has to stop whoever filled the log.
+    /// still get in: somebody has to stop the user who filled the log.
     fn require_room_for_session(&self, user: &User) -> Result<(), CommandError> {
         let may_wait = !self.deps.access.is_privileged(&user.roles);
         if may_wait && !self.deps.sessions.has_headroom() {

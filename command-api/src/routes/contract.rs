@@ -1,4 +1,4 @@
-//! Headers and errors that many calls share, for the OpenAPI document. Those of one call are a constant beside its
+//! Headers and errors that many calls share, for the OpenAPI document. Those of one call are a constant next to its
 //! handler.
 
 use service_kit::openapi::AnswerHeader::{

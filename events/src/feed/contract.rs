@@ -107,7 +107,7 @@ fn description() -> FeedDescription {
         info: json!({
             "title": "Roster: the feed of user events",
             "version": "1",
-            "description": "What other services are told: each event once and in order per user, on durable JetStream consumers that the operator makes (`roster subscribers add`). Within version 1 there come only further event types and further optional members; a reader passes over what it does not know. How to subscribe: docs/feed.md.",
+            "description": "What is published to other services: each event once and in order per user, on durable JetStream consumers that the operator makes (`roster subscribers add`). Within version 1 there come only further event types and further optional members; a reader passes over what it does not know. How to subscribe: docs/feed.md.",
             "license": { "name": "MIT OR Apache-2.0" },
         }),
         servers: json!({
@@ -138,7 +138,7 @@ fn event_type(of: &Type) -> EventType {
     let (address, parameters, stream, note) = if of.kind == super::SNAPSHOT {
         let subscriber = json!({ "description": "The name of the subscriber it is for." });
         let parameters = json!({ "subscriber": subscriber, "user_id": user });
-        let note = " A replay puts events of any type on it, as they were told.";
+        let note = " A replay puts events of any type on it, as they were published.";
         ("snapshot.v1.{subscriber}.{user_id}".to_owned(), parameters, super::SNAPSHOTS_STREAM, note)
     } else {
         (format!("{}.{{user_id}}", of.kind), json!({ "user_id": user }), super::FEED_STREAM, "")

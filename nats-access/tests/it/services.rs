@@ -111,7 +111,7 @@ async fn a_service_writes_and_reads_its_own_streams() {
     let get = "$JS.API.STREAM.MSG.GET.PRODUCTS";
     let found = product.request(get, headers(&[]), r#"{"last_by_subj":"ev.product.one"}"#).await;
     assert!(text(&found).contains(r#""seq":2"#), "{}", text(&found));
-    let published = product.request("products.v1.added.one", headers(&[]), "told").await;
+    let published = product.request("products.v1.added.one", headers(&[]), "published").await;
     assert!(text(&published).contains(r#""stream":"PRODUCT_EVENTS""#), "{}", text(&published));
     let get = "$JS.API.STREAM.MSG.GET.PRODUCT_EVENTS";
     let found = product.request(get, headers(&[]), r#"{"seq":1}"#).await;

@@ -34,7 +34,7 @@ pub struct Change<F: Evolve, W = ()> {
     pub id: F::Id,
     /// Its state before, with the guard of its next event.
     pub before: Loaded<Option<F::After>>,
-    /// In order; none if nothing changes, or only what is written beside events.
+    /// In order; none if nothing changes, or only further writes are stored.
     pub events: Vec<Envelope<F>>,
     /// Its state after the last event.
     pub after: Option<F::After>,

@@ -57,7 +57,7 @@ impl<S> Executed<S> {
     /// The result, whichever request it is of.
     ///
     /// # Errors
-    /// `erased`, if it can no longer be told.
+    /// `erased`, if its events were erased.
     pub fn done_or<E>(self, erased: impl FnOnce() -> E) -> Result<Done<S>, E> {
         match self {
             Self::Now(done) | Self::Earlier(done) => Ok(done),

@@ -61,7 +61,7 @@ impl FeedDescription {
         Ok(files)
     }
 
-    /// The AsyncAPI 3 document. It refers to the schemas beside it.
+    /// The AsyncAPI 3 document. It refers to the schemas in the same folder.
     fn asyncapi(&self) -> Value {
         let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
         for of in &self.types {
