@@ -17,6 +17,8 @@ async fn limited() -> System {
         ("ROSTER_THROTTLE_ACCOUNT_FAILURES_FREE", "3"),
         ("ROSTER_THROTTLE_ACCOUNT_FAILURES_MAX", &FAILURES_MAX.to_string()),
         ("ROSTER_THROTTLE_MAILS_MAX", "2"),
+        // On a busy machine an attempt waits longer for those before it.
+        ("ROSTER_THROTTLE_WAIT_MAX_MS", "5000"),
     ])
     .await
 }
